@@ -1,0 +1,30 @@
+"""Structured logs: one JSON object a line on standard error."""
+
+import logging
+import os
+import sys
+
+import structlog
+
+
+def configure(role: str, name: str) -> None:
+    """Send this process's logs, the standard library's included, to standard error. SHARDPAY_LOG_LEVEL sets the level."""
+    level = logging.getLevelNamesMapping().get(os.environ.get("SHARDPAY_LOG_LEVEL", "INFO").upper(), logging.INFO)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(role=role, name=name)
+    handler = logging.StreamHandler(sys.stderr)
+    renderer = structlog.stdlib.ProcessorFormatter(
+        processor=structlog.processors.JSONRenderer(), foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name]
+    )
+    handler.setFormatter(renderer)
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)

@@ -1,0 +1,102 @@
+"""Settings of each process: one TOML file each, read and checked on start. Secrets come from key files or the environment.
+
+All nodes of a network share the rules in the genesis file (``node.protocol.genesis``); these files hold only what is a
+process's own: where it listens, where it keeps its data, whom to call.
+"""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Name = Annotated[str, Meta(min_length=1, max_length=32, pattern="^[A-Za-z0-9._-]+$")]
+S = TypeVar("S", bound=Struct)
+
+
+class SettingsError(ValueError):
+    """A settings file cannot be read or is wrong; the text says where."""
+
+
+class NodeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``python -m node --config FILE``"""
+
+    name: Name
+    genesis: str
+    """Path of the genesis file."""
+    key: str
+    """Path of the node's private key (PEM); made on first start when absent."""
+    data: str
+    """Folder for the node's database; made when absent."""
+    coordinator: str
+    """Multiaddr of the signaling coordinator, e.g. /ip4/10.0.0.1/tcp/8020 (its key is in the genesis)."""
+    broker: str
+    """redis:// URL."""
+    listen: str = "/ip4/0.0.0.0/tcp/8100"
+    """Multiaddr to listen on for peers."""
+    advertise: tuple[str, ...] = ()
+    """Multiaddrs peers reach this node at; ``listen`` when empty."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 8300
+    mining_workers: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+class CoordinatorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``python -m signaling --config FILE``"""
+
+    genesis: str
+    key: str
+    """Path of the coordinator's private key (PEM), the one named in the genesis."""
+    data: str
+    broker: str
+    listen: str = "/ip4/0.0.0.0/tcp/8020"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 8021
+    registration_deadline: Annotated[int, Meta(ge=1)] = 60_000
+    """Milliseconds after which the first epoch starts with fewer nodes than hoped for, if they fill a committee."""
+
+
+class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``python -m gateway --config FILE``; secrets in SHARDPAY_KEY_ENCRYPTION_KEY and SHARDPAY_TOKEN_SECRET (32 bytes, hex)."""
+
+    genesis: str
+    database: str
+    """SQLAlchemy URL, e.g. sqlite:////var/lib/shardpay/gateway.db or postgresql://..."""
+    broker: str
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    name: Name = "gateway"
+    devnet: bool = False
+    """Allows the faucet and weak secrets."""
+    issuer_keys: dict[str, str] = msgspec.field(default_factory=dict)
+    """Asset code to the path of its issuer's private key (PEM): what this gateway may mint."""
+    token_lifetime: Annotated[int, Meta(ge=60)] = 900
+    """Seconds an access token is good for."""
+    transaction_lifetime: Annotated[int, Meta(ge=1_000)] = 60_000
+    """Milliseconds from signing to ``valid_until``."""
+
+
+class DashboardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``python -m demo --config FILE``"""
+
+    genesis: str
+    broker: str
+    host: str = "127.0.0.1"
+    port: Port = 8090
+    gateway: str = "http://127.0.0.1:8080"
+    """Where a person's browser reaches the gateway: linked from the page."""
+
+
+def read_settings(kind: type[S], path: Path) -> S:
+    """Read a settings file.
+
+    Raises:
+        SettingsError: unreadable, not TOML, an unknown or missing name, or a value out of bounds.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise SettingsError(f"{path}: {error}") from None

@@ -1,0 +1,162 @@
+"""Blocks, their headers, and what executing one produced."""
+
+from enum import IntEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from node.protocol import merkle
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.crypto import Hash, digest, domain_prefix
+from node.protocol.limits import MAX_ASSETS, MAX_COMMITTEE, MAX_SHARDS
+from node.protocol.puzzle import NONCE_BYTES
+from node.protocol.transaction import Amount, AssetCode, Milliseconds, NetworkId
+
+ShardNumber = Annotated[int, Meta(ge=0, lt=MAX_SHARDS)]
+MemberIndex = Annotated[int, Meta(ge=0, lt=MAX_COMMITTEE)]
+Height = Annotated[int, Meta(ge=0, le=2**53)]
+View = Annotated[int, Meta(ge=0, le=2**53)]
+"""A turn of the consensus: each has one leader and ends in a block or in none. Heights number the blocks without gaps."""
+
+
+class Header(Struct, array_like=True, frozen=True):
+    """What a block's certificate signs (through its hash): where the block stands and every effect it has.
+
+    Fields:
+        parent: hash of the block at ``height - 1``.
+        time: block time, ms; never before the parent's.
+        proposer: index of the leader of ``view`` in the committee.
+        payload_root: Merkle root over the block's bundles, then its transactions.
+        receipts_root: Merkle root over the encoded receipts.
+        outbox_root: Merkle root over the encoded ``channel.Bundle`` of each destination, in shard order.
+        changes_hash: digest of the encoded state changes.
+        totals_hash: digest of the encoded ``Totals`` after the block.
+        state_root: at a checkpoint the root of the bucket tree over the state, else the parent's root chained with changes_hash.
+        nonce: proof of work, chosen by mining. Last and of fixed width, so a miner hashes only the tail.
+    """
+
+    network: NetworkId
+    shard: ShardNumber
+    epoch: Annotated[int, Meta(ge=0, le=2**53)]
+    view: View
+    height: Height
+    parent: Hash
+    time: Milliseconds
+    proposer: MemberIndex
+    payload_root: Hash
+    receipts_root: Hash
+    outbox_root: Hash
+    changes_hash: Hash
+    totals_hash: Hash
+    state_root: Hash
+    nonce: Annotated[bytes, Meta(min_length=8, max_length=8)]
+
+    @property
+    def hash(self) -> bytes:
+        """The block's hash: 32 bytes; its leading zero bits are the proof of work."""
+        return digest("block", encode(self))
+
+    @property
+    def mining_prefix(self) -> bytes:
+        """The bytes before the nonce of all that the block's hash covers: what a miner searches over."""
+        return domain_prefix("block") + encode(self)[:-NONCE_BYTES]
+
+
+class Block(Struct, array_like=True, frozen=True):
+    """A header and its payload: encoded ``channel.CertifiedBundle``s and encoded transactions, in order of execution."""
+
+    header: Header
+    bundles: Annotated[tuple[bytes, ...], Meta(max_length=MAX_SHARDS)]
+    transactions: Annotated[tuple[bytes, ...], Meta(max_length=1 << 16)]
+
+    def payload_root(self) -> bytes:
+        return merkle.root(self.bundles + self.transactions)
+
+
+class Outcome(IntEnum):
+    """What became of a transaction in a block. PREPARED may be followed by COMMITTED, REJECTED or EXPIRED, which are final."""
+
+    PREPARED = 1
+    COMMITTED = 2
+    REJECTED = 3
+    EXPIRED = 4
+
+
+class Receipt(Struct, array_like=True, frozen=True, gc=False):
+    """One step of one transaction in this shard: in the home shard its decision, in a participant that it was applied."""
+
+    transaction_id: Hash
+    outcome: Outcome
+    code: Code = Code.OK
+
+
+class PeerTotal(Struct, array_like=True, frozen=True, gc=False):
+    """Units of an asset this shard sent to, and took in from, one other shard, since genesis."""
+
+    shard: ShardNumber
+    exported: Amount
+    imported: Amount
+
+
+class AssetTotal(Struct, array_like=True, frozen=True):
+    """One asset's totals in one shard. Always: available + held = minted - burned + sum(imported) - sum(exported)."""
+
+    asset: AssetCode
+    available: Amount
+    held: Amount
+    minted: Amount
+    burned: Amount
+    peers: Annotated[tuple[PeerTotal, ...], Meta(max_length=MAX_SHARDS)]
+
+
+class Totals(Struct, array_like=True, frozen=True):
+    """The shard's totals after a block, by asset code; ``pending`` counts its undecided or unapplied cross-shard transactions."""
+
+    assets: Annotated[tuple[AssetTotal, ...], Meta(max_length=MAX_ASSETS)]
+    pending: Annotated[int, Meta(ge=0)]
+
+    def hash(self) -> bytes:
+        return digest("totals", encode(self))
+
+
+class Balance(Struct, array_like=True, frozen=True, gc=False):
+    """An account's balance of one asset: ``available`` can be spent, ``held`` is escrowed by undecided transactions."""
+
+    available: Amount = 0
+    held: Amount = 0
+    frozen: bool = False
+
+
+class BalanceChange(Struct, array_like=True, frozen=True, gc=False):
+    """An account's balance of one asset after the block."""
+
+    address: Annotated[bytes, Meta(min_length=20, max_length=20)]
+    asset: AssetCode
+    balance: Balance
+
+
+class Changes(Struct, array_like=True, frozen=True):
+    """All that a block changed: balances by (address, asset), and a digest over the other records of the state."""
+
+    balances: tuple[BalanceChange, ...]
+    records_hash: Hash
+
+    def hash(self) -> bytes:
+        return digest("changes", encode(self))
+
+
+class Effects(Struct, array_like=True, frozen=True):
+    """What executing a block produced, each part bound by a root in its header."""
+
+    receipts: tuple[Receipt, ...]
+    changes: Changes
+    totals: Totals
+
+    def match(self, header: Header) -> bool:
+        """Whether these are the effects the header commits to."""
+        return (
+            merkle.root([encode(receipt) for receipt in self.receipts]) == header.receipts_root
+            and self.changes.hash() == header.changes_hash
+            and self.totals.hash() == header.totals_hash
+        )

@@ -1,0 +1,131 @@
+"""Votes and certificates: 2f+1 signatures of a committee over one statement."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from node.protocol.block import Block, Effects, Header, MemberIndex, View
+from node.protocol.codec import encode
+from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
+from node.protocol.limits import MAX_COMMITTEE
+
+
+class VoteKind(IntEnum):
+    NOTARIZE = 1
+    """This block is valid and the first I saw in this view."""
+    NULLIFY = 2
+    """This view took too long; its block hash is all zeros."""
+    FINALIZE = 3
+    """I saw this block notarized and never nullified its view."""
+
+
+class Electorate(Struct, frozen=True):
+    """Who may sign for a shard in an epoch: the committee's public keys, in member order."""
+
+    network: bytes
+    shard: int
+    epoch: int
+    keys: tuple[bytes, ...]
+
+    @property
+    def faults_tolerated(self) -> int:
+        """f: how many of the n members may fail in any way."""
+        return (len(self.keys) - 1) // 3
+
+    @property
+    def quorum(self) -> int:
+        """n - f signatures: 2f+1 of n = 3f+1."""
+        return len(self.keys) - self.faults_tolerated
+
+    def statement(self, kind: VoteKind, view: int, block: bytes) -> bytes:
+        """The 32 bytes a vote signs."""
+        return digest("vote", encode([self.network, self.shard, self.epoch, kind, view, block]))
+
+
+class Vote(Struct, array_like=True, frozen=True):
+    kind: VoteKind
+    view: View
+    block: Hash
+    signer: MemberIndex
+    signature: Signature
+
+    def is_valid(self, electorate: Electorate) -> bool:
+        return self.signer < len(electorate.keys) and verify(
+            electorate.keys[self.signer], electorate.statement(self.kind, self.view, self.block), self.signature
+        )
+
+
+def sign_vote(key: KeyPair, signer: int, electorate: Electorate, kind: VoteKind, view: int, block: bytes) -> Vote:
+    return Vote(kind, view, block, signer, key.sign(electorate.statement(kind, view, block)))
+
+
+class Certificate(Struct, array_like=True, frozen=True):
+    """A quorum's signatures over one statement; ``signers`` ascend and match ``signatures``."""
+
+    kind: VoteKind
+    view: View
+    block: Hash
+    signers: Annotated[tuple[MemberIndex, ...], Meta(max_length=MAX_COMMITTEE)]
+    signatures: Annotated[tuple[Signature, ...], Meta(max_length=MAX_COMMITTEE)]
+
+    def is_valid(self, electorate: Electorate) -> bool:
+        """Whether exactly a quorum of distinct members signed, each validly."""
+        if len(self.signers) != electorate.quorum or len(self.signatures) != len(self.signers):
+            return False
+        if any(a >= b for a, b in zip(self.signers, self.signers[1:], strict=False)):
+            return False
+        if self.signers[-1] >= len(electorate.keys):
+            return False
+        statement = electorate.statement(self.kind, self.view, self.block)
+        pairs = zip(self.signers, self.signatures, strict=True)
+        return all(verify(electorate.keys[signer], statement, signature) for signer, signature in pairs)
+
+
+def make_certificate(votes: Sequence[Vote], electorate: Electorate) -> Certificate:
+    """Combine at least a quorum of valid votes of one statement by distinct members."""
+    chosen = sorted(votes, key=lambda vote: vote.signer)[: electorate.quorum]
+    first = chosen[0]
+    signers, signatures = zip(*((vote.signer, vote.signature) for vote in chosen), strict=True)
+    return Certificate(first.kind, first.view, first.block, signers, signatures)
+
+
+class Finality(Struct, array_like=True, frozen=True):
+    """Proves a block final: its own finalize certificate, or a descendant's with the headers from the block's child to it."""
+
+    descendants: Annotated[tuple[Header, ...], Meta(max_length=256)]
+    certificate: Certificate
+
+    def proves(self, header: Header, electorate: Electorate) -> bool:
+        """Whether this makes ``header`` final in the electorate's shard and epoch."""
+        if (header.network, header.shard, header.epoch) != (electorate.network, electorate.shard, electorate.epoch):
+            return False
+        for child in self.descendants:
+            if child.parent != header.hash:
+                return False
+            header = child
+        certificate = self.certificate
+        return (
+            certificate.kind == VoteKind.FINALIZE
+            and certificate.block == header.hash
+            and certificate.view == header.view
+            and certificate.is_valid(electorate)
+        )
+
+
+class CertifiedBlock(Struct, array_like=True, frozen=True):
+    """A final block with the proof that it is, and its effects. What nodes store, publish, and send to who is behind."""
+
+    block: Block
+    finality: Finality
+    effects: Effects
+
+    def is_valid(self, electorate: Electorate) -> bool:
+        """Whether the block is final and the payload and effects are the ones its header commits to."""
+        header = self.block.header
+        return (
+            self.finality.proves(header, electorate)
+            and self.block.payload_root() == header.payload_root
+            and self.effects.match(header)
+        )

@@ -1,0 +1,69 @@
+"""Channels between shards: ordered bundles of two-phase-commit records, each proven by the source's chain.
+
+Each block of a shard appends at most one bundle to the channel to each other shard. The destination takes them in sequence,
+exactly once: its cursor for the source is all the de-duplication there is. Anyone may carry a bundle; it proves itself.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from node.protocol import merkle
+from node.protocol.block import Header, ShardNumber
+from node.protocol.certificate import Electorate, Finality
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.crypto import Hash
+from node.protocol.transaction import Milliseconds
+
+Sequence = Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class Prepare(Struct, array_like=True, frozen=True, tag=1):
+    """Home to participant: hold what your payers owe and say whether you can. ``deadline``: home block time, ms."""
+
+    transaction: bytes
+    deadline: Milliseconds
+
+
+class PrepareVote(Struct, array_like=True, frozen=True, tag=2):
+    """Participant to home: yes (``code`` OK) or no, and why."""
+
+    transaction_id: Hash
+    code: Code
+
+
+class Decision(Struct, array_like=True, frozen=True, tag=3):
+    """Home to participant: apply, or release."""
+
+    transaction_id: Hash
+    commit: bool
+
+
+Record = Prepare | PrepareVote | Decision
+
+
+class Bundle(Struct, array_like=True, frozen=True):
+    """The records one block of ``source`` sends to ``destination``: number ``sequence`` (from 1) of that channel."""
+
+    source: ShardNumber
+    destination: ShardNumber
+    sequence: Sequence
+    records: Annotated[tuple[Record, ...], Meta(min_length=1, max_length=1 << 18)]
+
+
+class CertifiedBundle(Struct, array_like=True, frozen=True):
+    """A bundle with its proof: the source's header, that it is final, and the branch from the bundle to its outbox root."""
+
+    bundle: Bundle
+    header: Header
+    finality: Finality
+    branch: merkle.Branch
+
+    def is_valid(self, source: Electorate) -> bool:
+        """Whether the source's committee sent this bundle."""
+        return (
+            self.bundle.source == self.header.shard
+            and self.finality.proves(self.header, source)
+            and merkle.verify(encode(self.bundle), self.branch, self.header.outbox_root)
+        )

@@ -1,0 +1,108 @@
+"""The genesis: what everybody who takes part in a network must agree on before it starts. Its hash names the network."""
+
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from node.protocol.address import address_of
+from node.protocol.codec import encode
+from node.protocol.crypto import digest, is_public_key
+from node.protocol.limits import MAX_ASSETS, MAX_COMMITTEE, MAX_SHARDS
+from node.protocol.transaction import AssetCode, Milliseconds
+
+_Positive = Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class Asset(Struct, frozen=True):
+    """An asset: its code, the digits after the point in its amounts, and its issuer's public key (hex)."""
+
+    code: AssetCode
+    decimals: Annotated[int, Meta(ge=0, le=18)]
+    issuer: str
+
+    @property
+    def issuer_address(self) -> bytes:
+        return address_of(bytes.fromhex(self.issuer))
+
+
+class Parameters(Struct, frozen=True, kw_only=True):
+    """Rules all nodes share. Times in ms, difficulties in leading zero bits."""
+
+    committees: Annotated[int, Meta(ge=1, le=MAX_SHARDS)] = 2
+    """Committees to form, if enough nodes register."""
+    committee_size: Annotated[int, Meta(ge=1, le=MAX_COMMITTEE)] = 4
+    """Nodes in each: 3f+1 survive f faults of any kind."""
+    block_difficulty_bits: Annotated[int, Meta(ge=0, le=48)] = 6
+    puzzle_difficulty_bits: Annotated[int, Meta(ge=0, le=64)] = 16
+    block_interval: _Positive = 50
+    """A leader with work waits at least this long after the last block, so that blocks fill under load."""
+    heartbeat: _Positive = 1_000
+    """A leader without work proposes an empty block this long after the last one."""
+    view_timeout: _Positive = 2_000
+    """Time a view may take, beyond the heartbeat, before members vote to skip it; doubles on failure up to 8 times."""
+    block_transactions: Annotated[int, Meta(ge=1, le=1 << 16)] = 2_000
+    validity_window: _Positive = 600_000
+    """How far past block time ``valid_until`` may lie; a transaction id is remembered that long."""
+    commit_timeout: _Positive = 30_000
+    """Block time after which a home shard aborts a cross-shard transaction some participant has not answered for."""
+    clock_skew: _Positive = 5_000
+    """Block time may be this far ahead of a voter's clock."""
+    checkpoint_interval: _Positive = 200
+    """Blocks between full commitments to the state."""
+
+
+class Genesis(Struct, frozen=True, kw_only=True, dict=True):
+    """``coordinator``: the public key (hex) that signs epoch documents. ``time``: block time of height 0, ms."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=32, pattern="^[a-z0-9-]+$")]
+    time: Milliseconds
+    coordinator: str
+    assets: Annotated[tuple[Asset, ...], Meta(min_length=1, max_length=MAX_ASSETS)]
+    parameters: Parameters = msgspec.field(default_factory=Parameters)
+
+    def __post_init__(self) -> None:
+        keys = [self.coordinator, *(asset.issuer for asset in self.assets)]
+        if not all(is_public_key(bytes.fromhex(key)) for key in keys):
+            raise ValueError("coordinator and issuers are compressed public keys in hex")
+        if len({asset.code for asset in self.assets}) != len(self.assets):
+            raise ValueError("an asset is listed twice")
+
+    @cached_property
+    def hash(self) -> bytes:
+        plain = [self.name, self.time, self.coordinator, msgspec.to_builtins(self.assets), msgspec.to_builtins(self.parameters)]
+        return digest("genesis", encode(plain))
+
+    @property
+    def network(self) -> bytes:
+        """The network id in every transaction, header and vote: the first 8 bytes of the genesis hash."""
+        return self.hash[:8]
+
+    @property
+    def coordinator_key(self) -> bytes:
+        return bytes.fromhex(self.coordinator)
+
+
+def read_genesis(path: Path) -> Genesis:
+    """Read a genesis file (JSON). Raises OSError, or ValueError naming what is wrong in it."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Genesis)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def write_genesis(path: Path, genesis: Genesis) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(genesis), indent=2))
+
+
+class Phase(StrEnum):
+    """Where an epoch stands; the coordinator announces it."""
+
+    REGISTRATION = "registration"
+    ASSIGNMENT = "assignment"
+    HANDOFF = "handoff"
+    MINING = "mining"
+    SETTLEMENT = "settlement"

@@ -1,0 +1,31 @@
+"""The network's hard caps. A message beyond one of them is refused before it is looked at further."""
+
+MAX_AMOUNT = 2**63 - 1
+"""Largest amount, balance or supply, in the asset's smallest unit."""
+
+MAX_LEGS = 16
+MAX_MEMO_BYTES = 140
+MAX_ASSET_CODE = 12
+MAX_TRANSACTION_BYTES = 4096
+
+MAX_SHARDS = 1024
+MAX_COMMITTEE = 256
+MAX_ASSETS = 64
+
+MAX_BLOCK_PAYLOAD_BYTES = 1 << 20
+"""Transactions and bundles a proposer packs into one block, bytes. A single bundle may go beyond it alone."""
+
+MAX_BUNDLE_BYTES = 4 << 20
+MAX_FRAME_BYTES = 8 << 20
+"""Largest message between two peers, bytes."""
+
+MAX_BROKER_BATCH_BYTES = 64 << 10
+"""Transactions a client packs into one broker message, bytes (a single larger transaction cannot exist)."""
+
+MAX_BROKER_BODY_BYTES = 16 << 20
+
+MAX_VIEWS_AHEAD = 50
+"""Votes further ahead of a replica's own view than this are dropped; catch-up brings it there instead."""
+
+MAX_JUSTIFICATION = 4096
+"""Nullified views a proposal may bridge."""

@@ -1,0 +1,81 @@
+"""What nodes say to each other, one frame each."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from node.protocol.block import Block, Height, ShardNumber, View
+from node.protocol.certificate import Certificate, CertifiedBlock, Vote
+from node.protocol.channel import CertifiedBundle, Sequence
+from node.protocol.crypto import Hash
+from node.protocol.limits import MAX_JUSTIFICATION
+
+
+class Proposal(Struct, array_like=True, frozen=True, tag=1):
+    """The leader's block for a view, its own notarize vote, and what justifies building on the parent: the parent's
+    notarization (None when the parent is final or genesis) and the nullifications of every view between the two."""
+
+    block: Block
+    vote: Vote
+    notarization: Certificate | None
+    nullifications: Annotated[tuple[Certificate, ...], Meta(max_length=MAX_JUSTIFICATION)]
+
+
+class Ballot(Struct, array_like=True, frozen=True, tag=2):
+    """One vote."""
+
+    vote: Vote
+
+
+class Certified(Struct, array_like=True, frozen=True, tag=3):
+    """Certificates the sender holds, for who may have missed the votes."""
+
+    certificates: Annotated[tuple[Certificate, ...], Meta(max_length=8)]
+
+
+class Status(Struct, array_like=True, frozen=True, tag=4):
+    """Where the sender stands. Sent every heartbeat and on connecting."""
+
+    height: Height
+    view: View
+
+
+class BlocksRequest(Struct, array_like=True, frozen=True, tag=5):
+    """Final blocks from height ``first`` on, please."""
+
+    first: Height
+
+
+class Blocks(Struct, array_like=True, frozen=True, tag=6):
+    """Consecutive final blocks, as many as fit a frame."""
+
+    blocks: Annotated[tuple[CertifiedBlock, ...], Meta(max_length=256)]
+
+
+class BlockRequest(Struct, array_like=True, frozen=True, tag=7):
+    """The proposed block with this hash, please; not final yet, so it may exist nowhere."""
+
+    view: View
+    hash: Hash
+
+
+class BlockReply(Struct, array_like=True, frozen=True, tag=8):
+    block: Block
+
+
+class BundleDelivery(Struct, array_like=True, frozen=True, tag=9):
+    """A bundle for the receiver's shard."""
+
+    bundle: CertifiedBundle
+
+
+class BundleRequest(Struct, array_like=True, frozen=True, tag=10):
+    """Bundles of your shard's channel to ``destination`` from ``sequence`` on, please."""
+
+    destination: ShardNumber
+    sequence: Sequence
+
+
+PeerMessage = (
+    Proposal | Ballot | Certified | Status | BlocksRequest | Blocks | BlockRequest | BlockReply | BundleDelivery | BundleRequest
+)

@@ -13,7 +13,7 @@ from node.protocol.limits import MAX_JUSTIFICATION
 
 class Proposal(Struct, array_like=True, frozen=True, tag=1):
     """The leader's block for a view, its own notarize vote, and what justifies building on the parent: the parent's
-    notarization (None when the parent is final or genesis) and the nullifications of every view between the two."""
+    notarization or finalization (None for genesis) and the nullifications of every view between the two."""
 
     block: Block
     vote: Vote

@@ -112,7 +112,7 @@ class Simplex:
         self._timeouts = timeouts
         self._execute = execute
         self.final = final
-        self._final_hash = final.hash
+        self.final_hash = final.hash
         self._final_certificate = certificate
         self.view = final.view
         self.effects: list[Effect] = []
@@ -158,7 +158,7 @@ class Simplex:
             if nullification is None:
                 return None
             nullifications.append(nullification)
-        return Turn(self.view, self._final_hash, self._final_certificate, tuple(reversed(nullifications)))
+        return Turn(self.view, self.final_hash, self._final_certificate, tuple(reversed(nullifications)))
 
     def propose(self, turn: Turn, block: Block, now: int) -> None:
         """Propose a block built for ``turn``; ignored when the view has passed meanwhile."""
@@ -169,6 +169,16 @@ class Simplex:
         self._advance(now)
 
     # -- events ----------------------------------------------------------------------------------------------------
+
+    def expects(self, header: Header) -> bool:
+        """Whether a proposal with this header could still matter: in the window of views, its leader's, not one too many."""
+        known = self._proposals.get(header.view, ())
+        return (
+            self.final.view < header.view <= self.view + MAX_VIEWS_AHEAD
+            and header.proposer == self.leader_of(header.view)
+            and len(known) < 2
+            and all(other.block.header != header for other in known)
+        )
 
     def on_proposal(self, proposal: Proposal, now: int) -> None:
         """A proposal, its transactions' signatures checked. Ignored unless its leader signed it."""
@@ -363,7 +373,7 @@ class Simplex:
                 return True
             if self._ballots.certificate(VoteKind.NULLIFY, view) is None:
                 return False
-        return header.parent == self._final_hash
+        return header.parent == self.final_hash
 
     def _accept(self, proposal: Proposal, vote: Vote) -> None:
         """Vote notarize, the proposal on disk before the vote leaves (rule 1)."""
@@ -418,7 +428,7 @@ class Simplex:
                 raise Diverged(f"final block {best.block.hex()[:16]} of view {best.view} does not execute here")
             return
         chain = [self._blocks[best.block]]
-        while chain[-1].header.parent != self._final_hash:
+        while chain[-1].header.parent != self.final_hash:
             chain.append(self._blocks[chain[-1].header.parent])
         headers = tuple(block.header for block in reversed(chain))
         for i, block in enumerate(reversed(chain)):
@@ -432,7 +442,7 @@ class Simplex:
         """Whether a block and its ancestors back to the last final block are at hand, valid and executed; asks for the
         first body that is missing."""
         missing: list[Block] = []
-        while hash not in self._executed and hash != self._final_hash:
+        while hash not in self._executed and hash != self.final_hash:
             block = self._blocks.get(hash)
             if block is None:
                 self._ask_for(hash, view)
@@ -452,7 +462,7 @@ class Simplex:
         return True
 
     def _set_final(self, header: Header, certificate: Certificate | None) -> None:
-        self.final, self._final_hash, self._final_certificate = header, header.hash, certificate
+        self.final, self.final_hash, self._final_certificate = header, header.hash, certificate
         self._ballots.prune(header.view)
         if self._best_finalization is not None and self._best_finalization.view <= header.view:
             self._best_finalization = None

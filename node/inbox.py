@@ -1,0 +1,75 @@
+"""Bundles from other shards that wait for their turn in a block: verified once, taken in sequence."""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+
+from node.protocol.certificate import Electorate
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import DecodeError, decode, encode
+from node.protocol.limits import MAX_BUNDLE_BYTES
+
+WINDOW = 64
+"""Bundles kept ahead of a channel's cursor; what comes later is asked for when its time has come."""
+
+
+class Delivery(Struct, frozen=True):
+    """A verified bundle and the bytes it came in."""
+
+    certified: CertifiedBundle
+    encoded: bytes
+
+
+class Inbox:
+    """Keeps at most WINDOW bundles per source shard."""
+
+    def __init__(self, shard: int, electorates: Mapping[int, Electorate]) -> None:
+        self._shard = shard
+        self._electorates = electorates
+        self._channels: dict[int, dict[int, Delivery]] = {source: {} for source in electorates if source != shard}
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return tuple(self._channels)
+
+    def receive(self, certified: CertifiedBundle, cursor: int) -> bool:
+        """Keep a bundle if it is valid, new, and within the window after ``cursor``. Returns whether it was kept."""
+        bundle = certified.bundle
+        channel = self._channels.get(bundle.source)
+        if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
+            return False
+        if not cursor < bundle.sequence <= cursor + WINDOW or not certified.is_valid(self._electorates[bundle.source]):
+            return False
+        channel[bundle.sequence] = Delivery(certified, encode(certified))
+        return True
+
+    def verified(self, encoded: bytes) -> CertifiedBundle | None:
+        """The bundle in a proposal's payload, checked, or known to have been; None when it is not valid."""
+        try:
+            certified = decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES)
+        except DecodeError:
+            return None
+        bundle = certified.bundle
+        channel = self._channels.get(bundle.source)
+        if channel is None or bundle.destination != self._shard:
+            return None
+        known = channel.get(bundle.sequence)
+        if known is not None and known.encoded == encoded:
+            return known.certified
+        return certified if certified.is_valid(self._electorates[bundle.source]) else None
+
+    def following(self, source: int, cursor: int) -> Iterator[Delivery]:
+        """The deliveries right after ``cursor``, without a gap."""
+        channel = self._channels[source]
+        while (delivery := channel.get(cursor + 1)) is not None:
+            yield delivery
+            cursor += 1
+
+    def has_next(self, source: int, cursor: int) -> bool:
+        return cursor + 1 in self._channels[source]
+
+    def prune(self, source: int, cursor: int) -> None:
+        """Forget what the chain has taken."""
+        channel = self._channels.get(source, {})
+        for sequence in [sequence for sequence in channel if sequence <= cursor]:
+            del channel[sequence]

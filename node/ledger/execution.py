@@ -1,0 +1,167 @@
+"""Executing a block: the transition from one state to the next. Deterministic; the parent stays as it is.
+
+In this order: the bundles from other shards, record by record; cross-shard transactions whose deadline has passed; the
+transactions. A transaction that turns out impossible is included all the same, with a receipt that says why, and cannot be
+included again. What no honest proposer would include makes the whole block invalid.
+"""
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+
+from node.ledger import channels, rows
+from node.ledger.rules import Rules
+from node.ledger.state import Overlay, Reader, State, totals_after
+from node.ledger.transfer import apply, pay, reserve, shards_of
+from node.ledger.two_phase_commit import TwoPhaseCommit
+from node.protocol import merkle
+from node.protocol.block import BalanceChange, Changes, Effects, Outcome, Receipt
+from node.protocol.channel import Bundle
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.crypto import digest
+from node.protocol.transaction import Transaction
+
+_OK = Code.OK
+_COMMITTED, _REJECTED = Outcome.COMMITTED, Outcome.REJECTED
+
+
+class InvalidBlock(ValueError):
+    """The block breaks a rule that every honest proposer keeps."""
+
+
+class Execution:
+    """An executed block: its effects, the roots for its header, and the state after it.
+
+    Attributes:
+        overlay: the state after the block; read it, or execute the next block on it.
+        outbox: at most one bundle for each other shard, in the order of the shards.
+        receipts_root, outbox_root, changes_hash, totals_hash, state_root: as in ``Header``.
+    """
+
+    __slots__ = (
+        "changes_hash",
+        "effects",
+        "height",
+        "outbox",
+        "outbox_root",
+        "overlay",
+        "receipts_root",
+        "state_root",
+        "time",
+        "totals_hash",
+    )
+
+    def __init__(self, overlay: Overlay, receipts: Sequence[Receipt], outbox: tuple[Bundle, ...]) -> None:
+        changes = _changes(overlay)
+        totals = totals_after(overlay)
+        self.height, self.time = overlay.height, overlay.time
+        self.outbox = outbox
+        self.outbox_root = merkle.root([encode(bundle) for bundle in outbox])
+        self.effects = Effects(tuple(receipts), changes, totals)
+        self.receipts_root = merkle.root([encode(receipt) for receipt in receipts])
+        self.changes_hash = changes.hash()
+        self.totals_hash = totals.hash()
+        tree = overlay.tree
+        if overlay.rules.is_checkpoint(overlay.height):
+            tree = tree.updated(overlay.unrooted(), overlay.value)
+            self.state_root = tree.root
+        else:
+            self.state_root = digest("state", overlay.state_root, self.changes_hash)
+        overlay.close(self.state_root, tree, totals)
+        self.overlay = overlay
+
+
+def admit(view: Reader, rules: Rules, id: bytes, transaction: Transaction, time: int) -> Code:
+    """Whether a block of this shard on top of ``view``, with block time ``time``, may include the transaction; signatures apart.
+
+    ``id``: the transaction's id, computed before. Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED
+    (``valid_until`` too far ahead) or DUPLICATE.
+    """
+    order = transaction.order
+    valid_until = order.valid_until
+    if order.network != rules.network:
+        return Code.WRONG_NETWORK
+    if rules.shards.shard_of(order.legs[0].payer) != rules.shard:
+        return Code.WRONG_SHARD
+    if valid_until < time:
+        return Code.EXPIRED
+    if valid_until > time + rules.parameters.validity_window:
+        return Code.LIMIT_EXCEEDED
+    if view.has_seen(id, valid_until):
+        return Code.DUPLICATE
+    return _OK
+
+
+def execute(
+    parent: State | Execution,
+    rules: Rules,
+    height: int,
+    time: int,
+    bundles: Sequence[Bundle],
+    transactions: Sequence[tuple[bytes, Transaction]],
+    has_valid_signatures: Callable[[Transaction], bool],
+) -> Execution:
+    """Execute the block at ``height`` with block time ``time`` (ms) on ``parent``.
+
+    ``transactions``: with their ids, statically valid, signatures checked. ``has_valid_signatures`` is asked for transactions
+    that other shards prepare here, cut down to the witnesses of the payers kept here; its answer must depend on nothing else.
+
+    Raises:
+        InvalidBlock: height or time do not follow the parent's, a bundle is not the next of its channel, or a transaction is not
+            admissible (``admit``).
+    """
+    view = parent.overlay if isinstance(parent, Execution) else parent
+    if height != view.height + 1:
+        raise InvalidBlock(f"height {height} after {view.height}")
+    if time < view.time:
+        raise InvalidBlock(f"block time {time} before the parent's {view.time}")
+    overlay = Overlay(view, height, time)
+    outbox = channels.Outbox()
+    receipts: list[Receipt] = []
+    commits = TwoPhaseCommit(overlay, rules, receipts, outbox, has_valid_signatures)
+    for bundle in bundles:
+        if problem := channels.misfit(overlay, rules, bundle):
+            raise InvalidBlock(problem)
+        channels.advance(overlay, bundle)
+        for record in bundle.records:
+            commits.receive(bundle.source, record)
+    commits.wake()
+    for id, transaction in transactions:
+        code = admit(overlay, rules, id, transaction, time)
+        if code is not _OK:
+            raise InvalidBlock(f"transaction {id.hex()}: {code}")
+        overlay.seen[id] = transaction.order.valid_until
+        settled = _settle(overlay, rules, transaction)
+        if settled is None:
+            commits.begin(id, transaction)
+        else:
+            receipts.append(Receipt(id, _REJECTED, settled) if settled else Receipt(id, _COMMITTED))
+    return Execution(overlay, receipts, outbox.close(overlay))
+
+
+def _settle(overlay: Overlay, rules: Rules, transaction: Transaction) -> Code | None:
+    """Carry out a transaction inside this shard; None when it touches others, too."""
+    legs = transaction.order.legs
+    if len(legs) == 1:
+        code = pay(overlay, rules, legs[0])
+        if code is not None:
+            return code
+    if shards_of(rules, legs) != {rules.shard}:
+        return None
+    code = reserve(overlay, rules, legs)
+    if code is _OK:
+        apply(overlay, rules, legs)
+    return code
+
+
+def _changes(overlay: Overlay) -> Changes:
+    """Every row the block touched: balances by address and asset; of the other records the hash, None for those deleted."""
+    codes = {suffix: code for code, suffix in overlay.rules.suffixes.items()}
+    size = rows.NAME_BYTES
+    balances = tuple(
+        [
+            BalanceChange(key[:size], codes[key[size:]], balance)
+            for key, balance in sorted(overlay.balances.items(), key=itemgetter(0))
+        ]
+    )
+    return Changes(balances, digest("records", encode(sorted(overlay.records.items(), key=itemgetter(0)))))

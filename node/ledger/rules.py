@@ -1,0 +1,43 @@
+"""The rules one shard's ledger is run by: the network's genesis, and which part of the address space is its own."""
+
+from node.protocol.genesis import Genesis, Parameters
+from node.protocol.shards import ShardTable
+
+MAX_WAITING = 1 << 15
+"""Cross-shard transactions a home shard keeps undecided, and a participant prepared for one home shard. All of them decided in
+one block still fit the largest bundle."""
+
+
+class Rules:
+    """What execution needs to know beside the state. Immutable.
+
+    Attributes:
+        network: the network id.
+        genesis_time: block time of height 0, ms.
+        shard: the shard whose ledger this is.
+        shards: which shard keeps which address.
+        parameters: the genesis' parameters.
+        issuers: each known asset's issuer address, by code, in the order of the codes.
+        suffixes: each asset's code as the bytes that end its balances' row keys.
+        peers: the other shards.
+    """
+
+    __slots__ = ("genesis_time", "issuers", "network", "parameters", "peers", "shard", "shards", "suffixes")
+
+    def __init__(self, genesis: Genesis, shard: int, shards: ShardTable) -> None:
+        """Raises ValueError when ``shard`` is not in the table."""
+        if shard not in shards.shards:
+            raise ValueError(f"shard {shard} is not in the table")
+        self.network: bytes = genesis.network
+        self.genesis_time: int = genesis.time
+        self.shard = shard
+        self.shards = shards
+        self.parameters: Parameters = genesis.parameters
+        assets = sorted(genesis.assets, key=lambda asset: asset.code)
+        self.issuers: dict[str, bytes] = {asset.code: asset.issuer_address for asset in assets}
+        self.suffixes: dict[str, bytes] = {asset.code: asset.code.encode() for asset in assets}
+        self.peers: frozenset[int] = frozenset(shards.shards) - {shard}
+
+    def is_checkpoint(self, height: int) -> bool:
+        """Whether the header at ``height`` commits to the whole state."""
+        return height % self.parameters.checkpoint_interval == 0

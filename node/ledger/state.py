@@ -1,0 +1,431 @@
+"""The state of one shard's ledger: committed, and as it would be after blocks that are not final yet.
+
+``State`` is what all final blocks made. ``Overlay`` is a block's changes on top of a state or of other overlays; committing a
+block merges its overlay into the state and empties it, so overlays built on it go on reading through to the state.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from node.ledger.commitment import BucketTree
+from node.ledger.rows import (
+    ANSWERED,
+    CURSOR,
+    EMPTY,
+    ISSUER,
+    META_KEY,
+    NAME_BYTES,
+    NO_FLOW,
+    PREPARED,
+    RECORD_KINDS,
+    SEQUENCE,
+    WAITING,
+    Checkpoint,
+    Flow,
+    Prepared,
+    Record,
+    Waiting,
+    channel_key,
+    is_balance,
+    parse_flow_key,
+)
+from node.ledger.rules import Rules
+from node.protocol.block import AssetTotal, Balance, PeerTotal, Totals
+from node.protocol.codec import DecodeError, decode, encode
+
+if TYPE_CHECKING:
+    from node.ledger.execution import Execution
+
+_MAX_ROW_BYTES = 1 << 21
+_SLOT_BITS = 10
+"""Replayed ids are forgotten in lots whose validity ends within the same 1024 ms."""
+
+
+class Corrupt(ValueError):
+    """The rows are not those of the checkpoint they claim to be."""
+
+
+class Supply(NamedTuple):
+    """Of one asset in this shard: the sums of all available and of all held balances, and what is reserved to come in."""
+
+    available: int = 0
+    held: int = 0
+    entering: int = 0
+
+
+NO_SUPPLY = Supply()
+
+
+class Reader:
+    """What can be asked of a committed state and of an overlay alike.
+
+    Attributes:
+        height, time, state_root: of the last block in it.
+        supply: by asset code; missing ones are zero.
+        undecided: own shard: transactions waiting here; any other: transactions prepared here for that home shard.
+        tree: the commitment as of the last checkpoint.
+    """
+
+    rules: Rules
+    height: int
+    time: int
+    state_root: bytes
+    supply: dict[str, Supply]
+    undecided: dict[int, int]
+    tree: BucketTree
+    _totals: Totals
+
+    def balance(self, key: bytes) -> Balance:
+        """The balance in a row (address + asset code)."""
+        raise NotImplementedError
+
+    def record(self, key: bytes) -> Record | None:
+        """The value of any other row."""
+        raise NotImplementedError
+
+    def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
+        """Whether a block of the validity window includes the transaction."""
+        raise NotImplementedError
+
+    def due(self, time: int) -> list[bytes]:
+        """Keys of rows to look at once block time passes their time and it is before ``time``; some may be gone."""
+        raise NotImplementedError
+
+    def unrooted(self) -> set[bytes]:
+        """Keys of the rows changed since the last checkpoint."""
+        raise NotImplementedError
+
+    def value(self, key: bytes) -> Balance | Record | None:
+        """The value of any row; None when there is none."""
+        if is_balance(key):
+            found = self.balance(key)
+            return None if found == EMPTY else found
+        return self.record(key)
+
+    def waiting(self, transaction_id: bytes) -> Waiting | None:
+        found = self.record(transaction_id + WAITING)
+        assert found is None or isinstance(found, Waiting)
+        return found
+
+    def prepared(self, transaction_id: bytes) -> Prepared | None:
+        found = self.record(transaction_id + PREPARED)
+        assert found is None or isinstance(found, Prepared)
+        return found
+
+    def flow(self, key: bytes) -> Flow:
+        found = self.record(key)
+        assert found is None or isinstance(found, Flow)
+        return found or NO_FLOW
+
+    def cursor(self, source_shard: int) -> int:
+        """Number of the last bundle taken from that shard; 0: none."""
+        return self._position(channel_key(source_shard, CURSOR))
+
+    def sequence(self, destination_shard: int) -> int:
+        """Number of the last bundle sent to that shard; 0: none."""
+        return self._position(channel_key(destination_shard, SEQUENCE))
+
+    def _position(self, key: bytes) -> int:
+        found = self.record(key) or 0
+        assert isinstance(found, int)
+        return found
+
+    def balances_of(self, address: bytes) -> tuple[tuple[str, Balance], ...]:
+        """The account's balances that are not empty, by asset code."""
+        found = ((code, self.balance(address + suffix)) for code, suffix in self.rules.suffixes.items())
+        return tuple((code, balance) for code, balance in found if balance != EMPTY)
+
+    def totals(self) -> Totals:
+        """The shard's totals after the last block."""
+        return self._totals
+
+
+class Overlay(Reader):
+    """Changes on top of a state or another overlay, which stay as they are. An empty balance or None deletes a row."""
+
+    def __init__(self, parent: "State | Overlay", height: int, time: int) -> None:
+        self.rules = parent.rules
+        self.height = height
+        self.time = time
+        self.state_root = parent.state_root
+        self.supply = dict(parent.supply)
+        self.undecided = dict(parent.undecided)
+        self.tree = parent.tree
+        self._totals = parent._totals
+        self.balances: dict[bytes, Balance] = {}
+        self.records: dict[bytes, Record | None] = {}
+        self.seen: dict[bytes, int] = {}
+        self.alarms: list[tuple[int, bytes]] = []
+        self.is_committed = False
+        self._state: State = parent if isinstance(parent, State) else parent._state
+        self._below: tuple[Overlay, ...] = parent.uncommitted() if isinstance(parent, Overlay) else ()
+
+    def uncommitted(self) -> "tuple[Overlay, ...]":
+        """This and the overlays it stands on, nearest first, without those that the state has taken in."""
+        return tuple(overlay for overlay in (self, *self._below) if not overlay.is_committed)
+
+    def balance(self, key: bytes) -> Balance:
+        found = self.balances.get(key)
+        if found is None:
+            for overlay in self._below:
+                found = overlay.balances.get(key)
+                if found is not None:
+                    return found
+            return self._state.balances.get(key, EMPTY)
+        return found
+
+    def record(self, key: bytes) -> Record | None:
+        for overlay in (self, *self._below):
+            if key in overlay.records:
+                return overlay.records[key]
+        return self._state.records.get(key)
+
+    def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
+        if transaction_id in self.seen:
+            return True
+        for overlay in self._below:
+            if transaction_id in overlay.seen:
+                return True
+        return self._state.has_seen(transaction_id, valid_until)
+
+    def due(self, time: int) -> list[bytes]:
+        found = [alarm for overlay in (self, *self._below) for alarm in overlay.alarms if alarm[0] < time]
+        return [key for _, key in sorted(self._state.alarms_before(time) + found)]
+
+    def unrooted(self) -> set[bytes]:
+        keys: set[bytes] = set()
+        for overlay in self.uncommitted():
+            if overlay is not self and self.rules.is_checkpoint(overlay.height):
+                return keys
+            keys.update(overlay.balances, overlay.records)
+        return keys | self._state.unrooted()
+
+    def stands_on(self, state: "State") -> bool:
+        """Whether this is the next block's overlay on ``state``."""
+        return state is self._state and self.uncommitted() == (self,) and self.height == state.height + 1
+
+    def close(self, state_root: bytes, tree: BucketTree, totals: Totals) -> None:
+        """The block is executed: nothing changes any more."""
+        self.state_root, self.tree, self._totals = state_root, tree, totals
+
+    def become_transparent(self) -> None:
+        """The state has taken the changes in: read through to it from now on."""
+        self.is_committed = True
+        self.balances.clear()
+        self.records.clear()
+        self.seen.clear()
+        self.alarms.clear()
+        self._below = ()
+
+
+class State(Reader):
+    """The committed state, in memory. Only ``commit`` and ``remember`` change it."""
+
+    def __init__(self, rules: Rules, time: int) -> None:
+        self.rules = rules
+        self.height = 0
+        self.time = time
+        self.tree = BucketTree()
+        self.state_root = self.tree.root
+        self.supply = {}
+        self.undecided = {}
+        self._totals = Totals((), 0)
+        self.balances: dict[bytes, Balance] = {}
+        self.records: dict[bytes, Record] = {}
+        self._alarms: list[tuple[int, bytes]] = []
+        self._seen: dict[int, set[bytes]] = {}
+        self._unrooted: set[bytes] = set()
+        self._unsaved: set[bytes] = set()
+
+    @classmethod
+    def genesis(cls, rules: Rules) -> "State":
+        """The empty state that the first block is executed on."""
+        return cls(rules, rules.genesis_time)
+
+    def balance(self, key: bytes) -> Balance:
+        return self.balances.get(key, EMPTY)
+
+    def record(self, key: bytes) -> Record | None:
+        return self.records.get(key)
+
+    def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
+        slot = self._seen.get(valid_until >> _SLOT_BITS)
+        return slot is not None and transaction_id in slot
+
+    def due(self, time: int) -> list[bytes]:
+        return [key for _, key in self.alarms_before(time)]
+
+    def alarms_before(self, time: int) -> list[tuple[int, bytes]]:
+        return self._alarms[: bisect_left(self._alarms, (time, b""))]
+
+    def unrooted(self) -> set[bytes]:
+        return self._unrooted
+
+    def remember(self, transaction_id: bytes, valid_until: int) -> None:
+        """Refuse the transaction as a duplicate until block time is past ``valid_until``.
+
+        After ``restore``, call it for the transactions of every block whose time is at most ``parameters.validity_window``
+        before the checkpoint's: the replay set is not in the rows.
+        """
+        if valid_until >= self.time:
+            self._seen.setdefault(valid_until >> _SLOT_BITS, set()).add(transaction_id)
+
+    def commit(self, execution: "Execution") -> None:
+        """Take in the next block's changes. Executions on top of it keep working; those on any other block are void.
+
+        Raises:
+            ValueError: the execution's parent is not this state.
+        """
+        overlay = execution.overlay
+        if not overlay.stands_on(self):
+            raise ValueError(f"the execution of block {overlay.height} does not stand on this state at {self.height}")
+        self.height, self.time, self.state_root = overlay.height, overlay.time, overlay.state_root
+        self.supply, self.undecided, self._totals = overlay.supply, overlay.undecided, overlay.totals()
+        self._merge(overlay)
+        for transaction_id, valid_until in overlay.seen.items():
+            self.remember(transaction_id, valid_until)
+        for slot in [slot for slot in self._seen if (slot + 1) << _SLOT_BITS <= self.time]:
+            del self._seen[slot]
+        for alarm in overlay.alarms:
+            insort(self._alarms, alarm)
+        del self._alarms[: len(self.alarms_before(self.time))]
+        overlay.become_transparent()
+
+    def _merge(self, overlay: Overlay) -> None:
+        for key, balance in overlay.balances.items():
+            if balance.available or balance.held or balance.frozen:
+                self.balances[key] = balance
+            else:
+                self.balances.pop(key, None)
+        for key, record in overlay.records.items():
+            if record is None:
+                self.records.pop(key, None)
+            else:
+                self.records[key] = record
+        self._unrooted.update(overlay.balances, overlay.records)
+        if self.rules.is_checkpoint(self.height):
+            self.tree.absorb(overlay.tree)
+            self._unsaved |= self._unrooted
+            self._unrooted = set()
+
+    def checkpoint(self) -> tuple[tuple[bytes, bytes | None], ...]:
+        """The rows (key, encoded value; None: delete) that changed since the last call, and the one that says which state it is.
+
+        Raises:
+            ValueError: the last block is not a checkpoint, so nothing certifies the rows as a whole.
+        """
+        if not self.rules.is_checkpoint(self.height):
+            raise ValueError(f"block {self.height} is not a checkpoint")
+        changed, self._unsaved = self._unsaved, set()
+        rows: list[tuple[bytes, bytes | None]] = []
+        for key in sorted(changed):
+            value = self.value(key)
+            rows.append((key, None if value is None else encode(value)))
+        rows.append((META_KEY, encode(Checkpoint(self.height, self.time, self.state_root, self._totals))))
+        return tuple(rows)
+
+    @classmethod
+    def restore(cls, rules: Rules, rows: Iterable[tuple[bytes, bytes]]) -> "State":
+        """The state of the last checkpoint written, from all rows kept.
+
+        The caller compares ``height``, ``time`` and ``state_root`` with the certified header at that height, and calls
+        ``remember`` for the blocks of the validity window before it.
+
+        Raises:
+            Corrupt: the rows do not give the checkpoint's root, or their sums are not its totals.
+        """
+        stored = dict(rows)
+        try:
+            checkpoint = decode(Checkpoint, stored.pop(META_KEY), _MAX_ROW_BYTES)
+            state = cls(rules, checkpoint.time)
+            state._load(stored)
+        except (KeyError, ValueError) as error:
+            raise Corrupt(f"a row is damaged: {error}") from None
+        state.height, state.state_root, state._totals = checkpoint.height, checkpoint.state_root, checkpoint.totals
+        state.tree.absorb(state.tree.updated(stored, state.value))
+        if state.tree.root != state.state_root:
+            raise Corrupt(f"the rows do not give the state root of block {state.height}")
+        if recompute_totals(state) != state._totals:
+            raise Corrupt(f"the balances do not sum up to the totals of block {state.height}")
+        return state
+
+    def _load(self, rows: dict[bytes, bytes]) -> None:
+        for key, data in rows.items():
+            if len(key) <= NAME_BYTES:
+                raise DecodeError("a key is too short")
+            if is_balance(key):
+                self.balances[key] = decode(Balance, data, _MAX_ROW_BYTES)
+            else:
+                record = self.records[key] = decode(RECORD_KINDS[key[-1:]], data, _MAX_ROW_BYTES)
+                if isinstance(record, Waiting):
+                    self._alarms.append((record.deadline, key))
+                    self.undecided[self.rules.shard] = self.undecided.get(self.rules.shard, 0) + 1
+                elif isinstance(record, Prepared):
+                    self.undecided[record.home] = self.undecided.get(record.home, 0) + 1
+                elif key.endswith(ANSWERED):
+                    assert isinstance(record, int)
+                    self._alarms.append((record, key))
+        self._alarms.sort()
+        self.supply = _sum_supply(self)
+
+
+def _sum_supply(state: State) -> dict[str, Supply]:
+    sums: dict[str, list[int]] = {}
+    for key, balance in state.balances.items():
+        asset = sums.setdefault(key[NAME_BYTES:].decode(), [0, 0, 0])
+        asset[0] += balance.available
+        asset[1] += balance.held
+    for key, flow in state.records.items():
+        if isinstance(flow, Flow):
+            sums.setdefault(parse_flow_key(key)[1], [0, 0, 0])[2] += flow.entering
+    return {asset: Supply(*figures) for asset, figures in sums.items()}
+
+
+def recompute_totals(state: State) -> Totals:
+    """The totals, from nothing but the state's rows. Raises Corrupt when an asset's invariant (``AssetTotal``) does not hold."""
+    supply = _sum_supply(state)
+    pending = sum(isinstance(record, Waiting | Prepared) for record in state.records.values())
+    flows = ((key, record) for key, record in state.records.items() if isinstance(record, Flow))
+    totals = _totals(Totals((), pending), supply, supply, flows)
+    for total in totals.assets:
+        inside = total.minted - total.burned + sum(peer.imported - peer.exported for peer in total.peers)
+        if total.available + total.held != inside:
+            raise Corrupt(f"{total.available + total.held} units of {total.asset} are here, but {inside} came in")
+    return totals
+
+
+def totals_after(overlay: Overlay) -> Totals:
+    """The totals after the block: those before it, with the figures of the assets it touched anew."""
+    before, pending = overlay.totals(), sum(overlay.undecided.values())
+    flows = [(key, record) for key, record in overlay.records.items() if isinstance(record, Flow)]
+    touched = {parse_flow_key(key)[1] for key, _ in flows}
+    for total in before.assets:
+        now = overlay.supply.get(total.asset, NO_SUPPLY)
+        if (total.available, total.held) != (now.available, now.held):
+            touched.add(total.asset)
+    if not touched and pending == before.pending:
+        return before
+    return _totals(Totals(before.assets, pending), overlay.supply, touched, flows)
+
+
+def _totals(before: Totals, supply: dict[str, Supply], touched: Iterable[str], flows: Iterable[tuple[bytes, Flow]]) -> Totals:
+    assets = {total.asset: total for total in before.assets}
+    boundaries: dict[str, dict[int, Flow]] = {}
+    for key, flow in flows:
+        boundary, code = parse_flow_key(key)
+        boundaries.setdefault(code, {})[boundary] = flow
+    for code in touched:
+        known = assets.get(code) or AssetTotal(code, 0, 0, 0, 0, ())
+        changed = boundaries.get(code, {})
+        issued = changed.pop(ISSUER, Flow(known.minted, known.burned))
+        peers = {peer.shard: peer for peer in known.peers}
+        peers |= {
+            shard: PeerTotal(shard, flow.left, flow.entered) for shard, flow in changed.items() if flow.left or flow.entered
+        }
+        now = supply.get(code, NO_SUPPLY)
+        by_shard = tuple(peers[shard] for shard in sorted(peers))
+        total = AssetTotal(code, now.available, now.held, issued.entered, issued.left, by_shard)
+        if now.available or now.held or issued.entered or issued.left or by_shard:
+            assets[code] = total
+    return Totals(tuple(assets[code] for code in sorted(assets)), before.pending)

@@ -1,0 +1,199 @@
+"""What legs do to balances: check and reserve, then apply or release.
+
+Seen from one shard, a leg moves units from a source to a sink. An account here is debited or credited; anything else is one of
+the shard's boundaries (``rows.Flow``): the issuer's account here, where what it pays enters as minted and what it is paid leaves
+as burned, or the other shard, from which units enter or to which they leave. Legs that touch no account here are not looked at.
+
+All checks see the state before the transaction: what a payer receives in it does not cover what it pays, and an account that it
+unfreezes is still frozen.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from node.ledger.rows import ISSUER, NO_FLOW, Flow, flow_key
+from node.ledger.rules import Rules
+from node.ledger.state import NO_SUPPLY, Overlay, Supply
+from node.protocol.block import Balance
+from node.protocol.codes import Code
+from node.protocol.limits import MAX_AMOUNT
+from node.protocol.transaction import Action, Leg
+
+_PAY, _FREEZE = Action.PAY, Action.FREEZE
+_OK = Code.OK
+
+
+def legs_here(rules: Rules, legs: Iterable[Leg]) -> tuple[Leg, ...]:
+    """The legs whose payer or payee this shard keeps."""
+    shard_of, here = rules.shards.shard_of, rules.shard
+    return tuple(leg for leg in legs if shard_of(leg.payer) == here or shard_of(leg.payee) == here)
+
+
+def shards_of(rules: Rules, legs: Iterable[Leg]) -> set[int]:
+    """The shards that the legs touch."""
+    shard_of = rules.shards.shard_of
+    return {shard for leg in legs for shard in (shard_of(leg.payer), shard_of(leg.payee))}
+
+
+def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
+    """``reserve`` and ``apply`` in one go for what most transactions are: one payment between two accounts of this shard.
+
+    Returns OK (done), the reason it cannot be done, or None (nothing done): not such a payment.
+    """
+    payer, payee, asset = leg.payer, leg.payee, leg.asset
+    issuer = rules.issuers.get(asset)
+    if leg.action is not _PAY or issuer is None or issuer in (payer, payee):
+        return None
+    if rules.shards.shard_of(payer) != rules.shard or rules.shards.shard_of(payee) != rules.shard:
+        return None
+    suffix, amount, balances = rules.suffixes[asset], leg.amount, overlay.balances
+    debited, credited = payer + suffix, payee + suffix
+    source = balances.get(debited) or overlay.balance(debited)
+    sink = balances.get(credited) or overlay.balance(credited)
+    if source.frozen or sink.frozen:
+        return Code.ACCOUNT_FROZEN
+    if source.available < amount:
+        return Code.INSUFFICIENT_FUNDS
+    balances[debited] = Balance(source.available - amount, source.held)
+    balances[credited] = Balance(sink.available + amount, sink.held)
+    return _OK
+
+
+def reserve(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
+    """Take the holds of the payers kept here, and room for what comes in. When the answer is not OK nothing has changed."""
+    code = _refusal(overlay, rules, legs)
+    if code is not _OK:
+        return code
+    owed, flows = _needs(rules, legs)
+    if any(overlay.balance(key).available < amount for key, amount in owed.items()):
+        return Code.INSUFFICIENT_FUNDS
+    if not _has_room(overlay, flows):
+        return Code.LIMIT_EXCEEDED
+    for key, amount in owed.items():
+        _adjust(overlay, key, -amount, amount)
+    for (boundary, code_bytes), (entering, leaving) in flows.items():
+        _reserve_flow(overlay, boundary, code_bytes, entering, leaving)
+    return _OK
+
+
+def apply(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> None:
+    """Do what was reserved. Cannot fail: a credit reaches even an account that was frozen since."""
+    shard_of, here = rules.shards.shard_of, rules.shard
+    for leg in legs:
+        suffix, amount, issuer = rules.suffixes[leg.asset], leg.amount, rules.issuers[leg.asset]
+        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
+        if leg.action is not _PAY:
+            if payee_shard == here:
+                _set_frozen(overlay, leg.payee + suffix, leg.action is _FREEZE)
+            continue
+        if payer_shard != here and payee_shard != here:
+            continue
+        if payer_shard != here:
+            _enter(overlay, payer_shard, suffix, amount)
+        elif leg.payer == issuer:
+            _enter(overlay, ISSUER, suffix, amount)
+        else:
+            _adjust(overlay, leg.payer + suffix, 0, -amount)
+        if payee_shard != here:
+            _leave(overlay, payee_shard, suffix, amount)
+        elif leg.payee == issuer:
+            _leave(overlay, ISSUER, suffix, amount)
+        else:
+            _adjust(overlay, leg.payee + suffix, amount, 0)
+
+
+def release(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> None:
+    """Give back what was reserved."""
+    owed, flows = _needs(rules, legs)
+    for key, amount in owed.items():
+        _adjust(overlay, key, amount, -amount)
+    for (boundary, suffix), (entering, leaving) in flows.items():
+        _reserve_flow(overlay, boundary, suffix, -entering, -leaving)
+
+
+def _refusal(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
+    """The first leg's reason that has nothing to do with amounts. Assets and issuers are checked in legs elsewhere, too."""
+    shard_of, here = rules.shards.shard_of, rules.shard
+    for leg in legs:
+        issuer = rules.issuers.get(leg.asset)
+        if issuer is None:
+            return Code.UNKNOWN_ASSET
+        if leg.action is not _PAY:
+            if leg.payer != issuer:
+                return Code.NOT_ISSUER
+            continue
+        suffix = rules.suffixes[leg.asset]
+        for address in (leg.payer, leg.payee):
+            if shard_of(address) == here and overlay.balance(address + suffix).frozen:
+                return Code.ACCOUNT_FROZEN
+    return _OK
+
+
+def _needs(rules: Rules, legs: Sequence[Leg]) -> tuple[dict[bytes, int], dict[tuple[int, bytes], list[int]]]:
+    """What the accounts here owe in sum, and [entering, leaving] by boundary and asset."""
+    shard_of, here = rules.shards.shard_of, rules.shard
+    owed: dict[bytes, int] = {}
+    flows: dict[tuple[int, bytes], list[int]] = {}
+    for leg in legs:
+        suffix, amount, issuer = rules.suffixes[leg.asset], leg.amount, rules.issuers[leg.asset]
+        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
+        if leg.action is not _PAY or (payer_shard != here and payee_shard != here):
+            continue
+        if payer_shard == here and leg.payer != issuer:
+            owed[leg.payer + suffix] = owed.get(leg.payer + suffix, 0) + amount
+        else:
+            flows.setdefault((ISSUER if payer_shard == here else payer_shard, suffix), [0, 0])[0] += amount
+        if payee_shard != here or leg.payee == issuer:
+            flows.setdefault((ISSUER if payee_shard == here else payee_shard, suffix), [0, 0])[1] += amount
+    return owed, flows
+
+
+def _has_room(overlay: Overlay, flows: dict[tuple[int, bytes], list[int]]) -> bool:
+    """Whether no figure can pass MAX_AMOUNT. Of the issuer's flow this is the supply cap, pending mints included. The others
+    only a captured committee reaches, or an issuer that sends more than MAX_AMOUNT to and fro."""
+    entering_here: dict[bytes, int] = {}
+    for (boundary, suffix), (entering, leaving) in flows.items():
+        flow = overlay.flow(flow_key(boundary, suffix))
+        if flow.entered + flow.entering + entering > MAX_AMOUNT or flow.left + flow.leaving + leaving > MAX_AMOUNT:
+            return False
+        entering_here[suffix] = entering_here.get(suffix, 0) + entering
+    for suffix, entering in entering_here.items():
+        if entering and sum(overlay.supply.get(suffix.decode(), NO_SUPPLY)) + entering > MAX_AMOUNT:
+            return False
+    return True
+
+
+def _adjust(overlay: Overlay, key: bytes, available: int, held: int) -> None:
+    balance = overlay.balance(key)
+    overlay.balances[key] = Balance(balance.available + available, balance.held + held, balance.frozen)
+    _count(overlay, key[20:], available, held, 0)
+
+
+def _set_frozen(overlay: Overlay, key: bytes, frozen: bool) -> None:
+    balance = overlay.balance(key)
+    overlay.balances[key] = Balance(balance.available, balance.held, frozen)
+
+
+def _reserve_flow(overlay: Overlay, boundary: int, suffix: bytes, entering: int, leaving: int) -> None:
+    _move_flow(overlay, boundary, suffix, Flow(0, 0, entering, leaving))
+
+
+def _enter(overlay: Overlay, boundary: int, suffix: bytes, amount: int) -> None:
+    _move_flow(overlay, boundary, suffix, Flow(amount, 0, -amount, 0))
+
+
+def _leave(overlay: Overlay, boundary: int, suffix: bytes, amount: int) -> None:
+    _move_flow(overlay, boundary, suffix, Flow(0, amount, 0, -amount))
+
+
+def _move_flow(overlay: Overlay, boundary: int, suffix: bytes, by: Flow) -> None:
+    key = flow_key(boundary, suffix)
+    flow = overlay.flow(key)
+    moved = Flow(flow.entered + by.entered, flow.left + by.left, flow.entering + by.entering, flow.leaving + by.leaving)
+    overlay.records[key] = None if moved == NO_FLOW else moved
+    _count(overlay, suffix, 0, 0, by.entering)
+
+
+def _count(overlay: Overlay, suffix: bytes, available: int, held: int, entering: int) -> None:
+    code = suffix.decode()
+    before = overlay.supply.get(code, NO_SUPPLY)
+    overlay.supply[code] = Supply(before.available + available, before.held + held, before.entering + entering)

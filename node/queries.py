@@ -1,0 +1,50 @@
+"""Answers to clients' questions over the broker, each signed by this member."""
+
+import trio
+
+from node.protocol.broker import (
+    Account,
+    BlockList,
+    GetAccount,
+    GetBlocks,
+    GetPending,
+    GetStatus,
+    NodeStatus,
+    PendingList,
+    Query,
+    Reply,
+)
+from node.protocol.certificate import CertifiedBlock
+from node.protocol.codec import decode
+from node.protocol.crypto import KeyPair
+from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.replica import Replica
+from node.storage import Storage
+
+_REPLY_BYTES = 2 << 20
+
+
+async def answer_query(query: Query, replica: Replica, storage: Storage, name: str, key: KeyPair) -> Reply:
+    """Answer from the replica's memory; blocks come from storage, read in a thread."""
+    answer: NodeStatus | BlockList | Account | PendingList
+    match query.request:
+        case GetStatus():
+            consensus = replica.consensus
+            answer = NodeStatus(
+                name=name,
+                height=replica.state.height,
+                view=consensus.view,
+                state_root=replica.state.state_root,
+                leader=consensus.leader_of(consensus.view),
+                mempool=len(replica.mempool),
+                pending_commits=replica.state.totals().pending,
+            )
+        case GetBlocks(first, count):
+            encoded = await trio.to_thread.run_sync(storage.blocks, first, _REPLY_BYTES, count)
+            answer = BlockList(tuple(decode(CertifiedBlock, block, MAX_BROKER_BODY_BYTES) for block in encoded))
+        case GetAccount(address):
+            answer = Account(replica.state.height, replica.state.balances_of(address))
+        case GetPending(limit):
+            entries = [entry for _, entry in zip(range(limit), replica.mempool, strict=False)]
+            answer = PendingList(len(replica.mempool), tuple((entry.id, entry.encoded) for entry in entries))
+    return Reply(query.id, replica.shard, replica.electorate.epoch, replica.member, answer).signed(key)

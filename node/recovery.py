@@ -1,0 +1,86 @@
+"""A node's state after a start: the last checkpoint, and the blocks stored since, executed again.
+
+Nothing stored is believed that does not prove itself: rows must give the checkpoint's root, blocks must follow on each
+other, and executing one must give what its header says.
+"""
+
+from msgspec import Struct
+
+from node.effects import Journal
+from node.ledger.execution import InvalidBlock, execute
+from node.ledger.rules import Rules
+from node.ledger.state import State
+from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import DecodeError, decode
+from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES
+from node.protocol.transaction import Transaction, decode_transaction
+from node.storage import Storage, StorageError
+
+_READ_BYTES = 4 << 20
+
+
+class Recovered(Struct, frozen=True):
+    """The ledger after ``last``, the last final block (None: genesis), and the consensus records of later views."""
+
+    state: State
+    last: CertifiedBlock | None
+    journal: tuple[Journal, ...]
+
+
+def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:
+    """Bring a stored ledger back.
+
+    Raises:
+        StorageError: the database cannot be read, or holds what does not prove itself.
+    """
+    checkpoint = storage.checkpoint()
+    try:
+        state = State.genesis(rules) if checkpoint is None else State.restore(rules, checkpoint[1])
+        _remember_transactions(storage, state, rules)
+        last = _replay(storage, state, rules, electorate)
+    except (ValueError, InvalidBlock) as error:
+        raise StorageError(f"the database is damaged: {error}") from error
+    return Recovered(state, last, tuple(storage.journal()))
+
+
+def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None:
+    """Rebuild the replay set as of the checkpoint from the blocks of the validity window before it."""
+    for height, encoded in storage.blocks_descending():
+        if height > state.height:
+            continue
+        certified = decode(CertifiedBlock, encoded, MAX_BROKER_BODY_BYTES)
+        if certified.block.header.time + rules.parameters.validity_window < state.time:
+            return
+        for transaction in map(decode_transaction, certified.block.transactions):
+            state.remember(transaction.id, transaction.order.valid_until)
+
+
+def _replay(storage: Storage, state: State, rules: Rules, electorate: Electorate) -> CertifiedBlock | None:
+    """Execute the stored blocks after the checkpoint; returns the last block."""
+    last: CertifiedBlock | None = None
+    if state.height:
+        last = decode(CertifiedBlock, storage.blocks(state.height, 1)[0], MAX_BROKER_BODY_BYTES)
+        if last.block.header.state_root != state.state_root:
+            raise DecodeError(f"checkpoint {state.height} is not the one its block commits to")
+    while blocks := storage.blocks(state.height + 1, _READ_BYTES):
+        for encoded in blocks:
+            certified = decode(CertifiedBlock, encoded, MAX_BROKER_BODY_BYTES)
+            _execute_again(certified, last, state, rules, electorate)
+            last = certified
+    return last
+
+
+def _execute_again(
+    certified: CertifiedBlock, last: CertifiedBlock | None, state: State, rules: Rules, electorate: Electorate
+) -> None:
+    block, header = certified.block, certified.block.header
+    if (last is not None and header.parent != last.block.header.hash) or not certified.is_valid(electorate):
+        raise DecodeError(f"block {header.height} does not prove itself")
+    bundles = [decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES).bundle for encoded in block.bundles]
+    transactions = [(t.id, t) for t in map(decode_transaction, block.transactions)]
+    valid = Transaction.has_valid_signatures
+    execution = execute(state, rules, header.height, header.time, bundles, transactions, valid)
+    if execution.state_root != header.state_root:
+        raise DecodeError(f"block {header.height} does not execute to its state root")
+    state.commit(execution)

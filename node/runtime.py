@@ -1,0 +1,391 @@
+"""The node's shell on trio: it feeds a replica with events and performs its effects - all that persist first, durably and
+in one transaction, then the rest in order.
+
+One loop owns the replica. Everything that takes long (disk, signatures, mining) happens elsewhere and comes back as an event;
+while it waits for the disk, further events gather and are handled, persisted and answered together.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+import trio
+from msgspec import Raw
+
+from config.settings import NodeSettings
+from node.broker import Broker
+from node.effects import (
+    Broadcast,
+    Checkpoint,
+    CheckSignatures,
+    Commit,
+    Effect,
+    Journal,
+    Mine,
+    Notable,
+    Persist,
+    Publish,
+    Refuse,
+    Send,
+    SendBlocks,
+    SendBundles,
+    StopMining,
+)
+from node.ledger.rules import Rules
+from node.metrics import Metrics
+from node.mining import Miner
+from node.network.transport import Message, PeerDown, PeerUp, Transport
+from node.protocol.broker import (
+    Query,
+    Refusals,
+    TransactionBatch,
+    blocks_channel,
+    queries_channel,
+    refusals_channel,
+    replies_channel,
+    transactions_channel,
+)
+from node.protocol.codec import DecodeError, decode, encode
+from node.protocol.crypto import KeyPair
+from node.protocol.epoch import SignedDocument
+from node.protocol.genesis import Genesis, Phase
+from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
+from node.protocol.messages import PeerMessage
+from node.protocol.transaction import Transaction
+from node.queries import answer_query
+from node.recovery import recover
+from node.registration import Membership, MembershipEffect, PersistBegun, PersistDocument, SolvePuzzle, Tell
+from node.replica import Instant, Replica
+from node.reporter import Reporter
+from node.storage import Storage
+
+log = structlog.get_logger(__name__)
+
+_MAX_EVENTS = 2_000
+_SERVE_BYTES = 1 << 20
+_BATCH_BYTES = MAX_BROKER_BODY_BYTES
+_IDLE_SECONDS = 0.25
+
+Event = Callable[[], Sequence[Effect]]
+
+
+class Runtime:
+    """One node. ``run`` returns only by being cancelled or by raising.
+
+    Raises:
+        StorageError: the database cannot be used.
+        Diverged: the committee finalized what does not execute here.
+        OSError: a port is taken.
+    """
+
+    def __init__(self, settings: NodeSettings, genesis: Genesis, key: KeyPair, storage: Storage) -> None:
+        self.settings = settings
+        self.genesis = genesis
+        self.key = key
+        self.storage = storage
+        stored = storage.get("document")
+        signed = decode(SignedDocument, stored, MAX_FRAME_BYTES) if stored is not None else None
+        addresses = settings.advertise or (settings.listen,)
+        self.membership = Membership(genesis, key, settings.name, addresses, signed, storage.get("begun") is not None)
+        self.transport = Transport(key, settings.listen, self._accepts)
+        self.broker = Broker(settings.broker, [])
+        self.miner = Miner(settings.mining_workers)
+        self.metrics = Metrics()
+        self.replica: Replica | None = None
+        self.reporter = Reporter(self)
+        self._events: deque[Event] = deque()
+        self._transactions: list[bytes] = []
+        self._wake = trio.Event()
+        self._room = trio.Event()
+        self._mining = trio.CancelScope()
+        self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.transport.run)
+            await nursery.start(self.broker.run)
+            await nursery.start(self.miner.run)
+            nursery.start_soon(self.metrics.serve, self.settings.metrics_host, self.settings.metrics_port)
+            nursery.start_soon(self._receive_frames)
+            nursery.start_soon(self._receive_broker)
+            nursery.start_soon(self.reporter.run)
+            self.transport.connect(self.genesis.coordinator_key, [self.settings.coordinator])
+            self.reporter.notable("started")
+            await self._perform_membership([])
+            await self._loop()
+
+    @property
+    def at(self) -> Instant:
+        """Now."""
+        return Instant(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000_000)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        while True:
+            await self._wait()
+            effects: list[Effect] = []
+            while self._events:
+                effects += self._events.popleft()()
+            self._room.set()
+            if self.replica is not None:
+                if self._transactions:
+                    batch, self._transactions = self._transactions, []
+                    effects += self.replica.on_transactions(batch, self.at)
+                effects += self.replica.on_tick(self.at)
+            await self._perform(effects)
+
+    async def _wait(self) -> None:
+        """Until there is an event, or the replica's deadline is due."""
+        if self._events or self._transactions:
+            await trio.lowlevel.checkpoint()
+            return
+        seconds = _IDLE_SECONDS
+        if self.replica is not None:
+            seconds = max(0.0, min(seconds, (self.replica.deadline - self.at.now) / 1000))
+        with trio.move_on_after(seconds):
+            await self._wake.wait()
+        self._wake = trio.Event()
+
+    def _put(self, event: Event) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    async def _put_bounded(self, event: Event) -> None:
+        """Like ``_put``, but waits for room: slows the network down rather than pile events up."""
+        while len(self._events) >= _MAX_EVENTS:
+            self._room = trio.Event()
+            await self._room.wait()
+        self._put(event)
+
+    # -- effects ---------------------------------------------------------------------------------------------------
+
+    async def _perform(self, effects: Sequence[Effect]) -> None:
+        persist: list[Persist] = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint)]
+        if persist:
+            started = time.perf_counter()
+            await trio.to_thread.run_sync(self.storage.write, persist)
+            self.metrics.write_seconds(time.perf_counter() - started)
+        for effect in effects:
+            self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        """Perform an effect that is not about the disk; none of them waits."""
+        match effect:
+            case Send(peer, message):
+                self.transport.send(peer, self._frame(message))
+            case Broadcast(message):
+                assert self.replica is not None
+                frame = self._frame(message)
+                for key in self.replica.electorate.keys:
+                    if key != self.key.public:
+                        self.transport.send(key, frame)
+            case CheckSignatures(token, transactions):
+                self._nursery.start_soon(self._check_signatures, token, transactions)
+            case Mine(token, prefix, bits):
+                self._mining.cancel()
+                self._mining = trio.CancelScope()
+                self._nursery.start_soon(self._mine, self._mining, token, prefix, bits)
+            case StopMining():
+                self._mining.cancel()
+            case Publish(encoded):
+                assert self.replica is not None
+                self.broker.publish(blocks_channel(self.genesis.network, self.replica.shard), encoded)
+            case Refuse(items):
+                self._refuse(items)
+            case SendBlocks(peer, first):
+                self._nursery.start_soon(self._send_blocks, peer, first)
+            case SendBundles(peer, destination, sequence):
+                self._nursery.start_soon(self._send_bundles, peer, destination, sequence)
+            case Notable(text):
+                self.reporter.notable(text)
+
+    def _frame(self, message: PeerMessage) -> bytes:
+        """A message goes to several peers in a row: it is encoded once."""
+        if self._encoded[0] is not message:
+            self._encoded = (message, encode(message))
+        return self._encoded[1]
+
+    def _refuse(self, items: Sequence[object]) -> None:
+        replica = self.replica
+        assert replica is not None
+        for start in range(0, len(items), 1000):
+            part = tuple(items[start : start + 1000])
+            refusals = Refusals(replica.shard, replica.electorate.epoch, replica.member, part)  # type: ignore[arg-type]
+            body = encode(refusals.signed(self.key))
+            self.broker.publish(refusals_channel(self.genesis.network, replica.shard), body)
+
+    async def _check_signatures(self, token: int, transactions: Sequence[Transaction]) -> None:
+        verdicts = await trio.to_thread.run_sync(_signature_verdicts, transactions)
+        self._put(lambda: self._replica().on_signatures_checked(token, verdicts, self.at))
+
+    async def _mine(self, scope: trio.CancelScope, token: int, prefix: bytes, bits: int) -> None:
+        with scope:
+            nonce = await self.miner.solve(prefix, bits)
+            self._put(lambda: self._replica().on_mined(token, nonce, self.at))
+
+    async def _send_blocks(self, peer: bytes, first: int) -> None:
+        blocks = await trio.to_thread.run_sync(self.storage.blocks, first, _SERVE_BYTES)
+        if blocks:
+            self.transport.send(peer, encode([6, [Raw(block) for block in blocks]]))
+
+    async def _send_bundles(self, peer: bytes, destination: int, sequence: int) -> None:
+        for bundle in await trio.to_thread.run_sync(self.storage.bundles, destination, sequence, _SERVE_BYTES):
+            self.transport.send(peer, encode([9, Raw(bundle)]))
+
+    # -- what comes in ---------------------------------------------------------------------------------------------
+
+    async def _receive_frames(self) -> None:
+        coordinator = self.genesis.coordinator_key
+        async for item in self.transport.inbox:
+            if item.peer == coordinator:
+                await self._on_coordinator(item)
+            else:
+                await self._put_bounded(self._peer_event(item))
+
+    def _peer_event(self, item: Message | PeerUp | PeerDown) -> Event:
+        def event() -> Sequence[Effect]:
+            self._check_ready()
+            if self.replica is None:
+                return ()
+            match item:
+                case PeerUp(peer):
+                    return self.replica.on_peer_up(peer, self.at)
+                case PeerDown(peer):
+                    return self.replica.on_peer_down(peer, self.at)
+                case Message(peer, frame):
+                    try:
+                        message: PeerMessage = decode(PeerMessage, frame, MAX_FRAME_BYTES)  # type: ignore[arg-type]
+                    except DecodeError as error:
+                        self.reporter.notable(f"{self.reporter.name_of(peer)} sent what is no message: {error}")
+                        return ()
+                    return self.replica.on_message(peer, message, self.at)
+
+        return event
+
+    async def _receive_broker(self) -> None:
+        async for channel, body in self.broker.inbox:
+            replica = self.replica
+            if replica is None:
+                continue
+            if channel == transactions_channel(self.genesis.network, replica.shard):
+                self._on_batch(body)
+            elif channel == queries_channel(self.genesis.network, replica.shard):
+                await self._on_query(body)
+
+    def _on_batch(self, body: bytes) -> None:
+        try:
+            batch = decode(TransactionBatch, body, _BATCH_BYTES)
+        except DecodeError:
+            self.metrics.bad_broker_message()
+            return
+        if len(self._transactions) < 50_000:
+            self._transactions += batch.transactions
+            self._wake.set()
+
+    async def _on_query(self, body: bytes) -> None:
+        replica = self._replica()
+        try:
+            query = decode(Query, body, 4096)
+        except DecodeError:
+            self.metrics.bad_broker_message()
+            return
+        if query.member in (-1, replica.member):
+            reply = await answer_query(query, replica, self.storage, self.settings.name, self.key)
+            self.broker.publish(replies_channel(self.genesis.network, query.client), encode(reply))
+
+    # -- membership ------------------------------------------------------------------------------------------------
+
+    async def _on_coordinator(self, item: Message | PeerUp | PeerDown) -> None:
+        match item:
+            case PeerUp():
+                await self._perform_membership(self.membership.connected())
+                self.reporter.notable("coordinator connected")
+            case PeerDown():
+                self.reporter.notable("coordinator lost; going on without it")
+            case Message(_, frame):
+                await self._perform_membership(self.membership.received(frame))
+        self._check_ready()
+
+    async def _perform_membership(self, effects: Sequence[MembershipEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case PersistDocument(signed):
+                    await trio.to_thread.run_sync(self.storage.put, "document", encode(signed))
+                case PersistBegun():
+                    await trio.to_thread.run_sync(self.storage.put, "begun", b"1")
+                case SolvePuzzle(prefix, bits):
+                    self._nursery.start_soon(self._solve_puzzle, prefix, bits)
+                case Tell(message):
+                    self.transport.send(self.genesis.coordinator_key, encode(message))
+                case Notable(text):
+                    self.reporter.notable(text)
+        self._meet_peers()
+        if self.membership.begun and self.membership.seat is not None and self.replica is None:
+            await self._start_replica()
+
+    async def _solve_puzzle(self, prefix: bytes, bits: int) -> None:
+        nonce = await self.miner.solve(prefix, bits)
+        await self._perform_membership(self.membership.puzzle_solved(nonce))
+
+    def _meet_peers(self) -> None:
+        """Connect with every node of the network: of each pair, the one with the greater key dials."""
+        document = self.membership.document
+        if document is None:
+            return
+        for committee in document.committees:
+            for member in committee.members:
+                if member.public_key < self.key.public:
+                    self.transport.connect(member.public_key, member.addresses)
+
+    def _accepts(self, public_key: bytes) -> bool:
+        document = self.membership.document
+        return document is not None and document.seat_of(public_key) is not None
+
+    def _check_ready(self) -> None:
+        """Tell the coordinator once a quorum of the committee can be reached."""
+        document, seat = self.membership.document, self.membership.seat
+        if document is None or seat is None or self.membership.phase is not Phase.HANDOFF:
+            return
+        electorate = document.electorates[seat[0]]
+        reached = len(self.transport.connected.intersection(electorate.keys)) + 1
+        if reached >= electorate.quorum:
+            height = self.replica.state.height if self.replica is not None else 0
+            for effect in self.membership.ready(height):
+                if isinstance(effect, Tell):
+                    self.transport.send(self.genesis.coordinator_key, encode(effect.message))
+
+    async def _start_replica(self) -> None:
+        document, seat = self.membership.document, self.membership.seat
+        assert document is not None
+        assert seat is not None
+        shard = seat[0]
+        rules, electorate = Rules(self.genesis, shard, document.shards), document.electorates[shard]
+        recovered = await trio.to_thread.run_sync(recover, self.storage, rules, electorate)
+        replica = Replica(self.genesis, document, self.key, recovered.state, recovered.last, recovered.journal, self.at)
+        self.replica = replica
+        network = self.genesis.network
+        self.broker.subscribe(transactions_channel(network, shard), queries_channel(network, shard))
+        self.reporter.notable(f"mining in shard {shard} as member {seat[1]}, from height {replica.state.height}")
+        self._put(lambda: replica.start(self.at))
+        for peer in self.transport.connected:
+            self._put(lambda peer=peer: replica.on_peer_up(peer, self.at))  # type: ignore[misc]
+
+    def _replica(self) -> Replica:
+        assert self.replica is not None
+        return self.replica
+
+
+def _signature_verdicts(transactions: Sequence[Transaction]) -> list[bool]:
+    return [transaction.has_valid_signatures() for transaction in transactions]
+
+
+def open_storage(settings: NodeSettings, genesis: Genesis) -> Storage:
+    """The node's database, made when absent. Raises StorageError."""
+    folder = Path(settings.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Storage(folder / "node.db", genesis.network)

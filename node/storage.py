@@ -1,0 +1,251 @@
+"""A node's database: consensus journal, final blocks, bundles, the state as of the last checkpoint. One SQLite file.
+
+What ``write`` was given is on disk, all of it or nothing, when it returns; ``kill -9`` or a power cut at any instant leaves
+a prefix of the writes. Every row carries a checksum over its key and value: a damaged row raises, it is never believed.
+Methods block and may be called from any thread: writes take turns on one connection, reads on another, beside each other.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, assert_never
+from zlib import crc32
+
+from node.effects import Checkpoint, Commit, Journal, Persist
+
+FORMAT = 1
+"""Version of the tables, kept in the file's user_version."""
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB, sum INTEGER);
+CREATE TABLE journal (view INTEGER, slot TEXT, data BLOB, sum INTEGER, PRIMARY KEY (view, slot));
+CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
+CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
+CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB, sum INTEGER) WITHOUT ROWID;
+"""
+_NETWORK, _CHECKPOINT = ":network", ":checkpoint"  # the storage's own keys in meta
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class StorageError(RuntimeError):
+    """The database cannot be used; the text says why and what a person can do about it."""
+
+
+class Storage:
+    """One node's database; a second process that opens it is refused.
+
+    Every method raises StorageError: disk full, damaged, unreadable. After a failed ``write`` nothing of it counts as stored.
+    """
+
+    def __init__(self, path: Path, network: bytes) -> None:
+        """Open ``path``, or make it for the network with this id.
+
+        Raises:
+            StorageError: also when it belongs to another network or program, or another process has it open.
+        """
+        self._path = path
+        self._writing, self._reading = Lock(), Lock()
+        self._lock_file = self._claim()
+        try:
+            with self._explained():
+                self._writer = self._connect()
+                self._prepare(network)
+                self._reader = self._connect()
+                self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, effects: Sequence[Persist]) -> None:
+        """Store all of ``effects`` in order, in one durable transaction."""
+        with self._writing, self._explained(), self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for effect in effects:
+                match effect:
+                    case Journal(view, slot, data):
+                        self._upsert("journal", (view, slot), data)
+                    case Commit():
+                        self._commit(effect)
+                    case Checkpoint(height, rows):
+                        self._upsert("meta", (_CHECKPOINT,), height.to_bytes(8, "big"))
+                        self._store_state(rows)
+                    case _:
+                        assert_never(effect)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Store a small value under ``key``, durably, replacing an older one."""
+        with self._writing, self._explained(), self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._upsert("meta", (key,), value)
+
+    def get(self, key: str) -> bytes | None:
+        rows = self._read("SELECT value, sum FROM meta WHERE key = ?", key)
+        return self._intact("meta", (key,), *rows[0]) if rows else None
+
+    def journal(self) -> list[Journal]:
+        """The records not forgotten by a commit, by (view, slot)."""
+        rows = self._read("SELECT view, slot, data, sum FROM journal ORDER BY view, slot")
+        return [Journal(view, slot, self._intact("journal", (view, slot), data, sum)) for view, slot, data, sum in rows]
+
+    def last_block(self) -> tuple[int, bytes] | None:
+        """(height, encoded ``CertifiedBlock``) of the newest block."""
+        return next(self.blocks_descending(), None)
+
+    def blocks(self, first: int, limit_bytes: int, count: int = 256) -> list[bytes]:
+        """Consecutive encoded blocks from height ``first`` on: at most ``count``, and no more than fit ``limit_bytes``, but
+        one at least. Empty when there is no block ``first``."""
+        query = "SELECT height, data, sum FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
+        return self._consecutive("blocks", (first,), limit_bytes, query, (first, count))
+
+    def blocks_descending(self) -> Iterator[tuple[int, bytes]]:
+        """(height, encoded block), newest first, read as it is iterated."""
+        below = 1 << 62
+        while rows := self._read("SELECT height, data, sum FROM blocks WHERE height < ? ORDER BY height DESC LIMIT 1", below):
+            below, data, checksum = rows[0]
+            yield below, self._intact("blocks", (below,), data, checksum)
+
+    def bundles(self, destination: int, sequence: int, limit_bytes: int) -> list[bytes]:
+        """Consecutive encoded bundles to ``destination`` from ``sequence`` on, as ``blocks``."""
+        query = "SELECT sequence, data, sum FROM bundles WHERE destination = ? AND sequence >= ? ORDER BY sequence LIMIT 256"
+        return self._consecutive("bundles", (destination, sequence), limit_bytes, query, (destination, sequence))
+
+    def checkpoint(self) -> tuple[int, list[tuple[bytes, bytes]]] | None:
+        """(height, the state's rows in key order) of the last checkpoint."""
+        height = self.get(_CHECKPOINT)
+        if height is None:
+            return None
+        rows = self._read("SELECT key, value, sum FROM state ORDER BY key")
+        return int.from_bytes(height, "big"), [(key, self._intact("state", (key,), value, sum)) for key, value, sum in rows]
+
+    def close(self) -> None:
+        """Let go of the database. Calls under way end first; later ones raise StorageError."""
+        with self._writing, self._reading:
+            for name in ("_reader", "_writer"):
+                if connection := getattr(self, name, None):
+                    connection.close()
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+            self._lock_file = -1
+
+    # Opening
+
+    def _claim(self) -> int:
+        """Keep a second process away: two replicas that vote with one key from one journal would contradict each other."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"cannot make {self._path}: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise StorageError(f"{self._path} is in use by another process: is this node running already?") from None
+        return file
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA page_size = 8192")  # a block spans many pages, a journal record one
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk there
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        return connection
+
+    def _prepare(self, network: bytes) -> None:
+        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not self._writer.execute("SELECT 1 FROM sqlite_master").fetchone():
+            with self._writer:
+                self._writer.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {FORMAT};")
+                self._upsert("meta", (_NETWORK,), network)
+        elif version != FORMAT:
+            raise StorageError(f"{self._path} was not written by this version (format {version}, not {FORMAT})")
+
+        row = self._writer.execute("SELECT value, sum FROM meta WHERE key = ?", (_NETWORK,)).fetchone()
+        stored = self._intact("meta", (_NETWORK,), *(row or (None, 0)))
+        if stored != network:
+            raise StorageError(
+                f"{self._path} belongs to network {stored.hex()}, not {network.hex()}: point 'data' or 'genesis' elsewhere"
+            )
+
+    def _check(self) -> None:
+        """Look over the structure of what a restart builds on. Blocks and bundles, the bulk, are checked when read."""
+        for table in ("meta", "journal", "state"):
+            found = self._reader.execute(f"PRAGMA quick_check({table})").fetchone()[0]
+            if found != "ok":
+                raise self._damaged(f"{table}: {found}")
+
+    # Rows
+
+    def _upsert(self, table: str, key: tuple[Any, ...], data: bytes) -> None:
+        places = ", ".join("?" * (len(key) + 2))
+        self._writer.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", (*key, data, _checksum(table, key, data)))
+
+    def _commit(self, commit: Commit) -> None:
+        self._upsert("blocks", (commit.height,), commit.encoded)
+        for destination, sequence, data in commit.bundles:
+            self._upsert("bundles", (destination, sequence), data)
+        self._writer.execute("DELETE FROM journal WHERE view <= ?", (commit.view,))
+
+    def _store_state(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """A key may come more than once: the last one counts."""
+        final = dict(rows)
+        self._writer.executemany("DELETE FROM state WHERE key = ?", ((key,) for key, value in final.items() if value is None))
+        self._writer.executemany(
+            "INSERT OR REPLACE INTO state VALUES (?, ?, ?)",
+            ((key, value, _checksum("state", (key,), value)) for key, value in final.items() if value is not None),
+        )
+
+    def _read(self, query: str, *arguments: Any) -> list[Any]:
+        with self._reading, self._explained():
+            return self._reader.execute(query, arguments).fetchall()
+
+    def _consecutive(self, table: str, key: tuple[int, ...], limit: int, query: str, arguments: tuple[int, ...]) -> list[bytes]:
+        """The rows whose keys are ``key``, ``key`` with its last number one higher, and so on, until ``limit`` bytes."""
+        found: list[bytes] = []
+        with self._reading, self._explained(), closing(self._reader.execute(query, arguments)) as rows:
+            for number, data, checksum in rows:
+                expected = (*key[:-1], key[-1] + len(found))
+                if number != expected[-1]:
+                    if not found:
+                        break
+                    raise self._damaged(f"{table} row {expected} is missing")
+                limit -= len(data)
+                if found and limit < 0:
+                    break
+                found.append(self._intact(table, expected, data, checksum))
+        return found
+
+    def _intact(self, table: str, key: tuple[Any, ...], data: Any, checksum: Any) -> bytes:
+        if not isinstance(data, bytes) or _checksum(table, key, data) != checksum:
+            raise self._damaged(f"{table} row {key}")
+        return data
+
+    # Errors
+
+    def _damaged(self, what: str) -> StorageError:
+        return StorageError(
+            f"{self._path} is damaged ({what}): check the disk, move the file away and start again to fetch the chain from peers"
+        )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into ones a person can act on."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise StorageError(f"no space left for {self._path}: free some and start again, nothing is lost") from None
+            if code in _DAMAGE:
+                raise self._damaged(str(error)) from None
+            raise StorageError(f"cannot use {self._path}: {error}") from None
+
+
+def _checksum(table: str, key: tuple[Any, ...], data: bytes) -> int:
+    """Over the key too, so that a value cannot turn up under another's."""
+    return crc32(data, crc32(repr((table, key)).encode()))

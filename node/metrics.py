@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import trio
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
@@ -60,12 +60,21 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
-        self.write_seconds = Histogram(
+        self._writes = Histogram(
             "shardpay_storage_write_seconds",
             "Durable writes, fsync included",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
             registry=self.registry,
         )
+        self._bad = Counter("shardpay_broker_malformed", "Broker messages that could not be read", registry=self.registry)
+
+    def write_seconds(self, seconds: float) -> None:
+        """Count one durable write."""
+        self._writes.observe(seconds)
+
+    def bad_broker_message(self) -> None:
+        """Count a broker message that could not be read."""
+        self._bad.inc()
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Take over the figures of now, counters as totals since start. Names in neither table are left out, so the event
@@ -118,15 +127,15 @@ class Metrics(Collector):
 
     def _response(self, request: list[bytes]) -> bytes:
         match request:
-            case [b"GET" | b"HEAD" as method, target, _]:
+            case [b"GET" | b"HEAD", target, _]:
                 status, kind, body = self._page(target.partition(b"?")[0])
             case _:
-                method, status, kind, body = b"", HTTPStatus.BAD_REQUEST, "text/plain", b"bad request\n"
+                status, kind, body = HTTPStatus.BAD_REQUEST, "text/plain", b"bad request\n"
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
-        return head.encode() + (body if method != b"HEAD" else b"")
+        return head.encode() + (b"" if request[:1] == [b"HEAD"] else body)
 
     def _page(self, path: bytes) -> tuple[HTTPStatus, str, bytes]:
         if path == b"/metrics":

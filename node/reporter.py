@@ -71,6 +71,9 @@ class Reporter:
             "cpu": usage.ru_utime + usage.ru_stime + children.ru_utime + children.ru_stime,
             "memory": self._process.memory_info().rss,
             "hash_rate": runtime.miner.hash_rate,
+            "hashes": runtime.miner.hashes,
+            "broker_connected": runtime.broker.connected,
+            "broker_dropped": runtime.broker.dropped,
             "doing": self._doing(),
         }
         figures.update(self._replica_figures())
@@ -101,7 +104,7 @@ class Reporter:
             "bundles_in": counters.bundles_in,
             "bundles_out": counters.bundles_out,
             "latency_ms": latency / proposals if proposals else 0,
-            "behind": max(0, replica.catch_up.target - state.height),
+            "catching_up": replica.catch_up.target > state.height + 8,
         }
 
     def _doing(self) -> str:

@@ -109,7 +109,7 @@ class Runtime:
             await nursery.start(self.transport.run)
             await nursery.start(self.broker.run)
             await nursery.start(self.miner.run)
-            nursery.start_soon(self.metrics.serve, self.settings.metrics_host, self.settings.metrics_port)
+            await nursery.start(self.metrics.serve, self.settings.metrics_host, self.settings.metrics_port)
             nursery.start_soon(self._receive_frames)
             nursery.start_soon(self._receive_broker)
             nursery.start_soon(self.reporter.run)

@@ -12,6 +12,7 @@ class Ballots:
         self._electorate = electorate
         self._votes: defaultdict[tuple[VoteKind, int], dict[int, Vote]] = defaultdict(dict)
         self._certificates: dict[tuple[VoteKind, int], Certificate] = {}
+        self._accused: set[tuple[VoteKind, int, int]] = set()
 
     def certificate(self, kind: VoteKind, view: int) -> Certificate | None:
         return self._certificates.get((kind, view))
@@ -43,9 +44,13 @@ class Ballots:
         return True
 
     def contradicts(self, vote: Vote) -> bool:
-        """Whether its signer voted otherwise in the same view: validly signed evidence of equivocation."""
+        """Whether its signer voted otherwise in the same view: validly signed evidence of equivocation, reported once."""
         other = self._votes[(vote.kind, vote.view)].get(vote.signer)
-        return other is not None and other.block != vote.block and vote.is_valid(self._electorate)
+        charge = (vote.kind, vote.view, vote.signer)
+        if other is None or other.block == vote.block or charge in self._accused or not vote.is_valid(self._electorate):
+            return False
+        self._accused.add(charge)
+        return True
 
     def prune(self, view: int) -> None:
         """Forget all of views up to ``view``."""
@@ -53,3 +58,4 @@ class Ballots:
             del self._votes[key]
         for key in [key for key in self._certificates if key[1] <= view]:
             del self._certificates[key]
+        self._accused = {charge for charge in self._accused if charge[1] > view}

@@ -24,6 +24,8 @@ Rules that are easy to get wrong, each with a test of its own:
 5. A body that is missing is asked for, from one member at a time, again on the timer; never a storm.
 6. Buffers are bounded: votes at most MAX_VIEWS_AHEAD views ahead, two proposals per view (the second is evidence).
 7. A leader not heard from for a while is skipped at once: its view is nullified on entering. Nullifying is always safe.
+8. A member that was handed a certificate jumps over views, and cannot lead without those between. So all certificates after
+   the last final block are repeated, in turn: else, once each member lacks one, nobody could ever propose again.
 
 The class knows nothing of clocks, sockets and disks: ``now`` (ms, monotonic) comes with each call, and what shall be done is
 collected in ``effects``, in order.
@@ -44,6 +46,7 @@ from node.protocol.messages import Ballot, BlockReply, BlockRequest, Certified, 
 
 _MAX_BACKOFF = 8
 _RETRANSMIT_VIEWS = 4
+_CERTIFIED_VIEWS = 4
 
 
 class Diverged(RuntimeError):
@@ -87,7 +90,8 @@ class Simplex:
     """One member of one committee in one epoch.
 
     ``final``: header of the last final block, with the certificate for exactly it if there is one. ``execute``: whether a
-    block is valid on its parent, which was executed before. ``journal``: what this member had persisted (rule 3).
+    block is valid on its parent, which was executed before (and may have become final in this very call). ``journal``: what
+    this member had persisted (rule 3).
 
     Raises:
         Diverged: from any method, when a final block does not execute.
@@ -129,6 +133,7 @@ class Simplex:
         self._heard = [now] * len(electorate.keys)
         self._wanted: dict[bytes, tuple[int, int]] = {}
         self._failures = 0
+        self._repeated = 0
         self.deadline = 0
         """When to call ``tick`` at the latest (ms, monotonic)."""
         self.view_timeouts = 0
@@ -193,10 +198,10 @@ class Simplex:
         if any(other.block.header == header for other in known):
             self._heard[leader] = now
             return
-        if known:
-            self.effects.append(Notable(f"member {leader} proposed two blocks in view {header.view}"))
         if len(known) >= 2 or proposal.block.payload_root() != header.payload_root:
             return
+        if known:
+            self.effects.append(Notable(f"member {leader} proposed two blocks in view {header.view}"))
         known.append(proposal)
         self._heard[leader] = now
         self._blocks[vote.block] = proposal.block
@@ -221,7 +226,8 @@ class Simplex:
     def on_block(self, block: Block, now: int) -> None:
         """A body this member asked for, its transactions' signatures checked."""
         hash = block.header.hash
-        if self._wanted.pop(hash, None) is not None and block.payload_root() == block.header.payload_root:
+        if hash in self._wanted and block.payload_root() == block.header.payload_root:
+            del self._wanted[hash]
             self._blocks[hash] = block
             self._advance(now)
 
@@ -300,9 +306,10 @@ class Simplex:
         if self._ballots.contradicts(vote):
             self.effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
             return
-        certificate = self._ballots.add_vote(vote)
-        if vote.view >= self.view - 1:
+        is_news = vote.view >= self.view - 1 and now - self._heard[vote.signer] >= self._timeouts.skip // 4
+        if is_news and vote.is_valid(self.electorate):  # checked apart: a vote too late to be counted is a sign of life too
             self._heard[vote.signer] = now
+        certificate = self._ballots.add_vote(vote)
         if certificate is not None:
             self._on_held(certificate, now)
 
@@ -342,14 +349,14 @@ class Simplex:
     def _advance(self, now: int) -> None:
         """Vote for the current view's proposal if it deserves it, and finalize what can be, until nothing moves."""
         while True:
-            view = self.view
+            view, final_hash = self.view, self.final_hash
             self._vote_for_proposal()
             for kind in (VoteKind.NOTARIZE, VoteKind.NULLIFY):
                 certificate = self._ballots.certificate(kind, view)
                 if certificate is not None:
                     self._on_held(certificate, now)
             self._finish()
-            if self.view == view:
+            if (self.view, self.final_hash) == (view, final_hash):
                 return
 
     def _vote_for_proposal(self) -> None:
@@ -498,8 +505,18 @@ class Simplex:
             self._say_again(view)
         if (held := self.catch_up_help(0)) is not None:
             self.effects.append(Broadcast(held))
+        self._say_certificates()
         for hash, (view, attempt) in list(self._wanted.items()):
             self._request(hash, view, attempt + 1)
+
+    def _say_certificates(self) -> None:
+        """Repeat the certificates after the last final block, a few each time (rule 8)."""
+        first = self._repeated if self.final.view < self._repeated < self.view else self.final.view + 1
+        self._repeated = min(first + _CERTIFIED_VIEWS, self.view)
+        kinds = (VoteKind.NOTARIZE, VoteKind.NULLIFY)
+        held = [self._ballots.certificate(kind, view) for view in range(first, self._repeated) for kind in kinds]
+        if certificates := tuple(certificate for certificate in held if certificate is not None):
+            self.effects.append(Broadcast(Certified(certificates)))
 
     def _say_again(self, view: int) -> None:
         """Repeat own votes of a view, the leader's with its proposal: all are on disk already."""

@@ -1,0 +1,173 @@
+"""The load: funded accounts, transactions signed beforehand, and a closed loop that keeps a number of them in flight."""
+
+import os
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from msgspec import Struct
+
+from node.protocol.address import address_of
+from node.protocol.block import Outcome
+from node.protocol.codec import encode
+from node.protocol.crypto import KeyPair
+from node.protocol.limits import MAX_LEGS
+from node.protocol.transaction import Leg, Order
+from scripts.benchmark.client import BenchError, Client
+
+LIFETIME = 300_000
+STALL_SECONDS = 30.0
+
+
+class Signed(Struct, frozen=True, gc=False):
+    """A transaction ready to send."""
+
+    id: bytes
+    home: int
+    shards: int
+    """How many shards it touches."""
+    encoded: bytes
+
+
+class Sample(Struct):
+    """What a phase of load saw. Latencies in seconds, from publishing to the receipt of the last shard involved."""
+
+    seconds: float
+    committed: int
+    drained: int
+    """Committed after the time was over."""
+    cross: int
+    intra_latencies: list[float]
+    cross_latencies: list[float]
+    failed: Counter[str]
+
+
+class Accounts:
+    """Key pairs by shard."""
+
+    def __init__(self, client: Client, per_shard: int, seed: int) -> None:
+        chance = random.Random(seed)
+        self._client = client
+        self.by_shard: dict[int, list[KeyPair]] = {shard: [] for shard in client.document.electorates}
+        while any(len(keys) < per_shard for keys in self.by_shard.values()):
+            key = KeyPair(chance.randbytes(32))
+            keys = self.by_shard[client.document.shards.shard_of(address_of(key.public))]
+            if len(keys) < per_shard:
+                keys.append(key)
+
+    def fund(self, issuer: KeyPair, asset: str, amount: int) -> None:
+        """Mint to every account, sixteen in a transaction, and wait until all have it.
+
+        Raises:
+            BenchError: it does not happen.
+        """
+        payees = [address_of(key.public) for keys in self.by_shard.values() for key in keys]
+        source = address_of(issuer.public)
+        signed = []
+        for start in range(0, len(payees), MAX_LEGS):
+            legs = tuple(Leg(source, payee, asset, amount) for payee in payees[start : start + MAX_LEGS])
+            signed.append(_sign(self._client, legs, issuer))
+        sample = run_load(self._client, signed, in_flight=64, until=lambda: False)
+        if sample.committed != len(signed):
+            raise BenchError(f"accounts could not be funded: {dict(sample.failed)}")
+
+    def payments(self, count: int, cross: float, asset: str) -> list[Signed]:
+        """Payments of one unit between random accounts; a share ``cross`` of them to another shard."""
+        shards = sorted(self.by_shard)
+        made = []
+        for i in range(count):
+            home = shards[i % len(shards)]
+            there = random.choice([s for s in shards if s != home]) if len(shards) > 1 and random.random() < cross else home
+            payer = random.choice(self.by_shard[home])
+            payee = random.choice([key for key in random.sample(self.by_shard[there], 2) if key is not payer])
+            leg = Leg(address_of(payer.public), address_of(payee.public), asset, 1)
+            made.append(_sign(self._client, (leg,), payer))
+        return made
+
+
+def _sign(client: Client, legs: tuple[Leg, ...], key: KeyPair) -> Signed:
+    shard_of = client.document.shards.shard_of
+    valid_until = time.time_ns() // 1_000_000 + LIFETIME
+    order = Order(client.genesis.network, legs, "", valid_until, os.urandom(8))
+    touched = {shard_of(leg.payee) for leg in legs} | {shard_of(leg.payer) for leg in legs}
+    return Signed(order.id, shard_of(legs[0].payer), len(touched), encode(order.sign([key])))
+
+
+def run_load(client: Client, payments: Sequence[Signed], in_flight: int, until: Callable[[], bool]) -> Sample:
+    """Keep ``in_flight`` transactions under way until ``until`` says so or there are none left; then wait for the rest.
+
+    ``committed`` counts up to ``until``, ``drained`` after it. Raises BenchError when nothing moves for half a minute.
+    """
+    waiting: dict[bytes, tuple[float, int, int]] = {}
+    queue = deque(payments)
+    sample = Sample(0.0, 0, 0, 0, [], [], Counter())
+    began = moved = time.monotonic()
+    over = False
+    while waiting or (queue and not over):
+        if not over and until():
+            over, sample.seconds = True, time.monotonic() - began
+        if not over and queue and len(waiting) <= in_flight * 9 // 10:
+            _send(client, queue, in_flight - len(waiting), waiting)
+        receipts = client.receipts(0.05)
+        now = time.monotonic()
+        for receipt in receipts:
+            entry = waiting.get(receipt.transaction_id)
+            if entry is None:
+                continue
+            moved = now
+            sent, shards, left = entry
+            if receipt.outcome is not Outcome.COMMITTED:
+                del waiting[receipt.transaction_id]
+                sample.failed[str(receipt.code)] += 1
+            elif left > 1:
+                waiting[receipt.transaction_id] = (sent, shards, left - 1)
+            else:
+                del waiting[receipt.transaction_id]
+                sample.committed += not over
+                sample.drained += over
+                sample.cross += shards > 1
+                (sample.cross_latencies if shards > 1 else sample.intra_latencies).append(now - sent)
+        if waiting and now - moved > STALL_SECONDS:
+            raise BenchError(f"{len(waiting)} transactions are not decided for {STALL_SECONDS:.0f} s")
+    sample.seconds = sample.seconds or time.monotonic() - began
+    return sample
+
+
+def run_trickle(client: Client, payments: Sequence[Signed], per_second: float) -> Sample:
+    """Send one at a time at a steady, low rate: latency without queues."""
+    began = time.monotonic()
+    total = Sample(0.0, 0, 0, 0, [], [], Counter())
+    for i, payment in enumerate(payments):
+        due = began + i / per_second
+        while (left := due - time.monotonic()) > 0:
+            time.sleep(left)
+        sample = run_load(client, [payment], 1, lambda: False)
+        total.committed += sample.committed
+        total.cross += sample.cross
+        total.intra_latencies += sample.intra_latencies
+        total.cross_latencies += sample.cross_latencies
+        total.failed += sample.failed
+    total.seconds = time.monotonic() - began
+    return total
+
+
+def _send(client: Client, queue: deque[Signed], count: int, waiting: dict[bytes, tuple[float, int, int]]) -> None:
+    by_home: dict[int, list[bytes]] = {}
+    now = time.monotonic()
+    for payment in _pop(queue, count):
+        waiting[payment.id] = (now, payment.shards, payment.shards)
+        by_home.setdefault(payment.home, []).append(payment.encoded)
+    for shard, encoded in by_home.items():
+        client.send(shard, encoded)
+
+
+def _pop(queue: deque[Signed], count: int) -> Iterator[Signed]:
+    for _ in range(min(count, len(queue))):
+        yield queue.popleft()
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """The value below which ``share`` of them lie; None of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

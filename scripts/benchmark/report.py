@@ -20,13 +20,18 @@ def figures(
     write: float,
     transaction_bytes: float,
 ) -> dict[str, Any]:
-    """All results as plain JSON values; times in ms, CPU in microseconds."""
+    """All results as plain JSON values; times in ms, CPU in microseconds.
+
+    Per replica means per replica that keeps one of the shards a transaction touches: n of them for a transaction inside a
+    shard, 2n for one across two. Signatures are checked by the payer's committee only, so R2 counts n for either.
+    """
     done = max(1, load.committed + load.drained)
+    keepers = (1 + load.cross / done) * committee_size  # replicas that keep a shard of a transaction, on average
     tps = load.committed / load.seconds
-    cpu = (after.cpu - before.cpu) / (done * committee_size)
+    cpu = (after.cpu - before.cpu) / (done * keepers)
     intra, cross = percentile(trickle.intra_latencies, 0.5), percentile(trickle.cross_latencies, 0.5)
     floor = 3 * delay + 2 * write
-    received = (after.bytes_in - before.bytes_in) / (done * committee_size) + transaction_bytes
+    received = (after.bytes_in - before.bytes_in) / (done * keepers) + transaction_bytes * committee_size / keepers
     return {
         "committees": committees,
         "committee_size": committee_size,

@@ -30,6 +30,7 @@ NODE_GAUGES = {
 NODE_COUNTERS = {
     "committed": "Transactions committed",
     "rejected": "Transactions rejected",
+    "expired": "Transactions expired",
     "blocks": "Blocks finalized",
     "bundles_in": "Bundles received from other shards",
     "bundles_out": "Bundles sent to other shards",
@@ -38,6 +39,7 @@ NODE_COUNTERS = {
     "view_timeouts": "Views that timed out",
     "hashes": "Hashes tried while mining",
     "broker_dropped": "Broker messages dropped",
+    "mempool_dropped": "Transactions dropped from a full mempool",
 }
 
 STALE_SECONDS = 10.0

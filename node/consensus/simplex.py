@@ -24,8 +24,10 @@ Rules that are easy to get wrong, each with a test of its own:
 5. A body that is missing is asked for, from one member at a time, again on the timer; never a storm.
 6. Buffers are bounded: votes at most MAX_VIEWS_AHEAD views ahead, two proposals per view (the second is evidence).
 7. A leader not heard from for a while is skipped at once: its view is nullified on entering. Nullifying is always safe.
-8. A member that was handed a certificate jumps over views, and cannot lead without those between. So all certificates after
-   the last final block are repeated, in turn: else, once each member lacks one, nobody could ever propose again.
+8. Nobody can lead without a certificate for every view since the last final block; but who is handed one jumps over views,
+   and who restarts forgets. So votes and certificates of all these views are repeated, a few at a time, in turn; and a view
+   left behind without a certificate is nullified late, unless finalize was voted there. That is as safe as in time, and
+   enough: a finalize vote keeps its notarization on disk (rule 1), so either somebody repeats that or all can nullify.
 
 The class knows nothing of clocks, sockets and disks: ``now`` (ms, monotonic) comes with each call, and what shall be done is
 collected in ``effects``, in order.
@@ -45,8 +47,7 @@ from node.protocol.limits import MAX_FRAME_BYTES, MAX_VIEWS_AHEAD
 from node.protocol.messages import Ballot, BlockReply, BlockRequest, Certified, Proposal
 
 _MAX_BACKOFF = 8
-_RETRANSMIT_VIEWS = 4
-_CERTIFIED_VIEWS = 4
+_REPEATED_VIEWS = 4
 
 
 class Diverged(RuntimeError):
@@ -252,7 +253,7 @@ class Simplex:
         """The deadline passed: give the view up, unless it is about to be final, and say again what was said."""
         if now < self.deadline:
             return
-        if self._nullify():
+        if self._nullify(self.view):
             self.view_timeouts += 1
             self._failures += 1
         self._retransmit(now)
@@ -338,7 +339,7 @@ class Simplex:
         self.deadline = now + self._timeouts.view * self._backoff()
         self._say_again(view)
         if self._is_silent(self.leader_of(view), now):
-            self._nullify()
+            self._nullify(view)
 
     def _is_silent(self, leader: int, now: int) -> bool:
         """Whether a leader has not been heard from for long while a quorum has (rule 7)."""
@@ -397,14 +398,14 @@ class Simplex:
         self.effects.append(Broadcast(proposal) if is_own else Broadcast(Ballot(vote)))
         self._count_own(vote)
 
-    def _nullify(self) -> bool:
-        """Vote nullify in the current view, unless that or finalize was voted there before. Returns whether it did."""
-        own = self._votes_of(self.view)
+    def _nullify(self, view: int) -> bool:
+        """Vote nullify, unless that or finalize was voted in the view before. Returns whether it did."""
+        own = self._votes_of(view)
         if own.nullify is not None or own.finalize is not None:
             return False
-        vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NULLIFY, self.view, ZERO_HASH)
+        vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NULLIFY, view, ZERO_HASH)
         own.nullify = vote
-        self.effects.append(Journal(self.view, "nullify", encode(vote)))
+        self.effects.append(Journal(view, "nullify", encode(vote)))
         self.effects.append(Broadcast(Ballot(vote)))
         self._count_own(vote)
         return True
@@ -501,22 +502,24 @@ class Simplex:
             self.effects.append(Send(self.electorate.keys[target], BlockRequest(view, hash)))
 
     def _retransmit(self, now: int) -> None:
-        for view in range(max(self.final.view + 1, self.view - _RETRANSMIT_VIEWS), self.view + 1):
+        """Repeat the current view, and of those since the last final block a few each time (rule 8)."""
+        self._say_again(self.view)
+        first = self._repeated if self.final.view < self._repeated < self.view else self.final.view + 1
+        self._repeated = min(first + _REPEATED_VIEWS, self.view)
+        certificates: list[Certificate] = []
+        for view in range(first, self._repeated):
             self._say_again(view)
-        if (held := self.catch_up_help(0)) is not None:
-            self.effects.append(Broadcast(held))
-        self._say_certificates()
+            both = (self._ballots.certificate(kind, view) for kind in (VoteKind.NOTARIZE, VoteKind.NULLIFY))
+            held = [certificate for certificate in both if certificate is not None]
+            certificates += held
+            if not held:
+                self._nullify(view)
+        if certificates:
+            self.effects.append(Broadcast(Certified(tuple(certificates))))
+        if (help := self.catch_up_help(0)) is not None:
+            self.effects.append(Broadcast(help))
         for hash, (view, attempt) in list(self._wanted.items()):
             self._request(hash, view, attempt + 1)
-
-    def _say_certificates(self) -> None:
-        """Repeat the certificates after the last final block, a few each time (rule 8)."""
-        first = self._repeated if self.final.view < self._repeated < self.view else self.final.view + 1
-        self._repeated = min(first + _CERTIFIED_VIEWS, self.view)
-        kinds = (VoteKind.NOTARIZE, VoteKind.NULLIFY)
-        held = [self._ballots.certificate(kind, view) for view in range(first, self._repeated) for kind in kinds]
-        if certificates := tuple(certificate for certificate in held if certificate is not None):
-            self.effects.append(Broadcast(Certified(certificates)))
 
     def _say_again(self, view: int) -> None:
         """Repeat own votes of a view, the leader's with its proposal: all are on disk already."""

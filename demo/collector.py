@@ -1,0 +1,249 @@
+"""What the page shows: broker messages in, a model of the whole network out. Pure: time is handed in (ms), nothing is sent.
+
+Every buffer is bounded, and a message that does not fit is counted as ignored and changes nothing else.
+"""
+
+from collections import deque
+from typing import Any
+
+from demo.chain import Chain
+from demo.sources import MAX_SOURCES, Source, Sources
+from demo.stats import CoordinatorStats, GatewayStats, Malformed, NodeStats, clean, read_event, read_stats, read_text
+from node.protocol.broker import Event
+from node.protocol.epoch import Committee
+from node.protocol.genesis import Genesis
+
+HISTORY = 300
+"""Seconds of history kept for the charts."""
+FEED_LINES = 50
+FEED_RATE = 20
+"""Lines the feed takes in per second, so that a flood cannot wash it away at once."""
+
+COLUMNS = (
+    "time", "intra", "cross", "refused", "p50", "p99", "cross_p50", "cross_p99", "finalization",
+    "logins", "registrations", "purchases", "transfers", "balance_reads",
+)  # fmt: skip
+"""Of one row of history; rates per second, latencies in ms or None."""
+ACTIVITIES = ("logins", "registrations", "purchases", "transfers", "balance_reads")
+
+
+class Collector:
+    """Feed it with ``event``, ``announcement``, ``block`` and ``connection``; ``tick`` once a second; then read."""
+
+    def __init__(self, genesis: Genesis, gateway: str, now: int) -> None:
+        """``gateway``: URL where a person's browser reaches the gateway."""
+        self.chain = Chain(genesis)
+        self._gateway = gateway
+        self.sources = Sources()
+        self.ignored = 0
+        self.messages = 0
+        self._connected_since: int | None = None
+        self._lost_since: int | None = now
+        self._feed: deque[dict[str, Any]] = deque(maxlen=FEED_LINES)
+        self._feed_number = 0
+        self._feed_budget = FEED_RATE
+        self._ticked = now
+        self._counted = (0, 0, 0, 0)
+        self._counted_by_shard: dict[int, int] = {}
+        self._message_rate = 0.0
+        self._shard_rates: dict[int, float] = {}
+        self._rows: deque[list[float | None]] = deque(maxlen=HISTORY)
+        self._load: dict[int, deque[list[float]]] = {}
+
+    # -- in ---------------------------------------------------------------------------------------------------------------
+
+    def event(self, body: bytes, now: int) -> None:
+        """A message of the events channel."""
+        self.messages += 1
+        try:
+            event = read_event(body)
+            if event.kind == "stats":
+                self._stats(event, now)
+            elif event.kind == "notable":
+                self._note(event.source, read_text(event.data), now)
+            else:
+                self.ignored += 1
+        except Malformed:
+            self.ignored += 1
+
+    def _stats(self, event: Event, now: int) -> None:
+        stats = read_stats(event.role, event.data)
+        known = self.sources.get(event.role, event.source)
+        if known is None:
+            source = Source(event.role, event.source, stats, event.time, now)
+            if not self.sources.add(source, self.chain.seated):
+                raise Malformed(f"more than {MAX_SOURCES} sources")
+        else:
+            restarts = known.restarts
+            known.update(stats, event.time, now)
+            if known.restarts > restarts:
+                self._note(known.name, f"{known.role} was restarted", now)
+
+    def announcement(self, body: bytes, now: int) -> None:
+        """A message of the epoch channel."""
+        self.messages += 1
+        try:
+            for change in self.chain.announce(body):
+                self._note("coordinator", change, now)
+        except Malformed:
+            self.ignored += 1
+
+    def block(self, shard: int, body: bytes) -> None:
+        """A message of a shard's blocks channel."""
+        self.messages += 1
+        try:
+            self.chain.add(shard, body)
+        except Malformed:
+            self.ignored += 1
+
+    def connection(self, connected: bool, now: int) -> None:
+        """Whether the dashboard itself hears the broker."""
+        if connected == self.connected:
+            return
+        self._connected_since, self._lost_since = (now, None) if connected else (None, now)
+        self._note("dashboard", "connected to the broker" if connected else "lost the broker", now)
+
+    @property
+    def connected(self) -> bool:
+        return self._connected_since is not None
+
+    def tick(self, now: int) -> None:
+        """Once a second: who fell silent, and a row of history."""
+        self._feed_budget = FEED_RATE
+        for source in self.sources.age(now, self._connected_since, self.chain.seated):
+            if source.state != "unknown":
+                self._note(source.name, f"{source.role} is {source.state}", now)
+        seconds = max(now - self._ticked, 1) / 1000
+        counts = (self.chain.intra, self.chain.cross, self.chain.refused, self.messages)
+        intra, cross, refused, self._message_rate = (
+            (new - old) / seconds for new, old in zip(counts, self._counted, strict=True)
+        )
+        by_shard = dict(self.chain.by_shard)
+        self._shard_rates = {n: (count - self._counted_by_shard.get(n, 0)) / seconds for n, count in by_shard.items()}
+        self._counted, self._counted_by_shard, self._ticked = counts, by_shard, now
+        activity = [sum(gateway.rate(name) for gateway in self.sources.of("gateway")) for name in ACTIVITIES]
+        row = [now, intra, cross, refused, *self._latencies(), *activity]
+        self._rows.append([_short(value) for value in row])
+        for committee in self._committees():
+            self._load.setdefault(committee.shard, deque(maxlen=HISTORY)).append(self._committee_load(committee))
+
+    def _latencies(self) -> list[float | None]:
+        gateways = [g.stats for g in self.sources.of("gateway") if g.is_up and isinstance(g.stats, GatewayStats)]
+        names = ("latency_p50_ms", "latency_p99_ms", "cross_latency_p50_ms", "cross_latency_p99_ms")
+        slowest = [max((getattr(stats, name) for stats in gateways), default=0) or None for name in names]
+        nodes = [n.stats.latency_ms for n in self.sources.of("node") if n.is_up and isinstance(n.stats, NodeStats)]
+        measured = [latency for latency in nodes if latency > 0]
+        return [*slowest, sum(measured) / len(measured) if measured else None]
+
+    def _committee_load(self, committee: Committee) -> list[float]:
+        nodes = [n for member in committee.members if (n := self.sources.get("node", member.name)) and n.is_up]
+        cpu = sum(node.cpu_percent for node in nodes)
+        return [round(cpu, 1), sum(node.stats.memory for node in nodes)]
+
+    def _note(self, source: str, text: str, now: int) -> None:
+        if self._feed_budget == 0:
+            self.ignored += 1
+            return
+        self._feed_budget -= 1
+        self._feed_number += 1
+        self._feed.append({"number": self._feed_number, "time": now, "source": source, "text": text})
+
+    # -- out --------------------------------------------------------------------------------------------------------------
+
+    def update(self, now: int) -> dict[str, Any]:
+        """The present: everything but the history, of which only the newest row."""
+        notice = self.chain.notice
+        return {
+            "time": now,
+            "network": {"name": self.chain.genesis.name, "id": self.chain.genesis.network.hex(), "gateway": self._gateway},
+            "broker": {
+                "connected": self.connected,
+                "since": self._connected_since if self._connected_since is not None else self._lost_since,
+                "messages": round(self._message_rate, 1),
+                "ignored": self.ignored,
+            },
+            "epoch": notice.epoch if notice else None,
+            "phase": str(notice.phase) if notice else None,
+            "committees": [self._committee(committee) for committee in self._committees()],
+            "sources": [self._source(source, now) for source in sorted(self.sources, key=_order)],
+            "activity": self._activity(),
+            "finalized": {"intra": self.chain.intra, "cross": self.chain.cross, "refused": self.chain.refused},
+            "supply": self.chain.supply(),
+            "blocks": list(self.chain.latest),
+            "feed": list(self._feed),
+            "columns": COLUMNS,
+            "row": self._rows[-1] if self._rows else None,
+        }
+
+    def snapshot(self, now: int) -> dict[str, Any]:
+        """The present and the history."""
+        load = {shard: list(rows) for shard, rows in self._load.items()}
+        return {**self.update(now), "history": list(self._rows), "load_history": load}
+
+    def _committees(self) -> tuple[Committee, ...]:
+        return self.chain.document.committees if self.chain.document else ()
+
+    def _committee(self, committee: Committee) -> dict[str, Any]:
+        shard = self.chain.shards.get(committee.shard)
+        nodes = [self.sources.get("node", member.name) for member in committee.members]
+        up = [n for n in nodes if n is not None and n.is_up]
+        ahead = max((n.stats for n in up if isinstance(n.stats, NodeStats)), key=lambda stats: stats.view, default=None)
+        cpu, memory = self._committee_load(committee)
+        return {
+            "shard": committee.shard,
+            "members": [member.name for member in committee.members],
+            "leader": ahead.leader if ahead else None,
+            "up": len(up),
+            "faults_tolerated": (len(nodes) - 1) // 3,
+            "height": shard.header.height if shard else None,
+            "view": shard.header.view if shard else None,
+            "block_time": shard.header.time if shard else None,
+            "pending": shard.totals.pending if shard else 0,
+            "missed": shard.missed if shard else 0,
+            "rate": round(self._shard_rates.get(committee.shard, 0.0), 1),
+            "cpu": cpu,
+            "memory": memory,
+        }
+
+    def _source(self, source: Source, now: int) -> dict[str, Any]:
+        stats = source.stats
+        shown: dict[str, Any] = {
+            "role": source.role,
+            "name": source.name,
+            "state": source.state,
+            "age": now - source.last_seen,
+            "restarts": source.restarts,
+            "pid": stats.pid,
+            "doing": clean(stats.doing),
+            "epoch": stats.epoch,
+            "phase": clean(stats.phase)[:16],
+            "cpu": round(source.cpu_percent, 1),
+            "memory": stats.memory,
+        }
+        if isinstance(stats, NodeStats):
+            names = ("height", "view", "mempool", "pending_commits", "peers", "committed", "rejected", "blocks")
+            shown |= {name: getattr(stats, name) for name in names}
+            shown |= {name: round(source.rate(name)) for name in ("bytes_in", "bytes_out")}
+            shown |= {"hash_rate": round(stats.hash_rate), "latency": round(stats.latency_ms, 1)}
+            shown |= {"state_root": clean(stats.state_root)[:8], "seat": self.chain.seated.get(source.name)}
+        elif isinstance(stats, CoordinatorStats):
+            shown |= {name: getattr(stats, name) for name in ("registered", "wanted", "acknowledged", "ready")}
+        elif isinstance(stats, GatewayStats):
+            shown |= {"pending": stats.pending, **{name: source.totals[name] for name in ACTIVITIES}}
+        return shown
+
+    def _activity(self) -> dict[str, list[float]]:
+        """Gateways' work together: [count, per second] by kind."""
+        gateways = self.sources.of("gateway")
+        return {
+            name: [sum(g.totals[name] for g in gateways), round(sum(g.rate(name) for g in gateways), 2)] for name in ACTIVITIES
+        }
+
+
+def _order(source: Source) -> tuple[int, str]:
+    roles = ("coordinator", "gateway", "dashboard", "node")
+    return roles.index(source.role), source.name
+
+
+def _short(value: float | None) -> float | None:
+    return value if value is None or isinstance(value, int) else round(value, 2)

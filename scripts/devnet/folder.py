@@ -1,0 +1,151 @@
+"""Makes, opens and clears a network's folder: genesis, keys, secrets, settings. What it did not write it never deletes."""
+
+import json
+import os
+import secrets
+import shutil
+import time
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from node.protocol import keys
+from node.protocol.crypto import KeyPair
+from node.protocol.genesis import Asset, Genesis, Parameters, read_genesis, write_genesis
+from scripts.devnet.layout import ROOT, Devnet, Folder, Ports, to_toml
+
+PROFILE = ROOT / "config" / "devnet.toml"
+
+
+class FolderError(Exception):
+    """The folder cannot be used as asked; the text says why and what to do."""
+
+
+class State(Struct, forbid_unknown_fields=True):
+    """``devnet.json``: what the folder's network was started with."""
+
+    port_base: Annotated[int, Meta(ge=1, le=65535)]
+    broker: str | None = None
+    """redis:// URL of a broker that is not ours to start."""
+
+
+def read_state(folder: Folder) -> State | None:
+    """What is known of the folder, or None when there is no network in it. Raises FolderError."""
+    try:
+        return msgspec.json.decode(folder.state.read_bytes(), type=State)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise FolderError(f"cannot read {folder.state}: {error}") from None
+
+
+def open_devnet(folder: Folder) -> Devnet:
+    """The network that lives in a folder. Raises FolderError when there is none."""
+    state = read_state(folder)
+    if state is None or not folder.genesis.exists():
+        raise FolderError(f"no network in {folder.data}: start one with ./scripts/up --data {folder.data}")
+    return _devnet(folder, state)
+
+
+def make_devnet(folder: Folder, state: State, committees: int | None, committee_size: int | None) -> Devnet:
+    """A new network's genesis and keys. Takes what an interrupted attempt left.
+
+    Raises:
+        FolderError: the folder holds something else under one of our names, or the parameters make no network.
+    """
+    if not folder.state.exists() and (taken := [path.name for path in _owned(folder) if path.exists() and path != folder.run]):
+        raise FolderError(f"{folder.data} holds files this script did not make ({', '.join(taken)}): choose another --data")
+    profile = tomllib.loads(PROFILE.read_text())
+    given = {"committees": committees, "committee_size": committee_size}
+    profile["parameters"].update({name: value for name, value in given.items() if value is not None})
+    try:
+        parameters = msgspec.convert(profile["parameters"], Parameters)
+        assets = tuple(asset["code"] for asset in profile["assets"])
+        Devnet(folder, Ports(state.port_base), parameters.committees * parameters.committee_size, assets)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise FolderError(str(error)) from None
+
+    folder.data.mkdir(parents=True, exist_ok=True)
+    folder.keys.mkdir(mode=0o700, exist_ok=True)
+    write_state(folder, state)
+    secret = {name: secrets.token_hex(32) for name in ("SHARDPAY_KEY_ENCRYPTION_KEY", "SHARDPAY_TOKEN_SECRET")}
+    if not folder.gateway_secrets.exists():
+        _write(folder.gateway_secrets, json.dumps(secret).encode(), 0o600)
+    genesis = Genesis(
+        name=profile["name"],
+        time=time.time_ns() // 1_000_000,
+        coordinator=_key(folder.coordinator_key).public.hex(),
+        assets=tuple(
+            Asset(asset["code"], asset["decimals"], _key(folder.issuer_key(asset["code"])).public.hex())
+            for asset in profile["assets"]
+        ),
+        parameters=parameters,
+    )
+    draft = folder.genesis.with_suffix(".draft")
+    write_genesis(draft, genesis)
+    draft.replace(folder.genesis)  # last, and at once: a folder with a genesis is complete
+    return _devnet(folder, state)
+
+
+def write_state(folder: Folder, state: State) -> None:
+    _write(folder.state, msgspec.json.encode(state), 0o644)
+
+
+def write_settings(folder: Folder, settings: Mapping[str, msgspec.Struct]) -> None:
+    """Write each process's settings file and make its folder."""
+    for name, values in settings.items():
+        path = folder.settings(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, b"# Written on each start; edit a copy.\n" + to_toml(values).encode(), 0o644)
+        folder.home(name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def read_gateway_secrets(folder: Folder) -> dict[str, str]:
+    """The gateway's secrets, as environment variables. Raises FolderError."""
+    try:
+        return msgspec.json.decode(folder.gateway_secrets.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise FolderError(f"cannot read {folder.gateway_secrets}: {error}") from None
+
+
+def clear(folder: Folder) -> None:
+    """Delete a network nothing of which runs - only what these scripts wrote, and only where they did. Raises FolderError."""
+    if folder.state.exists():
+        for path in _owned(folder):
+            if path.is_dir() and not path.is_symlink():
+                if path != folder.run:  # its locks are held
+                    shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        folder.state.unlink()
+
+
+def _owned(folder: Folder) -> list[Path]:
+    names = ("genesis.json", "genesis.draft", "keys", "config", "coordinator", "gateway", "dashboard", "logs", "run")
+    return [folder.data / name for name in names] + sorted(folder.data.glob("node-[0-9]*"))
+
+
+def _devnet(folder: Folder, state: State) -> Devnet:
+    try:
+        genesis = read_genesis(folder.genesis)
+        nodes = genesis.parameters.committees * genesis.parameters.committee_size
+        return Devnet(folder, Ports(state.port_base), nodes, tuple(asset.code for asset in genesis.assets), state.broker)
+    except (OSError, ValueError) as error:
+        raise FolderError(f"{folder.genesis}: {error}") from None
+
+
+def _key(path: Path) -> KeyPair:
+    if not path.exists():
+        keys.write_key_file(path, keys.generate())
+    return keys.read_key_file(path)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    draft = path.with_name(path.name + ".draft")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+    draft.replace(path)

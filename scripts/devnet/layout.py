@@ -1,0 +1,262 @@
+"""Where everything of a network on this machine lives, and which port is whose. Pure: names and numbers, nothing is touched."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+"""The checkout: processes run from here."""
+
+DEFAULT_PORT_BASE = 8000
+MAX_NODES = 250
+MAX_PORT_BASE = 65_535 - 400 - MAX_NODES
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Every port, counted from one number."""
+
+    base: int = DEFAULT_PORT_BASE
+
+    def __post_init__(self) -> None:
+        if not 1024 <= self.base <= MAX_PORT_BASE:
+            raise ValueError(f"ports are counted from a number between 1024 and {MAX_PORT_BASE}")
+
+    @property
+    def broker(self) -> int:
+        return self.base + 10
+
+    @property
+    def coordinator(self) -> int:
+        return self.base + 20
+
+    @property
+    def coordinator_metrics(self) -> int:
+        return self.base + 21
+
+    @property
+    def gateway(self) -> int:
+        return self.base + 80
+
+    @property
+    def dashboard(self) -> int:
+        return self.base + 90
+
+    def node(self, index: int) -> int:
+        return self.base + 100 + index
+
+    def node_metrics(self, index: int) -> int:
+        return self.base + 400 + index
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of ``--data DIR``; ``data`` is absolute."""
+
+    data: Path
+
+    @property
+    def genesis(self) -> Path:
+        return self.data / "genesis.json"
+
+    @property
+    def state(self) -> Path:
+        """What ``up`` was told when it made the folder; also the sign that the folder is ours."""
+        return self.data / "devnet.json"
+
+    @property
+    def keys(self) -> Path:
+        return self.data / "keys"
+
+    @property
+    def coordinator_key(self) -> Path:
+        return self.keys / "coordinator.pem"
+
+    def issuer_key(self, asset: str) -> Path:
+        return self.keys / f"issuer-{asset}.pem"
+
+    @property
+    def gateway_secrets(self) -> Path:
+        return self.keys / "gateway-secrets.json"
+
+    @property
+    def run(self) -> Path:
+        return self.data / "run"
+
+    def settings(self, process: str) -> Path:
+        return self.data / "config" / f"{process}.toml"
+
+    def log(self, process: str) -> Path:
+        return self.data / "logs" / f"{process}.log"
+
+    def home(self, process: str) -> Path:
+        """A process's own folder."""
+        return self.data / process
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process to keep running: what to execute, in which environment, and the ports it will listen on."""
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    ports: tuple[int, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    cwd: Path = ROOT
+
+
+def node_settings(
+    folder: Folder,
+    ports: Ports,
+    index: int,
+    name: str,
+    *,
+    genesis: Path,
+    coordinator: str,
+    broker: str,
+    host: str,
+    advertise: str,
+) -> NodeSettings:
+    """Settings of the ``index``-th node of a folder. ``advertise``: the IP address peers reach it at."""
+    port = ports.node(index)
+    return NodeSettings(
+        name=name,
+        genesis=str(genesis),
+        key=str(folder.home(name) / "key.pem"),
+        data=str(folder.home(name)),
+        coordinator=coordinator,
+        broker=broker,
+        listen=_multiaddr(host, port),
+        advertise=(_multiaddr(advertise, port),),
+        metrics_port=ports.node_metrics(index),
+    )
+
+
+def node_program(folder: Folder, ports: Ports, index: int, name: str, python: str) -> Program:
+    argv = (python, "-m", "node", "--config", str(folder.settings(name)))
+    return Program(name, argv, folder.log(name), (ports.node(index), ports.node_metrics(index)))
+
+
+@dataclass(frozen=True)
+class Devnet:
+    """A whole network in one folder: what ``scripts/up`` runs."""
+
+    folder: Folder
+    ports: Ports
+    nodes: int
+    assets: tuple[str, ...]
+    external_broker: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.nodes <= MAX_NODES:
+            raise ValueError(f"one machine runs 1 to {MAX_NODES} nodes here, not {self.nodes}")
+
+    @property
+    def node_names(self) -> list[str]:
+        return [f"node-{index}" for index in range(self.nodes)]
+
+    @property
+    def broker_url(self) -> str:
+        return self.external_broker or f"redis://{LOOPBACK}:{self.ports.broker}/0"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.gateway}"
+
+    @property
+    def dashboard_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.dashboard}"
+
+    @property
+    def coordinator_address(self) -> str:
+        return _multiaddr(LOOPBACK, self.ports.coordinator)
+
+    def metrics_url(self, index: int) -> str:
+        return f"http://{LOOPBACK}:{self.ports.node_metrics(index)}/metrics"
+
+    def settings(self) -> dict[str, msgspec.Struct]:
+        """The settings of each process, by its name."""
+        folder, ports, genesis = self.folder, self.ports, str(self.folder.genesis)
+        result: dict[str, msgspec.Struct] = {
+            "coordinator": CoordinatorSettings(
+                genesis=genesis,
+                key=str(folder.coordinator_key),
+                data=str(folder.home("coordinator")),
+                broker=self.broker_url,
+                listen=self.coordinator_address,
+                metrics_port=ports.coordinator_metrics,
+            ),
+            "gateway": GatewaySettings(
+                genesis=genesis,
+                database=f"sqlite:///{folder.home('gateway') / 'gateway.db'}",
+                broker=self.broker_url,
+                port=ports.gateway,
+                devnet=True,
+                issuer_keys={asset: str(folder.issuer_key(asset)) for asset in self.assets},
+            ),
+            "dashboard": DashboardSettings(
+                genesis=genesis, broker=self.broker_url, port=ports.dashboard, gateway=self.gateway_url
+            ),
+        }
+        for index, name in enumerate(self.node_names):
+            result[name] = node_settings(
+                folder,
+                ports,
+                index,
+                name,
+                genesis=folder.genesis,
+                coordinator=self.coordinator_address,
+                broker=self.broker_url,
+                host=LOOPBACK,
+                advertise=LOOPBACK,
+            )
+        return result
+
+    def programs(self, python: str, broker_binary: Path, gateway_secrets: dict[str, str]) -> list[Program]:
+        """The process table, in starting order."""
+        folder, ports = self.folder, self.ports
+
+        def module(name: str, package: str, *listens: int, **environment: str) -> Program:
+            argv = (python, "-m", package, "--config", str(folder.settings(name)))
+            return Program(name, argv, folder.log(name), listens, tuple(environment.items()))
+
+        broker = Program(
+            "broker", broker_arguments(broker_binary, ports.broker), folder.log("broker"), (ports.broker,), (), folder.run
+        )
+        return [
+            *([] if self.external_broker else [broker]),
+            module("coordinator", "signaling", ports.coordinator, ports.coordinator_metrics),
+            *(node_program(folder, ports, index, name, python) for index, name in enumerate(self.node_names)),
+            module("gateway", "gateway", ports.gateway, **gateway_secrets),
+            module("dashboard", "demo", ports.dashboard),
+        ]
+
+
+def broker_arguments(binary: Path, port: int) -> tuple[str, ...]:
+    """A broker that keeps nothing on disk, listens on loopback only, and cuts off a subscriber that does not keep up.
+
+    It must not rename itself: that overwrites its environment, by which ``processes`` finds it.
+    """
+    limits = ("--client-output-buffer-limit", "pubsub", "256mb", "64mb", "60")
+    alone = ("--save", "", "--appendonly", "no", "--set-proc-title", "no")
+    return (str(binary), "--bind", LOOPBACK, "--port", str(port), *alone, *limits)
+
+
+def to_toml(settings: msgspec.Struct) -> str:
+    """A settings struct as TOML; strings are written as in JSON, which TOML reads alike."""
+    plain: dict[str, object] = {k: v for k, v in msgspec.to_builtins(settings).items() if v is not None}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items() if not isinstance(value, dict)]
+    for key, table in plain.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{key}]", *(f"{json.dumps(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _multiaddr(host: str, port: int) -> str:
+    return f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"

@@ -143,6 +143,8 @@ class Replica:
         self._effects: list[Effect] = []
         final = last.block.header if last is not None else genesis_header(genesis, self.shard, state)
         certificate = last.finality.certificate if last is not None and not last.finality.descendants else None
+        self._committed = final.hash
+        """The block whose effects ``state`` holds: consensus may be ahead of it within one event."""
         self.catch_up = CatchUp(final.height, at.now)
         view = self.parameters.heartbeat + self.parameters.view_timeout
         timeouts = Timeouts(view=view, retransmit=self.parameters.view_timeout, skip=view)
@@ -202,6 +204,8 @@ class Replica:
                 self._refuse(refusals)
             elif all(verdicts):
                 self.consensus.on_proposal(checking.proposal, at.now)
+            else:
+                self.consensus.on_invalid_proposal(checking.proposal.block.header.view, at.now)
         return self._finish(at)
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
@@ -251,12 +255,13 @@ class Replica:
     def _on_proposal(self, proposal: Proposal) -> None:
         """Check what is cheap, then its bundles, then the signatures not checked before; then consensus sees it."""
         header = proposal.block.header
-        if not self.consensus.expects(header) or header.time > self._at.wall + self.parameters.clock_skew:
+        if not self.consensus.expects(proposal):
             return
-        if leading_zero_bits(header.hash) < self.parameters.block_difficulty_bits:
-            return
-        body = self._body_of(proposal.block)
+        is_timely = header.time <= self._at.wall + self.parameters.clock_skew
+        is_mined = leading_zero_bits(header.hash) >= self.parameters.block_difficulty_bits
+        body = self._body_of(proposal.block) if is_timely and is_mined else None
         if body is None:
+            self.consensus.on_invalid_proposal(header.view, self._at.now)
             return
         unknown = tuple(entry for entry in body.entries if self.mempool.find(entry.encoded) is None)
         if not unknown:
@@ -342,8 +347,8 @@ class Replica:
         return execute(parent, self.rules, height, time, bundles, transactions, Transaction.has_valid_signatures)
 
     def _on_top_of(self, hash: bytes) -> State | Execution | None:
-        """The ledger after the block with this hash: the last final one or an executed descendant."""
-        if hash == self.consensus.final_hash:
+        """The ledger after the block with this hash: the last committed one or an executed descendant."""
+        if hash == self._committed:
             return self.state
         return self._executions.get(hash)
 
@@ -443,6 +448,7 @@ class Replica:
         execution, body = self._executions.pop(hash), self._body_of(final.block)
         assert body is not None, "it was executed"
         self.state.commit(execution)
+        self._committed = hash
         certified = CertifiedBlock(final.block, final.finality, execution.effects)
         encoded = encode(certified)
         bundles = self._certify_bundles(execution, final)

@@ -23,7 +23,8 @@ Rules that are easy to get wrong, each with a test of its own:
 4. Every change of view re-arms the timer. The timeout doubles on failure, up to 8 times, and resets on success.
 5. A body that is missing is asked for, from one member at a time, again on the timer; never a storm.
 6. Buffers are bounded: votes at most MAX_VIEWS_AHEAD views ahead, two proposals per view (the second is evidence).
-7. A leader not heard from for a while is skipped at once: its view is nullified on entering. Nullifying is always safe.
+7. A leader not heard from for a while is skipped at once, and so is one whose proposal is invalid: the view is nullified
+   without waiting for the timer. Nullifying is always safe.
 8. Nobody can lead without a certificate for every view since the last final block; but who is handed one jumps over views,
    and who restarts forgets. So votes and certificates of all these views are repeated, a few at a time, in turn; and a view
    left behind without a certificate is nullified late, unless finalize was voted there. That is as safe as in time, and
@@ -176,35 +177,38 @@ class Simplex:
 
     # -- events ----------------------------------------------------------------------------------------------------
 
-    def expects(self, header: Header) -> bool:
-        """Whether a proposal with this header could still matter: in the window of views, its leader's, not one too many."""
+    def expects(self, proposal: Proposal) -> bool:
+        """Whether a proposal could still matter: in the window of views, signed by its leader, not seen, not one too many."""
+        header = proposal.block.header
         known = self._proposals.get(header.view, ())
         return (
             self.final.view < header.view <= self.view + MAX_VIEWS_AHEAD
-            and header.proposer == self.leader_of(header.view)
             and len(known) < 2
             and all(other.block.header != header for other in known)
+            and self._is_leaders(proposal)
+        )
+
+    def _is_leaders(self, proposal: Proposal) -> bool:
+        """Whether the leader of its view signed this header, and the payload is the header's: else somebody else made it up,
+        and the leader is not to blame."""
+        header, vote = proposal.block.header, proposal.vote
+        return (
+            header.proposer == self.leader_of(header.view)
+            and (vote.kind, vote.view, vote.block, vote.signer) == (VoteKind.NOTARIZE, header.view, header.hash, header.proposer)
+            and proposal.block.payload_root() == header.payload_root
+            and vote.is_valid(self.electorate)
         )
 
     def on_proposal(self, proposal: Proposal, now: int) -> None:
-        """A proposal, its transactions' signatures checked. Ignored unless its leader signed it."""
+        """A proposal, its transactions' signatures checked. Ignored unless ``expects`` it."""
+        if not self.expects(proposal):
+            return
         header, vote = proposal.block.header, proposal.vote
-        if not self.final.view < header.view <= self.view + MAX_VIEWS_AHEAD:
-            return
-        leader = self.leader_of(header.view)
-        is_leaders = header.proposer == leader == vote.signer and vote.kind == VoteKind.NOTARIZE
-        if not is_leaders or (vote.view, vote.block) != (header.view, header.hash) or not vote.is_valid(self.electorate):
-            return
         known = self._proposals.setdefault(header.view, [])
-        if any(other.block.header == header for other in known):
-            self._heard[leader] = now
-            return
-        if len(known) >= 2 or proposal.block.payload_root() != header.payload_root:
-            return
         if known:
-            self.effects.append(Notable(f"member {leader} proposed two blocks in view {header.view}"))
+            self.effects.append(Notable(f"member {vote.signer} proposed two blocks in view {header.view}"))
         known.append(proposal)
-        self._heard[leader] = now
+        self._heard[vote.signer] = now
         self._blocks[vote.block] = proposal.block
         if proposal.notarization is not None:
             self._on_certificate(proposal.notarization, now)
@@ -212,6 +216,12 @@ class Simplex:
             self._on_certificate(certificate, now)
         self._on_vote(vote, now)
         self._advance(now)
+
+    def on_invalid_proposal(self, view: int, now: int) -> None:
+        """The leader of ``view`` proposed what the caller found invalid: nothing else is to be waited for (rule 7)."""
+        if view == self.view and self._votes_of(view).notarize is None:
+            self._nullify(view)
+            self._advance(now)
 
     def on_vote(self, vote: Vote, now: int) -> None:
         """A vote by any member. Ignored when invalid or out of the window of views."""
@@ -356,7 +366,7 @@ class Simplex:
                 certificate = self._ballots.certificate(kind, view)
                 if certificate is not None:
                     self._on_held(certificate, now)
-            self._finish()
+            self._finish(now)
             if (self.view, self.final_hash) == (view, final_hash):
                 return
 
@@ -372,6 +382,8 @@ class Simplex:
                 vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NOTARIZE, self.view, hash)
                 self._accept(proposal, vote)
                 return
+            if hash in self._refused:
+                self._nullify(self.view)
 
     def _is_justified(self, header: Header) -> bool:
         """Whether the parent is notarized or final, and every view between the two nullified."""
@@ -428,7 +440,7 @@ class Simplex:
         if self._best_finalization is None or certificate.view > self._best_finalization.view:
             self._best_finalization = certificate
 
-    def _finish(self) -> None:
+    def _finish(self, now: int) -> None:
         """Make final what the best finalization makes final, as soon as the blocks are at hand."""
         best = self._best_finalization
         if best is None or best.view <= self.final.view or not self._make_executed(best.block, best.view):
@@ -445,6 +457,7 @@ class Simplex:
             self.finalized.append(FinalBlock(block, Finality(descendants, own_certificate or best)))
         self._failures = 0
         self._set_final(chain[0].header, best)
+        self._enter(best.view + 1, now)  # after a restart the view may lag behind: votes of final views are forgotten
 
     def _make_executed(self, hash: bytes, view: int) -> bool:
         """Whether a block and its ancestors back to the last final block are at hand, valid and executed; asks for the

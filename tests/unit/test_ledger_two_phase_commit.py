@@ -475,3 +475,14 @@ def test_votes_of_strangers_and_second_votes_are_ignored(three: Ledgers) -> None
     assert three.outcomes(0, to_one) == [(PREPARED, OK)]
     three.inject(1, 0, PrepareVote(to_both.id, OK), PrepareVote(to_both.id, OK), PrepareVote(to_both.id, Code.BAD_SIGNATURE))
     assert three.outcomes(0, to_both) == [(PREPARED, OK)]
+
+
+def test_refused_first_mint_leaves_no_trace_in_the_state() -> None:
+    ledgers = Ledgers(2)
+    d = ledgers.account(1)
+    ledgers.block(0, ledgers.freeze(d))
+    ledgers.settle()
+    ledgers.block(0, ledgers.pay(ledgers.issuer("USD"), d, 5))
+    assert flow_key(ISSUER, b"USD") in ledgers.states[0].records
+    ledgers.settle()
+    assert {key[-1:] for state in ledgers.states for key in state.records} == {CURSOR, SEQUENCE}

@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -12,10 +13,14 @@ import trio
 from config.logs import configure
 from config.settings import NodeSettings, SettingsError, read_settings
 from node.consensus.simplex import Diverged
-from node.protocol.genesis import read_genesis
+from node.protocol.crypto import KeyPair
+from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import generate, read_key_file, write_key_file
-from node.runtime import Runtime, open_storage
-from node.storage import StorageError
+from node.runtime import Runtime
+from node.storage import Storage, StorageDamaged, StorageError, set_aside
+
+_FRESH_STARTS = 3
+"""A damaged database is set aside and the chain fetched anew; a disk that damages that too is for a person to look at."""
 
 
 async def _run(runtime: Runtime) -> None:
@@ -47,16 +52,27 @@ def main() -> int:
         return 2
     configure("node", settings.name)
     log = structlog.get_logger(__name__)
-    failures: list[str] = []
-    try:
-        storage = open_storage(settings, genesis)
-        trio.run(_run, Runtime(settings, genesis, key, storage))
-        storage.close()
-    except* (StorageError, Diverged, OSError) as group:
-        failures = [str(failure) for failure in _leaves(group)]
+    path = Path(settings.data) / "node.db"
+    for _ in range(_FRESH_STARTS):
+        failures = _attempt(settings, genesis, key, path)
+        if not any(isinstance(failure, StorageDamaged) for failure in failures):
+            break
+        log.error("set aside; fetching the chain from peers", error=str(failures[0]), file=str(set_aside(path)))
     for failure in failures:
-        log.error("node stops", error=failure)
+        log.error("node stops", error=str(failure))
     return 1 if failures else 0
+
+
+def _attempt(settings: NodeSettings, genesis: Genesis, key: KeyPair, path: Path) -> list[BaseException]:
+    """Run until stopped, or until something of the world outside is wrong: what."""
+    failures: list[BaseException] = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(Storage(path, genesis.network)) as storage:
+            trio.run(_run, Runtime(settings, genesis, key, storage))
+    except* (StorageError, Diverged, OSError) as group:
+        failures = list(_leaves(group))
+    return failures
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:

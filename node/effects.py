@@ -104,9 +104,16 @@ class Notable(Struct, frozen=True):
     text: str
 
 
-Persist = Journal | Commit | Checkpoint
+class Abstain(Struct, frozen=True):
+    """Persist that this member, whose earlier votes may be lost, votes in no view up to ``through``."""
+
+    through: int
+
+
+Persist = Journal | Commit | Checkpoint | Abstain
 Effect = (
-    Journal
+    Abstain
+    | Journal
     | Commit
     | Checkpoint
     | Send

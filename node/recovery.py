@@ -4,6 +4,9 @@ Nothing stored is believed that does not prove itself: rows must give the checkp
 other, and executing one must give what its header says.
 """
 
+import os
+from pathlib import Path
+
 from msgspec import Struct
 
 from node.effects import Journal
@@ -12,12 +15,36 @@ from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.channel import CertifiedBundle
-from node.protocol.codec import DecodeError, decode
-from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES
+from node.protocol.codec import DecodeError, decode, encode
+from node.protocol.epoch import SignedDocument
+from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
-from node.storage import Storage, StorageError
+from node.storage import Storage, StorageDamaged
 
 _READ_BYTES = 4 << 20
+
+
+def read_document(path: Path) -> SignedDocument | None:
+    """The epoch document this node accepted, from a file of its own: it proves itself, and outlives a damaged database."""
+    try:
+        return decode(SignedDocument, path.read_bytes(), MAX_FRAME_BYTES)
+    except (OSError, DecodeError):
+        return None
+
+
+def write_document(path: Path, signed: SignedDocument) -> None:
+    """Store the epoch document durably, whole or not at all. Raises OSError."""
+    draft = path.with_name(path.name + ".draft")
+    with draft.open("wb") as file:
+        file.write(encode(signed))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 class Recovered(Struct, frozen=True):
@@ -32,7 +59,7 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
     """Bring a stored ledger back.
 
     Raises:
-        StorageError: the database cannot be read, or holds what does not prove itself.
+        StorageDamaged: the database holds what does not prove itself. StorageError: it cannot be read.
     """
     checkpoint = storage.checkpoint()
     try:
@@ -40,7 +67,7 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
         _remember_transactions(storage, state, rules)
         last = _replay(storage, state, rules, electorate)
     except (ValueError, InvalidBlock) as error:
-        raise StorageError(f"the database is damaged: {error}") from error
+        raise StorageDamaged(f"the database is damaged: {error}") from error
     return Recovered(state, last, tuple(storage.journal()))
 
 
@@ -61,7 +88,7 @@ def _replay(storage: Storage, state: State, rules: Rules, electorate: Electorate
     last: CertifiedBlock | None = None
     if state.height:
         last = decode(CertifiedBlock, storage.blocks(state.height, 1)[0], MAX_BROKER_BODY_BYTES)
-        if last.block.header.state_root != state.state_root:
+        if (last.block.header.state_root, last.block.header.time) != (state.state_root, state.time):
             raise DecodeError(f"checkpoint {state.height} is not the one its block commits to")
     while blocks := storage.blocks(state.height + 1, _READ_BYTES):
         for encoded in blocks:

@@ -13,6 +13,7 @@ from node.blocks import Body, BodyError, Candidate, build_block, choose_bundles,
 from node.consensus.catch_up import CatchUp
 from node.consensus.simplex import Diverged, FinalBlock, Simplex, Timeouts, Turn
 from node.effects import (
+    Abstain,
     Broadcast,
     Checkpoint,
     CheckSignatures,
@@ -20,6 +21,7 @@ from node.effects import (
     Effect,
     Journal,
     Mine,
+    Notable,
     Publish,
     Refuse,
     Send,
@@ -60,6 +62,7 @@ from node.protocol.transaction import Transaction
 _SERVE_INTERVAL = 100
 _MAX_CHECKS = 64
 _MAX_BODIES = 128
+_NEVER = 1 << 62
 
 
 class Instant(NamedTuple):
@@ -100,7 +103,8 @@ class _Building(Struct, frozen=True):
 
 class Replica:
     """``state`` is the ledger after ``last``, the last final block stored (None: genesis); ``journal`` the consensus
-    records stored for later views.
+    records stored for later views. ``abstain_through``: the view stored with ``Abstain``; None when this member's votes may
+    be lost and it is not known yet which: then it follows, and votes in no view that it may have voted in.
 
     Raises:
         Diverged: from any method: this node must stop, its state differs from what its committee made final.
@@ -115,6 +119,7 @@ class Replica:
         last: CertifiedBlock | None,
         journal: Sequence[Journal],
         at: Instant,
+        abstain_through: int | None = 0,
     ) -> None:
         seat = document.seat_of(key.public)
         if seat is None:
@@ -148,7 +153,20 @@ class Replica:
         self.catch_up = CatchUp(final.height, at.now)
         view = self.parameters.heartbeat + self.parameters.view_timeout
         timeouts = Timeouts(view=view, retransmit=self.parameters.view_timeout, skip=view)
-        self.consensus = Simplex(key, self.member, self.electorate, final, certificate, timeouts, self._execute, journal, at.now)
+        self.consensus = Simplex(
+            key,
+            self.member,
+            self.electorate,
+            final,
+            certificate,
+            timeouts,
+            self._execute,
+            journal,
+            at.now,
+            _NEVER if abstain_through is None else abstain_through,
+        )
+        self._voted_views: dict[bytes, int] | None = {} if abstain_through is None else None
+        self._learn_abstention()
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -271,9 +289,24 @@ class Replica:
 
     def _on_status(self, peer: bytes, status: Status) -> None:
         self.catch_up.heard(peer, status.height)
+        if self._voted_views is not None:
+            self._voted_views[peer] = max(status.view, status.voted)
+            self._learn_abstention()
         help = self.consensus.catch_up_help(status.view)
         if help is not None and self._may_serve(peer, Status):
             self._effects.append(Send(peer, help))
+
+    def _learn_abstention(self) -> None:
+        """A member whose votes are lost may have voted in the view after the greatest one it could have left. It left none
+        without a quorum's votes, and of 2f+1 other members one at least is honest and was of that quorum."""
+        others = len(self.electorate.keys) - 1
+        heard = self._voted_views
+        if heard is None or len(heard) < min(2 * self.electorate.faults_tolerated + 1, others):
+            return
+        through = max(heard.values(), default=-1) + 1
+        self._voted_views = None
+        self.consensus.abstain_through = through
+        self._effects += [Abstain(through), Notable(f"its earlier votes may be lost: no vote before view {through + 1}")]
 
     def _on_bundle(self, certified: CertifiedBundle) -> None:
         source = certified.bundle.source
@@ -535,7 +568,7 @@ class Replica:
         return effects
 
     def _status(self) -> Status:
-        return Status(self.state.height, self.consensus.view)
+        return Status(self.state.height, self.consensus.view, self.consensus.voted)
 
     def _poll_channel(self) -> None:
         """Ask one source shard, each in turn, for what follows the cursor: what was lost on the way comes again."""

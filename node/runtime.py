@@ -17,6 +17,7 @@ from msgspec import Raw
 from config.settings import NodeSettings
 from node.broker import Broker
 from node.effects import (
+    Abstain,
     Broadcast,
     Checkpoint,
     CheckSignatures,
@@ -49,17 +50,16 @@ from node.protocol.broker import (
 )
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
-from node.protocol.epoch import SignedDocument
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
 from node.protocol.transaction import Transaction
 from node.queries import answer_query
-from node.recovery import recover
+from node.recovery import read_document, recover, write_document
 from node.registration import Membership, MembershipEffect, PersistBegun, PersistDocument, SolvePuzzle, Tell
 from node.replica import Instant, Replica
 from node.reporter import Reporter
-from node.storage import Storage
+from node.storage import Storage, StorageFull
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +67,7 @@ _MAX_EVENTS = 2_000
 _SERVE_BYTES = 1 << 20
 _BATCH_BYTES = MAX_BROKER_BODY_BYTES
 _IDLE_SECONDS = 0.25
+_FULL_SECONDS = 2.0
 
 Event = Callable[[], Sequence[Effect]]
 
@@ -85,10 +86,12 @@ class Runtime:
         self.genesis = genesis
         self.key = key
         self.storage = storage
-        stored = storage.get("document")
-        signed = decode(SignedDocument, stored, MAX_FRAME_BYTES) if stored is not None else None
+        self._document_file = Path(settings.data) / "epoch-document"
+        signed = read_document(self._document_file)
+        is_new = storage.abstains_through() is None  # a database that took no part in the epoch so far
+        begun = storage.get("begun") is not None or (signed is not None and is_new)
         addresses = settings.advertise or (settings.listen,)
-        self.membership = Membership(genesis, key, settings.name, addresses, signed, storage.get("begun") is not None)
+        self.membership = Membership(genesis, key, settings.name, addresses, signed, begun)
         self.transport = Transport(key, settings.listen, self._accepts)
         self.broker = Broker(settings.broker, [])
         self.miner = Miner(settings.mining_workers)
@@ -165,13 +168,29 @@ class Runtime:
     # -- effects ---------------------------------------------------------------------------------------------------
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
-        persist: list[Persist] = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint)]
+        persist: list[Persist] = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint | Abstain)]
         if persist:
             started = time.perf_counter()
-            await trio.to_thread.run_sync(self.storage.write, persist)
+            await self._store(self.storage.write, persist)
             self.metrics.write_seconds(time.perf_counter() - started)
         for effect in effects:
             self._do(effect)
+
+    async def _store(self, write: Callable[..., None], *arguments: object) -> None:
+        """Write, in a thread. While the disk is full this node stands still: it sends nothing that is not stored."""
+        is_full = False
+        while True:
+            try:
+                await trio.to_thread.run_sync(write, *arguments)
+            except StorageFull as error:
+                if not is_full:
+                    self.reporter.notable(f"standing still: {error}")
+                is_full = True
+                await trio.sleep(_FULL_SECONDS)
+                continue
+            if is_full:
+                self.reporter.notable("there is room on the disk again; going on")
+            return
 
     def _do(self, effect: Effect) -> None:
         """Perform an effect that is not about the disk; none of them waits."""
@@ -315,9 +334,11 @@ class Runtime:
         for effect in effects:
             match effect:
                 case PersistDocument(signed):
-                    await trio.to_thread.run_sync(self.storage.put, "document", encode(signed))
+                    await trio.to_thread.run_sync(write_document, self._document_file, signed)
+                    if self.membership.phase is not Phase.MINING:  # nobody can have voted in this epoch yet
+                        await self._store(self.storage.write, [Abstain(0)])
                 case PersistBegun():
-                    await trio.to_thread.run_sync(self.storage.put, "begun", b"1")
+                    await self._store(self.storage.put, "begun", b"1")
                 case SolvePuzzle(prefix, bits):
                     self._nursery.start_soon(self._solve_puzzle, prefix, bits)
                 case Tell(message):
@@ -366,7 +387,8 @@ class Runtime:
         shard = seat[0]
         rules, electorate = Rules(self.genesis, shard, document.shards), document.electorates[shard]
         recovered = await trio.to_thread.run_sync(recover, self.storage, rules, electorate)
-        replica = Replica(self.genesis, document, self.key, recovered.state, recovered.last, recovered.journal, self.at)
+        abstain = self.storage.abstains_through()
+        replica = Replica(self.genesis, document, self.key, recovered.state, recovered.last, recovered.journal, self.at, abstain)
         self.replica = replica
         network = self.genesis.network
         self.broker.subscribe(transactions_channel(network, shard), queries_channel(network, shard))
@@ -382,10 +404,3 @@ class Runtime:
 
 def _signature_verdicts(transactions: Sequence[Transaction]) -> list[bool]:
     return [transaction.has_valid_signatures() for transaction in transactions]
-
-
-def open_storage(settings: NodeSettings, genesis: Genesis) -> Storage:
-    """The node's database, made when absent. Raises StorageError."""
-    folder = Path(settings.data)
-    folder.mkdir(parents=True, exist_ok=True)
-    return Storage(folder / "node.db", genesis.network)

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, assert_never
 from zlib import crc32
 
-from node.effects import Checkpoint, Commit, Journal, Persist
+from node.effects import Abstain, Checkpoint, Commit, Journal, Persist
 
 FORMAT = 1
 """Version of the tables, kept in the file's user_version."""
@@ -27,12 +27,21 @@ CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
 CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB, sum INTEGER) WITHOUT ROWID;
 """
-_NETWORK, _CHECKPOINT = ":network", ":checkpoint"  # the storage's own keys in meta
+_NETWORK, _CHECKPOINT, _ABSTAIN = ":network", ":checkpoint", ":abstain"  # the storage's own keys in meta
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
 
 class StorageError(RuntimeError):
     """The database cannot be used; the text says why and what a person can do about it."""
+
+
+class StorageFull(StorageError):
+    """Nothing can be written for now: what was asked is not stored, and may be asked again when there is room."""
+
+
+class StorageDamaged(StorageError):
+    """What is stored is not what was written: it must not be believed; peers have the chain."""
 
 
 class Storage:
@@ -73,6 +82,8 @@ class Storage:
                     case Checkpoint(height, rows):
                         self._upsert("meta", (_CHECKPOINT,), height.to_bytes(8, "big"))
                         self._store_state(rows)
+                    case Abstain(through):
+                        self._upsert("meta", (_ABSTAIN,), through.to_bytes(8, "big"))
                     case _:
                         assert_never(effect)
 
@@ -85,6 +96,11 @@ class Storage:
     def get(self, key: str) -> bytes | None:
         rows = self._read("SELECT value, sum FROM meta WHERE key = ?", key)
         return self._intact("meta", (key,), *rows[0]) if rows else None
+
+    def abstains_through(self) -> int | None:
+        """The view of the last ``Abstain`` written, or None."""
+        value = self.get(_ABSTAIN)
+        return None if value is None else int.from_bytes(value, "big")
 
     def journal(self) -> list[Journal]:
         """The records not forgotten by a commit, by (view, slot)."""
@@ -227,10 +243,8 @@ class Storage:
 
     # Errors
 
-    def _damaged(self, what: str) -> StorageError:
-        return StorageError(
-            f"{self._path} is damaged ({what}): check the disk, move the file away and start again to fetch the chain from peers"
-        )
+    def _damaged(self, what: str) -> StorageDamaged:
+        return StorageDamaged(f"{self._path} is damaged ({what}): check the disk")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -238,9 +252,10 @@ class Storage:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
-                raise StorageError(f"no space left for {self._path}: free some and start again, nothing is lost") from None
+            extended = getattr(error, "sqlite_errorcode", 0)
+            code = extended & 0xFF
+            if code == sqlite3.SQLITE_FULL or extended in _UNWRITABLE:
+                raise StorageFull(f"no space left for {self._path}: free some, nothing is lost ({error})") from None
             if code in _DAMAGE:
                 raise self._damaged(str(error)) from None
             raise StorageError(f"cannot use {self._path}: {error}") from None
@@ -249,3 +264,15 @@ class Storage:
 def _checksum(table: str, key: tuple[Any, ...], data: bytes) -> int:
     """Over the key too, so that a value cannot turn up under another's."""
     return crc32(data, crc32(repr((table, key)).encode()))
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged database, in place of one set aside before, for somebody to look at. Returns its new path."""
+    aside = path.with_name(path.name + ".damaged")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        target = aside.with_name(aside.name + suffix)
+        target.unlink(missing_ok=True)
+        if part.exists():
+            part.rename(target)
+    return aside

@@ -30,6 +30,8 @@ Rules that are easy to get wrong, each with a test of its own:
    left behind without a certificate is nullified late, unless finalize was voted there. That is as safe as in time, and
    enough: a finalize vote keeps its notarization on disk (rule 1), so either somebody repeats that or all can nullify.
 
+9. A member whose own votes may be lost (a new disk) abstains from every view it may have voted in: ``abstain_through``.
+
 The class knows nothing of clocks, sockets and disks: ``now`` (ms, monotonic) comes with each call, and what shall be done is
 collected in ``effects``, in order.
 """
@@ -111,6 +113,7 @@ class Simplex:
         execute: Callable[[Block], bool],
         journal: Sequence[Journal],
         now: int,
+        abstain_through: int = 0,
     ) -> None:
         self._key = key
         self.member = member
@@ -138,6 +141,8 @@ class Simplex:
         self._repeated = 0
         self.deadline = 0
         """When to call ``tick`` at the latest (ms, monotonic)."""
+        self.abstain_through = abstain_through
+        """No votes in views up to this one (rule 9)."""
         self.view_timeouts = 0
         """Views given up on a timer since the start."""
         self._reload(journal)
@@ -149,10 +154,19 @@ class Simplex:
     def leader_of(self, view: int) -> int:
         return view % len(self.electorate.keys)
 
+    @property
+    def voted(self) -> int:
+        """The greatest view this member has a vote in, of those after the last final block; else the final block's."""
+        return max(
+            (view for view, own in self._own.items() if own.notarize or own.nullify or own.finalize), default=self.final.view
+        )
+
     def turn(self) -> Turn | None:
         """The proposal this member may make now, or None: not its view, made already, or the parent is not at hand."""
         own = self._votes_of(self.view)
         if self.leader_of(self.view) != self.member or own.notarize is not None or own.nullify is not None:
+            return None
+        if self.view <= self.abstain_through:
             return None
         nullifications: list[Certificate] = []
         for view in range(self.view - 1, self.final.view, -1):
@@ -372,7 +386,7 @@ class Simplex:
 
     def _vote_for_proposal(self) -> None:
         own = self._votes_of(self.view)
-        if own.notarize is not None:
+        if own.notarize is not None or self.view <= self.abstain_through:
             return
         for proposal in self._proposals.get(self.view, ()):
             hash = proposal.vote.block
@@ -413,7 +427,7 @@ class Simplex:
     def _nullify(self, view: int) -> bool:
         """Vote nullify, unless that or finalize was voted in the view before. Returns whether it did."""
         own = self._votes_of(view)
-        if own.nullify is not None or own.finalize is not None:
+        if own.nullify is not None or own.finalize is not None or view <= self.abstain_through:
             return False
         vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NULLIFY, view, ZERO_HASH)
         own.nullify = vote
@@ -424,6 +438,8 @@ class Simplex:
 
     def _finalize(self, notarization: Certificate) -> None:
         view = notarization.view
+        if view <= self.abstain_through:
+            return
         vote = sign_vote(self._key, self.member, self.electorate, VoteKind.FINALIZE, view, notarization.block)
         self._votes_of(view).finalize = vote
         self.effects.append(Journal(view, "finalize", encode(_FinalizeRecord(vote, notarization))))

@@ -34,10 +34,11 @@ class Certified(Struct, array_like=True, frozen=True, tag=3):
 
 
 class Status(Struct, array_like=True, frozen=True, tag=4):
-    """Where the sender stands. Sent every heartbeat and on connecting."""
+    """Where the sender stands, and the greatest view it has voted in. Sent every heartbeat and on connecting."""
 
     height: Height
     view: View
+    voted: View
 
 
 class BlocksRequest(Struct, array_like=True, frozen=True, tag=5):

@@ -10,8 +10,7 @@ from node.ledger.execution import Execution, admit, execute
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.mempool import Entry, Mempool
-from node.protocol import merkle
-from node.protocol.block import Block, Header
+from node.protocol.block import Block, Header, payload_root
 from node.protocol.broker import Refusal
 from node.protocol.certificate import Electorate
 from node.protocol.channel import CertifiedBundle
@@ -140,7 +139,7 @@ def build_block(
         parent=turn.parent,
         time=time,
         proposer=member,
-        payload_root=merkle.root(payload[0] + payload[1]),
+        payload_root=payload_root(*payload),
         receipts_root=execution.receipts_root,
         outbox_root=execution.outbox_root,
         changes_hash=execution.changes_hash,

@@ -34,7 +34,7 @@ from node.ledger.execution import Execution, InvalidBlock, admit, execute
 from node.ledger.state import State
 from node.mempool import Entry, Mempool
 from node.protocol import merkle
-from node.protocol.block import Block, Header, Outcome
+from node.protocol.block import Block, Header, Outcome, payload_root
 from node.protocol.broker import Refusal
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.channel import CertifiedBundle
@@ -616,7 +616,7 @@ def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
         parent=genesis.hash,
         time=state.time,
         proposer=0,
-        payload_root=merkle.EMPTY_ROOT,
+        payload_root=payload_root((), ()),
         receipts_root=merkle.EMPTY_ROOT,
         outbox_root=merkle.EMPTY_ROOT,
         changes_hash=bytes(32),

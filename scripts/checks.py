@@ -24,7 +24,7 @@ STEPS = {
 def run(arguments: list[str]) -> int:
     """The exit code of ``python -m ...``; an interrupt reaches the tool, which ends its own children first."""
     process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))  # pytest then ends what tests started
     while True:
         try:
             return process.wait()

@@ -224,10 +224,10 @@ class Simplex:
         known.append(proposal)
         self._heard[vote.signer] = now
         self._blocks[vote.block] = proposal.block
-        if proposal.notarization is not None:
-            self._on_certificate(proposal.notarization, now)
-        for certificate in proposal.nullifications:
-            self._on_certificate(certificate, now)
+        justification = (proposal.notarization,) if proposal.notarization is not None else ()
+        for certificate in justification + proposal.nullifications:
+            if not self._on_certificate(certificate, now):
+                break
         self._on_vote(vote, now)
         self._advance(now)
 
@@ -338,9 +338,14 @@ class Simplex:
         if certificate is not None:
             self._on_held(certificate, now)
 
-    def _on_certificate(self, certificate: Certificate, now: int) -> None:
-        if certificate.view > self.final.view and self._ballots.add_certificate(certificate):
-            self._on_held(certificate, now)
+    def _on_certificate(self, certificate: Certificate, now: int) -> bool:
+        """Returns False for an invalid one: there is no point in looking at more from the same hand."""
+        if certificate.view <= self.final.view:
+            return True
+        if not self._ballots.add_certificate(certificate):
+            return False
+        self._on_held(certificate, now)
+        return True
 
     def _on_held(self, certificate: Certificate, now: int) -> None:
         """A valid certificate is held, now or before: whatever follows from it, follows (rule 2)."""

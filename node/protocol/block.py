@@ -1,5 +1,6 @@
 """Blocks, their headers, and what executing one produced."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Annotated
 
@@ -27,7 +28,7 @@ class Header(Struct, array_like=True, frozen=True):
         parent: hash of the block at ``height - 1``.
         time: block time, ms; never before the parent's.
         proposer: index of the leader of ``view`` in the committee.
-        payload_root: Merkle root over the block's bundles, then its transactions.
+        payload_root: as ``payload_root`` gives it.
         receipts_root: Merkle root over the encoded receipts.
         outbox_root: Merkle root over the encoded ``channel.Bundle`` of each destination, in shard order.
         changes_hash: digest of the encoded state changes.
@@ -63,6 +64,11 @@ class Header(Struct, array_like=True, frozen=True):
         return domain_prefix("block") + encode(self)[:-NONCE_BYTES]
 
 
+def payload_root(bundles: Sequence[bytes], transactions: Sequence[bytes]) -> bytes:
+    """The Merkle root over two: of the bundles' and of the transactions' root. So nothing can pass from one to the other."""
+    return merkle.root([merkle.root(bundles), merkle.root(transactions)])
+
+
 class Block(Struct, array_like=True, frozen=True):
     """A header and its payload: encoded ``channel.CertifiedBundle``s and encoded transactions, in order of execution."""
 
@@ -71,7 +77,7 @@ class Block(Struct, array_like=True, frozen=True):
     transactions: Annotated[tuple[bytes, ...], Meta(max_length=1 << 16)]
 
     def payload_root(self) -> bytes:
-        return merkle.root(self.bundles + self.transactions)
+        return payload_root(self.bundles, self.transactions)
 
 
 class Outcome(IntEnum):

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from node.protocol.block import Block, Effects, Header, MemberIndex, View
 from node.protocol.codec import encode
 from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
-from node.protocol.limits import MAX_COMMITTEE
+from node.protocol.limits import MAX_COMMITTEE, MAX_JUSTIFICATION
 
 
 class VoteKind(IntEnum):
@@ -94,7 +94,7 @@ def make_certificate(votes: Sequence[Vote], electorate: Electorate) -> Certifica
 class Finality(Struct, array_like=True, frozen=True):
     """Proves a block final: its own finalize certificate, or a descendant's with the headers from the block's child to it."""
 
-    descendants: Annotated[tuple[Header, ...], Meta(max_length=256)]
+    descendants: Annotated[tuple[Header, ...], Meta(max_length=MAX_JUSTIFICATION)]
     certificate: Certificate
 
     def proves(self, header: Header, electorate: Electorate) -> bool:

@@ -38,7 +38,7 @@ class Registration(Struct, array_like=True, frozen=True):
     network: NetworkId
     epoch: EpochNumber
     public_key: PublicKey
-    name: Annotated[str, Meta(min_length=1, max_length=32, pattern="^[A-Za-z0-9._-]+$")]
+    name: Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._-]+\Z")]
     addresses: Annotated[tuple[Multiaddress, ...], Meta(min_length=1, max_length=4)]
     nonce: Annotated[bytes, Meta(min_length=8, max_length=8)]
     signature: Signature = bytes(64)

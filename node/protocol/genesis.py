@@ -58,7 +58,7 @@ class Parameters(Struct, frozen=True, kw_only=True):
 class Genesis(Struct, frozen=True, kw_only=True, dict=True):
     """``coordinator``: the public key (hex) that signs epoch documents. ``time``: block time of height 0, ms."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=32, pattern="^[a-z0-9-]+$")]
+    name: Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9-]+\Z")]
     time: Milliseconds
     coordinator: str
     assets: Annotated[tuple[Asset, ...], Meta(min_length=1, max_length=MAX_ASSETS)]

@@ -28,4 +28,4 @@ MAX_VIEWS_AHEAD = 50
 """Votes further ahead of a replica's own view than this are dropped; catch-up brings it there instead."""
 
 MAX_JUSTIFICATION = 4096
-"""Nullified views a proposal may bridge."""
+"""Nullified views a proposal may bridge, and blocks one certificate may make final."""

@@ -16,7 +16,7 @@ from node.protocol.crypto import KeyPair, PublicKey, Signature, digest, verify
 from node.protocol.limits import MAX_AMOUNT, MAX_ASSET_CODE, MAX_LEGS, MAX_MEMO_BYTES, MAX_TRANSACTION_BYTES
 
 NetworkId = Annotated[bytes, Meta(min_length=8, max_length=8)]
-AssetCode = Annotated[str, Meta(min_length=1, max_length=MAX_ASSET_CODE, pattern="^[A-Z0-9]+$")]
+AssetCode = Annotated[str, Meta(min_length=1, max_length=MAX_ASSET_CODE, pattern=r"^[A-Z0-9]+\Z")]
 Amount = Annotated[int, Meta(ge=0, le=MAX_AMOUNT)]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
 """Time since the Unix epoch, or a span of it, in milliseconds."""

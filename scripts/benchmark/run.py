@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -44,6 +45,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=4_000, metavar="COUNT", help="transactions under way at once (4000)")
     parser.add_argument("--committees", type=int, default=2, metavar="K", help="of an own network (2)")
     parser.add_argument("--committee-size", type=int, default=4, metavar="N", help="of an own network (4)")
+    parser.add_argument("--dead", type=int, default=0, metavar="D", help="then end D nodes of each committee and measure R5 (0)")
     parser.add_argument("--port-base", type=int, default=18_000, metavar="P", help="of an own network (18000)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="measure the network that runs in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -119,7 +121,7 @@ def measure_network(devnet: Devnet, options: argparse.Namespace) -> dict[str, ob
     load = run_load(client, payments, options.in_flight, lambda: time.monotonic() > deadline)
     after = measure.usage(nodes, ports)
     parameters = genesis.parameters
-    return figures(
+    results = figures(
         load,
         trickle,
         before,
@@ -131,6 +133,23 @@ def measure_network(devnet: Devnet, options: argparse.Namespace) -> dict[str, ob
         write=measure.write_cost(devnet.folder.data),
         transaction_bytes=mean_size(payments),
     )
+    if options.dead:
+        kill_members(devnet, client, options.dead)
+        rest = payments[load.committed + load.drained :] or accounts.payments(total, options.cross, ASSET)
+        say(f"full load for {options.seconds:.0f} s with {options.dead} dead in each committee ...")
+        deadline = time.monotonic() + options.seconds
+        crippled = run_load(client, rest, options.in_flight, lambda: time.monotonic() > deadline)
+        results["dead"], results["tps_dead"] = options.dead, round(crippled.committed / crippled.seconds, 1)
+        results["R5"] = round(crippled.committed / crippled.seconds / (load.committed / load.seconds), 2)
+    return results
+
+
+def kill_members(devnet: Devnet, client: Client, count: int) -> None:
+    """kill -9 the first ``count`` members of each committee."""
+    running = processes.programs_running(devnet.folder)
+    for committee in client.document.committees:
+        for member in committee.members[:count]:
+            os.kill(running[member.name].pid, signal.SIGKILL)
 
 
 def mean_size(payments: Sequence[Signed]) -> float:

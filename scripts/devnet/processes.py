@@ -118,7 +118,11 @@ def _start(folder: Folder, program: Program) -> Running:
                 stderr=log,
                 start_new_session=True,
             )
-        return Running(psutil.Process(popen.pid), popen)
+        process = psutil.Process(popen.pid)
+        deadline = time.monotonic() + 5
+        while popen.poll() is None and not _shows_mark(process) and time.monotonic() < deadline:
+            time.sleep(0.001)  # the kernel shows the new environment a moment after the program is executed
+        return Running(process, popen)
     except (OSError, psutil.NoSuchProcess) as error:
         raise ProcessError(f"cannot start {program.name}: {error}") from None
 
@@ -148,6 +152,13 @@ def stop(folder: Folder, only: Collection[str] | None = None) -> list[str]:
             break
         _wait_until_gone(rest, 0.5)
     return list(dict.fromkeys(name for name, _ in running))
+
+
+def _shows_mark(process: psutil.Process) -> bool:
+    try:
+        return MARK in process.environ()
+    except (psutil.Error, OSError):
+        return False
 
 
 def _wait_until_gone(processes: Sequence[psutil.Process], seconds: float) -> None:

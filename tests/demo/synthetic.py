@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from node.protocol import keys, merkle
-from node.protocol.block import AssetTotal, Block, Changes, Effects, Header, Outcome, PeerTotal, Receipt, Totals
+from node.protocol.block import AssetTotal, Block, Changes, Effects, Header, Outcome, PeerTotal, Receipt, Totals, payload_root
 from node.protocol.broker import EpochAnnouncement, Event
 from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.codec import encode
@@ -68,7 +68,7 @@ class Network:
             parent=ZERO_HASH,
             time=self.genesis.time + height * 1000 if time is None else time,
             proposer=height % len(electorate.keys),
-            payload_root=merkle.root(list(payload)),
+            payload_root=payload_root((), payload),
             receipts_root=merkle.root([encode(receipt) for receipt in recorded]),
             outbox_root=ZERO_HASH,
             changes_hash=effects.changes.hash(),

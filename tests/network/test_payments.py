@@ -1,19 +1,13 @@
 """Payments end to end: HTTP, broker, committees, and back - inside a shard, across shards, many at once."""
 
-import secrets
-import time
 from collections import Counter
 
 import httpx
 import pytest
 import trio
 
-from node.protocol.address import address_of
 from node.protocol.codec import encode
-from node.protocol.crypto import KeyPair
-from node.protocol.keys import generate
-from node.protocol.transaction import Leg, Order, Transaction
-from tests.network.harness import Network, User, Wallet
+from tests.network.harness import Network, Treasury
 
 INTRA, CROSS = pytest.param(0, id="inside a shard"), pytest.param(1, id="across shards")
 
@@ -83,29 +77,6 @@ async def test_of_200_payments_at_once_exactly_the_affordable_ones_commit(networ
     audit = network.audit()
     assert audit["conserved"]
     assert audit["assets"]["USD"]["held"] == "0.00"
-
-
-class Treasury:
-    """Keys of the test's own, in the shards wanted, with a wallet at the gateway that shows what they hold."""
-
-    def __init__(self, network: Network, user: User) -> None:
-        self._network, self._user = network, user
-        self._shards = network.document.shards
-
-    def key(self, shard: int, **amounts: str) -> tuple[KeyPair, Wallet]:
-        key = next(key for key in iter(generate, None) if self._shards.shard_of(address_of(key.public)) == shard)
-        answer = self._user.post("/v1/wallets", {"label": "mine alone", "public_key": key.public.hex()})
-        assert answer.status_code == 201, answer.text
-        view = answer.json()
-        wallet = Wallet(view["id"], view["address"], view["shard"])
-        for asset, amount in amounts.items():
-            self._user.fund(wallet.id, asset, amount)
-        return key, wallet
-
-    def sign(self, keys: list[KeyPair], *legs: tuple[KeyPair, KeyPair, str, int]) -> Transaction:
-        legs_ = tuple(Leg(address_of(a.public), address_of(b.public), asset, amount) for a, b, asset, amount in legs)
-        valid_until = time.time_ns() // 1_000_000 + 60_000
-        return Order(self._network.genesis.network, legs_, "exchange", valid_until, secrets.token_bytes(8)).sign(keys)
 
 
 def test_an_exchange_between_payers_in_several_shards_happens_entirely_or_not_at_all(network: Network) -> None:

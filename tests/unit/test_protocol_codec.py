@@ -17,7 +17,7 @@ from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair, digest, is_public_key, verify
 from node.protocol.limits import MAX_AMOUNT
-from node.protocol.messages import Ballot, BlockRequest, PeerMessage, Status
+from node.protocol.messages import Ballot, BlockRequest, BundleRequest, PeerMessage
 from node.protocol.puzzle import is_solution, leading_zero_bits, search
 from node.protocol.shards import ShardTable, equal_ranges
 
@@ -42,25 +42,25 @@ def test_msgpack_reads_what_we_write_and_writes_the_same(value: Any) -> None:
 
 
 def test_structs_are_plain_arrays_of_their_fields() -> None:
-    assert msgpack.unpackb(encode(Status(3, 300))) == [4, 3, 300]
+    assert msgpack.unpackb(encode(BundleRequest(3, 300))) == [10, 3, 300]
 
 
 NOT_CANONICAL = {
     "long form of a small integer": b"\x93\x04\xcd\x00\x03\x03",
     "signed form of a positive integer": b"\x93\x04\xd0\x03\x03",
-    "64-bit form": b"\x93\x04\x03\xcf" + bytes(7) + b"\x03",
-    "long form of the array": b"\xdc\x00\x03\x04\x03\x03",
-    "trailing byte": b"\x93\x04\x03\x03\x00",
-    "trailing item": b"\x94\x04\x03\x03\x00",
-    "missing item": b"\x92\x04\x03",
-    "float for integer": b"\x93\x04\x03\xcb" + b"\x40\x08" + bytes(6),
-    "text for integer": b"\x93\x04\x03\xa13",
-    "boolean for integer": b"\x93\x04\x03\xc3",
-    "nil": b"\x93\x04\x03\xc0",
-    "below the bound": b"\x93\x04\x03\xff",
-    "above the bound": b"\x93\x04\x03\xcf\x00\x20\x00\x00\x00\x00\x00\x01",
+    "64-bit form": b"\x93\x0a\x03\xcf" + bytes(7) + b"\x03",
+    "long form of the array": b"\xdc\x00\x03\x0a\x03\x03",
+    "trailing byte": b"\x93\x0a\x03\x03\x00",
+    "trailing item": b"\x94\x0a\x03\x03\x00",
+    "missing item": b"\x92\x0a\x03",
+    "float for integer": b"\x93\x0a\x03\xcb" + b"\x40\x08" + bytes(6),
+    "text for integer": b"\x93\x0a\x03\xa13",
+    "boolean for integer": b"\x93\x0a\x03\xc3",
+    "nil": b"\x93\x0a\x03\xc0",
+    "below the bound": b"\x93\x0a\x03\xff",
+    "above the bound": b"\x93\x0a\x03\xcf\x00\x20\x00\x00\x00\x00\x00\x01",
     "unknown tag": b"\x93\x63\x03\x03",
-    "map": b"\x83\x04\x03\x03\x04\x05\x06",
+    "map": b"\x83\x0a\x03\x03\x04\x05\x06",
     "empty": b"",
     "never used byte": b"\xc1",
     "array that promises too much": b"\xdd\xff\xff\xff\xff",
@@ -85,10 +85,10 @@ def test_text_for_bytes_and_bytes_of_another_length_are_refused() -> None:
 
 
 def test_a_message_over_the_limit_is_refused_unread() -> None:
-    data = encode(Status(1, 1))
-    assert decode(Status, data, len(data)) == Status(1, 1)
+    data = encode(BundleRequest(1, 1))
+    assert decode(BundleRequest, data, len(data)) == BundleRequest(1, 1)
     with pytest.raises(DecodeError, match="at most"):
-        decode(Status, data, len(data) - 1)
+        decode(BundleRequest, data, len(data) - 1)
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -105,10 +105,10 @@ def test_random_bytes_are_refused_or_canonical(data: bytes) -> None:
     assert encode(value) == data
 
 
-@given(st.integers(0, 2**53), st.integers(0, 2**53))
-def test_messages_round_trip(height: int, view: int) -> None:
-    status = Status(height, view)
-    assert decode(cast(Any, PeerMessage), encode(status), 100) == status
+@given(st.integers(0, 1023), st.integers(1, 2**53))
+def test_messages_round_trip(destination: int, sequence: int) -> None:
+    request = BundleRequest(destination, sequence)
+    assert decode(cast(Any, PeerMessage), encode(request), 100) == request
 
 
 def test_a_vote_kind_that_does_not_exist_is_refused() -> None:

@@ -23,6 +23,7 @@ from node.protocol.block import (
     PeerTotal,
     Receipt,
     Totals,
+    payload_root,
 )
 from node.protocol.certificate import (
     Certificate,
@@ -146,7 +147,6 @@ def test_a_transaction_against_a_rule_is_refused(data: bytes) -> None:
         decode_transaction(data)
 
 
-@pytest.mark.xfail(strict=True, reason="the asset pattern ends in $, which matches before a newline; \\Z does not")
 def test_an_asset_code_with_a_newline_is_refused() -> None:
     with pytest.raises(DecodeError):
         decode_transaction(transaction(order(Leg(A, B, "USD\n", 1)), ALICE))
@@ -208,7 +208,7 @@ def block(height: int, parent: bytes, view: int, **changes: Any) -> Block:
         parent=parent,
         time=1,
         proposer=view % 4,
-        payload_root=merkle.root(payload),
+        payload_root=payload_root(payload[:1], payload[1:]),
         receipts_root=merkle.root([encode(receipt) for receipt in EFFECTS.receipts]),
         outbox_root=merkle.root(OUTBOX),
         changes_hash=EFFECTS.changes.hash(),
@@ -344,10 +344,10 @@ def test_another_payload_is_refused() -> None:
     assert not structs.replace(CERTIFIED, finality=Finality((), certificate(TWO.header))).is_valid(COMMITTEE)
 
 
-def test_a_bundle_moved_to_the_transactions_does_not_change_the_root_but_is_the_executions_to_refuse() -> None:
-    """The payload root is over bundles, then transactions: where one list ends is told by what the entries decode to."""
+def test_a_bundle_moved_to_the_transactions_changes_the_root() -> None:
+    """Else a liar could hand out a block that has the right hash, and does not execute."""
     moved = Block(ONE.header, (), (*ONE.bundles, *ONE.transactions))
-    assert moved.payload_root() == ONE.payload_root()
+    assert moved.payload_root() != ONE.payload_root()
 
 
 def test_the_hash_of_a_header_is_its_mining_prefix_and_nonce() -> None:

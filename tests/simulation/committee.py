@@ -1,0 +1,515 @@
+"""A committee of real ``Simplex`` members on a virtual network, clock and disk, all driven by one seed.
+
+One heap of events; delays have heavy tails; messages are lost, repeated, reordered and cut off, also one way only; members
+crash between any two effects and come back with what their disk holds; the power goes out for all; one member may lie. The
+invariants are asserted as the effects are performed, so after every event. When the faults stop, everybody must move on.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable
+from random import Random
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from node.consensus.simplex import FinalBlock, Simplex, Timeouts, Turn
+from node.effects import Broadcast, Effect, Journal, Send
+from node.protocol.block import Block, Header
+from node.protocol.certificate import Certificate, Electorate, Vote, VoteKind, sign_vote
+from node.protocol.codec import decode, encode
+from node.protocol.crypto import ZERO_HASH, KeyPair
+from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.merkle import EMPTY_ROOT
+from node.protocol.messages import (
+    Ballot,
+    BlockReply,
+    BlockRequest,
+    Certified,
+    PeerMessage,
+    Proposal,
+    Status,
+)
+
+NETWORK = b"simulate"
+KEYS = [KeyPair(bytes([0] * 31 + [i + 1])) for i in range(16)]
+INVALID = b"does not execute"
+TIMEOUTS = Timeouts(view=150, retransmit=100, skip=1_000)
+STATUS_INTERVAL = 150
+BLOCKS_PER_REPLY = 10
+
+
+class ViolationError(AssertionError):
+    """An invariant does not hold. The text says which."""
+
+
+def electorate_of(size: int, kind: type[Electorate] = Electorate) -> Electorate:
+    return kind(NETWORK, 0, 1, tuple(key.public for key in KEYS[:size]))
+
+
+def make_block(view: int, height: int, parent: bytes, proposer: int, *transactions: bytes) -> Block:
+    """A block whose only content is opaque bytes."""
+    block = Block(cast(Header, None), (), transactions)
+    rest = (EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH)
+    return Block(
+        Header(NETWORK, 0, 1, view, height, parent, height, proposer, block.payload_root(), *rest, bytes(8)), (), transactions
+    )
+
+
+GENESIS = make_block(0, 0, ZERO_HASH, 0).header
+
+
+class FinalBlocks(Struct, frozen=True):
+    """Stand-in for the replica's catch-up: final blocks with their proofs."""
+
+    blocks: tuple[FinalBlock, ...]
+
+
+Message = PeerMessage | FinalBlocks
+
+
+class Plan(Struct, frozen=True):
+    """What goes wrong in a run. Times in virtual ms, probabilities per message."""
+
+    members: int = 4
+    faulty_until: int = 2_500
+    loss: float = 0.0
+    duplication: float = 0.0
+    tail: float = 0.0
+    """Share of messages that take up to two seconds."""
+    cuts: int = 0
+    crashes: int = 0
+    power_cuts: int = 0
+    liar: str = ""
+    """``""``, ``"silent"``, ``"equivocates"`` (as leader), ``"forks"`` (builds beside the last block, not on it),
+    ``"votes twice"`` (and answers with junk)."""
+
+
+def random_plan(random: Random) -> Plan:
+    members = random.choices([4, 1, 5, 7], [90, 3, 4, 3])[0]
+    liars = ["", "silent", "equivocates", "forks", "votes twice"] if members >= 4 else [""]
+    return Plan(
+        members=members,
+        loss=random.choice([0.0, 0.02, 0.1, 0.3, 0.5]),
+        duplication=random.choice([0.0, 0.1]),
+        tail=random.choice([0.0, 0.02, 0.1]),
+        cuts=random.choice([0, 0, 2, 6]),
+        crashes=random.choice([0, 0, 3, 10]),
+        power_cuts=random.choice([0, 0, 1, 2]),
+        liar=random.choice(liars),
+    )
+
+
+class Disk:
+    """What survives a crash."""
+
+    def __init__(self) -> None:
+        self.journal: dict[tuple[int, str], Journal] = {}
+        self.chain: list[FinalBlock] = []
+
+    def commit(self, final: FinalBlock) -> None:
+        self.chain.append(final)
+        view = final.block.header.view
+        self.journal = {key: record for key, record in self.journal.items() if key[0] > view}
+
+
+class Member:
+    """A slot of the committee: a disk, and while it is up, a Simplex."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.disk = Disk()
+        self.simplex: Simplex | None = None
+        self.incarnation = 0
+        self.torn = False
+        """Crashes while performing its next effects."""
+        self.armed = -1
+        self.building: tuple[int, bytes] | None = None
+        self.headers: dict[bytes, Header] = {}
+
+    @property
+    def height(self) -> int:
+        return len(self.disk.chain)
+
+    def execute(self, block: Block) -> bool:
+        """The ledger's stand-in: heights number the blocks, and what is marked invalid is."""
+        parent = self.headers.get(block.header.parent)
+        if parent is None:
+            raise ViolationError("executes a block before its parent")
+        if block.header.height != parent.height + 1 or INVALID in block.transactions:
+            return False
+        self.headers[block.header.hash] = block.header
+        return True
+
+
+class Committee:
+    """The simulation of one seed. ``simplex`` and ``electorate`` let mutants in."""
+
+    def __init__(
+        self, seed: int, plan: Plan | None = None, simplex: type[Simplex] = Simplex, electorate: type[Electorate] = Electorate
+    ) -> None:
+        self.random = Random(seed)
+        self.plan = plan or random_plan(self.random)
+        self.now = 0
+        self.events = 0
+        self.electorate = electorate_of(self.plan.members, electorate)
+        self.members = [Member(i) for i in range(self.plan.members)]
+        self.liar = self.random.randrange(self.plan.members) if self.plan.liar else -1
+        self.story: deque[tuple[Any, ...]] = deque(maxlen=60)
+        self.counts: Counter[str] = Counter()
+        self.chain: dict[int, bytes] = {}
+        self.promises: dict[tuple[int, int], dict[int, bytes]] = {}
+        """What honest members' disks say they signed, by (member, view): block by kind."""
+        self._simplex = simplex
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._cut: set[tuple[int, int]] = set()
+        self._indices = {key: i for i, key in enumerate(self.electorate.keys)}
+        self._seen: dict[int, dict[bytes, Proposal]] = {}
+        self._forged: dict[int, Proposal] = {}
+        self._faulty = True
+        self._schedule_faults()
+        for member in self.members:
+            self._at(self.random.randrange(50), self._start, member)
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def run(self, blocks: int = 3, within: int = 20_000) -> None:
+        """Run through the faults and then until every honest member has ``blocks`` new final blocks.
+
+        Raises:
+            ViolationError: an invariant is broken, or that did not happen ``within`` virtual ms.
+        """
+        while self.now < self.plan.faulty_until:
+            self._step()
+        self.heal()
+        target = max(self.chain, default=0) + blocks
+        deadline = self.now + within
+        while any(member.height < target for member in self.honest):
+            if self.now > deadline:
+                heights = [member.height for member in self.members]
+                views = [member.simplex.view if member.simplex else None for member in self.members]
+                raise ViolationError(f"stuck: heights {heights}, views {views}, {target} wanted")
+            self._step()
+
+    @property
+    def honest(self) -> list[Member]:
+        return [member for member in self.members if member.index != self.liar]
+
+    def heal(self) -> None:
+        """The faults stop: the network delivers, all members are up. The liar goes on lying."""
+        self._faulty = False
+        self._cut.clear()
+        for member in self.members:
+            member.torn = False
+            if member.simplex is None:
+                self._start(member)
+
+    def _at(self, delay: int, action: Callable[..., None], *arguments: Any) -> None:
+        self.events += 1
+        heapq.heappush(self._heap, (self.now + delay, self.events, action, arguments))
+
+    def _step(self) -> None:
+        self.now, _, action, arguments = heapq.heappop(self._heap)
+        action(*arguments)
+
+    # -- faults ----------------------------------------------------------------------------------------------------
+
+    def _schedule_faults(self) -> None:
+        plan = self.plan
+        for count, fault in ((plan.cuts, self._partition), (plan.crashes, self._tear), (plan.power_cuts, self._power_cut)):
+            for _ in range(count):
+                self._at(self.random.randrange(plan.faulty_until), fault)
+
+    def _partition(self) -> None:
+        everybody = range(len(self.members))
+        side = {i for i in everybody if self.random.random() < 0.5}
+        style = self.random.randrange(4)
+        pairs = {(i, j) for i in everybody for j in everybody if i != j}
+        if style == 0:
+            self._cut = {(i, j) for i, j in pairs if (i in side) != (j in side)}
+        elif style == 1:
+            self._cut = {(i, j) for i, j in pairs if i in side and j not in side}
+        elif style == 2:
+            self._cut = {pair for pair in pairs if self.random.random() < 0.4}
+        else:
+            self._cut = set()
+        self.story.append((self.now, "cut", sorted(self._cut)))
+
+    def _tear(self) -> None:
+        if self._faulty:
+            self.random.choice(self.members).torn = True
+
+    def _power_cut(self) -> None:
+        self.story.append((self.now, "power cut"))
+        for member in self.members:
+            self._crash(member)
+
+    def _crash(self, member: Member) -> None:
+        if member.simplex is None or not self._faulty:
+            return
+        self.story.append((self.now, member.index, "crash"))
+        self.counts["crashes"] += 1
+        member.simplex, member.torn = None, False
+        self._at(self.random.randrange(20, 800), self._start, member)
+
+    # -- members ---------------------------------------------------------------------------------------------------
+
+    def _start(self, member: Member) -> None:
+        if member.simplex is not None:
+            return
+        member.incarnation += 1
+        member.building, member.armed = None, -1
+        member.headers = {GENESIS.hash: GENESIS} | {f.block.header.hash: f.block.header for f in member.disk.chain}
+        final, certificate = GENESIS, None
+        if member.disk.chain:
+            last = member.disk.chain[-1]
+            final = last.block.header
+            certificate = None if last.finality.descendants else last.finality.certificate
+        journal = [member.disk.journal[key] for key in sorted(member.disk.journal)]
+        member.simplex = self._simplex(
+            KEYS[member.index], member.index, self.electorate, final, certificate, TIMEOUTS, member.execute, journal, self.now
+        )
+        self.story.append((self.now, member.index, "start", final.height, member.simplex.view, len(journal)))
+        self._settle(member)
+        self._at(self.random.randrange(STATUS_INTERVAL), self._say_status, member, member.incarnation)
+
+    def _say_status(self, member: Member, incarnation: int) -> None:
+        if member.simplex is not None and member.incarnation == incarnation:
+            for other in self.members:
+                if other is not member:
+                    self._send(member, other.index, Status(member.height, member.simplex.view, 0))
+            self._at(STATUS_INTERVAL, self._say_status, member, incarnation)
+
+    def _wake(self, member: Member, incarnation: int) -> None:
+        if member.simplex is not None and member.incarnation == incarnation:
+            member.simplex.tick(self.now)
+            self._settle(member)
+
+    def _build(self, member: Member, incarnation: int, turn: Turn) -> None:
+        if member.simplex is None or member.incarnation != incarnation:
+            return
+        parent = member.headers[turn.parent]
+        content = self.random.randbytes(8)
+        block = make_block(turn.view, parent.height + 1, turn.parent, member.index, content)
+        member.headers[block.header.hash] = block.header
+        member.simplex.propose(turn, block, self.now)
+        self._settle(member)
+
+    def _deliver(self, receiver: Member, sender: int, message: Message) -> None:
+        simplex = receiver.simplex
+        if simplex is None:
+            return
+        self.story.append((self.now, sender, "to", receiver.index, message))
+        if receiver.index == self.liar and isinstance(message, Proposal):
+            self._seen.setdefault(message.vote.view, {})[message.vote.block] = message
+        match message:
+            case Proposal():
+                simplex.on_proposal(message, self.now)
+            case Ballot(vote):
+                simplex.on_vote(vote, self.now)
+            case Certified(certificates):
+                simplex.on_certificates(certificates, self.now)
+            case BlockRequest(_, hash):
+                simplex.on_block_request(self.electorate.keys[sender], hash)
+            case BlockReply(block):
+                simplex.on_block(block, self.now)
+            case Status(height, view, _):
+                self._help(receiver, sender, height, view)
+            case FinalBlocks(blocks):
+                self._catch_up(receiver, blocks)
+        self._settle(receiver)
+
+    def _help(self, member: Member, behind: int, height: int, view: int) -> None:
+        assert member.simplex is not None
+        if blocks := member.disk.chain[height : height + BLOCKS_PER_REPLY]:
+            self._send(member, behind, FinalBlocks(tuple(blocks)))
+        if (certified := member.simplex.catch_up_help(view)) is not None:
+            self._send(member, behind, certified)
+
+    def _catch_up(self, member: Member, blocks: tuple[FinalBlock, ...]) -> None:
+        for final in blocks:
+            simplex, header = member.simplex, final.block.header
+            if simplex is None or header.height != simplex.final.height + 1:
+                continue
+            if header.hash not in member.headers and not member.execute(final.block):
+                raise ViolationError("a final block does not execute")
+            self.counts["adopted"] += 1
+            simplex.adopt(header, final.finality, self.now)
+            self._settle(member, final)
+
+    def _settle(self, member: Member, adopted: FinalBlock | None = None) -> None:
+        """Perform what the last call asked for, then see what comes next."""
+        simplex = member.simplex
+        if simplex is None:
+            return
+        turn = simplex.turn()
+        todo: list[Effect | FinalBlock] = [] if adopted is None else [adopted]
+        todo += [*simplex.effects, *simplex.finalized]
+        simplex.effects, simplex.finalized = [], []
+        if member.torn and todo:
+            todo = todo[: self.random.randrange(len(todo))]
+        for item in todo:
+            self._perform(member, item)
+        if member.torn:
+            self._crash(member)
+            return
+        if turn is not None and member.building != (turn.view, turn.parent):
+            member.building = (turn.view, turn.parent)
+            self._at(self.random.randrange(1, 25), self._build, member, member.incarnation, turn)
+        if simplex.deadline != member.armed:
+            member.armed = simplex.deadline
+            self._at(max(0, simplex.deadline - self.now), self._wake, member, member.incarnation)
+
+    def _perform(self, member: Member, item: Effect | FinalBlock) -> None:
+        match item:
+            case Journal(view, slot, data):
+                member.disk.journal[(view, slot)] = item
+                if member.index != self.liar and slot != "proposal":
+                    self._promise(member.index, slot, data)
+            case FinalBlock():
+                self._finalize(member, item)
+            case Broadcast(message):
+                self._broadcast(member, message)
+            case Send(peer, message):
+                index = self._indices[peer]
+                if member.index == self.liar:
+                    self._lie_to(member, index, message)
+                else:
+                    self._send(member, index, message)
+
+    # -- invariants ------------------------------------------------------------------------------------------------
+
+    def _promise(self, member: int, slot: str, data: bytes) -> None:
+        """A vote reached the disk: it must not contradict what this member signed in the view before."""
+        raw = msgspec.msgpack.decode(data)
+        kind, view, block = (raw[0] if slot == "finalize" else raw)[:3]
+        made = self.promises.setdefault((member, view), {})
+        if made.setdefault(kind, block) != block:
+            raise ViolationError(f"member {member} votes twice in view {view}, kind {kind}")
+        if VoteKind.NULLIFY in made and VoteKind.FINALIZE in made:
+            raise ViolationError(f"member {member} nullifies and finalizes view {view}")
+
+    def _check_sent(self, member: int, message: Message) -> None:
+        """What leaves a member with its signature is on its disk before."""
+        signed: list[tuple[int, int, bytes]] = []
+        certificates: tuple[Certificate, ...] = ()
+        if isinstance(message, Ballot | Proposal) and message.vote.signer == member:
+            signed.append((message.vote.kind, message.vote.view, message.vote.block))
+        if isinstance(message, Certified):
+            certificates = message.certificates
+        elif isinstance(message, Proposal):
+            certificates = message.nullifications + ((message.notarization,) if message.notarization else ())
+        signed += [(c.kind, c.view, c.block) for c in certificates if member in c.signers]
+        for kind, view, block in signed:
+            if self.promises.get((member, view), {}).get(kind) != block:
+                raise ViolationError(f"member {member} sends a vote of view {view}, kind {kind}, before it is on disk")
+
+    def _finalize(self, member: Member, final: FinalBlock) -> None:
+        header = final.block.header
+        if member.index != self.liar:
+            agreed = self.chain.get(header.height)
+            if agreed is None or final.finality.descendants:
+                strict = Electorate(NETWORK, 0, 1, self.electorate.keys)
+                if not final.finality.proves(header, strict):
+                    raise ViolationError(f"member {member.index} holds no proof for height {header.height}")
+                self.counts["by descendant" if final.finality.descendants else "own certificate"] += 1
+            if self.chain.setdefault(header.height, header.hash) != header.hash:
+                raise ViolationError(f"two final blocks at height {header.height}")
+        parent = member.disk.chain[-1].block.header if member.disk.chain else GENESIS
+        if header.height != member.height + 1 or header.parent != parent.hash:
+            raise ViolationError(f"member {member.index} finalizes height {header.height} on height {member.height}")
+        self.story.append((self.now, member.index, "final", header.height, header.view))
+        member.disk.commit(final)
+
+    # -- the network -----------------------------------------------------------------------------------------------
+
+    def _broadcast(self, member: Member, message: PeerMessage) -> None:
+        others = [other.index for other in self.members if other is not member]
+        if member.index == self.liar:
+            for other in others:
+                self._lie_to(member, other, message)
+            return
+        # What is sent fits the wire. Any: a union is no type for mypy.
+        message = decode(cast(Any, PeerMessage), encode(message), MAX_FRAME_BYTES)
+        for other in others:
+            self._send(member, other, message)
+
+    def _send(self, sender: Member, receiver: int, message: Message) -> None:
+        if sender.index != self.liar:
+            self._check_sent(sender.index, message)
+        self.counts["messages"] += 1
+        random, plan = self.random, self.plan
+        if not self._faulty:
+            self._at(random.randrange(1, 12), self._deliver, self.members[receiver], sender.index, message)
+            return
+        if sender.index != self.liar and ((sender.index, receiver) in self._cut or random.random() < plan.loss):
+            return
+        for _ in range(2 if random.random() < plan.duplication else 1):
+            delay = random.randrange(100, 2_000) if random.random() < plan.tail else 1 + int(random.expovariate(0.1))
+            self._at(delay, self._deliver, self.members[receiver], sender.index, message)
+
+    # -- the liar --------------------------------------------------------------------------------------------------
+
+    def _lie_to(self, member: Member, receiver: int, message: PeerMessage) -> None:
+        """What the liar sends to one member in place of an honest message."""
+        style = self.plan.liar
+        if style == "silent":
+            return
+        if isinstance(message, Proposal) and (style == "forks" or (style == "equivocates" and receiver % 2)):
+            if style == "equivocates" and self.random.random() < 0.5:
+                self._send(member, receiver, message)
+            message = self._other_proposal(member, message)
+        if style == "votes twice" and isinstance(message, BlockReply):
+            message = BlockReply(Block(message.block.header, (), (b"junk",)))
+        self._send(member, receiver, message)
+        if isinstance(message, Ballot | Proposal):
+            self._vote_for_all(member, receiver, message.vote.view)
+
+    def _other_proposal(self, member: Member, proposal: Proposal) -> Proposal:
+        """A second block for the same view: sound, not executable, or built where none may be."""
+        header = proposal.block.header
+        if header.view in self._forged:
+            return self._forged[header.view]
+        content = INVALID if self.random.random() < 0.2 else self.random.randbytes(8)
+        parent = member.headers.get(header.parent)
+        if parent is None:  # executed before a restart
+            return proposal
+        if self.plan.liar == "forks":
+            parent = member.headers.get(parent.parent, parent)
+        block = make_block(header.view, parent.height + 1, parent.hash, member.index, content)
+        vote = self._vote(VoteKind.NOTARIZE, header.view, block.header.hash)
+        other = self._forged[header.view] = Proposal(block, vote, proposal.notarization, proposal.nullifications)
+        self._seen.setdefault(header.view, {}).update({vote.block: other, header.hash: proposal})
+        return other
+
+    def _vote_for_all(self, member: Member, receiver: int, view: int) -> None:
+        """Votes of every kind for every block of the view, so that any other two honest votes complete a quorum."""
+        for block in list(self._seen.get(view, ()))[:2]:
+            for kind in (VoteKind.NOTARIZE, VoteKind.FINALIZE):
+                if self.random.random() < 0.4:
+                    self._send(member, receiver, Ballot(self._vote(kind, view, block)))
+        if self.random.random() < 0.4:
+            self._send(member, receiver, Ballot(self._vote(VoteKind.NULLIFY, view, ZERO_HASH)))
+
+    def _vote(self, kind: VoteKind, view: int, block: bytes) -> Vote:
+        return sign_vote(KEYS[self.liar], self.liar, self.electorate, kind, view, block)
+
+
+def describe(item: Any) -> str:
+    """An event of the story, short."""
+    match item:
+        case Proposal(block, vote, notarization, nullifications):
+            parent = notarization.view if notarization else None
+            return f"Proposal(v{vote.view} h{block.header.height} {vote.block.hex()[:6]} on v{parent}, gap {len(nullifications)})"
+        case Ballot(vote):
+            return f"{vote.kind.name.lower()}(v{vote.view} {vote.block.hex()[:6]})"
+        case Certified(certificates):
+            return f"Certified({', '.join(f'{c.kind.name.lower()} v{c.view}' for c in certificates)})"
+        case BlockReply(block):
+            return f"BlockReply(v{block.header.view})"
+        case FinalBlocks(blocks):
+            return f"FinalBlocks({', '.join(str(final.block.header.height) for final in blocks)})"
+        case bytes():
+            return item.hex()[:6]
+    return str(item)

@@ -1,0 +1,207 @@
+"""Consensus under fire, and proof that the fire is hot: the same runs catch a core with one of its rules removed.
+
+``python -m tests.simulation.test_committee --seeds N --first-seed S`` runs more seeds, and tells the story of one that fails.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from node.consensus.simplex import OwnVotes, Simplex
+from node.protocol.block import Header
+from node.protocol.certificate import Certificate, Electorate, VoteKind
+from tests.simulation.committee import Committee, Plan, ViolationError, describe
+
+SEEDS = 200
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 50))
+def test_no_seed_breaks_agreement_or_keeps_a_healed_committee_from_moving(first: int) -> None:
+    totals: Counter[str] = Counter()
+    for seed in range(first, first + 50):
+        committee = Committee(seed)
+        try:
+            committee.run()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        totals += committee.counts
+    assert totals["crashes"] > 50, "the runs are not calm"
+    assert totals["by descendant"] > 50
+    assert totals["adopted"] > 50
+
+
+def test_a_seed_replays_exactly() -> None:
+    def story(seed: int) -> tuple[dict[int, bytes], int, int]:
+        committee = Committee(seed)
+        committee.run()
+        return committee.chain, committee.now, committee.events
+
+    assert story(7) == story(7)
+
+
+@pytest.mark.parametrize("members", [1, 4, 5, 7])
+def test_a_calm_committee_finalizes_a_block_per_view(members: int) -> None:
+    committee = Committee(1, Plan(members=members, faulty_until=1_000))
+    committee.run(blocks=10)
+    assert all(member.simplex is not None and member.simplex.view_timeouts == 0 for member in committee.members)
+    first = committee.members[0].simplex
+    assert first is not None
+    assert first.final.view == first.final.height
+
+
+def test_a_silent_member_costs_one_timeout_until_it_is_skipped() -> None:
+    committee = Committee(3, Plan(faulty_until=10_000, liar="silent"))
+    committee.run()
+    for member in committee.honest:
+        assert member.simplex is not None
+        assert member.simplex.view_timeouts <= 6, "waited for it in the first second only"
+        assert member.height > 100
+
+
+# -- mutants -----------------------------------------------------------------------------------------------------------
+
+
+class TwoFQuorum(Electorate, frozen=True):
+    @property
+    def quorum(self) -> int:
+        return 2 * self.faults_tolerated or 1
+
+
+class FinalizesWhatItNullified(Simplex):
+    def _on_held(self, certificate: Certificate, now: int) -> None:
+        own = self._votes_of(certificate.view)
+        if certificate.kind == VoteKind.NOTARIZE and own.nullify is not None and own.finalize is None:
+            self._finalize(certificate)
+        super()._on_held(certificate, now)
+
+
+class NullifiesWhatItFinalized(Simplex):
+    """Gives up the view before the current one too, whatever it voted there."""
+
+    def tick(self, now: int) -> None:
+        if now >= self.deadline and self.view - 1 > self.final.view:
+            self._own[self.view - 1] = OwnVotes(self._votes_of(self.view - 1).notarize)
+            self._nullify(self.view - 1)
+        super().tick(now)
+
+
+class SendsBeforeItPersists(Simplex):
+    def _nullify(self, view: int) -> bool:
+        voted = super()._nullify(view)
+        if voted:
+            self.effects[-2:] = reversed(self.effects[-2:])
+        return voted
+
+
+class SendsFinalizeBeforeItPersists(Simplex):
+    def _finalize(self, notarization: Certificate) -> None:
+        super()._finalize(notarization)
+        self.effects[-2:] = reversed(self.effects[-2:])
+
+
+class ForgetsItsVotes(Simplex):
+    def _reload(self, journal: object) -> None:
+        return
+
+
+class BuildsOverGaps(Simplex):
+    """Accepts any parent it knows a notarization for, whatever happened between."""
+
+    def _is_justified(self, header: Header) -> bool:
+        certificates = self._ballots._certificates.items()
+        return header.parent == self.final_hash or any(
+            kind == VoteKind.NOTARIZE and certificate.block == header.parent for (kind, _), certificate in certificates
+        )
+
+
+class VotesForEveryProposal(Simplex):
+    def _vote_for_proposal(self) -> None:
+        super()._vote_for_proposal()
+        own, known = self._votes_of(self.view), self._proposals.get(self.view, [])
+        if len(known) == 2 and own.notarize is not None:
+            known.reverse()
+            own.notarize = None
+            super()._vote_for_proposal()
+
+
+class NeverRepeats(Simplex):
+    def _retransmit(self, now: int) -> None:
+        return
+
+
+class LeavesGaps(Simplex):
+    """Repeats what it has, but does not nullify a view it jumped over."""
+
+    def _nullify(self, view: int) -> bool:
+        return view == self.view and super()._nullify(view)
+
+
+ROUGH = Plan(faulty_until=4_000, loss=0.45, crashes=16, power_cuts=1, liar="silent")
+
+
+@pytest.mark.parametrize(
+    ("mutant", "story", "seeds"),
+    [
+        (TwoFQuorum, "no proof", range(5)),
+        (FinalizesWhatItNullified, "nullifies and finalizes", range(5)),
+        (NullifiesWhatItFinalized, "nullifies and finalizes", range(5)),
+        (SendsBeforeItPersists, "before it is on disk", range(5)),
+        (SendsFinalizeBeforeItPersists, "before it is on disk", range(5)),
+        (ForgetsItsVotes, "votes twice|nullifies and finalizes", range(10)),
+        (BuildsOverGaps, "two final blocks", range(20, 40)),
+        (VotesForEveryProposal, "votes twice", range(40)),
+        (NeverRepeats, "stuck", range(20)),
+    ],
+)
+def test_a_core_with_a_rule_removed_is_caught(mutant: type[Simplex] | type[Electorate], story: str, seeds: range) -> None:
+    def run_all() -> None:
+        for seed in seeds:
+            if issubclass(mutant, Electorate):
+                Committee(seed, electorate=mutant).run()
+            else:
+                Committee(seed, simplex=mutant).run()
+
+    with pytest.raises(ViolationError, match=story):
+        run_all()
+
+
+def test_a_core_that_leaves_gaps_behind_gets_stuck_where_the_real_one_does_not() -> None:
+    """Losing certificates for good takes rough weather: every member jumped over, or forgot, some view."""
+
+    def run_all(simplex: type[Simplex]) -> None:
+        for seed in range(20, 35):
+            Committee(seed, ROUGH, simplex).run()
+
+    run_all(Simplex)
+    with pytest.raises(ViolationError, match="stuck"):
+        run_all(LeavesGaps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run the committee simulation over many seeds.")
+    parser.add_argument("--seeds", type=int, default=1_000)
+    parser.add_argument("--first-seed", type=int, default=0)
+    options = parser.parse_args()
+    totals: Counter[str] = Counter()
+    begun = time.monotonic()
+    for done in range(options.seeds):
+        seed = options.first_seed + done
+        committee = Committee(seed)
+        try:
+            committee.run()
+        except Exception as error:
+            for event in committee.story:
+                print(*(describe(part) for part in event))
+            print(f"seed {seed}: {type(error).__name__}: {error}\n{committee.plan}, liar {committee.liar}")
+            sys.exit(1)
+        totals += committee.counts
+        totals["blocks"] += len(committee.chain)
+        if (done + 1) % 100 == 0:
+            print(f"{done + 1} seeds, {time.monotonic() - begun:.0f} s, {dict(totals)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,7 @@ class Mempool:
     def screen(self, batch: Sequence[bytes]) -> tuple[list[Entry], list[Refusal]]:
         """Decode what is new in a batch: candidates to check further, and refusals. What is known already is neither."""
         candidates, refusals = [], []
-        for encoded in batch:
+        for encoded in dict.fromkeys(batch):
             if encoded in self._entries or encoded in self._checking:
                 continue
             if len(self._entries) + len(self._checking) >= MAX_TRANSACTIONS or self._bytes >= MAX_BYTES:

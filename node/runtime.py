@@ -280,7 +280,8 @@ class Runtime:
                     try:
                         message: PeerMessage = decode(PeerMessage, frame, MAX_FRAME_BYTES)  # type: ignore[arg-type]
                     except DecodeError as error:
-                        self.reporter.notable(f"{self.reporter.name_of(peer)} sent what is no message: {error}")
+                        self.reporter.notable(f"dropped {self.reporter.name_of(peer)}: it sent what is no message ({error})")
+                        self.transport.ban(peer)
                         return ()
                     return self.replica.on_message(peer, message, self.at)
 

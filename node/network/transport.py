@@ -200,6 +200,12 @@ class Transport:
         self.frames_out += 1
         return True
 
+    def ban(self, peer: bytes) -> None:
+        """Drop a peer that sent what no honest one sends, and stay apart from it for ``BAN_SECONDS``."""
+        self._banned[peer] = trio.current_time() + BAN_SECONDS
+        if (link := self._links.get(peer)) is not None:
+            link.scope.cancel()
+
     async def _answer(self, tcp: trio.SocketStream) -> None:
         """Serve an inbound connection from its first byte to its last."""
         if len(self._handshakes) >= MAX_HANDSHAKES:
@@ -294,7 +300,7 @@ class Transport:
             try:
                 frames = decoder.feed(data)
             except FrameTooLarge:
-                self._banned[peer] = trio.current_time() + BAN_SECONDS
+                self.ban(peer)
                 raise
             self.frames_in += len(frames)
             for frame in frames:

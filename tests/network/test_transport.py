@@ -149,6 +149,18 @@ async def test_an_oversize_frame_drops_the_peer_and_nobody_else(nursery: trio.Nu
     await expect(a, Message(public(b), b"still here"))
 
 
+async def test_a_banned_peer_is_dropped_and_comes_back_only_after_a_while(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "BAN_SECONDS", 1.0)
+    a, b = await pair(nursery)
+    began = trio.current_time()
+    a.ban(public(b))
+    await expect(a, PeerDown(public(b)))
+    await expect(a, PeerUp(public(b)), within=10)
+    assert trio.current_time() - began >= 1.0
+
+
 async def test_a_peer_that_is_not_accepted_gets_nowhere(nursery: trio.Nursery) -> None:
     asked: list[bytes] = []
 

@@ -892,3 +892,67 @@ def test_a_member_ahead_helps_one_behind_and_not_the_other_way() -> None:
     behind.simplex.on_certificates(help.certificates, 0)
     assert behind.simplex.view == 3
     assert bench.simplex.catch_up_help(3) is None
+
+
+# -- rule 7: an invalid proposal ---------------------------------------------------------------------------------------
+
+
+def test_a_proposal_that_does_not_execute_is_nullified_without_waiting() -> None:
+    bench = Bench()
+    bench.refused.add(A1.header.hash)
+    bench.simplex.on_proposal(proposal(A1), 0)
+    assert bench.votes() == [(NULLIFY, 1, ZERO_HASH)]
+
+
+def test_a_proposal_found_invalid_before_consensus_saw_it_is_nullified_in_its_view_only() -> None:
+    bench = Bench()
+    bench.simplex.on_invalid_proposal(2, 0)
+    assert bench.votes() == []
+    bench.simplex.on_invalid_proposal(1, 0)
+    assert bench.votes() == [(NULLIFY, 1, ZERO_HASH)]
+
+
+def test_a_view_voted_for_is_not_nullified_because_of_a_second_invalid_proposal() -> None:
+    bench = Bench()
+    bench.simplex.on_proposal(proposal(A1), 0)
+    bench.sent()
+    bench.simplex.on_invalid_proposal(1, 0)
+    assert bench.votes() == []
+
+
+# -- rule 9: a member whose votes are lost -----------------------------------------------------------------------------
+
+
+def test_an_abstaining_member_follows_but_signs_nothing_up_to_that_view() -> None:
+    bench = Bench()
+    bench.simplex.abstain_through = 2
+    bench.finalize(A1)
+    bench.simplex.tick(1_000)
+    assert bench.votes() == []
+    assert bench.simplex.final == A1.header
+    second = block(2, A1.header, b"b")
+    bench.simplex.on_proposal(proposal(second, certificate(FINALIZE, 1, A1.header.hash, (1, 2, 3))), 1_000)
+    bench.simplex.on_certificates((certificate(NOTARIZE, 2, second.header.hash, (1, 2, 3)),), 1_000)
+    assert bench.votes() == []
+    third = block(3, second.header, b"c")
+    bench.simplex.on_proposal(proposal(third, certificate(NOTARIZE, 2, second.header.hash, (1, 2, 3))), 1_000)
+    assert bench.votes() == [(NOTARIZE, 3, third.header.hash)]
+
+
+def test_an_abstaining_leader_does_not_propose() -> None:
+    bench = Bench(member=1)
+    assert bench.simplex.turn() is not None
+    bench.simplex.abstain_through = 1
+    assert bench.simplex.turn() is None
+
+
+def test_the_greatest_view_voted_in_counts_votes_of_before_a_restart() -> None:
+    bench = Bench()
+    for view in (1, 2, 3):
+        bench.simplex.tick(bench.simplex.deadline)
+        bench.sent()
+        bench.simplex.on_certificates((certificate(NULLIFY, view, ZERO_HASH, (1, 2, 3)),), 0)
+    assert bench.simplex.voted == 3
+    bench.start()
+    assert bench.simplex.view == 1
+    assert bench.simplex.voted == 3

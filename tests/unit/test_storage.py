@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.effects import Checkpoint, Commit, Journal, Persist
-from node.storage import Storage, StorageError
+from node.storage import Storage, StorageDamaged, StorageError, set_aside
 
 NETWORK = bytes(32)
 
@@ -250,3 +250,39 @@ def test_kill_at_any_instant_keeps_all_acknowledged_writes_and_no_half_ones(path
         assert storage.checkpoint() == (height, [(b"height", height.to_bytes(4, "big"))])
         storage.close()
         acknowledged = height
+
+
+def test_a_full_disk_raises_storage_full_stores_nothing_and_recovers(tmp_path: Path) -> None:
+    """The file-size limit stands for the disk: beyond it every write fails, as on a full one."""
+    script = """
+import resource, sys
+from pathlib import Path
+from node.effects import Journal
+from node.storage import Storage, StorageFull
+storage = Storage(Path(sys.argv[1]), b"12345678")
+storage.write([Journal(1, "a", b"kept")])
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+try:
+    storage.write([Journal(2, "a", b"x" * 1_000_000)])
+except StorageFull:
+    print("full")
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+assert [(r.view, r.data) for r in storage.journal()] == [(1, b"kept")]
+storage.write([Journal(2, "a", b"x" * 1_000_000)])
+assert len(storage.journal()) == 2
+print("room again")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "node.db")], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split("\n")[:2] == ["full", "room again"], done.stdout + done.stderr
+
+
+def test_a_damaged_database_set_aside_makes_room_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    Storage(path, b"12345678").close()
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(StorageDamaged):
+        Storage(path, b"12345678")
+    aside = set_aside(path)
+    assert aside.read_bytes().startswith(b"not a database")
+    assert Storage(path, b"12345678").last_block() is None

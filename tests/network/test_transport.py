@@ -40,13 +40,13 @@ def public(host: Transport) -> bytes:
     return host._key.public
 
 
-async def expect(host: Transport, *items: Inbound, within: float = 5) -> None:
+async def expect(host: Transport, *items: Inbound, within: float = 20) -> None:
     with trio.fail_after(within):
         for item in items:
             assert await host.inbox.receive() == item
 
 
-async def until(condition: Callable[[], bool], within: float = 5) -> None:
+async def until(condition: Callable[[], bool], within: float = 20) -> None:
     with trio.fail_after(within):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await trio.sleep(0.005)

@@ -17,7 +17,7 @@ from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError
 from node.protocol.codes import Code
 from node.protocol.genesis import Parameters
-from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES
+from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS, MAX_SHARDS
 from node.protocol.transaction import Transaction, decode_transaction
 
 
@@ -52,14 +52,14 @@ def read_body(block: Block, mempool: Mempool, inbox: Inbox, parameters: Paramete
         raise BodyError("too many transactions")
     if sum(map(len, block.transactions)) > MAX_BLOCK_PAYLOAD_BYTES:
         raise BodyError("transactions too large")
-    if len(block.bundles) > 1 and sum(map(len, block.bundles)) > MAX_BLOCK_PAYLOAD_BYTES:
-        raise BodyError("bundles too large")
     bundles = []
     for encoded in block.bundles:
         certified = inbox.verified(encoded)
         if certified is None:
             raise BodyError("a bundle does not prove itself")
         bundles.append(certified)
+    if len(bundles) > 1 and not _fits(sum(map(len, block.bundles)), sum(len(b.bundle.records) for b in bundles)):
+        raise BodyError("bundles too large")
     entries = tuple(mempool.find(encoded) or _read_transaction(encoded) for encoded in block.transactions)
     return Body(block.header.height, block.header.parent, tuple(bundles), entries)
 
@@ -98,19 +98,28 @@ def choose_transactions(
 
 
 def choose_bundles(parent: State | Execution, inbox: Inbox) -> tuple[list[CertifiedBundle], list[bytes]]:
-    """The bundles whose turn it is, of all channels, as many as fit; one goes in whatever its size."""
+    """The bundles whose turn it is, as many as fit; one goes in whatever its size. Channels take turns at being first."""
     view = parent.overlay if isinstance(parent, Execution) else parent
     bundles: list[CertifiedBundle] = []
     encoded: list[bytes] = []
-    size = 0
-    for source in inbox.sources:
+    size = records = 0
+    first = view.height % max(1, len(inbox.sources))
+    for source in inbox.sources[first:] + inbox.sources[:first]:
         for delivery in inbox.following(source, view.cursor(source)):
             size += len(delivery.encoded)
-            if encoded and size > MAX_BLOCK_PAYLOAD_BYTES:
-                return bundles, encoded
+            records += len(delivery.certified.bundle.records)
+            if encoded and (not _fits(size, records) or len(encoded) >= MAX_SHARDS):
+                size -= len(delivery.encoded)
+                records -= len(delivery.certified.bundle.records)
+                break
             bundles.append(delivery.certified)
             encoded.append(delivery.encoded)
     return bundles, encoded
+
+
+def _fits(size: int, records: int) -> bool:
+    """Whether several bundles of this size, bytes, and so many records may share a block."""
+    return size <= MAX_BLOCK_PAYLOAD_BYTES and records <= MAX_BLOCK_RECORDS
 
 
 def build_block(

@@ -79,14 +79,16 @@ class Refuse(Struct, frozen=True):
 
 
 class CheckSignatures(Struct, frozen=True):
-    """Check the transactions' signatures off the loop; answer with the event ``SignaturesChecked`` under the same token."""
+    """Check the transactions' signatures off the loop; answer with ``on_signatures_checked`` under the same token.
+    ``urgent``: a proposal waits for it."""
 
     token: int
     transactions: tuple[Transaction, ...]
+    urgent: bool = False
 
 
 class Mine(Struct, frozen=True):
-    """Find a nonce for ``prefix`` with ``bits`` leading zero bits; answer with ``Mined`` under the same token. A later
+    """Find a nonce for ``prefix`` with ``bits`` leading zero bits; answer with ``on_mined`` under the same token. A later
     ``Mine`` or ``StopMining`` cancels it."""
 
     token: int

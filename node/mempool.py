@@ -12,6 +12,8 @@ from node.protocol.transaction import Transaction, decode_transaction
 
 MAX_TRANSACTIONS = 100_000
 MAX_BYTES = 64 << 20
+MAX_CHECKING = 20_000
+"""Transactions whose signatures are being checked."""
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -49,7 +51,7 @@ class Mempool:
         for encoded in dict.fromkeys(batch):
             if encoded in self._entries or encoded in self._checking:
                 continue
-            if len(self._entries) + len(self._checking) >= MAX_TRANSACTIONS or self._bytes >= MAX_BYTES:
+            if len(self._entries) >= MAX_TRANSACTIONS or self._bytes >= MAX_BYTES or len(self._checking) >= MAX_CHECKING:
                 self.dropped += 1
                 continue
             try:

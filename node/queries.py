@@ -1,10 +1,10 @@
 """Answers to clients' questions over the broker, each signed by this member."""
 
 import trio
+from msgspec import Raw
 
 from node.protocol.broker import (
     Account,
-    BlockList,
     GetAccount,
     GetBlocks,
     GetPending,
@@ -12,21 +12,19 @@ from node.protocol.broker import (
     NodeStatus,
     PendingList,
     Query,
-    Reply,
+    sign_reply,
 )
-from node.protocol.certificate import CertifiedBlock
-from node.protocol.codec import decode
+from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
-from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from node.replica import Replica
 from node.storage import Storage
 
 _REPLY_BYTES = 2 << 20
 
 
-async def answer_query(query: Query, replica: Replica, storage: Storage, name: str, key: KeyPair) -> Reply:
-    """Answer from the replica's memory; blocks come from storage, read in a thread."""
-    answer: NodeStatus | BlockList | Account | PendingList
+async def answer_query(query: Query, replica: Replica, storage: Storage, name: str, key: KeyPair) -> bytes:
+    """The encoded reply, from the replica's memory; blocks come from storage, read in a thread, and pass through as they are."""
+    answer: NodeStatus | Account | PendingList | Raw
     match query.request:
         case GetStatus():
             consensus = replica.consensus
@@ -40,11 +38,11 @@ async def answer_query(query: Query, replica: Replica, storage: Storage, name: s
                 pending_commits=replica.state.totals().pending,
             )
         case GetBlocks(first, count):
-            encoded = await trio.to_thread.run_sync(storage.blocks, first, _REPLY_BYTES, count)
-            answer = BlockList(tuple(decode(CertifiedBlock, block, MAX_BROKER_BODY_BYTES) for block in encoded))
+            blocks = await trio.to_thread.run_sync(storage.blocks, first, _REPLY_BYTES, count)
+            answer = Raw(encode([2, [Raw(block) for block in blocks]]))  # a BlockList
         case GetAccount(address):
             answer = Account(replica.state.height, replica.state.balances_of(address))
         case GetPending(limit):
             entries = [entry for _, entry in zip(range(limit), replica.mempool, strict=False)]
             answer = PendingList(len(replica.mempool), tuple((entry.id, entry.encoded) for entry in entries))
-    return Reply(query.id, replica.shard, replica.electorate.epoch, replica.member, answer).signed(key)
+    return sign_reply(query.id, replica.shard, replica.electorate.epoch, replica.member, answer, key)

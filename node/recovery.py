@@ -17,7 +17,7 @@ from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import SignedDocument
-from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
+from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
 from node.storage import Storage, StorageDamaged
 
@@ -76,7 +76,7 @@ def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None
     for height, encoded in storage.blocks_descending():
         if height > state.height:
             continue
-        certified = decode(CertifiedBlock, encoded, MAX_BROKER_BODY_BYTES)
+        certified = decode(CertifiedBlock, encoded, MAX_STORED_BYTES)
         if certified.block.header.time + rules.parameters.validity_window < state.time:
             return
         for transaction in map(decode_transaction, certified.block.transactions):
@@ -87,12 +87,12 @@ def _replay(storage: Storage, state: State, rules: Rules, electorate: Electorate
     """Execute the stored blocks after the checkpoint; returns the last block."""
     last: CertifiedBlock | None = None
     if state.height:
-        last = decode(CertifiedBlock, storage.blocks(state.height, 1)[0], MAX_BROKER_BODY_BYTES)
+        last = decode(CertifiedBlock, storage.blocks(state.height, 1)[0], MAX_STORED_BYTES)
         if (last.block.header.state_root, last.block.header.time) != (state.state_root, state.time):
             raise DecodeError(f"checkpoint {state.height} is not the one its block commits to")
     while blocks := storage.blocks(state.height + 1, _READ_BYTES):
         for encoded in blocks:
-            certified = decode(CertifiedBlock, encoded, MAX_BROKER_BODY_BYTES)
+            certified = decode(CertifiedBlock, encoded, MAX_STORED_BYTES)
             _execute_again(certified, last, state, rules, electorate)
             last = certified
     return last

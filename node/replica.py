@@ -60,7 +60,8 @@ from node.protocol.puzzle import leading_zero_bits
 from node.protocol.transaction import Transaction
 
 _SERVE_INTERVAL = 100
-_MAX_CHECKS = 64
+_MAX_UNFINALIZED = 64
+_MAX_CLAIM = 1_000
 _MAX_BODIES = 128
 _NEVER = 1 << 62
 
@@ -141,6 +142,7 @@ class Replica:
         self._checks: dict[int, _Checking] = {}
         self._building: _Building | None = None
         self._token = 0
+        self._nothing_at: Instant | None = None
         self._last_block_at = at.now
         self._next_status = at.now
         self._polled = 0
@@ -242,7 +244,7 @@ class Replica:
     @property
     def deadline(self) -> int:
         """When the next ``on_tick`` is due (ms, monotonic)."""
-        return min(self.consensus.deadline, self._next_status, self._proposal_due())
+        return min(self.consensus.deadline, self._next_status, self._proposal_due(), self.catch_up.deadline)
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -265,7 +267,7 @@ class Replica:
         elif isinstance(message, Blocks):
             if self.catch_up.answered(peer):
                 self._adopt(message)
-        elif isinstance(message, BlockRequest):
+        elif isinstance(message, BlockRequest) and self._may_serve(peer, BlockRequest):
             self.consensus.on_block_request(peer, message.hash)
         elif isinstance(message, BlockReply) and self.consensus.wants(message.block.header.hash):
             self.consensus.on_block(message.block, now)
@@ -284,7 +286,7 @@ class Replica:
         unknown = tuple(entry for entry in body.entries if self.mempool.find(entry.encoded) is None)
         if not unknown:
             self.consensus.on_proposal(proposal, self._at.now)
-        elif len(self._checks) < _MAX_CHECKS:
+        elif sum(c.proposal is not None and c.proposal.vote.view == header.view for c in self._checks.values()) < 2:
             self._check(unknown, proposal)
 
     def _on_status(self, peer: bytes, status: Status) -> None:
@@ -298,12 +300,13 @@ class Replica:
 
     def _learn_abstention(self) -> None:
         """A member whose votes are lost may have voted in the view after the greatest one it could have left. It left none
-        without a quorum's votes, and of 2f+1 other members one at least is honest and was of that quorum."""
+        without a quorum's votes, and of 2f+1 other members one at least is honest and was of that quorum. Claims are not
+        proven, so one far beyond the views this member has come to know counts for no more than ``_MAX_CLAIM`` of them."""
         others = len(self.electorate.keys) - 1
         heard = self._voted_views
         if heard is None or len(heard) < min(2 * self.electorate.faults_tolerated + 1, others):
             return
-        through = max(heard.values(), default=-1) + 1
+        through = min(max(heard.values(), default=-1), self.consensus.view + _MAX_CLAIM) + 1
         self._voted_views = None
         self.consensus.abstain_through = through
         self._effects += [Abstain(through), Notable(f"its earlier votes may be lost: no vote before view {through + 1}")]
@@ -393,7 +396,10 @@ class Replica:
         if turn is None or self._building is not None:
             return self.consensus.deadline
         pause = self.parameters.heartbeat
-        if self._has_work(turn.parent):
+        base = self._on_top_of(turn.parent)
+        if base is not None and base.height - self.state.height > _MAX_UNFINALIZED:
+            return self._last_block_at + pause  # finality has to catch up: its proof holds a header for each block
+        if self._nothing_at != self._at and self._has_work(turn.parent):
             is_full = len(self.mempool) >= self.parameters.block_transactions
             pause = 0 if is_full else self.parameters.block_interval
         return self._last_block_at + pause
@@ -434,6 +440,7 @@ class Replica:
         self._refuse(expired)
         bundles = choose_bundles(parent, self._inbox)
         if not entries and not bundles[0] and self._at.now < self._last_block_at + self.parameters.heartbeat:
+            self._nothing_at = self._at  # what waits can go in no block yet: nothing to do before the next event
             return
         candidate = build_block(parent, turn, self.member, self.electorate, self.rules, time, bundles, entries)
         bits = self.parameters.block_difficulty_bits
@@ -458,16 +465,17 @@ class Replica:
 
     def _adopt(self, message: Blocks) -> None:
         """Final blocks from a peer: each must prove itself and follow on the last one."""
-        for certified in message.blocks:
-            header = certified.block.header
+        for final in message.blocks:
+            block, header = final.block, final.block.header
             if header.height <= self.state.height:
                 continue
-            if header.parent != self.consensus.final_hash or not certified.is_valid(self.electorate):
+            is_proven = header.parent == self.consensus.final_hash and final.finality.proves(header, self.electorate)
+            if not is_proven or block.payload_root() != header.payload_root:
                 return
-            if not self._execute(certified.block):
+            if not self._execute(block):
                 raise Diverged(f"final block {header.height} of shard {self.shard} does not execute here")
-            self._commit(FinalBlock(certified.block, certified.finality))
-            self.consensus.adopt(header, certified.finality, self._at.now)
+            self._commit(FinalBlock(block, final.finality))
+            self.consensus.adopt(header, final.finality, self._at.now)
             self._commit_finalized()
 
     def _commit_finalized(self) -> None:
@@ -587,7 +595,7 @@ class Replica:
         self._token += 1
         self.mempool.expect(entries)
         self._checks[self._token] = _Checking(entries, proposal)
-        self._effects.append(CheckSignatures(self._token, tuple(entry.transaction for entry in entries)))
+        self._effects.append(CheckSignatures(self._token, tuple(entry.transaction for entry in entries), proposal is not None))
 
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
         if refusals:

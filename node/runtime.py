@@ -8,11 +8,13 @@ while it waits for the disk, further events gather and are handled, persisted an
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 import trio
 from msgspec import Raw
+from msgspec.msgpack import Decoder
 
 from config.settings import NodeSettings
 from node.broker import Broker
@@ -59,17 +61,23 @@ from node.recovery import read_document, recover, write_document
 from node.registration import Membership, MembershipEffect, PersistBegun, PersistDocument, SolvePuzzle, Tell
 from node.replica import Instant, Replica
 from node.reporter import Reporter
-from node.storage import Storage, StorageFull
+from node.storage import Storage, StorageDamaged, StorageFull
 
 log = structlog.get_logger(__name__)
 
 _MAX_EVENTS = 2_000
+_MAX_EVENT_BYTES = 64 << 20
+_BATCH = 4_096
+_MAX_WAITING_TRANSACTIONS = 20_000
+_MAX_QUERIES = 64
 _SERVE_BYTES = 1 << 20
-_BATCH_BYTES = MAX_BROKER_BODY_BYTES
 _IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
 
 Event = Callable[[], Sequence[Effect]]
+
+decode_parts = Decoder(tuple[Raw, Raw, Raw]).decode
+"""An encoded ``CertifiedBlock``'s block, finality and effects, each still encoded."""
 
 
 class Runtime:
@@ -98,7 +106,12 @@ class Runtime:
         self.metrics = Metrics()
         self.replica: Replica | None = None
         self.reporter = Reporter(self)
-        self._events: deque[Event] = deque()
+        self._is_starting = False
+        self._events: deque[tuple[Event, int]] = deque()
+        self._event_bytes = 0
+        self._checks: tuple[deque[CheckSignatures], deque[CheckSignatures]] = (deque(), deque())
+        self._check_wake = trio.Event()
+        self._queries = 0
         self._transactions: list[bytes] = []
         self._wake = trio.Event()
         self._room = trio.Event()
@@ -113,6 +126,7 @@ class Runtime:
             await nursery.start(self.broker.run)
             await nursery.start(self.miner.run)
             await nursery.start(self.metrics.serve, self.settings.metrics_host, self.settings.metrics_port)
+            nursery.start_soon(self._check_signatures)
             nursery.start_soon(self._receive_frames)
             nursery.start_soon(self._receive_broker)
             nursery.start_soon(self.reporter.run)
@@ -133,11 +147,13 @@ class Runtime:
             await self._wait()
             effects: list[Effect] = []
             while self._events:
-                effects += self._events.popleft()()
+                event, size = self._events.popleft()
+                self._event_bytes -= size
+                effects += event()
             self._room.set()
             if self.replica is not None:
                 if self._transactions:
-                    batch, self._transactions = self._transactions, []
+                    batch, self._transactions = self._transactions[:_BATCH], self._transactions[_BATCH:]
                     effects += self.replica.on_transactions(batch, self.at)
                 effects += self.replica.on_tick(self.at)
             await self._perform(effects)
@@ -154,16 +170,17 @@ class Runtime:
             await self._wake.wait()
         self._wake = trio.Event()
 
-    def _put(self, event: Event) -> None:
-        self._events.append(event)
+    def _put(self, event: Event, size: int = 0) -> None:
+        self._events.append((event, size))
+        self._event_bytes += size
         self._wake.set()
 
-    async def _put_bounded(self, event: Event) -> None:
+    async def _put_bounded(self, event: Event, size: int) -> None:
         """Like ``_put``, but waits for room: slows the network down rather than pile events up."""
-        while len(self._events) >= _MAX_EVENTS:
+        while len(self._events) >= _MAX_EVENTS or self._event_bytes >= _MAX_EVENT_BYTES:
             self._room = trio.Event()
             await self._room.wait()
-        self._put(event)
+        self._put(event, size)
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
@@ -196,15 +213,16 @@ class Runtime:
         """Perform an effect that is not about the disk; none of them waits."""
         match effect:
             case Send(peer, message):
-                self.transport.send(peer, self._frame(message))
+                self._send(peer, self._frame(message))
             case Broadcast(message):
                 assert self.replica is not None
                 frame = self._frame(message)
                 for key in self.replica.electorate.keys:
                     if key != self.key.public:
-                        self.transport.send(key, frame)
-            case CheckSignatures(token, transactions):
-                self._nursery.start_soon(self._check_signatures, token, transactions)
+                        self._send(key, frame)
+            case CheckSignatures():
+                self._checks[effect.urgent].append(effect)
+                self._check_wake.set()
             case Mine(token, prefix, bits):
                 self._mining.cancel()
                 self._mining = trio.CancelScope()
@@ -238,9 +256,19 @@ class Runtime:
             body = encode(refusals.signed(self.key))
             self.broker.publish(refusals_channel(self.genesis.network, replica.shard), body)
 
-    async def _check_signatures(self, token: int, transactions: Sequence[Transaction]) -> None:
-        verdicts = await trio.to_thread.run_sync(_signature_verdicts, transactions)
-        self._put(lambda: self._replica().on_signatures_checked(token, verdicts, self.at))
+    async def _check_signatures(self) -> None:
+        """One batch at a time, those that proposals wait for first: more threads would only fight for the interpreter."""
+        later, urgent = self._checks
+        while True:
+            if not later and not urgent:
+                self._check_wake = trio.Event()
+                await self._check_wake.wait()
+            check = (urgent or later).popleft()
+            verdicts = await trio.to_thread.run_sync(_signature_verdicts, check.transactions)
+            self._put(partial(self._on_checked, check.token, verdicts))
+
+    def _on_checked(self, token: int, verdicts: Sequence[bool]) -> Sequence[Effect]:
+        return self._replica().on_signatures_checked(token, verdicts, self.at)
 
     async def _mine(self, scope: trio.CancelScope, token: int, prefix: bytes, bits: int) -> None:
         with scope:
@@ -248,13 +276,21 @@ class Runtime:
             self._put(lambda: self._replica().on_mined(token, nonce, self.at))
 
     async def _send_blocks(self, peer: bytes, first: int) -> None:
-        blocks = await trio.to_thread.run_sync(self.storage.blocks, first, _SERVE_BYTES)
-        if blocks:
-            self.transport.send(peer, encode([6, [Raw(block) for block in blocks]]))
+        """Blocks are passed on as they are stored, without taking them apart, and without their effects."""
+        stored = await trio.to_thread.run_sync(self.storage.blocks, first, _SERVE_BYTES)
+        if stored:
+            parts = [decode_parts(block) for block in stored]
+            self._send(peer, encode([6, [[block, finality] for block, finality, _ in parts]]))
 
     async def _send_bundles(self, peer: bytes, destination: int, sequence: int) -> None:
         for bundle in await trio.to_thread.run_sync(self.storage.bundles, destination, sequence, _SERVE_BYTES):
-            self.transport.send(peer, encode([9, Raw(bundle)]))
+            self._send(peer, encode([9, Raw(bundle)]))
+
+    def _send(self, peer: bytes, frame: bytes) -> None:
+        if len(frame) <= MAX_FRAME_BYTES:
+            self.transport.send(peer, frame)
+        else:
+            log.error("a message is too large to be sent", bytes=len(frame))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -264,7 +300,8 @@ class Runtime:
             if item.peer == coordinator:
                 await self._on_coordinator(item)
             else:
-                await self._put_bounded(self._peer_event(item))
+                size = len(item.frame) if isinstance(item, Message) else 0
+                await self._put_bounded(self._peer_event(item), size)
 
     def _peer_event(self, item: Message | PeerUp | PeerDown) -> Event:
         def event() -> Sequence[Effect]:
@@ -294,16 +331,17 @@ class Runtime:
                 continue
             if channel == transactions_channel(self.genesis.network, replica.shard):
                 self._on_batch(body)
-            elif channel == queries_channel(self.genesis.network, replica.shard):
-                await self._on_query(body)
+            elif channel == queries_channel(self.genesis.network, replica.shard) and self._queries < _MAX_QUERIES:
+                self._queries += 1
+                self._nursery.start_soon(self._on_query, body)
 
     def _on_batch(self, body: bytes) -> None:
         try:
-            batch = decode(TransactionBatch, body, _BATCH_BYTES)
+            batch = decode(TransactionBatch, body, MAX_BROKER_BODY_BYTES)
         except DecodeError:
             self.metrics.bad_broker_message()
             return
-        if len(self._transactions) < 50_000:
+        if len(self._transactions) < _MAX_WAITING_TRANSACTIONS:
             self._transactions += batch.transactions
             self._wake.set()
 
@@ -311,12 +349,13 @@ class Runtime:
         replica = self._replica()
         try:
             query = decode(Query, body, 4096)
+            if query.member in (-1, replica.member):
+                reply = await answer_query(query, replica, self.storage, self.settings.name, self.key)
+                self.broker.publish(replies_channel(self.genesis.network, query.client), reply)
         except DecodeError:
             self.metrics.bad_broker_message()
-            return
-        if query.member in (-1, replica.member):
-            reply = await answer_query(query, replica, self.storage, self.settings.name, self.key)
-            self.broker.publish(replies_channel(self.genesis.network, query.client), encode(reply))
+        finally:
+            self._queries -= 1
 
     # -- membership ------------------------------------------------------------------------------------------------
 
@@ -335,9 +374,9 @@ class Runtime:
         for effect in effects:
             match effect:
                 case PersistDocument(signed):
-                    await trio.to_thread.run_sync(write_document, self._document_file, signed)
                     if self.membership.phase is not Phase.MINING:  # nobody can have voted in this epoch yet
                         await self._store(self.storage.write, [Abstain(0)])
+                    await trio.to_thread.run_sync(write_document, self._document_file, signed)
                 case PersistBegun():
                     await self._store(self.storage.put, "begun", b"1")
                 case SolvePuzzle(prefix, bits):
@@ -347,7 +386,8 @@ class Runtime:
                 case Notable(text):
                     self.reporter.notable(text)
         self._meet_peers()
-        if self.membership.begun and self.membership.seat is not None and self.replica is None:
+        if self.membership.begun and self.membership.seat is not None and not self._is_starting:
+            self._is_starting = True  # before anything is awaited: two replicas with one key would contradict each other
             await self._start_replica()
 
     async def _solve_puzzle(self, prefix: bytes, bits: int) -> None:
@@ -389,7 +429,11 @@ class Runtime:
         rules, electorate = Rules(self.genesis, shard, document.shards), document.electorates[shard]
         recovered = await trio.to_thread.run_sync(recover, self.storage, rules, electorate)
         abstain = self.storage.abstains_through()
-        replica = Replica(self.genesis, document, self.key, recovered.state, recovered.last, recovered.journal, self.at, abstain)
+        state, last, journal = recovered.state, recovered.last, recovered.journal
+        try:
+            replica = Replica(self.genesis, document, self.key, state, last, journal, self.at, abstain)
+        except DecodeError as error:
+            raise StorageDamaged(f"a record of the consensus journal cannot be read: {error}") from error
         self.replica = replica
         network = self.genesis.network
         self.broker.subscribe(transactions_channel(network, shard), queries_channel(network, shard))

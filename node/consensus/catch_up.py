@@ -3,6 +3,9 @@
 _PATIENCE = 300
 _FAR_BEHIND = 8
 _TIMEOUT = 3_000
+_PACE = 120
+"""Between two requests to one peer: a little longer than it takes until a peer serves the next."""
+_FAR_AWAY = 1 << 62
 
 
 class CatchUp:
@@ -18,6 +21,8 @@ class CatchUp:
         self._moved_at = now
         self._asked: tuple[bytes, int] | None = None
         self._last_asked: dict[bytes, int] = {}
+        self.deadline = _FAR_AWAY
+        """When ``next_request`` is to be called again, if nothing happens before (ms, monotonic)."""
 
     @property
     def target(self) -> int:
@@ -47,6 +52,7 @@ class CatchUp:
 
     def next_request(self, now: int) -> bytes | None:
         """The peer to ask now for the blocks after the own final one, or None. Counts as asked."""
+        self.deadline = _FAR_AWAY
         if self._asked is not None:
             if now - self._asked[1] < _TIMEOUT:
                 return None
@@ -56,6 +62,9 @@ class CatchUp:
             return None
         if max(ahead.values()) - self._height < _FAR_BEHIND and now - self._moved_at < _PATIENCE:
             return None
-        peer = min(ahead, key=lambda peer: (self._last_asked.get(peer, -1), peer))
+        peer = min(ahead, key=lambda peer: (self._last_asked.get(peer, -_PACE), peer))
+        if now - self._last_asked.get(peer, -_PACE) < _PACE:
+            self.deadline = self._last_asked[peer] + _PACE
+            return None
         self._asked, self._last_asked[peer] = (peer, now), now
         return peer

@@ -8,6 +8,10 @@ MAX_WAITING = 1 << 15
 one block still fit the largest bundle."""
 
 
+MAX_WOKEN = 4096
+"""Records whose time has come that one block deals with: expired transactions, answers that need not be remembered."""
+
+
 class Rules:
     """What execution needs to know beside the state. Immutable.
 

@@ -289,7 +289,8 @@ class State(Reader):
             del self._seen[slot]
         for alarm in overlay.alarms:
             insort(self._alarms, alarm)
-        del self._alarms[: len(self.alarms_before(self.time))]
+        past = self.alarms_before(self.time)
+        self._alarms[: len(past)] = [alarm for alarm in past if alarm[1] in self.records]  # more than one block may answer
         overlay.become_transparent()
 
     def _merge(self, overlay: Overlay) -> None:

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 from node.ledger.channels import Outbox
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Waiting
-from node.ledger.rules import MAX_WAITING, Rules
+from node.ledger.rules import MAX_WAITING, MAX_WOKEN, Rules
 from node.ledger.state import Overlay
 from node.ledger.transfer import apply, legs_here, release, reserve, shards_of
 from node.protocol.block import Outcome, Receipt
@@ -85,11 +85,17 @@ class TwoPhaseCommit(NamedTuple):
 
     def wake(self) -> None:
         """Block time is here: expire what has waited too long, forget answers that no Prepare in time can ask for again."""
+        woken = 0
         for key in self.overlay.due(self.overlay.time):
             record = self.overlay.record(key)
+            if record is None:
+                continue
+            if woken == MAX_WOKEN:
+                return  # the next block goes on
+            woken += 1
             if isinstance(record, Waiting):
                 self._decide(key[: -len(WAITING)], record, Code.EXPIRED)
-            elif record is not None:
+            else:
                 self.overlay.records[key] = None
 
     def _count_vote(self, source: int, vote: PrepareVote) -> None:

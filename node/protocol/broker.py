@@ -6,7 +6,7 @@ for again: transactions are re-sent until final, blocks are numbered by height a
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from node.protocol.block import Balance, Height, MemberIndex, ShardNumber
 from node.protocol.certificate import CertifiedBlock, Electorate
@@ -173,15 +173,18 @@ class Reply(Struct, array_like=True, frozen=True):
     def _statement(self) -> bytes:
         return digest("reply", encode([self.id, self.shard, self.epoch, self.member, self.answer]))
 
-    def signed(self, key: KeyPair) -> "Reply":
-        return Reply(self.id, self.shard, self.epoch, self.member, self.answer, key.sign(self._statement))
-
     def is_valid(self, electorate: Electorate) -> bool:
         return (
             (self.shard, self.epoch) == (electorate.shard, electorate.epoch)
             and self.member < len(electorate.keys)
             and verify(electorate.keys[self.member], self._statement, self.signature)
         )
+
+
+def sign_reply(id: bytes, shard: int, epoch: int, member: int, answer: Answer | Raw, key: KeyPair) -> bytes:
+    """An encoded ``Reply``; the answer may come encoded already."""
+    signed = [id, shard, epoch, member, answer]
+    return encode([*signed, key.sign(digest("reply", encode(signed)))])
 
 
 class EpochAnnouncement(Struct, array_like=True, frozen=True):

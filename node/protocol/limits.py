@@ -15,6 +15,9 @@ MAX_ASSETS = 64
 MAX_BLOCK_PAYLOAD_BYTES = 1 << 20
 """Transactions and bundles a proposer packs into one block, bytes. A single bundle may go beyond it alone."""
 
+MAX_BLOCK_RECORDS = 4096
+"""Records of two-phase commit that the bundles in one block may hold. A single bundle may go beyond it alone."""
+
 MAX_BUNDLE_BYTES = 4 << 20
 MAX_FRAME_BYTES = 8 << 20
 """Largest message between two peers, bytes."""
@@ -24,8 +27,11 @@ MAX_BROKER_BATCH_BYTES = 64 << 10
 
 MAX_BROKER_BODY_BYTES = 16 << 20
 
+MAX_STORED_BYTES = 64 << 20
+"""What a node reads back from its own disk as one value, bytes: above all it can have stored."""
+
 MAX_VIEWS_AHEAD = 50
 """Votes further ahead of a replica's own view than this are dropped; catch-up brings it there instead."""
 
-MAX_JUSTIFICATION = 4096
+MAX_JUSTIFICATION = 16_384
 """Nullified views a proposal may bridge, and blocks one certificate may make final."""

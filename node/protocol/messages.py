@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from node.protocol.block import Block, Height, ShardNumber, View
-from node.protocol.certificate import Certificate, CertifiedBlock, Vote
+from node.protocol.certificate import Certificate, Finality, Vote
 from node.protocol.channel import CertifiedBundle, Sequence
 from node.protocol.crypto import Hash
 from node.protocol.limits import MAX_JUSTIFICATION
@@ -47,10 +47,17 @@ class BlocksRequest(Struct, array_like=True, frozen=True, tag=5):
     first: Height
 
 
+class FinalizedBlock(Struct, array_like=True, frozen=True):
+    """A final block and what proves it; its effects are for the receiver to find out."""
+
+    block: Block
+    finality: Finality
+
+
 class Blocks(Struct, array_like=True, frozen=True, tag=6):
     """Consecutive final blocks, as many as fit a frame."""
 
-    blocks: Annotated[tuple[CertifiedBlock, ...], Meta(max_length=256)]
+    blocks: Annotated[tuple[FinalizedBlock, ...], Meta(max_length=256)]
 
 
 class BlockRequest(Struct, array_like=True, frozen=True, tag=7):

@@ -13,7 +13,7 @@ from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Registration, first_document
 from node.protocol.genesis import Asset, Genesis, Parameters
-from node.protocol.messages import Ballot, BlocksRequest, Proposal, Status
+from node.protocol.messages import Ballot, BlockReply, BlockRequest, BlocksRequest, Proposal, Status
 from node.protocol.transaction import Leg, Order
 from node.replica import Instant, Replica
 
@@ -163,3 +163,37 @@ def test_a_member_without_its_votes_abstains_until_it_knows_what_it_may_have_vot
     effects = replica.on_message(KEYS[3].public, Status(10, 11, 11), at(3))
     assert [e for e in effects if isinstance(e, Abstain)] == [Abstain(16)]
     assert replica.consensus.abstain_through == 16
+
+
+def test_a_lying_claim_does_not_silence_a_recovering_member_for_ever() -> None:
+    replica = replica_of(0, abstain_through=None)
+    for member, claim in ((1, 2**53), (2, 3), (3, 4)):
+        replica.on_message(KEYS[member].public, Status(0, 3, claim), at(1))
+    assert replica.consensus.abstain_through < 2_000
+
+
+def test_a_proposal_is_checked_however_many_client_batches_wait() -> None:
+    leader, voter = replica_of(1), replica_of(0)
+    take_in(leader, payment())
+    (proposal,) = [e.message for e in leader.on_tick(at(60)) if isinstance(e, Broadcast) and isinstance(e.message, Proposal)]
+    for salt in range(1, 100):
+        voter.on_transactions([encode(payment(salt=salt).sign([ISSUER]))], at(1))
+    effects = voter.on_message(KEYS[1].public, proposal, at(60))
+    assert [effect.urgent for effect in effects if isinstance(effect, CheckSignatures)] == [True]
+
+
+def test_a_leader_with_nothing_it_may_include_sleeps_until_the_heartbeat() -> None:
+    """A transaction whose time has passed on this node's clock, but not yet in block time, waits in the mempool."""
+    replica = replica_of(1)
+    take_in(replica, payment(valid_until=NOW + 70))
+    replica.on_tick(at(100))
+    assert replica.deadline >= GENESIS.parameters.heartbeat
+
+
+def test_a_body_is_served_to_one_member_once_in_a_while() -> None:
+    leader = replica_of(1)
+    take_in(leader, payment())
+    (proposal,) = [e.message for e in leader.on_tick(at(60)) if isinstance(e, Broadcast) and isinstance(e.message, Proposal)]
+    request = BlockRequest(1, proposal.block.header.hash)
+    served = [e for _ in range(10) for e in leader.on_message(KEYS[2].public, request, at(61)) if isinstance(e, Send)]
+    assert len([e for e in served if isinstance(e.message, BlockReply)]) == 1

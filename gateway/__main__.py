@@ -1,0 +1,119 @@
+"""``python -m gateway --config FILE``: the wallet gateway."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+from alembic.util.exc import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.logs import configure
+from config.settings import GatewaySettings, SettingsError, read_settings
+from gateway.app import create_app
+from gateway.broker import Broker
+from gateway.database import open_engine
+from gateway.keys import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
+from gateway.service import Gateway
+from node.protocol.crypto import KeyPair
+from node.protocol.genesis import Genesis, read_genesis
+from node.protocol.keys import read_key_file
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. Exit code 2: wrong settings; 1: failed while running."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="The wallet gateway: accounts and payments over HTTP.")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="settings (TOML), see config/settings.py")
+    arguments = parser.parse_args()
+    try:
+        settings = read_settings(GatewaySettings, arguments.config)
+        return _serve(settings)
+    except (SettingsError, SecretError, SQLAlchemyError, CommandError, OSError, ValueError, ImportError) as error:
+        print(f"gateway: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+
+
+def _serve(settings: GatewaySettings) -> int:
+    genesis = read_genesis(Path(settings.genesis))
+    vault = Vault(read_secret(KEY_ENCRYPTION_KEY, settings.devnet))
+    token_secret = read_secret(TOKEN_SECRET, settings.devnet)
+    issuers = _read_issuers(settings, genesis)
+    broker = Broker(settings.broker)
+    engine = open_engine(settings.database)
+    configure("gateway", settings.name)
+    log = structlog.get_logger()
+    crashed = False
+    running: tuple[Gateway, asyncio.AbstractEventLoop] | None = None
+
+    def make_gateway() -> Gateway:
+        lifetimes = (settings.token_lifetime, settings.transaction_lifetime)
+        nonlocal running
+        gateway = Gateway(settings.name, genesis, engine, broker, vault, token_secret, issuers, *lifetimes, settings.devnet)
+        running = (gateway, asyncio.get_running_loop())
+        return gateway
+
+    def on_exit() -> None:
+        if running is not None:
+            gateway, loop = running
+            loop.call_soon_threadsafe(gateway.ledger.stop_waiting)
+
+    def on_crash() -> None:
+        nonlocal crashed
+        crashed = True
+        server.should_exit = True
+
+    server = _Server(
+        uvicorn.Config(
+            create_app(make_gateway, on_crash),
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=30,
+        ),
+        on_exit,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # the server raises it again when done; the exit code shall be 0
+    log.info("gateway starting", url=f"http://{settings.host}:{settings.port}", network=genesis.network.hex())
+    server.run()
+    return 1 if crashed or not server.started else 0
+
+
+class _Server(uvicorn.Server):
+    """Calls ``on_exit`` when told to end, before it waits for open connections."""
+
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_exit = on_exit
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_exit()
+        super().handle_exit(sig, frame)
+
+
+def _read_issuers(settings: GatewaySettings, genesis: Genesis) -> dict[str, KeyPair]:
+    """The issuer keys named in the settings. Raises SettingsError when one is not that asset's."""
+    issuers = {}
+    expected = {asset.code: bytes.fromhex(asset.issuer) for asset in genesis.assets}
+    for code, path in settings.issuer_keys.items():
+        try:
+            issuers[code] = read_key_file(Path(path))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"issuer key of {code}: {error}") from None
+        if expected.get(code) != issuers[code].public:
+            raise SettingsError(f"issuer key of {code}: not the one in the genesis")
+    return issuers
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The HTTP endpoints, a router per subject."""

@@ -1,0 +1,63 @@
+"""What endpoints share: who asks, how long to wait, and under which idempotency key."""
+
+import json
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+
+from gateway.payments import Idempotency
+from gateway.problems import Problem
+from gateway.service import Gateway
+
+_bearer = HTTPBearer(auto_error=False, description="The access token of a login.")
+
+
+async def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    if request.method == "POST":
+        gateway.database.check_room()
+    return gateway
+
+
+async def _user(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+    if credentials is None:
+        raise Problem(401, "not_authenticated", "log in and send the access token: Authorization: Bearer ...")
+    user: str = request.app.state.gateway.accounts.user_of(credentials.credentials)
+    return user
+
+
+GatewayPart = Annotated[Gateway, Depends(_gateway)]
+UserId = Annotated[str, Depends(_user)]
+WaitSeconds = Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds to wait for a final status; 30 at most.")]
+IdempotencyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="Makes repeating a request safe: the same key with the same body gives the same transfer.",
+    ),
+]
+LONGEST_WAIT = 30.0
+
+
+def idempotency(request: Request, body: BaseModel, key: str | None) -> Idempotency | None:
+    """The client's key with the fingerprint of this request."""
+    if key is None:
+        return None
+    plain = json.dumps([request.url.path, body.model_dump(mode="json", by_alias=True)], sort_keys=True)
+    return Idempotency(key, sha256(plain.encode()).digest())
+
+
+def transaction_id(text: str) -> bytes:
+    """A transfer's id from its hex form. Raises Problem (404): nothing has an id of another form."""
+    try:
+        id = bytes.fromhex(text)
+    except ValueError:
+        id = b""
+    if len(id) != 32:
+        raise Problem(404, "transfer_not_found", "there is no such transfer")
+    return id

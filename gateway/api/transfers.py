@@ -1,0 +1,146 @@
+"""Everything that moves money, and what became of it."""
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from gateway.api.requests import (
+    LONGEST_WAIT,
+    GatewayPart,
+    IdempotencyHeader,
+    UserId,
+    WaitSeconds,
+    idempotency,
+    transaction_id,
+)
+from gateway.problems import Problem
+from gateway.projection import Status
+from gateway.service import Gateway
+from node.protocol.limits import MAX_MEMO_BYTES, MAX_TRANSACTION_BYTES
+
+router = APIRouter(prefix="/v1", tags=["transfers"])
+
+AssetField = Annotated[str, Field(pattern="^[A-Z0-9]{1,12}$", examples=["USD"])]
+AmountField = Annotated[str, Field(max_length=40, examples=["12.50"])]
+
+
+class Funding(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    wallet_id: Annotated[str, Field(max_length=64)]
+    asset: AssetField
+    amount: AmountField
+
+
+class NewTransfer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    from_wallet: Annotated[str, Field(max_length=64)]
+    to: Annotated[str, Field(min_length=1, max_length=254, description="An address, an e-mail address or a wallet id.")]
+    asset: AssetField
+    amount: AmountField
+    memo: Annotated[str, Field(max_length=MAX_MEMO_BYTES)] = ""
+
+    @field_validator("memo")
+    @classmethod
+    def _fits(cls, memo: str) -> str:
+        try:
+            if len(memo.encode()) > MAX_MEMO_BYTES:
+                raise ValueError(f"at most {MAX_MEMO_BYTES} bytes of UTF-8")
+        except UnicodeEncodeError:
+            raise ValueError("not valid Unicode") from None
+        return memo
+
+
+class SignedTransaction(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    transaction: Annotated[str, Field(max_length=MAX_TRANSACTION_BYTES * 2, description="Hex or base64 of the encoding.")]
+
+
+@router.post("/faucet", status_code=202)
+async def faucet(
+    body: Funding,
+    request: Request,
+    response: Response,
+    user: UserId,
+    gateway: GatewayPart,
+    wait: WaitSeconds = 0,
+    key: IdempotencyHeader = None,
+) -> dict[str, Any]:
+    """Play money, on a development network only."""
+    if not gateway.devnet:
+        raise Problem(404, "not_found", "this network has no faucet")
+    id = await gateway.payments.fund(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
+    return await _outcome(gateway, id, user, wait, response)
+
+
+@router.post("/transfers", status_code=202)
+async def transfer(
+    body: NewTransfer,
+    request: Request,
+    response: Response,
+    user: UserId,
+    gateway: GatewayPart,
+    wait: WaitSeconds = 0,
+    key: IdempotencyHeader = None,
+) -> dict[str, Any]:
+    """Pay. 202 while under way, 200 when the status is final already."""
+    id = await gateway.payments.transfer(
+        user, body.from_wallet, body.to, body.asset, body.amount, body.memo, idempotency(request, body, key)
+    )
+    return await _outcome(gateway, id, user, wait, response)
+
+
+@router.get("/transfers/{id}")
+async def transfer_status(id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
+    """A transfer you made or received."""
+    hash = transaction_id(id)
+    view = await gateway.history.transfer(hash, user)
+    if wait and not Status(view["status"]).is_final:
+        await gateway.ledger.wait_final(hash, min(wait, LONGEST_WAIT))
+        view = await gateway.history.transfer(hash, user)
+    return view
+
+
+@router.post("/transactions", status_code=202)
+async def hand_in(
+    body: SignedTransaction,
+    request: Request,
+    response: Response,
+    user: UserId,
+    gateway: GatewayPart,
+    wait: WaitSeconds = 0,
+    key: IdempotencyHeader = None,
+) -> dict[str, Any]:
+    """Hand in a transaction signed elsewhere. Handing it in again is the same as asking for it."""
+    id = await gateway.payments.hand_in(user, _raw_bytes(body.transaction), idempotency(request, body, key))
+    return await _outcome(gateway, id, None, wait, response)
+
+
+@router.get("/transactions/{id}")
+async def transaction(id: str, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
+    """A transaction this gateway sent, or that touches one of its wallets. The ledger is public, so is this."""
+    hash = transaction_id(id)
+    if wait:
+        await gateway.ledger.wait_final(hash, min(wait, LONGEST_WAIT))
+    return await gateway.history.transfer(hash, None)
+
+
+async def _outcome(gateway: Gateway, id: bytes, user: str | None, wait: float, response: Response) -> dict[str, Any]:
+    if wait:
+        await gateway.ledger.wait_final(id, min(wait, LONGEST_WAIT))
+    view = await gateway.history.transfer(id, user)
+    response.status_code = 200 if Status(view["status"]).is_final else 202
+    return view
+
+
+def _raw_bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        pass
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(422, "malformed", "neither hex nor base64") from None

@@ -1,0 +1,100 @@
+"""The HTTP application: routers, problem documents, the size limit, and the gateway's life around it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import problems
+from gateway.api import auth, explorer, operations, transfers, wallets
+from gateway.metrics import Metrics
+from gateway.service import Gateway
+
+log = structlog.get_logger()
+MAX_BODY_BYTES = 64 << 10
+_TOO_LARGE = f"a request has at most {MAX_BODY_BYTES} bytes"
+
+
+def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]) -> FastAPI:
+    """The application. ``make_gateway`` is called in the event loop; ``on_crash`` when the gateway cannot go on."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        gateway = make_gateway()
+        app.state.gateway, app.state.metrics = gateway, Metrics(gateway)
+        started = asyncio.Event()
+        task = asyncio.create_task(gateway.run(started))
+        starting = asyncio.create_task(started.wait())
+        await asyncio.wait({task, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            starting.cancel()
+            task.result()
+        task.add_done_callback(crashed)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def crashed(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            log.critical("gateway failed", exc_info=task.exception())
+            on_crash()
+
+    app: FastAPI = FastAPIOffline(
+        title="shardpay gateway",
+        version="1",
+        description="Wallets and payments over HTTP. Amounts are decimal strings; errors are problem documents (RFC 9457).",
+        lifespan=lifespan,
+    )
+    for part in (auth, wallets, transfers, explorer, operations):
+        app.include_router(part.router)
+    problems.install(app)
+    app.add_middleware(Gatekeeper)
+    return app
+
+
+class Gatekeeper:
+    """Refuses bodies beyond MAX_BODY_BYTES, however they are announced, and counts every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, size = time.monotonic(), 0
+        too_large = _announced_size(scope) > MAX_BODY_BYTES
+
+        async def limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY_BYTES:
+                raise HTTPException(413, _TOO_LARGE)  # the one kind of exception FastAPI lets through while it reads
+            return message
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                scope["app"].state.metrics.request(scope["method"], message["status"], begun)
+            await send(message)
+
+        if too_large:
+            answer = problems.document(413, "too_large", _TOO_LARGE)
+            await answer(scope, receive, counted)
+            return
+        await self._app(scope, limited, counted)
+
+
+def _announced_size(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

@@ -1,0 +1,259 @@
+"""The gateway's database: its tables, its engine, and who reads and writes it."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import alembic.command
+import alembic.config
+from sqlalchemy import BigInteger, Connection, Engine, ForeignKey, Index, Integer, LargeBinary, String, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from gateway.problems import Problem
+
+T = TypeVar("T")
+Work = Callable[[Connection], Any]
+MAX_WAITING = 20_000
+MAX_GROUP = 500
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {int: BigInteger().with_variant(Integer, "sqlite"), bytes: LargeBinary}
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    password_hash: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[int]
+
+
+class RefreshToken(Base):
+    """One link of a rotation: ``family`` is the login it stems from; ``used`` when it has been traded for the next."""
+
+    __tablename__ = "refresh_tokens"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    family: Mapped[str] = mapped_column(String(32), index=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    expires_at: Mapped[int]
+    used: Mapped[bool]
+
+
+class Wallet(Base):
+    """A key pair. ``sealed_key``: None when its owner keeps the private key."""
+
+    __tablename__ = "wallets"
+    __table_args__ = (Index("wallets_of_user", "user_id", "created_at"),)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    label: Mapped[str] = mapped_column(String(100))
+    address: Mapped[bytes] = mapped_column(unique=True)
+    public_key: Mapped[bytes]
+    sealed_key: Mapped[bytes | None]
+    created_at: Mapped[int]
+
+
+class Transfer(Base):
+    """A transaction and where it stands. ``user_id``: who handed it in here; None when it was found in a block."""
+
+    __tablename__ = "transfers"
+    __table_args__ = (Index("transfers_by_status", "status"),)
+    transaction_id: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(String(32))
+    kind: Mapped[str] = mapped_column(String(12))
+    payload: Mapped[bytes]
+    home_shard: Mapped[int]
+    shards: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(12))
+    code: Mapped[str] = mapped_column(String(32))
+    height: Mapped[int | None]
+    committed_in: Mapped[str] = mapped_column(String(200))
+    valid_until: Mapped[int]
+    created_at: Mapped[int]
+    finalized_at: Mapped[int | None]
+
+
+class Posting(Base):
+    """A line in a wallet's history: one leg of a transfer, seen from one side."""
+
+    __tablename__ = "postings"
+    __table_args__ = (
+        Index("postings_once", "wallet_id", "transaction_id", "leg", unique=True),
+        Index("postings_of_transaction", "transaction_id"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    wallet_id: Mapped[str] = mapped_column(ForeignKey("wallets.id"))
+    transaction_id: Mapped[bytes] = mapped_column(ForeignKey("transfers.transaction_id"))
+    leg: Mapped[int]
+    direction: Mapped[str] = mapped_column(String(8))
+
+
+class IdempotencyKey(Base):
+    __tablename__ = "idempotency_keys"
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    fingerprint: Mapped[bytes]
+    transaction_id: Mapped[bytes]
+    created_at: Mapped[int]
+
+
+class AccountBalance(Base):
+    """What a wallet's address holds of an asset, as of the block at ``height`` of its shard."""
+
+    __tablename__ = "balances"
+    address: Mapped[bytes] = mapped_column(primary_key=True)
+    asset: Mapped[str] = mapped_column(String(12), primary_key=True)
+    available: Mapped[int]
+    held: Mapped[int]
+    frozen: Mapped[bool]
+    height: Mapped[int]
+
+
+class Cursor(Base):
+    """The last block of a shard whose effects are in this database."""
+
+    __tablename__ = "cursors"
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    height: Mapped[int]
+    hash: Mapped[bytes]
+    time: Mapped[int]
+
+
+class EpochRecord(Base):
+    """The epoch documents seen, so that a start does not need the coordinator."""
+
+    __tablename__ = "epochs"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    document: Mapped[bytes]
+
+
+def insert(connection: Connection, model: type[Base]) -> Any:
+    """An INSERT that takes an ON CONFLICT clause, for the database in use."""
+    return postgresql.insert(model) if connection.dialect.name == "postgresql" else sqlite.insert(model)
+
+
+def insert_new(connection: Connection, model: type[Base]) -> Any:
+    """The INSERT that leaves a row that is there already as it is; built once, since building costs more than running."""
+    return _insert_new(connection.dialect.name, model)
+
+
+@cache
+def _insert_new(dialect: str, model: type[Base]) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(model).on_conflict_do_nothing()
+
+
+def open_engine(url: str) -> Engine:
+    """An engine with the tables brought up to date. Raises SQLAlchemyError or OSError when the database cannot be used."""
+    engine = create_engine(url, pool_size=2, pool_timeout=5)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins no transactions of its own: ours, above, cover reads and DDL too
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+class _Lane:
+    """Runs what is asked of the database in one thread, all that wait at once in one transaction: a transaction, a commit and
+    a change of threads cost more than most of what is done in them."""
+
+    def __init__(self, name: str, run_group: Callable[[list[Work]], list[Any]]) -> None:
+        self._thread = ThreadPoolExecutor(1, name)
+        self._run_group = run_group
+        self.waiting: asyncio.Queue[tuple[Work, asyncio.Future[Any]]] = asyncio.Queue()
+
+    async def do(self, work: Callable[[Connection], T]) -> T:
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.waiting.put_nowait((work, done))
+        return await done
+
+    async def run(self) -> None:
+        while True:
+            group = [await self.waiting.get()]
+            while len(group) < MAX_GROUP and not self.waiting.empty():
+                group.append(self.waiting.get_nowait())
+            works = [work for work, _ in group]
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run_group, works)
+            for (_, done), result in zip(group, results, strict=True):
+                if done.cancelled():
+                    continue
+                if isinstance(result, Exception):
+                    done.set_exception(result)
+                else:
+                    done.set_result(result)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+class Database:
+    """Reads in one thread, writes in another, both grouped."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reads = _Lane("reader", self._read)
+        self._writes = _Lane("writer", self._commit)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """The result of ``query``, which sees all that was durable when this was called. Raises what it raises."""
+        return await self._reads.do(query)
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """Apply ``change`` and return its result once it is durable. Changes apply in the order of the calls.
+
+        ``change`` may run twice (the first time undone), so it must do nothing but database work. Raises what it raises.
+        """
+        return await self._writes.do(change)
+
+    def check_room(self) -> None:
+        """Raises Problem (503) when too much waits: for requests to call before they add more."""
+        if max(self._reads.waiting.qsize(), self._writes.waiting.qsize()) >= MAX_WAITING:
+            raise Problem(503, "overloaded", "too many requests wait for the database", retry_after=2)
+
+    async def run(self) -> None:
+        """Work, until cancelled."""
+        await asyncio.gather(self._reads.run(), self._writes.run())
+
+    def _read(self, queries: list[Work]) -> list[Any]:
+        try:
+            with self._engine.connect() as connection:
+                return [_result(query, connection) for query in queries]
+        except Exception as error:
+            return [error] * len(queries)
+
+    def _commit(self, changes: list[Work]) -> list[Any]:
+        try:
+            with self._engine.begin() as connection:
+                return [change(connection) for change in changes]
+        except Exception as error:
+            if len(changes) == 1:
+                return [error]
+        # One of them failed and undid the others: each on its own now, so that only the culprit fails.
+        return [self._commit([change])[0] for change in changes]
+
+    def close(self) -> None:
+        self._writes.close()
+        self._reads.close()
+        self._engine.dispose()
+
+
+def _result(query: Work, connection: Connection) -> Any:
+    try:
+        return query(connection)
+    except Exception as error:
+        return error

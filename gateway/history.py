@@ -1,0 +1,111 @@
+"""Transfers as the API shows them: one at a time, and page by page as a wallet's history."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import and_, exists, select
+
+from gateway.database import Database, Posting, Transfer, Wallet
+from gateway.problems import Problem
+from node.protocol.address import encode_address
+from node.protocol.amounts import format_amount
+from node.protocol.genesis import Asset
+from node.protocol.transaction import Leg, Transaction, decode_transaction
+
+
+def iso(milliseconds: int | None) -> str | None:
+    """A time as ISO 8601 in UTC, with milliseconds."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def legs_view(transaction: Transaction, assets: Mapping[str, Asset]) -> list[dict[str, str]]:
+    """A transaction's legs with amounts as decimal strings."""
+    return [_leg_view(leg, assets) for leg in transaction.order.legs]
+
+
+def _leg_view(leg: Leg, assets: Mapping[str, Asset]) -> dict[str, str]:
+    decimals = assets[leg.asset].decimals if leg.asset in assets else 0
+    amount = format_amount(leg.amount, decimals)
+    return {"from": encode_address(leg.payer), "to": encode_address(leg.payee), "asset": leg.asset, "amount": amount}
+
+
+class History:
+    """Reads transfers."""
+
+    def __init__(self, database: Database, assets: Mapping[str, Asset]) -> None:
+        self._database = database
+        self._assets = assets
+
+    async def transfer(self, id: bytes, user_id: str | None) -> dict[str, Any]:
+        """A transfer: for ``user_id`` one handed in by, or touching a wallet of, that user; for None any.
+
+        Raises:
+            Problem: 404.
+        """
+        query = select(Transfer.__table__).where(Transfer.transaction_id == id)
+        if user_id is not None:
+            mine = and_(Posting.transaction_id == id, Posting.wallet_id == Wallet.id, Wallet.user_id == user_id)
+            query = query.where((Transfer.user_id == user_id) | exists().where(mine))
+        row = await self._database.read(lambda c: c.execute(query).mappings().first())
+        if row is None:
+            raise Problem(404, "transfer_not_found", "there is no such transfer")
+        return self._view(row)
+
+    async def page(self, wallet_id: str, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+        """A wallet's history, latest first, and the cursor of the next page. Raises Problem (422) on a bad cursor."""
+        query = (
+            select(Transfer.__table__, Posting.id.label("posting"), Posting.leg, Posting.direction)
+            .join(Posting, Posting.transaction_id == Transfer.transaction_id)
+            .where(Posting.wallet_id == wallet_id)
+            .order_by(Posting.id.desc())
+            .limit(limit + 1)
+        )
+        if cursor is not None:
+            query = query.where(Posting.id < _read_cursor(cursor))
+        rows = await self._database.read(lambda c: c.execute(query).mappings().all())
+        items = [self._line(row) for row in rows[:limit]]
+        return items, _write_cursor(rows[limit - 1]["posting"]) if len(rows) > limit else None
+
+    def _line(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        view = self._view(row)
+        leg = view["legs"][row["leg"]]
+        counterparty = leg["to"] if row["direction"] == "sent" else leg["from"]
+        return {**view, **leg, "direction": row["direction"], "counterparty": counterparty}
+
+    def _view(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        transaction = decode_transaction(row["payload"])
+        legs = legs_view(transaction, self._assets)
+        id = row["transaction_id"].hex()
+        return {
+            "id": id,
+            "transaction_id": id,
+            "kind": row["kind"],
+            "status": row["status"],
+            "code": row["code"] or None,
+            "home_shard": row["home_shard"],
+            "shards": json.loads(row["shards"]),
+            "height": row["height"],
+            **legs[0],
+            "memo": transaction.order.memo,
+            "legs": legs,
+            "valid_until": iso(row["valid_until"]),
+            "created_at": iso(row["created_at"]),
+            "finalized_at": iso(row["finalized_at"]),
+        }
+
+
+def _write_cursor(posting: int) -> str:
+    return base64.urlsafe_b64encode(str(posting).encode()).decode().rstrip("=")
+
+
+def _read_cursor(text: str) -> int:
+    try:
+        return int(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")) % (1 << 63)
+    except (ValueError, binascii.Error):
+        raise Problem(422, "invalid_cursor", "this cursor is not one that was given out") from None

@@ -1,0 +1,70 @@
+"""Secrets: the ones the process is given, and the users' private keys, encrypted at rest with AES-256-GCM."""
+
+import os
+import secrets
+from hashlib import sha256
+
+from Crypto.Cipher import AES
+
+KEY_ENCRYPTION_KEY = "SHARDPAY_KEY_ENCRYPTION_KEY"
+TOKEN_SECRET = "SHARDPAY_TOKEN_SECRET"
+
+_NONCE_BYTES = 12
+_TAG_BYTES = 16
+_FEWEST_DISTINCT_BYTES = 16
+"""32 random bytes hold about 30 distinct values; fewer than this many happens once in 10^15."""
+
+
+class SecretError(ValueError):
+    """A secret in the environment is missing, malformed or weak; the text says which."""
+
+
+class WrongKey(ValueError):
+    """The sealed bytes were not sealed with this key for this owner, or were changed since."""
+
+
+def read_secret(name: str, devnet: bool) -> bytes:
+    """The 32-byte secret the environment holds, as hex, under ``name``. A devnet may go without: it has a well-known one.
+
+    Raises:
+        SecretError: missing, not 32 bytes of hex, or (outside a devnet) plainly not random.
+    """
+    text = os.environ.get(name, "")
+    if not text:
+        if devnet:
+            return sha256(b"shardpay devnet " + name.encode()).digest()
+        raise SecretError(f"{name} is not set: it takes 32 random bytes in hex")
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        raise SecretError(f"{name} is not hex") from None
+    if len(secret) != 32:
+        raise SecretError(f"{name} has {len(secret)} bytes, 32 are needed")
+    if not devnet and len(set(secret)) < _FEWEST_DISTINCT_BYTES:
+        raise SecretError(f"{name} is weak: it takes 32 random bytes")
+    return secret
+
+
+class Vault:
+    """Seals small secrets under one key. A sealed secret opens only together with the same ``owner``."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def seal(self, secret: bytes, owner: bytes) -> bytes:
+        """nonce || tag || ciphertext; ``owner`` is authenticated, not stored."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        cipher = AES.new(self._key, AES.MODE_GCM, nonce=nonce, mac_len=_TAG_BYTES)
+        cipher.update(owner)
+        ciphertext, tag = cipher.encrypt_and_digest(secret)
+        return nonce + tag + ciphertext
+
+    def open(self, sealed: bytes, owner: bytes) -> bytes:
+        """The secret. Raises WrongKey."""
+        nonce, tag = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES : _NONCE_BYTES + _TAG_BYTES]
+        cipher = AES.new(self._key, AES.MODE_GCM, nonce=nonce, mac_len=_TAG_BYTES)
+        cipher.update(owner)
+        try:
+            return cipher.decrypt_and_verify(sealed[_NONCE_BYTES + _TAG_BYTES :], tag)
+        except ValueError:
+            raise WrongKey("a stored key does not open: another key-encryption key, or a damaged database") from None

@@ -1,0 +1,66 @@
+"""Prometheus metrics, read from the parts when scraped rather than counted along the way."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from gateway.service import Gateway
+
+PREFIX = "shardpay_gateway_"
+
+
+class Metrics(Collector):
+    """The gateway's metrics."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self._registry = CollectorRegistry()
+        self._requests = Counter(PREFIX + "requests", "HTTP requests", ["method", "status"], registry=self._registry)
+        self._seconds = Histogram(PREFIX + "request_seconds", "Time to answer", registry=self._registry)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self._registry.register(self)
+
+    def request(self, method: str, status: int, begun: float) -> None:
+        """Count an answered request that began at ``begun`` (monotonic)."""
+        self._requests.labels(method, str(status)).inc()
+        self._seconds.observe(time.monotonic() - begun)
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        gateway = self._gateway
+        ledger, payments, accounts = gateway.ledger, gateway.payments, gateway.accounts
+        counts = {
+            "registrations": (accounts.registrations, "Users registered"),
+            "logins": (accounts.logins, "Logins"),
+            "purchases": (payments.purchases, "Amounts minted to users"),
+            "transfers": (payments.transfers, "Transfers accepted"),
+            "balance_reads": (payments.balance_reads, "Balances read"),
+            "sent": (gateway.outbox.sent, "Transactions published, repetitions included"),
+        }
+        for name, (value, text) in counts.items():
+            yield CounterMetricFamily(PREFIX + name, text, value=value)
+        finished = CounterMetricFamily(PREFIX + "finished", "Transfers that became final", labels=["status"])
+        for status, count in ledger.finished.items():
+            finished.add_metric([status], count)
+        yield finished
+        yield GaugeMetricFamily(PREFIX + "pending", "Transfers under way", value=len(gateway.outbox))
+        yield GaugeMetricFamily(PREFIX + "broker_connected", "1 when connected", value=gateway.broker.connected)
+        heights = GaugeMetricFamily(PREFIX + "height", "Last block followed", labels=["shard"])
+        refused = CounterMetricFamily(PREFIX + "unproven_blocks", "Blocks refused", labels=["shard"])
+        for shard, follower in sorted(gateway.followers.items()):
+            heights.add_metric([str(shard)], follower.height)
+            refused.add_metric([str(shard)], follower.refused)
+        yield heights
+        yield refused

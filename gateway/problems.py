@@ -1,0 +1,68 @@
+"""Errors as problem documents (RFC 9457), each with a stable ``code`` that programs can rely on."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = structlog.get_logger()
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+class Problem(Exception):
+    """What the caller is told: an HTTP status, a stable code, a sentence for people, seconds after which to try again."""
+
+    def __init__(self, status: int, code: str, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
+
+
+class ProblemDocument(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def document(status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> ProblemDocument:
+    """The response for a problem."""
+    body = {"type": f"urn:shardpay:problem:{code}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return ProblemDocument({**body, "code": code, **more}, status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error that ``app`` answers with a problem document."""
+    handlers: dict[Any, Callable[[Request, Any], Awaitable[ProblemDocument]]] = {
+        Problem: _problem,
+        RequestValidationError: _invalid,
+        HTTPException: _http,
+        Exception: _unexpected,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def _problem(_: Request, problem: Problem) -> ProblemDocument:
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return document(problem.status, problem.code, problem.detail, headers)
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> ProblemDocument:
+    # The offending input is left out: it may be a password.
+    errors = [{"pointer": "/" + "/".join(str(part) for part in e["loc"]), "detail": e["msg"]} for e in error.errors()]
+    return document(422, "invalid_request", "the request does not have the expected form", errors=errors)
+
+
+async def _http(_: Request, error: HTTPException) -> ProblemDocument:
+    code = _CODES.get(error.status_code, "bad_request" if error.status_code < 500 else "internal_error")
+    return document(error.status_code, code, str(error.detail), dict(error.headers or {}))
+
+
+async def _unexpected(request: Request, error: Exception) -> ProblemDocument:
+    log.error("request failed", method=request.method, path=request.url.path, error=repr(error), exc_info=error)
+    return document(500, "internal_error", "something went wrong here; it has been logged")

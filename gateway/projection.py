@@ -1,0 +1,219 @@
+"""What certified blocks mean for the gateway's wallets and transfers. Pure: facts in, updates out, no I/O and no clock.
+
+A transfer is shown committed only when *every* shard it touches has applied it, so whoever is told so finds the money on all
+sides. Each shard's chain is followed on its own, so the receipts of one transaction may come in any order between shards.
+
+Transactions signed elsewhere that touch one of the wallets are found where they first appear: in their home shard's block, or
+in the prepare that a participant took in - the latter only while the home shard's chain has not been followed that far,
+because otherwise its verdict has been seen already and would never come again.
+"""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from node.protocol.block import BalanceChange, Outcome, Receipt
+from node.protocol.codes import Code
+from node.protocol.shards import ShardTable
+from node.protocol.transaction import Leg, Order
+
+
+class Status(StrEnum):
+    """Where a transfer stands. The last three are final."""
+
+    QUEUED = "queued"
+    SUBMITTED = "submitted"
+    PREPARED = "prepared"
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Status.COMMITTED, Status.REJECTED, Status.EXPIRED)
+
+
+class Seen(NamedTuple):
+    """A transaction in a block: in its home shard's (``source_height`` None), or in a prepare from ``source`` at that height."""
+
+    order: Order
+    encoded: bytes
+    source: int
+    source_height: int | None
+
+
+class Facts(NamedTuple):
+    """What a certified block says, as far as a wallet gateway cares."""
+
+    shard: int
+    height: int
+    hash: bytes
+    parent: bytes
+    time: int
+    receipts: tuple[Receipt, ...]
+    balances: tuple[BalanceChange, ...]
+    seen: tuple[Seen, ...]
+
+
+class Sent(NamedTuple):
+    """A history line to add: ``leg`` of a transaction, in a wallet, ``sent`` or ``received``."""
+
+    wallet: str
+    transaction_id: bytes
+    leg: int
+    direction: str
+
+
+@dataclass(slots=True, eq=False)
+class Tracked:
+    """A transaction that is not final yet. ``own``: handed in here, so kept whatever becomes of it."""
+
+    id: bytes
+    legs: tuple[Leg, ...]
+    encoded: bytes
+    home: int
+    shards: frozenset[int]
+    valid_until: int
+    own: bool
+    status: Status = Status.QUEUED
+    code: Code = Code.OK
+    height: int | None = None
+    committed: set[int] = field(default_factory=set)
+    reason: Code = Code.OK
+    """What f+1 members gave as reason not to take it *now*: told when it expires."""
+
+
+@dataclass(slots=True)
+class Update:
+    """What changed, to be made durable in one database transaction before anyone is told."""
+
+    blocks: list[Facts] = field(default_factory=list)
+    balances: dict[tuple[bytes, str], tuple[BalanceChange, int]] = field(default_factory=dict)
+    found: list[Tracked] = field(default_factory=list)
+    changed: dict[bytes, Tracked] = field(default_factory=dict)
+    postings: list[Sent] = field(default_factory=list)
+
+
+class Projection:
+    """The wallets' addresses, the transactions under way, and how far each shard's chain has been followed.
+
+    Attributes:
+        wallets: wallet id by address.
+        active: transactions that are not final, by id.
+        heights, times: of the last block followed, by shard.
+    """
+
+    def __init__(self) -> None:
+        self.wallets: dict[bytes, str] = {}
+        self.active: dict[bytes, Tracked] = {}
+        self.heights: dict[int, int] = {}
+        self.times: dict[int, int] = {}
+        self._expiries: dict[int, list[tuple[int, bytes]]] = {}
+
+    def track(self, tracked: Tracked) -> None:
+        """Watch for the receipts of a transaction, or for the time after which none can come."""
+        self.active[tracked.id] = tracked
+        heapq.heappush(self._expiries.setdefault(tracked.home, []), (tracked.valid_until, tracked.id))
+
+    def apply(self, blocks: Iterable[Facts], shards: ShardTable) -> Update:
+        """Take in consecutive blocks of one shard."""
+        update = Update()
+        for facts in blocks:
+            found = self._find(facts, shards)
+            for receipt in facts.receipts:
+                tracked = self.active.get(receipt.transaction_id)
+                if tracked is not None and receipt.code != Code.DUPLICATE:
+                    self._take(tracked, receipt, facts, update)
+            self._keep_found(found, facts.shard, update)
+            self._expire(facts, update)
+            for change in facts.balances:
+                if change.address in self.wallets:
+                    update.balances[change.address, change.asset] = (change, facts.height)
+            self.heights[facts.shard], self.times[facts.shard] = facts.height, facts.time
+            update.blocks.append(facts)
+        return update
+
+    def refuse(self, id: bytes, code: Code) -> Update | None:
+        """f+1 members of the home committee refuse a transaction for what it *is*, which time will not change."""
+        tracked = self.active.get(id)
+        if tracked is None or tracked.status not in (Status.QUEUED, Status.SUBMITTED) or tracked.committed:
+            return None
+        update = Update()
+        self._finish(tracked, Status.REJECTED, code, update)
+        return update
+
+    def postings_of(self, tracked: Tracked, directions: tuple[str, ...]) -> list[Sent]:
+        """The history lines of a transaction in the wallets here: ``sent``, ``received`` or both."""
+        lines = []
+        for index, leg in enumerate(tracked.legs):
+            for direction, address in (("sent", leg.payer), ("received", leg.payee)):
+                if direction in directions and address in self.wallets:
+                    lines.append(Sent(self.wallets[address], tracked.id, index, direction))
+        return lines
+
+    def _find(self, facts: Facts, shards: ShardTable) -> list[Tracked]:
+        """Start tracking the block's transactions that touch a wallet here and are not known yet."""
+        found = []
+        for seen in facts.seen:
+            if seen.source_height is not None and self.heights.get(seen.source, 0) >= seen.source_height:
+                continue
+            if not any(leg.payer in self.wallets or leg.payee in self.wallets for leg in seen.order.legs):
+                continue
+            id = seen.order.id
+            if id not in self.active:
+                self.active[id] = tracked = tracked_order(seen.order, id, seen.encoded, shards, own=False)
+                found.append(tracked)
+        return found
+
+    def _take(self, tracked: Tracked, receipt: Receipt, facts: Facts, update: Update) -> None:
+        at_home = facts.shard == tracked.home
+        if at_home:
+            tracked.height = facts.height
+        if receipt.outcome == Outcome.COMMITTED:
+            tracked.committed.add(facts.shard)
+            update.changed[tracked.id] = tracked
+            if tracked.committed >= tracked.shards:
+                self._finish(tracked, Status.COMMITTED, Code.OK, update)
+                update.postings += self.postings_of(tracked, ("sent", "received"))
+        elif at_home and receipt.outcome == Outcome.PREPARED:
+            tracked.status = Status.PREPARED
+            update.changed[tracked.id] = tracked
+        elif at_home:  # a participant's release follows from the home shard's verdict and adds nothing to it
+            status = Status.EXPIRED if receipt.outcome == Outcome.EXPIRED else Status.REJECTED
+            self._finish(tracked, status, receipt.code, update)
+
+    def _keep_found(self, found: list[Tracked], shard: int, update: Update) -> None:
+        """Of what was found in this block keep what has happened or may yet; what its home shard rejected was nobody's here."""
+        for tracked in found:
+            if tracked.status == Status.QUEUED and shard != tracked.home:
+                tracked.status = Status.PREPARED
+            if tracked.status in (Status.PREPARED, Status.COMMITTED):
+                update.found.append(tracked)
+            else:
+                self.active.pop(tracked.id, None)
+                update.changed.pop(tracked.id, None)
+
+    def _expire(self, facts: Facts, update: Update) -> None:
+        """Block time never goes back, so past ``valid_until`` no later block of the home shard can take a transaction."""
+        expiries = self._expiries.get(facts.shard, [])
+        while expiries and expiries[0][0] < facts.time:
+            tracked = self.active.get(heapq.heappop(expiries)[1])
+            if tracked is None or tracked.status not in (Status.QUEUED, Status.SUBMITTED) or facts.shard in tracked.committed:
+                continue
+            if tracked.reason in (Code.OK, Code.EXPIRED):
+                self._finish(tracked, Status.EXPIRED, Code.EXPIRED, update)
+            else:
+                self._finish(tracked, Status.REJECTED, tracked.reason, update)
+
+    def _finish(self, tracked: Tracked, status: Status, code: Code, update: Update) -> None:
+        tracked.status, tracked.code = status, code
+        del self.active[tracked.id]
+        update.changed[tracked.id] = tracked
+
+
+def tracked_order(order: Order, id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
+    """A new order to track: its home is its first payer's shard."""
+    touched = frozenset(shards.shard_of(address) for leg in order.legs for address in (leg.payer, leg.payee))
+    return Tracked(id, order.legs, encoded, shards.shard_of(order.payers[0]), touched, order.valid_until, own)

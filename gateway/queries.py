@@ -43,7 +43,7 @@ class Queries:
     async def ask(
         self, electorate: Electorate, member: int, request: Request, timeout: float, take: Callable[[Answer, int], bool]
     ) -> None:
-        """Put ``request`` to ``member`` (or each, with EVERYONE) and hand every answer, with the member that gave it, to ``take``.
+        """Put ``request`` to ``member`` (or each, with EVERYONE) and hand every answer, and who gave it, to ``take``.
 
         Returns when ``take`` does with True, everybody asked has answered (each at most once), or ``timeout`` seconds are over.
 

@@ -52,6 +52,7 @@ from node.protocol.broker import (
 )
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
+from node.protocol.epoch import Application
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
@@ -382,6 +383,8 @@ class Runtime:
                 case SolvePuzzle(prefix, bits):
                     self._nursery.start_soon(self._solve_puzzle, prefix, bits)
                 case Tell(message):
+                    if isinstance(message, Application) and self.storage.abstains_through() is None:
+                        await self._store(self.storage.write, [Abstain(0)])  # nor can who applies: it may miss the assignment
                     self.transport.send(self.genesis.coordinator_key, encode(message))
                 case Notable(text):
                     self.reporter.notable(text)

@@ -97,7 +97,7 @@ class GatewayProcess:
         with open(self.folder / "gateway.log", "ab") as log:
             command = [sys.executable, "-m", "gateway", "--config", str(self.config)]
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stderr=log)
-        eventually(lambda: self._status("/readyz" if ready else "/healthz") == 200, "gateway up", 20)
+        eventually(lambda: self._status("/readyz" if ready else "/healthz") == 200, "gateway up", 60)
 
     def _status(self, path: str) -> int:
         assert self.process is not None

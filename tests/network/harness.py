@@ -203,16 +203,17 @@ class User:
             view = answer.json()
             if view["shard"] == shard:
                 break
-        wallet = Wallet(view["id"], view["address"], view["shard"])
+        wallet = Wallet(view["id"], view["address"], shard)
+        assert view["shard"] == shard
         for asset, amount in amounts.items():
             self.fund(wallet.id, asset, amount)
         return wallet
 
     def fund(self, wallet_id: str, asset: str, amount: str) -> None:
-        answer = self.post("/v1/faucet?wait=15", {"wallet_id": wallet_id, "asset": asset, "amount": amount})
+        answer = self.post("/v1/faucet?wait=30", {"wallet_id": wallet_id, "asset": asset, "amount": amount})
         assert (answer.status_code, answer.json()["status"]) == (200, "committed"), answer.text
 
-    def pay(self, wallet: Wallet, to: str, amount: str, memo: str = "", key: str | None = None, wait: int = 5) -> dict[str, Any]:
+    def pay(self, wallet: Wallet, to: str, amount: str, memo: str = "", key: str | None = None, wait: int = 20) -> dict[str, Any]:
         """A transfer of USD, and what the gateway says of it."""
         body = {"from_wallet": wallet.id, "to": to, "asset": "USD", "amount": amount, "memo": memo}
         answer = self.post(f"/v1/transfers?wait={wait}", body, key)

@@ -85,7 +85,7 @@ def test_an_exchange_between_payers_in_several_shards_happens_entirely_or_not_at
     (ann, ann_wallet), (bob, bob_wallet) = treasury.key(0, USD="50.00"), treasury.key(1, EUR="40.00")
     cat, cat_wallet = treasury.key(1, USD="5.00")
     good = treasury.sign([ann, bob, cat], (ann, bob, "USD", 3000), (bob, ann, "EUR", 2750), (cat, ann, "USD", 500))
-    answer = user.post("/v1/transactions?wait=15", {"transaction": encode(good).hex()})
+    answer = user.post("/v1/transactions?wait=30", {"transaction": encode(good).hex()})
     assert (answer.status_code, answer.json()["status"]) == (200, "committed"), answer.text
     assert answer.json()["shards"] == [0, 1]
 
@@ -96,7 +96,7 @@ def test_an_exchange_between_payers_in_several_shards_happens_entirely_or_not_at
     after = [("25.00", "0.00"), ("27.50", "0.00"), ("30.00", "0.00"), ("12.50", "0.00"), ("0.00", "0.00"), ("0.00", "0.00")]
     assert holdings() == after
     bad = treasury.sign([ann, bob, cat], (ann, bob, "USD", 100), (bob, ann, "EUR", 100), (cat, ann, "USD", 1))  # cat has nothing
-    answer = user.post("/v1/transactions?wait=15", {"transaction": encode(bad).hex()})
+    answer = user.post("/v1/transactions?wait=30", {"transaction": encode(bad).hex()})
     assert (answer.json()["status"], answer.json()["code"]) == ("rejected", "insufficient_funds"), answer.text
     network.audit()  # waits until every shard has let go of it
     assert holdings() == after

@@ -138,6 +138,8 @@ class Membership:
             raise InvalidDocument("announcement not signed by the coordinator of this network")
         if notice.epoch != FIRST_EPOCH:
             raise InvalidDocument("this version knows one epoch")
+        if notice.phase is Phase.SETTLEMENT:
+            raise InvalidDocument("this version knows no settlement")
         if (signed is None) != (notice.phase is Phase.REGISTRATION):
             raise InvalidDocument(f"announcement of {notice.phase} with the wrong document, or without one")
         if signed is not None and self.signed is None:

@@ -22,7 +22,6 @@ from node.ledger.execution import InvalidBlock, execute
 from node.ledger.state import State
 from node.network.framing import FrameDecoder, FrameTooLarge
 from node.protocol import merkle
-from node.protocol.address import address_of
 from node.protocol.block import Balance, Block
 from node.protocol.broker import (
     Account,
@@ -40,6 +39,7 @@ from node.protocol.broker import (
     Refusals,
     Reply,
     TransactionBatch,
+    sign_reply,
 )
 from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
@@ -69,6 +69,7 @@ from node.protocol.messages import (
     BundleDelivery,
     BundleRequest,
     Certified,
+    FinalizedBlock,
     PeerMessage,
     Proposal,
     Status,
@@ -107,7 +108,9 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
     """Messages of every kind as ``shard``'s members would send them at the head of its chain."""
     block = shard.build([sign([person(shard.number, 0)], leg(person(shard.number, 0), person(1, 2), "USD", 5))]).block
     header = block.header
-    vote = sign_vote(shard.members[header.proposer], header.proposer, shard.electorate, VoteKind.NOTARIZE, header.view, header.hash)
+    vote = sign_vote(
+        shard.members[header.proposer], header.proposer, shard.electorate, VoteKind.NOTARIZE, header.view, header.hash
+    )
     nullified = shard.certificate(VoteKind.NULLIFY, header.view + 1, ZERO_HASH, (1, 2, 3))
     deliveries = [BundleDelivery(bundle) for outbox in shard.outboxes for bundle in outbox]
     return [
@@ -117,8 +120,8 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
         Certified((shard.chain[-1].finality.certificate, nullified)),
         Status(header.height, header.view, header.view - 1),
         BlocksRequest(1),
-        Blocks(tuple(shard.chain)),
-        Blocks(tuple(shard.chain[-2:])),
+        Blocks(tuple(FinalizedBlock(c.block, c.finality) for c in shard.chain)),
+        Blocks(tuple(FinalizedBlock(c.block, c.finality) for c in shard.chain[-2:])),
         BlockRequest(header.view, header.hash),
         BlockReply(block),
         BundleRequest(1 - shard.number, 1),
@@ -159,7 +162,11 @@ def samples() -> dict[str, tuple[Any, int, list[bytes]]]:
         "CertifiedBundle": (CertifiedBundle, MAX_BUNDLE_BYTES, [b for outbox in shard.outboxes for b in outbox]),
         "Refusals": (Refusals, MAX_BROKER_BODY_BYTES, [refusals.signed(member)]),
         "Query": (Query, 4096, [Query(bytes(16), "client", -1, request) for request in requests]),
-        "Reply": (Reply, MAX_BROKER_BODY_BYTES, [Reply(bytes(16), 1, 1, 2, answer).signed(member) for answer in answers]),
+        "Reply": (
+            Reply,
+            MAX_BROKER_BODY_BYTES,
+            [decode(Reply, sign_reply(bytes(16), 1, 1, 2, a, member), MAX_BROKER_BODY_BYTES) for a in answers],
+        ),
         "EpochAnnouncement": (EpochAnnouncement, MAX_BROKER_BODY_BYTES, [EpochAnnouncement(notice, SIGNED)]),
         "Event": (Event, 64 << 10, [Event("node", "node-1", "stats", TIME, stats)]),
         "Transaction": (Transaction, 4096, [decode(Transaction, data, 4096) for data in transactions]),
@@ -169,9 +176,30 @@ def samples() -> dict[str, tuple[Any, int, list[bytes]]]:
 
 # -- mutations -------------------------------------------------------------------------------------------------------
 
-INTERESTING = (b"\x00", b"\x7f", b"\x80", b"\x90", b"\xa0", b"\xc0", b"\xc1", b"\xc2", b"\xc4\x00", b"\xc7\x00\xff", b"\xca", b"\xcf")
-INTERESTING += (b"\xd4\x05\x00", b"\xd6\xff" + bytes(4), b"\xdc\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xff")
-PLAIN = (0, 1, -1, 255, 2**31, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, None, True, 1.5, "", "USD\n", "é" * 80, b"", [], {})
+INTERESTING: tuple[bytes, ...] = (
+    b"\x00",
+    b"\x7f",
+    b"\x80",
+    b"\x90",
+    b"\xa0",
+    b"\xc0",
+    b"\xc1",
+    b"\xc2",
+    b"\xc4\x00",
+    b"\xc7\x00\xff",
+    b"\xca",
+    b"\xcf",
+)
+INTERESTING += (
+    b"\xd4\x05\x00",
+    b"\xd6\xff" + bytes(4),
+    b"\xdc\xff\xff",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xff",
+)
+PLAIN: tuple[Any, ...] = (0, 1, -1, 255, 2**31, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, None, True, 1.5)
+PLAIN += ("", "USD\n", "é" * 80, b"", (), {})
 
 
 def mutated_bytes(random: Random, data: bytes, other: bytes) -> bytes:
@@ -203,13 +231,15 @@ def mutated_structure(random: Random, data: bytes, other: bytes) -> bytes:
     """The same with the values inside, so that what comes out is often still a message: replaced, repeated, dropped, moved."""
     tree = msgpack.unpackb(data, strict_map_key=False)
     lists = [node for node in _lists(tree) if node]
+    if random.random() < 0.2:  # what is moved between lists of one parent often stays a message, with the same parts in it
+        lists = [node for node in lists if sum(isinstance(child, list) for child in node) >= 2] or lists
     for _ in range(random.choice((1, 1, 2, 3)) if lists else 0):
         into = random.choice(lists)
         at = random.randrange(len(into)) if into else 0
         if not into:
             continue
         old = into[at]
-        match random.randrange(8):
+        match random.randrange(9):
             case 0:
                 into[at] = random.choice(PLAIN)
             case 1 if isinstance(old, int):
@@ -221,14 +251,14 @@ def mutated_structure(random: Random, data: bytes, other: bytes) -> bytes:
                 into.insert(at, old)
             case 4:
                 del into[at]
-            case 5:  # moved into a list beside it: from the bundles to the transactions, say
+            case 5 | 8:  # moved into a list beside it: from the bundles to the transactions, say
                 beside = [node for node in into if isinstance(node, list)]
                 if len(beside) >= 2:
                     giving, taking = random.sample(beside, 2)
                     if giving:
                         taking.insert(0 if giving is beside[0] else len(taking), giving.pop(-1 if giving is beside[0] else 0))
             case 6:
-                into[at] = random.choice([node for node in _lists(msgpack.unpackb(other, strict_map_key=False))] or [0])
+                into[at] = random.choice(_lists(msgpack.unpackb(other, strict_map_key=False)) or [[]])
             case 7:
                 random.shuffle(into)
     try:
@@ -300,7 +330,8 @@ def framing(random: Random) -> None:
     """Frames of a broken stream are the same however it is cut; a length beyond the cap ends it; nothing piles up."""
     limit = random.choice((16, 300, 5_000))
     stream = b"".join(
-        (n := random.choice((0, 1, 15, 200, limit))).to_bytes(4, "big") + random.randbytes(n) for _ in range(random.randrange(1, 8))
+        (n := random.choice((0, 1, 15, 200, limit))).to_bytes(4, "big") + random.randbytes(n)
+        for _ in range(random.randrange(1, 8))
     )
     stream = mutated_bytes(random, stream, stream)
     whole, whole_error = _frames([stream], limit)
@@ -395,7 +426,9 @@ def liar_proposal(random: Random, target: Target, liar: int) -> Proposal:
     while view % len(shard.members) != liar:
         view += 1
     payer = person(shard.number, random.randrange(2))
-    payment = sign([payer], leg(payer, person(random.randrange(2), 2), "USD", random.randrange(1, 500)), salt=random.getrandbits(60))
+    payment = sign(
+        [payer], leg(payer, person(random.randrange(2), 2), "USD", random.randrange(1, 500)), salt=random.getrandbits(60)
+    )
     bundles = [captured_bundle(random, target)] if random.random() < 0.5 else []
     block = shard.build([payment], [], view).block
     try:
@@ -433,7 +466,9 @@ def replica(random: Random) -> None:
     """A member hears mutated messages from one lying member, from nodes of the other shard and from strangers."""
     shard = random.choice(SHARDS)
     liar = random.randrange(4)
-    target = Target(random, shard, (liar + random.randrange(1, 4)) % 4, random.choice((0, 1, len(shard.chain) - 1, len(shard.chain))))
+    target = Target(
+        random, shard, (liar + random.randrange(1, 4)) % 4, random.choice((0, 1, len(shard.chain) - 1, len(shard.chain)))
+    )
     member, outsider = shard.electorate.keys[liar], SHARDS[1 - shard.number].electorate.keys[0]
     valid = [encode(message) for message in peer_messages(shard)]
     for _ in range(30):
@@ -449,10 +484,12 @@ def replica(random: Random) -> None:
         elif kind < 0.65:
             target.hear(member, Status(len(shard.chain) + random.choice((0, 5)), *random.sample(range(30), 2)))
             target.wait(random.choice((0, 350, 3_100)))  # it asks for blocks after some patience
-            blocks = encode(Blocks(tuple(shard.chain[target.replica.state.height :])))
-            _hear_bytes(target, peer, mutated(random, blocks, random.choice(valid)))
+            blocks = encode(
+                Blocks(tuple(FinalizedBlock(c.block, c.finality) for c in shard.chain[target.replica.state.height :]))
+            )
+            _hear_mutated(random, target, peer, blocks, random.choice(valid))
         else:
-            _hear_bytes(target, peer, mutated(random, random.choice(valid), random.choice(valid)))
+            _hear_mutated(random, target, peer, random.choice(valid), random.choice(valid))
         if random.random() < 0.2:
             target.wait(random.choice((1, 60, 1_000, 4_000)))
 
@@ -465,13 +502,16 @@ def liar_vote(random: Random, target: Target, liar: int) -> PeerMessage:
     return Ballot(sign_vote(shard.members[liar], signer, shard.electorate, random.choice(list(VoteKind)), view, block))
 
 
-def _hear_bytes(target: Target, peer: bytes, data: bytes) -> None:
-    try:
-        message = decode(cast(Any, PeerMessage), data, MAX_FRAME_BYTES)
-    except DecodeError:
+def _hear_mutated(random: Random, target: Target, peer: bytes, data: bytes, other: bytes) -> None:
+    """One of a few mutations that still decodes, if there is one."""
+    for _ in range(8):
+        try:
+            message = decode(cast(Any, PeerMessage), mutated(random, data, other), MAX_FRAME_BYTES)
+        except DecodeError:
+            continue
+        seen["heard"] += 1
+        target.hear(peer, message)
         return
-    seen["heard"] += 1
-    target.hear(peer, message)
 
 
 # -- targets: execution ----------------------------------------------------------------------------------------------
@@ -508,7 +548,7 @@ def execution(random: Random) -> None:
             assert (ledgers.states[here].state_root, ledgers.states[here].height) == before
         seen["block executed"] += 1
         if random.random() < 0.5:
-            captured.add((source, here))
+            captured.add((bundle.source, here))
             ledgers.block(here, take=0, bundles=[bundle])  # the driver checks the sums from the rows
         ledgers.now += random.choice((0, 10, 600))
 
@@ -516,9 +556,12 @@ def execution(random: Random) -> None:
 def _record(random: Random, ledgers: Ledgers, accounts: list[bytes], ids: list[bytes]) -> Record:
     match random.randrange(3):
         case 0:
-            payment = ledgers.pay(*random.sample(accounts, 2), random.choice((1, 50, 10**6, 2**63 - 1)))
+            payer, payee = random.sample(accounts, 2)
+            payment = ledgers.pay(payer, payee, random.choice((1, 50, 10**6, 2**63 - 1)))
             ids.append(payment.id)
-            return Prepare(encode(mutated_value(random, Transaction, payment)), ledgers.now + random.choice((0, 500, 1_000, 10**6)))
+            return Prepare(
+                encode(mutated_value(random, Transaction, payment)), ledgers.now + random.choice((0, 500, 1_000, 10**6))
+            )
         case 1:
             return PrepareVote(random.choice(ids), random.choice(list(Code)))
         case _:
@@ -576,11 +619,8 @@ def membership(random: Random) -> None:
     accepted, begun = None, False
     for _ in range(40):
         machine.connected()
-        kind = random.random()
-        if kind < 0.5:
-            data = encode(_announcement(random))
-        else:
-            data = mutated(random, random.choice(valid), random.choice(valid))
+        is_signed = random.random() < 0.5
+        data = encode(_announcement(random)) if is_signed else mutated(random, random.choice(valid), random.choice(valid))
         for effect in machine.received(data) + (machine.ready(5) if random.random() < 0.1 else []):
             if (message := getattr(effect, "message", None)) is not None:
                 decode(cast(Any, ToCoordinator), encode(message), MAX_MESSAGE_BYTES)
@@ -601,7 +641,11 @@ def _announcement(random: Random) -> Announcement:
     if random.random() < 0.5:
         document = decode(type(DOCUMENT), encode(mutated_value(random, type(DOCUMENT), DOCUMENT)), MAX_FRAME_BYTES)
     phase = random.choice(list(Phase))
-    signed = None if phase is Phase.REGISTRATION and random.random() < 0.9 else SignedDocument(document, COORDINATOR.sign(document.hash))
+    signed = (
+        None
+        if phase is Phase.REGISTRATION and random.random() < 0.9
+        else SignedDocument(document, COORDINATOR.sign(document.hash))
+    )
     notice = PhaseNotice(GENESIS.network, 1, phase, TIME, 9)
     if random.random() < 0.2:
         notice = cast(PhaseNotice, mutated_value(random, PhaseNotice, notice))

@@ -1,0 +1,341 @@
+"""Random histories of several ledgers, shrunk to the shortest when one breaks: whatever is submitted, delivered late, forked
+or restarted, no unit appears or is lost, no figure is negative, nothing is executed twice, and holds end."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from node.ledger.execution import Execution, InvalidBlock, admit, execute
+from node.ledger.rows import Flow
+from node.ledger.state import State
+from node.protocol.block import Outcome
+from node.protocol.channel import Bundle
+from node.protocol.codes import Code
+from node.protocol.transaction import Action, Leg, Transaction
+from tests.unit.ledger_driver import COMMITTED, Ledgers
+
+SHARDS, PER_SHARD = 3, 2
+ASSETS = ("USD", "EUR", "XXX")
+ISSUER = -1
+"""Instead of an account's number: the issuer of the leg's asset."""
+
+
+class LegPlan(NamedTuple):
+    payer: int
+    payee: int
+    asset: str
+    amount: int
+    action: Action
+
+
+class Submit(NamedTuple):
+    """Execute and commit a block: transactions of legs, and up to ``takes[source]`` waiting bundles of each source."""
+
+    shard: int
+    transactions: list[list[LegPlan]]
+    takes: list[int]
+    wait: int
+
+
+class Fork(NamedTuple):
+    """Execute two blocks on top of each other, and the first anew: what is executed on a block before and after it is
+    committed is the same; the executions that were not committed are void."""
+
+    shard: int
+    block: list[LegPlan]
+    next: list[LegPlan]
+
+
+class Restart(NamedTuple):
+    """Throw the memory away: last checkpoint's rows, then the blocks after it."""
+
+    shard: int
+
+
+accounts = st.integers(ISSUER, SHARDS * PER_SHARD - 1)
+actions = st.sampled_from([Action.PAY] * 8 + [Action.FREEZE, Action.UNFREEZE, Action.UNFREEZE])
+amounts = st.integers(1, 60) | st.sampled_from([400, 2**62, 2**63 - 1])
+assets = st.sampled_from(ASSETS[:2] * 6 + ASSETS[2:])
+legs = st.lists(st.builds(LegPlan, accounts, accounts, assets, amounts, actions), min_size=1, max_size=4)
+submits = st.builds(
+    Submit,
+    st.integers(0, SHARDS - 1),
+    st.lists(legs, max_size=3),
+    st.lists(st.sampled_from([0, 1, 9]), min_size=SHARDS, max_size=SHARDS),
+    st.sampled_from([0, 0, 1, 40, 700, 1_100]),
+)
+steps = st.one_of(
+    submits, submits, submits, st.builds(Fork, st.integers(0, 2), legs, legs), st.builds(Restart, st.integers(0, 2))
+)
+histories = st.lists(steps, min_size=5, max_size=30)
+
+
+class Stored(NamedTuple):
+    """A block as storage has it."""
+
+    time: int
+    bundles: tuple[Bundle, ...]
+    transactions: tuple[Transaction, ...]
+    execution: Execution
+
+
+class History:
+    """Three ledgers with a disk each. Every step checks what must hold after any."""
+
+    def __init__(self, checkpoint_interval: int) -> None:
+        self.ledgers = Ledgers(SHARDS, checkpoint_interval)
+        self.accounts = [self.ledgers.account(shard, number) for shard in range(SHARDS) for number in range(PER_SHARD)]
+        self.blocks: list[list[Stored]] = [[] for _ in range(SHARDS)]
+        self.rows: list[dict[bytes, bytes]] = [{} for _ in range(SHARDS)]
+        self.taken: list[dict[int, int]] = [{} for _ in range(SHARDS)]
+        self.homes: dict[bytes, tuple[int, Transaction]] = {}
+        for account in self.accounts:
+            for asset in ASSETS[:2]:
+                self._submit(
+                    self.shard_of(self.ledgers.issuer(asset)), [self.ledgers.pay(self.ledgers.issuer(asset), account, 200, asset)]
+                )
+        self.settle()
+
+    def shard_of(self, address: bytes) -> int:
+        return self.ledgers.rules[0].shards.shard_of(address)
+
+    def play(self, steps: Sequence[Submit | Fork | Restart]) -> None:
+        for step in steps:
+            match step:
+                case Submit(shard, plans, takes, wait):
+                    self.ledgers.now += wait
+                    self._submit(shard, [t for plan in plans if (t := self.transaction(shard, plan))], takes)
+                case Fork(shard, first, second):
+                    self._fork(shard, *([t] if (t := self.transaction(shard, plan)) else [] for plan in (first, second)))
+                case Restart(shard):
+                    self._restart(shard)
+            self.check()
+
+    def transaction(self, shard: int, plan: list[LegPlan]) -> Transaction | None:
+        """A signed transaction of the legs that are statically valid, from the first one whose payer ``shard`` can keep on;
+        None when there are none."""
+        legs: list[Leg] = []
+        for leg in plan:
+            asset = leg.asset if leg.asset != "XXX" else "USD"
+            payer, payee = (self.ledgers.issuer(asset) if n == ISSUER else self.accounts[n] for n in (leg.payer, leg.payee))
+            if leg.action is not Action.PAY and leg.amount % 5:
+                payer = self.ledgers.issuer(asset)  # else mostly refused: only the issuer may
+            if not legs and self.shard_of(payer) != shard and leg.payer != ISSUER:
+                payer = self.accounts[shard * PER_SHARD + leg.payer % PER_SHARD]
+            if payer != payee and (legs or self.shard_of(payer) == shard):
+                legs.append(Leg(payer, payee, leg.asset, leg.amount if leg.action is Action.PAY else 0, leg.action))
+        validity = (5_000, 900, 300)[len(plan) % 3]
+        return self.ledgers.sign(*legs, valid_until=self.ledgers.now + validity) if legs else None
+
+    def _submit(self, shard: int, transactions: Sequence[Transaction], takes: Sequence[int] = ()) -> None:
+        bundles = []
+        for source, take in enumerate(takes):
+            queue = self.ledgers.channels.get((source, shard))
+            while queue and take:
+                bundles.append(queue.popleft())
+                take -= 1
+        for bundle in bundles:  # exactly once, in order
+            assert bundle.sequence == self.taken[shard].get(bundle.source, 0) + 1
+            self.taken[shard][bundle.source] = bundle.sequence
+        execution = self.ledgers.block(shard, *transactions, take=0, bundles=bundles)
+        self.homes |= {transaction.id: (shard, transaction) for transaction in transactions}
+        self.blocks[shard].append(Stored(self.ledgers.now, tuple(bundles), tuple(transactions), execution))
+        state = self.ledgers.states[shard]
+        if state.rules.is_checkpoint(state.height):
+            for key, row in state.checkpoint():
+                if row is None:
+                    self.rows[shard].pop(key, None)
+                else:
+                    self.rows[shard][key] = row
+
+    def _fork(self, shard: int, transactions: list[Transaction], following: list[Transaction]) -> None:
+        before = self._figures(self.ledgers.states[shard])
+        parent = self.ledgers.execute(shard, *transactions)
+        child = self.ledgers.execute(shard, *following, parent=parent)
+        for again in transactions:
+            with pytest.raises(InvalidBlock):
+                self.ledgers.execute(shard, again, parent=parent)
+        assert self._figures(self.ledgers.states[shard]) == before, "executing changes nothing"
+        self._submit(shard, transactions)
+        after = self.ledgers.execute(shard, *following)
+        assert (child.state_root, child.effects, child.outbox) == (after.state_root, after.effects, after.outbox)
+        for void in (parent, child):
+            with pytest.raises(ValueError, match="does not stand on"):
+                self.ledgers.states[shard].commit(void)
+
+    def _restart(self, shard: int) -> None:
+        rules, old = self.ledgers.rules[shard], self.ledgers.states[shard]
+        rows = self.rows[shard]
+        state = State.restore(rules, rows.items()) if rows else State.genesis(rules)
+        for stored in self.blocks[shard][: state.height]:
+            if stored.time + rules.parameters.validity_window >= state.time:
+                for transaction in stored.transactions:
+                    state.remember(transaction.id, transaction.order.valid_until)
+        for stored in self.blocks[shard][state.height :]:
+            pairs = [(transaction.id, transaction) for transaction in stored.transactions]
+            valid = Transaction.has_valid_signatures
+            again = execute(state, rules, state.height + 1, stored.time, stored.bundles, pairs, valid)
+            assert (again.state_root, again.effects, again.outbox) == (
+                stored.execution.state_root,
+                stored.execution.effects,
+                stored.execution.outbox,
+            )
+            state.commit(again)
+            if rules.is_checkpoint(state.height):
+                state.checkpoint()
+        assert self._figures(state) == self._figures(old)
+        self.ledgers.states[shard] = state
+
+    def _figures(self, state: State) -> tuple[Any, ...]:
+        undecided = {home: number for home, number in state.undecided.items() if number}
+        supply = {asset: sums for asset, sums in state.supply.items() if any(sums)}
+        alarms = [alarm for alarm in state.alarms_before(1 << 60) if state.record(alarm[1]) is not None]
+        return (
+            state.height, state.time, state.state_root, state.totals(), dict(state.balances), dict(state.records),
+            undecided, supply, alarms, state.unrooted(),
+        )  # fmt: skip
+
+    def check(self) -> None:
+        for asset in ASSETS[:2]:
+            inside, issued = self.ledgers.supply(asset)
+            assert inside + self.ledgers.in_flight(asset) == issued
+        for state in self.ledgers.states:
+            assert all(min(balance.available, balance.held) >= 0 for balance in state.balances.values())
+            for record in state.records.values():
+                assert not isinstance(record, Flow) or min(record.entered, record.left, record.entering, record.leaving) >= 0
+        for id, (home, transaction) in list(self.homes.items())[-6:]:
+            code = admit(self.ledgers.states[home], self.ledgers.rules[home], id, transaction, self.ledgers.now)
+            assert code in (Code.DUPLICATE, Code.EXPIRED)
+            with pytest.raises(InvalidBlock):
+                self.ledgers.execute(home, transaction)
+
+    def settle(self) -> None:
+        while any(self.ledgers.channels.values()):
+            for shard in range(SHARDS):
+                self._submit(shard, [], [9] * SHARDS)
+
+    def end(self) -> None:
+        """Everything is delivered: decided everywhere, the same way, once; no hold is left."""
+        self.settle()
+        self.check()
+        for id, (home, transaction) in self.homes.items():
+            steps = [receipt.outcome for receipt in self.ledgers.receipts[home][id]]
+            final = steps[-1]
+            assert steps in ([final], [Outcome.PREPARED, final])
+            assert final is not Outcome.PREPARED
+            event(f"{final.name}{' after PREPARED' if len(steps) > 1 else ''}")
+            for shard in range(SHARDS):
+                there = [receipt.outcome for receipt in self.ledgers.receipts[shard].get(id, [])] if shard != home else []
+                touched = any(shard in (self.shard_of(leg.payer), self.shard_of(leg.payee)) for leg in transaction.order.legs)
+                if final is COMMITTED and touched and shard != home:
+                    assert there == [COMMITTED]
+                else:
+                    assert COMMITTED not in there
+                    assert len(there) <= 1
+        for state in self.ledgers.states:
+            assert state.totals().pending == 0
+            assert all(total.held == 0 for total in state.totals().assets)
+            flows = [record for record in state.records.values() if isinstance(record, Flow)]
+            assert all(flow.entering == flow.leaving == 0 for flow in flows)
+        for asset in ASSETS[:2]:
+            inside, issued = self.ledgers.supply(asset)
+            assert (inside, self.ledgers.in_flight(asset)) == (issued, 0)
+
+
+many = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@settings(many, max_examples=60)
+@given(st.integers(1, 5), histories)
+def test_any_history_conserves_money_and_ends_without_holds(
+    checkpoint_interval: int, steps: list[Submit | Fork | Restart]
+) -> None:
+    history = History(checkpoint_interval)
+    history.play(steps)
+    history.end()
+    for shard in range(SHARDS):
+        history._restart(shard)
+
+
+# -- delivery --------------------------------------------------------------------------------------------------------
+
+payments = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(1, 9)).filter(lambda p: p[0] != p[1]), max_size=25
+)
+schedules = st.lists(st.tuples(st.integers(0, 2), st.permutations(range(3)), st.integers(0, 3)), max_size=25)
+
+
+def deliver(plan: list[tuple[int, int, int]], schedule: Sequence[tuple[int, Sequence[int], int]]) -> list[Any]:
+    """Everything that is the same whenever, and in whatever order between channels, the bundles arrive: balances and totals."""
+    ledgers = Ledgers(3)
+    accounts = [ledgers.account(shard, number) for shard in range(3) for number in range(2)]
+    for account in accounts:
+        ledgers.fund(account, 1_000)
+    for payer, payee, amount in plan:
+        ledgers.block(payer // 2, ledgers.pay(accounts[payer], accounts[payee], amount), take=0)
+    for shard, sources, take in schedule:
+        queues = [ledgers.channels[source, shard] for source in sources if source != shard]
+        ledgers.block(shard, take=0, bundles=[queue.popleft() for queue in queues for _ in range(min(take, len(queue)))])
+    ledgers.settle()
+    return [[ledgers.balance(account) for account in accounts], [state.totals() for state in ledgers.states]]
+
+
+@many
+@given(payments, schedules)
+def test_the_order_of_bundles_between_channels_does_not_matter(plan: Any, schedule: Any) -> None:
+    assert deliver(plan, schedule) == deliver(plan, ())
+
+
+offered = st.lists(
+    st.tuples(st.sampled_from([0, 2, 0, 2, 0, 2, 1, 3]), st.sampled_from([1] * 8 + [0, 2]), st.sampled_from([1, 1, 1, 0, 2])),
+    max_size=30,
+)
+"""(source, destination, step from the channel's last bundle): 1 is the next."""
+
+
+@many
+@given(offered, st.data())
+def test_a_channel_takes_exactly_the_next_bundle_and_refuses_any_other(offers: Any, data: st.DataObject) -> None:
+    """Against a model: one number per source."""
+    ledgers = Ledgers(3)
+    taken = {0: 0, 2: 0}
+
+    def bundle(source: int, destination: int, sequence: int) -> Bundle:
+        sent = ledgers.pay(ledgers.issuer("USD"), ledgers.account(1), 1)
+        return Bundle(source, destination, sequence, (_prepare(ledgers, sent),))
+
+    def fits(offer: Bundle, cursors: dict[int, int]) -> bool:
+        return offer.destination == 1 and cursors.get(offer.source) == offer.sequence - 1
+
+    for group in _cut(offers, data):
+        bundles, cursors, valid = [], dict(taken), True
+        for source, destination, step in group:
+            offer = bundle(source, destination, max(1, cursors.get(source, 0) + step))
+            bundles.append(offer)
+            valid = valid and fits(offer, cursors)
+            cursors[source] = offer.sequence
+        root = ledgers.states[1].state_root
+        if valid:
+            ledgers.block(1, take=0, bundles=bundles)
+            taken = {source: cursors[source] for source in taken}
+        else:
+            with pytest.raises(InvalidBlock):
+                ledgers.block(1, take=0, bundles=bundles)
+            assert ledgers.states[1].state_root == root
+        assert {source: ledgers.states[1].cursor(source) for source in taken} == taken
+
+
+def _prepare(ledgers: Ledgers, transaction: Transaction) -> Any:
+    return ledgers.execute(0, transaction).outbox[0].records[0]
+
+
+def _cut(items: list[Any], data: st.DataObject) -> list[list[Any]]:
+    groups = []
+    while items:
+        size = data.draw(st.integers(1, 3))
+        groups.append(items[:size])
+        items = items[size:]
+    return groups

@@ -1,0 +1,416 @@
+"""Writes the vectors in this folder, the same bytes each time: ``python -m tests.vectors.generate``.
+
+``README.md`` says what is in them.
+
+``vectors()`` gives them without writing, for the test that holds the files against the code.
+"""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, structs, to_builtins
+
+from node.protocol import merkle
+from node.protocol.address import address_of, encode_address
+from node.protocol.amounts import format_amount, parse_amount
+from node.protocol.block import Block, Header, Outcome, Receipt
+from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, Vote, VoteKind, sign_vote
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.crypto import ZERO_HASH, KeyPair, digest, domain_prefix
+from node.protocol.epoch import PhaseNotice
+from node.protocol.genesis import Phase
+from node.protocol.limits import MAX_AMOUNT
+from node.protocol.puzzle import identity_prefix, is_solution, leading_zero_bits
+from node.protocol.transaction import Action, Leg, Transaction, Witness
+from tests.vectors.network import (
+    COORDINATOR,
+    DOCUMENT,
+    DOLLAR,
+    GENESIS,
+    NODES,
+    REGISTRATIONS,
+    SIGNED,
+    TIME,
+    Shard,
+    key,
+    leg,
+    mined,
+    person,
+    play,
+    sign,
+)
+
+FOLDER = Path(__file__).parent
+ALICE, BOB, CAROL = person(0, 0), person(0, 1), person(1, 0)
+ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
+
+
+def plain(value: Any) -> Any:
+    """A message as JSON: a struct is an object of its fields (a tagged one has ``"type"`` too), bytes are hex."""
+    if isinstance(value, Struct):
+        tag = {} if value.__struct_config__.tag is None else {"type": type(value).__name__}
+        return tag | {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return to_builtins(value)
+
+
+def encoded(value: Any) -> dict[str, Any]:
+    return {"fields": plain(value), "encoded": encode(value).hex()}
+
+
+def _keys() -> list[dict[str, str]]:
+    special = [KeyPair(n.to_bytes(32, "big")) for n in (1, 2, ORDER - 1)]
+    return [
+        {
+            "secret": pair.secret.hex(),
+            "public": pair.public.hex(),
+            "address": address_of(pair.public).hex(),
+            "text": encode_address(address_of(pair.public)),
+        }
+        for pair in [*special, ALICE, BOB, CAROL, COORDINATOR, DOLLAR, *NODES.values()]
+    ]
+
+
+def _bad_addresses() -> list[dict[str, str]]:
+    good = encode_address(address_of(ALICE.public))
+    wrong = "q" if good[-1] != "q" else "p"
+    return [
+        {"text": good[:-1] + wrong, "why": "checksum"},
+        {"text": good[:-1], "why": "too short"},
+        {"text": good + "q", "why": "too long"},
+        {"text": "span" + good[4:], "why": "prefix"},
+        {"text": good[:10] + good[10:].upper(), "why": "mixed case"},
+        {"text": good[:-1] + "b", "why": "a letter that is not used"},
+        {"text": "", "why": "empty"},
+    ]
+
+
+def _signatures() -> list[dict[str, Any]]:
+    found = []
+    for pair in (KeyPair((1).to_bytes(32, "big")), ALICE, COORDINATOR):
+        for message in (bytes(32), b"\xff" * 32, sha256(b"hello").digest()):
+            found.append(_signature(pair, message, pair.sign(message), True, ""))
+    message = sha256(b"hello").digest()
+    signature = ALICE.sign(message)
+    r, s = signature[:32], int.from_bytes(signature[32:], "big")
+    found += [
+        _signature(ALICE, message, r + (ORDER - s).to_bytes(32, "big"), False, "high s"),
+        _signature(ALICE, message, s.to_bytes(32, "big") + r, False, "r and s exchanged"),
+        _signature(ALICE, message, bytes(64), False, "zeros"),
+        _signature(ALICE, message, ORDER.to_bytes(32, "big") + signature[32:], False, "r is not below the order"),
+        _signature(BOB, message, signature, False, "another key"),
+        _signature(ALICE, bytes(32), signature, False, "another hash"),
+    ]
+    return found
+
+
+def _signature(pair: KeyPair, message: bytes, signature: bytes, valid: bool, why: str) -> dict[str, Any]:
+    return {"public": pair.public.hex(), "hash": message.hex(), "signature": signature.hex(), "valid": valid, "why": why}
+
+
+def _digests() -> list[dict[str, Any]]:
+    domains: tuple[str, ...] = (
+        "transaction",
+        "block",
+        "vote",
+        "totals",
+        "changes",
+        "records",
+        "state",
+        "bucket",
+        "node",
+        "genesis",
+    )
+    domains += ("epoch document", "registration", "phase", "randomness", "seat", "identity puzzle", "refusals", "reply")
+    return [{"domain": d, "prefix": domain_prefix(d).hex(), "data": "616263", "digest": digest(d, b"abc").hex()} for d in domains]
+
+
+def _amounts() -> dict[str, Any]:
+    pairs = [("0", 0), ("0.00", 2), ("12.50", 2), ("0.01", 2), ("7", 0), ("0.000000000000000001", 18)]
+    pairs += [(format_amount(MAX_AMOUNT, decimals), decimals) for decimals in (0, 2, 18)]
+    bad = ["", "-1", "+1", "01", "1.", ".5", "1e3", "1,5", " 1", "1\n", "nan", "1.234", "92233720368547758.08", "٣"]
+    return {
+        "valid": [{"text": text, "decimals": decimals, "value": str(parse_amount(text, decimals))} for text, decimals in pairs],
+        "also valid": [{"text": text, "decimals": 2, "value": str(parse_amount(text, 2))} for text in ("12.5", "7")],
+        "invalid": [{"text": text, "decimals": 2} for text in bad],
+    }
+
+
+def _transaction(name: str, transaction: Transaction) -> dict[str, Any]:
+    return {"name": name, **encoded(transaction), "id": transaction.id.hex()}
+
+
+def _transactions() -> dict[str, Any]:
+    pay = leg(ALICE, BOB, "USD", 1_250)
+    exchange = sign([ALICE, CAROL], leg(ALICE, CAROL, "USD", 1_000), leg(CAROL, ALICE, "VND", 25_000), memo="exchange", salt=2)
+    payers = [key(f"payer {i}") for i in range(16)]
+    largest = [leg(payer, BOB, "A" * 12, MAX_AMOUNT) for payer in payers]
+    one = sign([ALICE], pay, memo="Lunch, café", salt=1)
+    valid = [
+        _transaction("a payment", one),
+        _transaction("the smallest numbers", sign([ALICE], leg(ALICE, BOB, "U", 1), valid_until=0)),
+        _transaction("an exchange over two payers", exchange),
+        _transaction("a freeze", sign([DOLLAR], leg(DOLLAR, BOB, "USD", 0, Action.FREEZE))),
+        _transaction("an unfreeze", sign([DOLLAR], leg(DOLLAR, BOB, "USD", 0, Action.UNFREEZE))),
+        _transaction("the largest of everything", sign(payers, *largest, memo="é" * 70, valid_until=2**53, salt=2**64 - 1)),
+    ]
+    return {"valid": valid, "invalid": _invalid_transactions(one, exchange)}
+
+
+def _invalid_transactions(one: Transaction, exchange: Transaction) -> list[dict[str, Any]]:
+    pay = one.order.legs[0]
+
+    def with_legs(*legs: Leg, keys: tuple[KeyPair, ...] = (ALICE,), **changes: Any) -> bytes:
+        order = structs.replace(one.order, legs=legs, **changes)
+        return encode(Transaction(order, tuple(Witness(pair.public, pair.sign(order.id)) for pair in keys)))
+
+    data = encode(one)
+    malformed = {
+        "payer is payee": with_legs(structs.replace(pay, payee=pay.payer)),
+        "a payment of nothing": with_legs(structs.replace(pay, amount=0)),
+        "a freeze with an amount": with_legs(structs.replace(pay, action=Action.FREEZE)),
+        "amount above the largest": with_legs(structs.replace(pay, amount=MAX_AMOUNT + 1)),
+        "negative amount": with_legs(structs.replace(pay, amount=-1)),
+        "no legs": with_legs(keys=()),
+        "seventeen legs": with_legs(*[pay] * 17),
+        "asset code in lower case": with_legs(structs.replace(pay, asset="usd")),
+        "asset code with a newline": with_legs(structs.replace(pay, asset="USD\n")),
+        "asset code of thirteen letters": with_legs(structs.replace(pay, asset="A" * 13)),
+        "memo of 142 bytes": with_legs(pay, memo="é" * 71),
+        "address of 19 bytes": with_legs(structs.replace(pay, payee=bytes(19))),
+        "a witness missing": encode(Transaction(exchange.order, exchange.witnesses[:1])),
+        "witnesses in another order": encode(Transaction(exchange.order, exchange.witnesses[::-1])),
+        "another's witness": with_legs(pay, keys=(BOB,)),
+        "trailing byte": data + b"\x00",
+        "last byte missing": data[:-1],
+        "a number in its long form": data.replace(encode(1_250), b"\xce" + (1_250).to_bytes(4, "big"), 1),
+        "bytes as text": data.replace(b"\xc4\x08" + GENESIS.network, b"\xa8" + GENESIS.network, 1),
+    }
+    forged = structs.replace(one.witnesses[0], signature=BOB.sign(one.id))
+    high = one.witnesses[0].signature
+    high = high[:32] + (ORDER - int.from_bytes(high[32:], "big")).to_bytes(32, "big")
+    badly_signed = {
+        "another key's signature": Transaction(one.order, (forged,)),
+        "signature of another order": Transaction(structs.replace(one.order, memo="more"), one.witnesses),
+        "high s": Transaction(one.order, (structs.replace(one.witnesses[0], signature=high),)),
+    }
+    return [{"name": n, "encoded": d.hex(), "code": Code.MALFORMED.value} for n, d in malformed.items()] + [
+        {"name": n, "encoded": encode(t).hex(), "code": Code.BAD_SIGNATURE.value} for n, t in badly_signed.items()
+    ]
+
+
+def _merkle() -> list[dict[str, Any]]:
+    found = []
+    for size in (0, 1, 2, 3, 4, 5, 7, 8, 13):
+        leaves = [bytes([i]) * (i % 4) for i in range(size)]
+        branches = [merkle.branch(leaves, i) for i in range(size)]
+        found.append(
+            {
+                "leaves": [leaf.hex() for leaf in leaves],
+                "root": merkle.root(leaves).hex(),
+                "branches": [encoded(branch) for branch in branches],
+            }
+        )
+    return found
+
+
+def _header(header: Header) -> dict[str, Any]:
+    bits = leading_zero_bits(header.hash)
+    return {**encoded(header), "mining_prefix": header.mining_prefix.hex(), "hash": header.hash.hex(), "leading_zero_bits": bits}
+
+
+def _chain(shard: Shard) -> dict[str, Any]:
+    return {
+        "electorate": _electorate(shard.electorate),
+        "genesis_header": _header(shard.genesis),
+        "blocks": [
+            {
+                "header": _header(certified.block.header),
+                "certified_block": encode(certified).hex(),
+                "effects": plain(certified.effects),
+                "payload_root": certified.block.payload_root().hex(),
+                "valid": True,
+            }
+            for certified in shard.chain
+        ],
+        "bundles": [{**encoded(bundle), "valid": True} for outbox in shard.outboxes for bundle in outbox],
+    }
+
+
+def _electorate(electorate: Electorate) -> dict[str, Any]:
+    return {
+        "network": electorate.network.hex(),
+        "shard": electorate.shard,
+        "epoch": electorate.epoch,
+        "keys": [public.hex() for public in electorate.keys],
+        "quorum": electorate.quorum,
+    }
+
+
+def _votes(shard: Shard) -> dict[str, Any]:
+    electorate, block = shard.electorate, shard.head.hash
+    votes = [sign_vote(shard.members[i], i, electorate, kind, 9, block if kind != VoteKind.NULLIFY else ZERO_HASH)
+             for i, kind in enumerate((*VoteKind, VoteKind.NOTARIZE))]  # fmt: skip
+    good = shard.certificate(VoteKind.FINALIZE, 9, block, (0, 2, 3))
+    one, two, three = good.signatures
+    all_four = [sign_vote(member, i, electorate, VoteKind.FINALIZE, 9, block) for i, member in enumerate(shard.members)]
+    four = Certificate(VoteKind.FINALIZE, 9, block, (0, 1, 2, 3), tuple(vote.signature for vote in all_four))
+
+    def statement_of(vote: Vote) -> str:
+        return electorate.statement(vote.kind, vote.view, vote.block).hex()
+
+    broken_votes = {
+        "signed for another view": structs.replace(votes[0], view=10),
+        "signed for another kind": structs.replace(votes[0], kind=VoteKind.FINALIZE),
+        "signed by another member": structs.replace(votes[0], signer=1),
+        "no such member": structs.replace(votes[0], signer=4),
+    }
+    broken = {
+        "one signature too few": structs.replace(good, signers=good.signers[:2], signatures=good.signatures[:2]),
+        "more than a quorum": four,
+        "signers do not ascend": structs.replace(good, signers=(2, 0, 3), signatures=(two, one, three)),
+        "a member twice": structs.replace(good, signers=(0, 0, 3), signatures=(one, one, three)),
+        "another block": structs.replace(good, block=ZERO_HASH),
+        "another view": structs.replace(good, view=8),
+        "no such member": structs.replace(good, signers=(0, 2, 4)),
+    }
+    return {
+        "electorate": _electorate(electorate),
+        "votes": [{"name": vote.kind.name, **encoded(vote), "statement": statement_of(vote), "valid": True} for vote in votes]
+        + [{"name": name, **encoded(vote), "valid": False} for name, vote in broken_votes.items()],
+        "certificates": [{"name": "a quorum", **encoded(good), "valid": True}]
+        + [{"name": name, **encoded(certificate), "valid": False} for name, certificate in broken.items()],
+    }
+
+
+def _finality(shard: Shard) -> dict[str, Any]:
+    """A block finalized by its grandchild's certificate, and what does not prove it."""
+    first, second, third = shard.chain[-3:]
+    header, child, grandchild = (certified.block.header for certified in (first, second, third))
+    certificate = third.finality.certificate
+    notarized = shard.certificate(VoteKind.NOTARIZE, grandchild.view, grandchild.hash)
+    proofs = {
+        "its own certificate": (first.finality, True),
+        "its child's": (Finality((child,), second.finality.certificate), True),
+        "its grandchild's": (Finality((child, grandchild), certificate), True),
+        "a header missing": (Finality((grandchild,), certificate), False),
+        "headers in another order": (Finality((grandchild, child), certificate), False),
+        "certificate of another block": (Finality((), certificate), False),
+        "only notarized": (Finality((child, grandchild), notarized), False),
+        "certificate with another view": (
+            Finality((), shard.certificate(VoteKind.FINALIZE, header.view + 1, header.hash)),
+            False,
+        ),
+    }
+    totals = structs.replace(first.effects.totals, pending=first.effects.totals.pending + 1)
+    other_totals = structs.replace(first, effects=structs.replace(first.effects, totals=totals))
+    fewer_changes = structs.replace(first.effects.changes, balances=first.effects.changes.balances[1:])
+    assert first.block.bundles
+    assert first.effects.changes.balances
+    other_changes = structs.replace(first, effects=structs.replace(first.effects, changes=fewer_changes))
+    receipt = Receipt(ZERO_HASH, Outcome.COMMITTED)
+    other_receipts = structs.replace(first, effects=structs.replace(first.effects, receipts=(*first.effects.receipts, receipt)))
+    moved = structs.replace(first, block=Block(header, (), first.block.bundles + first.block.transactions))
+    blocks = {
+        "proven by the grandchild": (
+            CertifiedBlock(first.block, Finality((child, grandchild), certificate), first.effects),
+            True,
+        ),
+        "a receipt more": (other_receipts, False),
+        "a balance less": (other_changes, False),
+        "other totals": (other_totals, False),
+        "bundles among the transactions": (moved, False),
+    }
+    bundle = next(bundle for outbox in shard.outboxes for bundle in outbox)
+    bundles = {
+        "a bundle": (bundle, True),
+        "another sequence": (structs.replace(bundle, bundle=structs.replace(bundle.bundle, sequence=9)), False),
+        "another branch": (structs.replace(bundle, branch=merkle.branch([b"a", b"b"], 0)), False),
+        "another block's header": (structs.replace(bundle, header=shard.head), False),
+    }
+    assert isinstance(bundle, CertifiedBundle)
+    return {
+        "electorate": _electorate(shard.electorate),
+        "header": encode(header).hex(),
+        "proofs": [{"name": n, **encoded(p), "valid": valid} for n, (p, valid) in proofs.items()],
+        "certified_blocks": [{"name": n, "encoded": encode(b).hex(), "valid": valid} for n, (b, valid) in blocks.items()],
+        "certified_bundles": [{"name": n, "encoded": encode(b).hex(), "valid": valid} for n, (b, valid) in bundles.items()],
+    }
+
+
+def _puzzles() -> dict[str, Any]:
+    bits = GENESIS.parameters.puzzle_difficulty_bits
+    found = []
+    for registration in REGISTRATIONS:
+        prefix = identity_prefix(GENESIS.network, 1, GENESIS.hash, registration.public_key)
+        wrong = next(n for i in range(256) if not is_solution(prefix, n := i.to_bytes(8, "big"), bits))
+        for nonce, valid in ((registration.nonce, True), (wrong, False)):
+            found.append(
+                {
+                    "public": registration.public_key.hex(),
+                    "prefix": prefix.hex(),
+                    "nonce": nonce.hex(),
+                    "bits": bits,
+                    "valid": valid,
+                }
+            )
+    block = mined(play()[0].chain[0].block)
+    return {
+        "network": GENESIS.network.hex(),
+        "epoch": 1,
+        "challenge": GENESIS.hash.hex(),
+        "identity": found,
+        "block": {"mining_prefix": block.header.mining_prefix.hex(), "nonce": block.header.nonce.hex(), "bits": 4},
+    }
+
+
+def _epoch() -> dict[str, Any]:
+    notice = PhaseNotice(GENESIS.network, 1, Phase.ASSIGNMENT, TIME, len(REGISTRATIONS)).signed(COORDINATOR)
+    return {
+        "genesis": to_builtins(GENESIS),
+        "genesis_hash": GENESIS.hash.hex(),
+        "network": GENESIS.network.hex(),
+        "registrations": [encoded(registration) for registration in REGISTRATIONS],
+        "document": encoded(DOCUMENT),
+        "document_hash": DOCUMENT.hash.hex(),
+        "signed_document": encode(SIGNED).hex(),
+        "notice": encoded(notice),
+        "shard_of": {
+            address_of(pair.public).hex(): DOCUMENT.shards.shard_of(address_of(pair.public)) for pair in (ALICE, BOB, CAROL)
+        },
+    }
+
+
+def vectors() -> dict[str, Any]:
+    """Content by file name."""
+    shards = play()
+    return {
+        "keys.json": {"valid": _keys(), "invalid_addresses": _bad_addresses()},
+        "digests.json": _digests(),
+        "signatures.json": _signatures(),
+        "amounts.json": _amounts(),
+        "transactions.json": _transactions(),
+        "merkle.json": _merkle(),
+        "puzzles.json": _puzzles(),
+        "epoch.json": _epoch(),
+        "votes.json": _votes(shards[1]),
+        "chains.json": [_chain(shard) for shard in shards],
+        "finality.json": _finality(shards[1]),
+    }
+
+
+def text(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=True) + "\n"
+
+
+if __name__ == "__main__":
+    for name, content in vectors().items():
+        (FOLDER / name).write_text(text(content))
+        print(name, (FOLDER / name).stat().st_size, "bytes")

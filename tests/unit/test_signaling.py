@@ -620,3 +620,11 @@ def test_coordinator_and_nodes_reach_mining() -> None:
     assert phase(c) is Phase.MINING
     assert all(m.begun and m.signed == c.document and m.seat for m in members.values())
     assert sorted(m.seat for m in members.values() if m.seat) == [(shard, i) for shard in range(2) for i in range(4)]
+
+
+def test_a_phase_this_version_does_not_know_does_not_keep_a_node_from_mining() -> None:
+    m = member()
+    m.received(word(Phase.ASSIGNMENT, SIGNED))
+    assert "settlement" in texts(m.received(word(Phase.SETTLEMENT, SIGNED)))
+    m.received(word(Phase.MINING, SIGNED))
+    assert m.begun

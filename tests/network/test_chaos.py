@@ -1,0 +1,132 @@
+"""``scripts/chaos`` for half a minute: what it says of a live network under faults, and that it leaves nothing behind."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from scripts.devnet.layout import ROOT, Folder, Ports
+from scripts.devnet.processes import marked
+from scripts.havoc.load import FUNDS, Load, Payment, Wallet
+from scripts.havoc.plan import KINDS, SEVERE, episodes
+from scripts.havoc.verdict import check_payments, expected_balances, longest_pause
+
+COMMAND = [sys.executable, "-m", "scripts.havoc.run"]
+FAULTS = "kill,pause,disk,damage,delete,broker,gateway,blackout"
+SEED = 29
+SECONDS = 240
+"""More than a busy machine needs."""
+
+
+def free_port_base() -> str:
+    """A number from which on the ports of a network of eight nodes are free."""
+    for base in random.sample(range(27_000, 28_500, 10), 100):
+        ports = Ports(base)
+        wanted = [ports.broker, ports.coordinator, ports.coordinator_metrics, ports.gateway]
+        wanted += [port(index) for index in range(8) for port in (ports.node, ports.node_metrics)]
+        if all(map(_is_free, wanted)):
+            return str(base)
+    raise AssertionError("no ports are free")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
+    arguments = ["--json", "--minutes", "0.7", "--seed", str(SEED), "--faults", FAULTS, "--port-base", free_port_base()]
+    done = subprocess.run(
+        [*COMMAND, *arguments, "--data", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["passed"]
+    assert result["violations"] == []
+    assert result["episodes"], "nothing was done"
+    assert all(episode["recovered_after"] is not None for episode in result["episodes"])
+    payments = result["payments"]
+    assert payments["committed"] > 100
+    assert payments["taken"] == payments["committed"] + payments["rejected"] + payments["expired"]
+    assert result["audit"]["conserved"]
+    assert set(result["states"]) == {"0", "1"}
+    assert result["balances"] == {"wallets": 8, "answers_of_nodes": 32}
+    assert marked(Folder(tmp_path)) == []
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    arguments = ["--minutes", "5", "--without", "clock", "--port-base", free_port_base(), "--data", str(tmp_path)]
+    with subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as chaos:
+        deadline = time.monotonic() + 60
+        while len(marked(Folder(tmp_path))) < 8:
+            assert chaos.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        chaos.send_signal(signal.SIGINT)
+        output, _ = chaos.communicate(timeout=30)
+    assert (chaos.returncode, output) == (130, b"")
+    assert marked(Folder(tmp_path)) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_seed_draws_each_kind_and_bears_no_more_than_f_faults_in_a_committee(seed: int) -> None:
+    committees, size, f = 3, 7, 2
+    drawn = list(islice(episodes(seed, committees, size, KINDS), len(KINDS)))
+    assert drawn == list(islice(episodes(seed, committees, size, KINDS), len(KINDS)))
+    assert {episode.faults[0].kind for episode in drawn} == set(KINDS)
+    for episode in drawn:
+        if any(fault.kind in SEVERE for fault in episode.faults):
+            assert len(episode.faults) == 1
+            continue
+        hit = Counter(shard for fault in episode.faults for shard, _ in fault.nodes)
+        assert all(count <= f for count in hit.values())
+        assert all(len(set(fault.nodes)) == len(fault.nodes) for fault in episode.faults)
+
+
+class Customers:
+    """Two wallets, one payment of 5 units taken in, and seen committed."""
+
+    def __init__(self) -> None:
+        self.a, self.b = Wallet("a", "spay1a", 0), Wallet("b", "spay1b", 1)
+        self.customers = [SimpleNamespace(wallets=[self.a, self.b])]
+        self.taken = {"t": Payment(self.a, self.b, 5, "key", 0.0)}
+        self.committed = {"t"}
+        self.wrong: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("views", "odd", "wrong"),
+    [
+        ({"t": {"status": "committed"}}, [], ""),
+        ({}, [], "payments lost: 1"),
+        ({"t": {"status": "prepared"}}, [], "payments not decided: 1"),
+        ({"t": {"status": "rejected"}}, [], "once committed, now something else: 1"),
+        ({"t": {"status": "committed"}}, ["u"], "nobody sent, or twice in a history: 1"),
+    ],
+)
+def test_what_must_not_be_is_found(views: dict[str, Any], odd: list[str], wrong: str) -> None:
+    customers = cast(Load, Customers())
+    said = check_payments(customers, views, odd)
+    assert (wrong in said[0]) if wrong else said == []
+    paid = 5 if views.get("t", {}).get("status") == "committed" else 0
+    assert list(expected_balances(customers, views).values()) == [FUNDS - paid, FUNDS + paid]
+
+
+def test_the_longest_pause_is_that_of_the_worst_shard() -> None:
+    assert longest_pause({0: [1.0, 2.0, 3.0], 1: [1.0, 2.5]}, 0.5, 4.0) == 1.5
+    assert longest_pause({}, 0.0, 4.0) == 4.0

@@ -55,8 +55,8 @@ class Network:
             world.story.sent(world.time, source, target, message)
         if self.cuts and self._is_cut(source.index, target.index):
             return
+        life = target.life
         for delay in arrivals(self.links, self._chance):
-            life = target.life
             world.after(delay, lambda: self._arrive(source, target, frame) if target.life == life else None)
 
     def _arrive(self, source: "Node", target: "Node", frame: bytes) -> None:

@@ -1,63 +1,135 @@
-"""Payments through whole networks of replicas, in one process and virtual time."""
+"""Whole networks of real replicas in virtual time: payments, bad days, liars; and that the checks would notice."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.simulation.network import ISSUER, Faults, Network
+from node.protocol.address import address_of
+from node.protocol.block import Outcome
+from node.protocol.codes import Code
+from node.protocol.crypto import KeyPair
+from node.protocol.transaction import Leg
+from tests.simulation.adversaries import BEHAVIOURS
+from tests.simulation.clients import ISSUERS, Gateway
+from tests.simulation.command import main
+from tests.simulation.coordinator import LIES
+from tests.simulation.faults import draw
+from tests.simulation.plan import Crash, LostDisk, Plan, Skew
+from tests.simulation.run import simulate
+from tests.simulation.world import World
 
 
-def test_payments_inside_and_across_shards_commit_and_conserve_money() -> None:
-    network = Network(1, committees=2, size=4)
-    network.start()
-    alice, bob, carol = network.key_in(0), network.key_in(1), network.key_in(0)
-    network.run(500)
-    mints = [network.pay((ISSUER, alice, 1_000)), network.pay((ISSUER, bob, 500))]
-    assert network.run(20_000, lambda: all(network.outcome(id) == "committed" for id in mints))
-    assert network.run(30_000, lambda: network.balance(alice) == 1_000 and network.balance(bob) == 500)
+def pay(payer: KeyPair, payee: KeyPair, amount: int) -> Leg:
+    return Leg(address_of(payer.public), address_of(payee.public), "USD", amount)
+
+
+def balance(world: World, key: KeyPair) -> int:
+    address = address_of(key.public)
+    node = world.committee(world.document.shards.shard_of(address))[0]
+    assert node.replica is not None
+    return sum(held.available for asset, held in node.replica.state.balances_of(address) if asset == "USD")
+
+
+def outcome(gateway: Gateway, id: bytes) -> tuple[Outcome, Code]:
+    return gateway.receipts[id].outcome, gateway.receipts[id].code
+
+
+def test_payments_inside_and_across_shards_move_money_and_conserve_it() -> None:
+    world = World(Plan(seed=1, transactions=()))
+    world.start()
+    gateway, issuer = world.gateways[0], ISSUERS["USD"]
+    alice, bob, carol = (world.key_in(shard, gateway.chance) for shard in (0, 1, 0))
+    assert world.run(10_000, lambda: all(node.replica is not None for node in world.nodes))
+    for key in (alice, bob):
+        gateway.submit([pay(issuer, key, 1_000)], [issuer], 20_000)
+    assert world.run(20_000, lambda: world.time > 1_000 and world.is_done())
     paid = [
-        network.pay((alice, bob, 300)),
-        network.pay((alice, carol, 200)),
-        network.pay((bob, alice, 50), (alice, carol, 1)),
+        gateway.submit([pay(alice, bob, 300)], [alice], 10_000),
+        gateway.submit([pay(alice, carol, 200)], [alice], 10_000),
+        gateway.submit([pay(bob, alice, 50), pay(alice, carol, 1)], [alice, bob], 10_000),
     ]
-    assert network.run(40_000, lambda: all(network.outcome(id) == "committed" for id in paid))
-    too_much = network.pay((carol, bob, 10_000))
-    assert network.run(60_000, lambda: network.outcome(too_much) == "rejected")
-    assert network.codes[too_much] == "insufficient_funds"
-    network.run(network.time + 3_000)
-    assert [network.balance(key) for key in (alice, bob, carol)] == [549, 750, 201]
-    network.check_conservation(1_500)
+    assert world.run(30_000, world.is_done)
+    assert [outcome(gateway, id) for id in paid] == [(Outcome.COMMITTED, Code.OK)] * 3
+    too_much = gateway.submit([pay(carol, bob, 10_000)], [carol], 10_000)
+    assert world.run(40_000, world.is_done)
+    assert outcome(gateway, too_much) == (Outcome.REJECTED, Code.INSUFFICIENT_FUNDS)
+    assert [balance(world, key) for key in (alice, bob, carol)] == [549, 1_250, 201]
+    world.monitor.check_end()
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_whole_network_survives_faults_and_decides_everything(seed: int) -> None:
-    faults = Faults(delay=(1, 30), tail=0.02, loss=0.03, duplication=0.05)
-    network = Network(seed, committees=2, size=4, faults=faults, commit_timeout=15_000, checkpoint_interval=5)
-    chance = network.random
-    network.start()
-    keys = [network.key_in(chance.randrange(2)) for _ in range(6)]
-    network.run(1_000)
-    submitted = [network.pay((ISSUER, key, 1_000)) for key in keys]
-    for _ in range(40):
-        network.run(network.time + chance.randint(0, 400))
-        payer, payee = chance.sample(keys, 2)
-        submitted.append(network.pay((payer, payee, chance.randint(1, 600))))
-        if chance.random() < 0.2:
-            node = chance.choice(network.nodes)
-            if node.replica is not None:
-                node.crash()
-                network.after(chance.randint(100, 5_000), node.start)
-        if chance.random() < 0.04:
-            for node in network.nodes:
-                if node.replica is not None:
-                    node.crash()
-                    network.after(chance.randint(100, 3_000), node.start)
-    network.faults = Faults()
-    network.run(network.time + 10_000)
-    # a transaction that reached nobody alive is nobody's; whatever a chain took up must have been decided
-    assert network.run(network.time + 90_000, lambda: all(network.outcome(id) != "prepared" for id in submitted))
-    network.run(network.time + 20_000)
-    minted = sum(1_000 for id in submitted[: len(keys)] if network.outcome(id) == "committed")
-    network.check_conservation(minted)
-    for shard in network.chains:
-        heads = {(r.state.height, r.state.state_root) for n in network.committee(shard) if (r := n.replica)}
-        assert max(h for h, _ in heads) - min(h for h, _ in heads) <= 2
-    assert min(len(chain) for chain in network.chains.values()) > 20
+@pytest.mark.parametrize("first", range(1, 61, 10))
+def test_no_fault_and_no_liar_breaks_an_invariant(first: int) -> None:
+    for seed in range(first, first + 10):
+        assert simulate(draw(seed)).violation is None, f"scripts/simulate --first-seed {seed} --seeds 1"
+
+
+@pytest.mark.parametrize("behaviour", sorted(BEHAVIOURS))
+def test_one_liar_of_each_kind_in_each_committee_is_harmless(behaviour: str) -> None:
+    plan = Plan(seed=7, byzantine=((1, (behaviour,)), (6, (behaviour,))), transactions=tuple(range(15)), active=5_000)
+    verdict = simulate(plan)
+    assert verdict.violation is None
+    assert verdict.transactions > 10
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_coordinator_changes_nobodys_seat(lie: str) -> None:
+    assert simulate(Plan(seed=3, lies=(lie,), transactions=(1, 2, 3, 4, 5), active=3_000)).violation is None
+
+
+def test_a_clock_minutes_off_a_lost_disk_and_a_power_cut_of_everybody_are_survived() -> None:
+    everybody = tuple(range(8))
+    faults = (
+        Skew(500, 2, 3_000, 300_000),
+        LostDisk(1_500, 5, 700),
+        Crash(3_000, everybody, tuple(100 * node for node in everybody), "between two sends"),
+    )
+    assert simulate(Plan(seed=5, faults=faults)).violation is None
+
+
+def test_more_than_f_liars_do_break_agreement() -> None:
+    """The checks are alive: two of four members that lie can make a committee decide twice."""
+    collusion = ("equivocating proposer", "two-faced voter")
+    liars = ((0, collusion), (1, collusion))
+    kinds = {simulate(Plan(seed=seed, byzantine=liars, active=3_000, settle=2_000)).kind for seed in range(1, 4)}
+    assert "agreement" in kinds
+
+
+def test_a_run_depends_on_nothing_but_its_seed() -> None:
+    script = (
+        "from tests.simulation.faults import draw\nfrom tests.simulation.run import simulate\nprint(simulate(draw(3)).digest)"
+    )
+    root = Path(__file__).parents[2]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": salt}, cwd=root, capture_output=True, check=True
+        ).stdout
+        for salt in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+def test_a_failing_seed_replays_shrinks_and_tells_its_story(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "30", "--mutant", "yes-without-hold"]) == 1
+    told = capsys.readouterr().out
+    assert "replays bit for bit" in told
+    assert "persists" in told
+    assert "sends proposal" in told
+    assert "submits transaction" in told
+    assert told.rstrip().splitlines()[-1].lstrip()[0].isdigit()
+    assert "VIOLATION" in told.rstrip().splitlines()[-1]
+
+
+def test_seeds_without_a_violation_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "2", "--first-seed", "4"]) == 0
+    assert "2/2 seeds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("at", range(6, 18, 2))
+def test_who_registers_and_misses_the_assignment_votes_all_the_same(at: int) -> None:
+    """It cannot have voted, and knows: else it and one silent member would stop their committee for good."""
+    missing = Crash(at, (0,), (2_000,), "idle")
+    plan = Plan(seed=2, faults=(missing,), byzantine=((2, ("silent",)),), transactions=(1, 2, 3), active=3_000, settle=20_000)
+    assert simulate(plan).violation is None

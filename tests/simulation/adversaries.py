@@ -1,0 +1,472 @@
+"""Members that lie. Each wraps a real replica and changes or adds to what it sends, signed with its real key.
+
+A behaviour is a function of the adversary and one effect about to be performed; it returns what is sent instead. They may
+ask the replica anything, and know what was sent to it; they cannot forge others' signatures.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from node.blocks import build_block
+from node.consensus.simplex import Turn
+from node.effects import Broadcast, Commit, Effect, Publish, Send, SendBlocks, SendBundles
+from node.ledger.execution import InvalidBlock
+from node.mempool import Entry
+from node.protocol import merkle, puzzle
+from node.protocol.block import Block
+from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, Vote, VoteKind, sign_vote
+from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
+from node.protocol.codec import decode, encode
+from node.protocol.codes import Code
+from node.protocol.crypto import ZERO_HASH
+from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.messages import (
+    Ballot,
+    BlockReply,
+    Blocks,
+    BundleDelivery,
+    Certified,
+    FinalizedBlock,
+    PeerMessage,
+    Proposal,
+    Status,
+)
+from node.protocol.transaction import Transaction, decode_transaction
+from node.replica import Replica
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+
+_MEMORY = 200
+
+
+class Adversary:
+    """A member under somebody else's control."""
+
+    def __init__(self, node: "Node", behaviours: Sequence[str]) -> None:
+        self.node, self.chance = node, node.chance
+        self._behaviours = [BEHAVIOURS[name] for name in behaviours]
+        self._flatters = "two-faced voter" in behaviours
+        self._flattered: set[tuple[bytes, int, bytes]] = set()
+        self.heard: list[PeerMessage] = []
+        self.transactions: list[bytes] = []
+        """Final ones, to include again."""
+        self.friends = frozenset(key for key in node.world.by_key if self.chance.random() < 0.6)
+
+    @property
+    def replica(self) -> Replica:
+        assert self.node.replica is not None
+        return self.node.replica
+
+    @property
+    def electorate(self) -> Electorate:
+        return self.replica.electorate
+
+    @property
+    def others(self) -> list[bytes]:
+        return [key for key in self.electorate.keys if key != self.node.key.public]
+
+    @property
+    def strangers(self) -> list[bytes]:
+        """Members of other committees."""
+        return [key for key in self.node.world.by_key if key not in self.electorate.keys]
+
+    def vote(self, kind: VoteKind, view: int, block: bytes) -> Ballot:
+        return Ballot(sign_vote(self.node.key, self.replica.member, self.electorate, kind, view, block))
+
+    def hears(self, peer: bytes, message: PeerMessage) -> None:
+        """What arrived, before the replica sees it."""
+        self.heard.append(message)
+        del self.heard[:-_MEMORY]
+        if self._flatters and isinstance(message, Ballot) and message.vote.block != ZERO_HASH and self.node.replica is not None:
+            self._flatter(peer, message.vote.view, message.vote.block)
+
+    def _flatter(self, peer: bytes, view: int, block: bytes) -> None:
+        """Once each: two flatterers would never come to an end."""
+        if peer in self.electorate.keys and (peer, view, block) not in self._flattered:
+            self._flattered.add((peer, view, block))
+            for kind in (VoteKind.NOTARIZE, VoteKind.FINALIZE):
+                self.node.send(peer, self.vote(kind, view, block))
+
+    def stored(self, commit: Commit) -> None:
+        """A block became final."""
+        self.transactions += commit.block.block.transactions
+        del self.transactions[:-_MEMORY]
+
+    def tamper(self, effects: list[Effect]) -> list[Effect]:
+        """What is sent instead of what the replica would send."""
+        for behaviour in self._behaviours:
+            changed: list[Effect] = []
+            for effect in effects:
+                changed += behaviour(self, effect) if self.node.replica is not None else ()
+            effects = changed
+        return effects
+
+    def answers(self, blocks: list[bytes]) -> list[bytes]:
+        """What a client is told instead of the final blocks it asked for."""
+        if not blocks or self.chance.random() < 0.5:
+            return blocks
+        forged = decode(CertifiedBlock, blocks[0], MAX_FRAME_BYTES)
+        header = structs.replace(forged.block.header, state_root=bytes(32))
+        return [encode(structs.replace(forged, block=structs.replace(forged.block, header=header))), blocks[0][:-1]]
+
+    # -- own proposals, otherwise ------------------------------------------------------------------------------------
+
+    def rival(self, proposal: Proposal, entries: Sequence[Entry], later: int = 1, bundles: bool = True) -> Block | None:
+        """Another block for the same view with these transactions, if execution lets it be built."""
+        header = proposal.block.header
+        parent = self.replica._on_top_of(header.parent)
+        if parent is None:
+            return None
+        turn = Turn(header.view, header.parent, proposal.notarization, proposal.nullifications)
+        body = self.replica._body_of(proposal.block)
+        taken = body.bundles if body is not None and bundles else ()
+        carried = proposal.block.bundles if taken else ()
+        time = header.time + later
+        try:
+            candidate = build_block(
+                parent, turn, self.replica.member, self.electorate, self.replica.rules, time, (taken, carried), entries
+            )
+        except (InvalidBlock, KeyError, ValueError):
+            return None
+        return self.mined(candidate.block)
+
+    def mined(self, block: Block) -> Block:
+        bits = self.replica.parameters.block_difficulty_bits
+        nonce = puzzle.search(block.header.mining_prefix, bits, 0, 1 << 20) if bits else bytes(8)
+        assert nonce is not None
+        return structs.replace(block, header=structs.replace(block.header, nonce=nonce))
+
+    def proposing(self, proposal: Proposal, block: Block) -> Proposal:
+        """The proposal with another block, signed."""
+        vote = self.vote(VoteKind.NOTARIZE, block.header.view, block.header.hash).vote
+        return structs.replace(proposal, block=block, vote=vote)
+
+    def entries_of(self, block: Block) -> list[Entry]:
+        return [Entry(t.id, t, data) for data, t in ((data, decode_transaction(data)) for data in block.transactions)]
+
+
+Behaviour = Callable[[Adversary, Effect], Sequence[Effect]]
+
+
+def _own_proposal(effect: Effect) -> Proposal | None:
+    """Only what the leader broadcasts as its own."""
+    return effect.message if isinstance(effect, Broadcast) and isinstance(effect.message, Proposal) else None
+
+
+def _ballot(effect: Effect) -> Vote | None:
+    return effect.message.vote if isinstance(effect, Broadcast) and isinstance(effect.message, Ballot | Proposal) else None
+
+
+def equivocate(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Two blocks in one view, each to one half of the committee."""
+    proposal = _own_proposal(effect)
+    if proposal is None or (block := liar.rival(proposal, [])) is None:
+        return [effect]
+    others = liar.others
+    liar.chance.shuffle(others)
+    half, rival = len(others) // 2, liar.proposing(proposal, block)
+    return [Send(key, proposal if i < half else rival) for i, key in enumerate(others)]
+
+
+def vote_twice(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Votes for all blocks of a view, to nullify it, and to finalize what it nullified."""
+    vote = _ballot(effect)
+    if vote is None:
+        return [effect]
+    rivals = {vote.block} | {m.vote.block for m in liar.heard if isinstance(m, Proposal) and m.vote.view == vote.view}
+    found: list[Effect] = [effect, Broadcast(liar.vote(VoteKind.NULLIFY, vote.view, ZERO_HASH))]
+    for block in sorted(rivals - {ZERO_HASH}):
+        found += [Broadcast(liar.vote(kind, vote.view, block)) for kind in (VoteKind.NOTARIZE, VoteKind.FINALIZE)]
+    return found
+
+
+def vote_for_everything(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Signs whatever anybody votes for, whether valid, conflicting or late."""
+    if not isinstance(effect, Broadcast):
+        return [effect]
+    statements = {(m.vote.view, m.vote.block) for m in liar.heard[-20:] if isinstance(m, Ballot | Proposal)}
+    found: list[Effect] = [effect]
+    for view, block in sorted(statements):
+        kinds = (VoteKind.NULLIFY,) if block == ZERO_HASH else (VoteKind.NOTARIZE, VoteKind.FINALIZE)
+        found += [Broadcast(liar.vote(kind, view, block)) for kind in kinds]
+    return found
+
+
+def flatter(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Tells each member, and it alone, that it votes for what that one voted for; and nobody anything else."""
+    return [] if isinstance(effect, Broadcast) and isinstance(effect.message, Ballot) else [effect]
+
+
+def keep_silent(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Says nothing, and is not dead."""
+    return [] if isinstance(effect, Send | Broadcast | Publish | SendBlocks | SendBundles) else [effect]
+
+
+def select(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Speaks to its friends only."""
+    if isinstance(effect, Broadcast):
+        return [Send(key, effect.message) for key in liar.others if key in liar.friends]
+    return [] if isinstance(effect, Send) and effect.peer not in liar.friends else [effect]
+
+
+def propose_nonsense(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Own proposals break a rule: each time another one. Where it can, their roots are those of executing them."""
+    proposal = _own_proposal(effect)
+    if proposal is None or liar.chance.random() < 0.3:
+        return [effect]
+    wrong = liar.chance.choice(_NONSENSE)(liar, proposal)
+    return [effect] if wrong is None else [Broadcast(liar.proposing(proposal, liar.mined(wrong)))]
+
+
+def swap_bodies(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """One header, two payloads: the wrong one first, to some; or first the one that executes, then the one in the header."""
+    proposal = _own_proposal(effect)
+    if proposal is None:
+        return [effect]
+    block = proposal.block
+    other = Block(block.header, (), tuple(liar.chance.sample(liar.transactions, min(1, len(liar.transactions)))))
+    if (other.bundles, other.transactions) == (block.bundles, block.transactions):
+        return [effect]
+    if liar.chance.random() < 0.5:
+        return [*(Send(key, structs.replace(proposal, block=other)) for key in liar.others if key in liar.friends), effect]
+    header = structs.replace(block.header, payload_root=other.payload_root())
+    second = liar.proposing(proposal, liar.mined(structs.replace(other, header=header)))
+    first = structs.replace(second, block=structs.replace(block, header=second.block.header))
+    return [Broadcast(first), Broadcast(second)]
+
+
+def withhold_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Carries nothing to other shards."""
+    if isinstance(effect, SendBundles) or (isinstance(effect, Send) and isinstance(effect.message, BundleDelivery)):
+        return []
+    return [effect]
+
+
+def forge_certificates(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Certificates signed by too few, by itself for others, or for another statement; old ones and those of other shards."""
+    vote = _ballot(effect)
+    if vote is None or liar.chance.random() < 0.5:
+        return [effect]
+    electorate = liar.electorate
+    signers = tuple(range(electorate.quorum))
+    kind = liar.chance.choice(list(VoteKind))
+    block = ZERO_HASH if kind is VoteKind.NULLIFY else liar.chance.randbytes(32) if liar.chance.random() < 0.5 else vote.block
+    signature = liar.vote(kind, vote.view, block).vote.signature
+    me = liar.replica.member
+    forged = [
+        Certificate(kind, vote.view, block, signers, (signature,) * len(signers)),
+        Certificate(kind, vote.view, block, (me,) * len(signers), (signature,) * len(signers)),
+        Certificate(kind, vote.view, block, (me,), (signature,)),
+    ]
+    heard = [c for m in liar.heard if isinstance(m, Certified) for c in m.certificates]
+    forged += [structs.replace(c, view=vote.view) for c in heard[-1:]] + heard[:1]
+    foreign = [m.bundle.finality.certificate for m in liar.heard if isinstance(m, BundleDelivery)]
+    return [effect, Broadcast(Certified(tuple(forged + foreign[-2:])))]
+
+
+def forge_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Bundles nobody sent: right header and wrong records, wrong sequence, or all of it made up."""
+    if not isinstance(effect, Broadcast) or liar.chance.random() < 0.8:
+        return [effect]
+    found: list[Effect] = [effect]
+    replica, state = liar.replica, liar.replica.state
+    for destination, electorate in replica.document.electorates.items():
+        if destination == replica.shard:
+            continue
+        ids = [key[:-1] for key in sorted(state.records) if key[-1:] in (b"w", b"p")][:3] or [bytes(32)]
+        records: list[Record] = [*(Decision(id, True) for id in ids), *(PrepareVote(id, Code.OK) for id in ids)]
+        if liar.transactions:
+            records.append(Prepare(liar.chance.choice(liar.transactions), state.time + 4_000))
+        bundle = Bundle(replica.shard, destination, state.sequence(destination) + 1, tuple(records))
+        header = structs.replace(
+            replica.consensus.final, outbox_root=merkle.root([encode(bundle)]), network=replica.electorate.network
+        )
+        signature = liar.vote(VoteKind.FINALIZE, header.view, header.hash).vote.signature
+        signers = tuple(range(liar.electorate.quorum))
+        certificate = Certificate(VoteKind.FINALIZE, header.view, header.hash, signers, (signature,) * len(signers))
+        forged = CertifiedBundle(bundle, header, Finality((), certificate), merkle.branch([encode(bundle)], 0))
+        found += [Send(key, BundleDelivery(forged)) for key in electorate.keys]
+        for message in liar.heard[-50:]:  # what others sent, with other records or another number
+            if isinstance(message, BundleDelivery) and message.bundle.bundle.destination == destination:
+                changed = structs.replace(message.bundle.bundle, sequence=message.bundle.bundle.sequence + 1)
+                delivery = BundleDelivery(structs.replace(message.bundle, bundle=changed))
+                found += [Send(key, delivery) for key in electorate.keys]
+    return found
+
+
+def deliver_late(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Bundles again and again, later ones before earlier ones."""
+    if isinstance(effect, Send) and isinstance(effect.message, BundleDelivery):
+        bundle = effect.message.bundle.bundle
+        return [effect, effect, SendBundles(effect.peer, bundle.destination, max(1, bundle.sequence - 2))]
+    return [effect]
+
+
+def live_in_another_epoch(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Votes and proposals signed for the epoch before and the next one, beside the right ones."""
+    vote = _ballot(effect)
+    if vote is None:
+        return [effect]
+    found: list[Effect] = [effect]
+    for epoch in (0, 2):
+        other = structs.replace(liar.electorate, epoch=epoch)
+        found.append(Broadcast(Ballot(sign_vote(liar.node.key, vote.signer, other, vote.kind, vote.view, vote.block))))
+    proposal = _own_proposal(effect)
+    if proposal is not None:
+        header = structs.replace(proposal.block.header, epoch=liar.chance.choice((0, 2)))
+        found.append(Broadcast(liar.proposing(proposal, liar.mined(structs.replace(proposal.block, header=header)))))
+    return found
+
+
+def repeat_old_messages(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """What others said before, to everybody, also in other committees."""
+    if not isinstance(effect, Broadcast) or not liar.heard:
+        return [effect]
+    old = liar.chance.choice(liar.heard)
+    return [effect, Broadcast(old), Send(liar.chance.choice(liar.strangers or liar.others), old)]
+
+
+def mislead_who_is_behind(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Boasts of a height nobody has, and answers requests for blocks with altered ones."""
+    if isinstance(effect, Broadcast) and isinstance(effect.message, Status):
+        return [Broadcast(Status(effect.message.height + 1_000, effect.message.view + 7, effect.message.view + 9))]
+    if isinstance(effect, SendBlocks):
+        data = liar.node.disk.blocks(effect.first, 1 << 20)[:3]
+        stored = [decode(CertifiedBlock, block, MAX_FRAME_BYTES) for block in data]
+        blocks = [FinalizedBlock(block.block, block.finality) for block in stored]
+        changed = tuple(structs.replace(b, block=structs.replace(b.block, transactions=())) for b in blocks)
+        return [Send(effect.peer, Blocks(changed)), Send(effect.peer, Blocks(tuple(blocks[1:])))]
+    if isinstance(effect, Send) and isinstance(effect.message, BlockReply):
+        block = effect.message.block
+        return [Send(effect.peer, BlockReply(structs.replace(block, transactions=(*block.transactions, b"x"))))]
+    return [effect]
+
+
+# -- blocks that break a rule --------------------------------------------------------------------------------------------
+
+
+def _with_header(**changes: object) -> Callable[[Adversary, Proposal], Block | None]:
+    def change(liar: Adversary, proposal: Proposal) -> Block:
+        return structs.replace(proposal.block, header=structs.replace(proposal.block.header, **changes))
+
+    return change
+
+
+def _with_transactions(liar: Adversary, proposal: Proposal, transactions: Sequence[bytes]) -> Block:
+    """Built as the rules have it if possible; else with the roots of another block."""
+    try:
+        entries = [Entry(t.id, t, data) for data, t in ((data, decode_transaction(data)) for data in transactions)]
+        if (block := liar.rival(proposal, entries)) is not None:
+            return block
+    except ValueError:
+        pass
+    block = structs.replace(proposal.block, transactions=tuple(transactions))
+    return structs.replace(block, header=structs.replace(block.header, payload_root=block.payload_root()))
+
+
+def _again(liar: Adversary, proposal: Proposal) -> Block | None:
+    """A final transaction a second time."""
+    if not liar.transactions:
+        return None
+    return _with_transactions(liar, proposal, [*proposal.block.transactions, liar.chance.choice(liar.transactions)])
+
+
+def _twice(liar: Adversary, proposal: Proposal) -> Block | None:
+    transactions = proposal.block.transactions
+    return _with_transactions(liar, proposal, [*transactions, transactions[0]]) if transactions else None
+
+
+def _unsigned(liar: Adversary, proposal: Proposal) -> Block | None:
+    """A payment its payer signed for another amount."""
+    source = [*proposal.block.transactions, *liar.transactions]
+    if not source:
+        return None
+    transaction = decode_transaction(liar.chance.choice(source))
+    order = structs.replace(
+        transaction.order,
+        salt=liar.chance.randbytes(8),
+        valid_until=proposal.block.header.time + 5_000,
+        legs=tuple(structs.replace(leg, amount=leg.amount and 1) for leg in transaction.order.legs),
+    )
+    return _with_transactions(liar, proposal, [encode(Transaction(order, transaction.witnesses))])
+
+
+def _too_many(liar: Adversary, proposal: Proposal) -> Block | None:
+    if not liar.transactions:
+        return None
+    limit = liar.replica.parameters.block_transactions
+    return _with_transactions(liar, proposal, (liar.transactions * (limit + 1))[: limit + 1])
+
+
+def _too_early(liar: Adversary, proposal: Proposal) -> Block | None:
+    """Far in the future."""
+    return liar.rival(proposal, [], later=60_000, bundles=False)
+
+
+def _backwards(liar: Adversary, proposal: Proposal) -> Block | None:
+    block = liar.rival(proposal, [], later=-3_600_000, bundles=False)
+    return block or _with_header(time=1)(liar, proposal)
+
+
+def _out_of_turn(liar: Adversary, proposal: Proposal) -> Block | None:
+    """A bundle is left out, or taken again."""
+    bundles = proposal.block.bundles
+    if len(bundles) < 1:
+        return None
+    block = structs.replace(proposal.block, bundles=bundles[1:] if liar.chance.random() < 0.5 else (*bundles, bundles[0]))
+    return structs.replace(block, header=structs.replace(block.header, payload_root=block.payload_root()))
+
+
+def _without_justification(liar: Adversary, proposal: Proposal) -> Block | None:
+    """On the last final block, whatever was notarized since."""
+    replica = liar.replica
+    turn = Turn(proposal.block.header.view, replica.consensus.final_hash, None, ())
+    if proposal.block.header.parent == turn.parent:
+        return None
+    time = max(proposal.block.header.time, replica.state.time)
+    candidate = build_block(replica.state, turn, replica.member, liar.electorate, replica.rules, time, ((), ()), ())
+    return candidate.block
+
+
+_NONSENSE: list[Callable[[Adversary, Proposal], Block | None]] = [
+    _with_header(state_root=b"\x01" * 32),
+    _with_header(totals_hash=b"\x01" * 32),
+    _with_header(receipts_root=b"\x01" * 32),
+    _with_header(outbox_root=b"\x01" * 32),
+    _with_header(payload_root=b"\x01" * 32),
+    _with_header(parent=b"\x01" * 32),
+    _with_header(height=1_000_000),
+    _with_header(shard=1_000),
+    _again,
+    _again,
+    _twice,
+    _unsigned,
+    _unsigned,
+    _too_many,
+    _too_early,
+    _backwards,
+    _out_of_turn,
+    _without_justification,
+]
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    "equivocating proposer": equivocate,
+    "double voter": vote_twice,
+    "voter for everything": vote_for_everything,
+    "two-faced voter": flatter,
+    "silent": keep_silent,
+    "selective sender": select,
+    "invalid blocks": propose_nonsense,
+    "swapped bodies": swap_bodies,
+    "withheld bundles": withhold_bundles,
+    "late bundles": deliver_late,
+    "forged certificates": forge_certificates,
+    "forged bundles": forge_bundles,
+    "stale epoch": live_in_another_epoch,
+    "replayed messages": repeat_old_messages,
+    "misleading catch-up": mislead_who_is_behind,
+}

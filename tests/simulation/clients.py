@@ -1,0 +1,149 @@
+"""Gateways: they submit, read certified blocks, and send again until a transaction is final or can no longer become so."""
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from node.protocol.address import address_of
+from node.protocol.block import Outcome, Receipt
+from node.protocol.certificate import CertifiedBlock
+from node.protocol.codec import encode
+from node.protocol.crypto import KeyPair
+from node.protocol.transaction import Action, Leg, Order, Transaction
+from tests.simulation.invariants import violated
+from tests.simulation.node import START
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+ISSUERS = {"USD": KeyPair(bytes(31) + b"\x07"), "EUR": KeyPair(bytes(31) + b"\x08")}
+_RESEND = 700
+_ACCOUNTS = 3
+_SPREAD = 8_000
+
+
+class Pending(Struct):
+    """In the outbox."""
+
+    transaction: Transaction
+    encoded: bytes
+    home: int
+
+
+class Gateway:
+    """One client of the network with its read model: each shard's chain, verified block by block, gaps asked for."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        self.world, self.number = world, number
+        self.chance = Random(f"{world.plan.seed}/gateway/{number}")
+        self.outbox: dict[bytes, Pending] = {}
+        self.receipts: dict[bytes, Receipt] = {}
+        """Final ones of the home shard."""
+        self.expired: set[bytes] = set()
+        """Ids that no block can include any more."""
+        self.seen_hashes: dict[int, list[bytes]] = {shard: [] for shard in world.shards}
+        self._begun: set[bytes] = set()
+        self._ahead: dict[int, dict[int, CertifiedBlock]] = {shard: {} for shard in world.shards}
+        self._sent: list[Pending] = []
+        self.accounts = {shard: [world.key_in(shard, self.chance) for _ in range(_ACCOUNTS)] for shard in world.shards}
+
+    def __repr__(self) -> str:
+        return f"gateway-{self.number}"
+
+    # -- submitting ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        for keys in self.accounts.values():
+            for key in keys:
+                self.submit([Leg(_address(ISSUERS[c]), _address(key), c, 1_000) for c in ISSUERS], list(ISSUERS.values()), 20_000)
+        plan = self.world.plan
+        for number in plan.transactions:
+            if number % plan.gateways == self.number:
+                chance = Random(f"{plan.seed}/transaction/{number}")
+                at = chance.randrange(_SPREAD) % plan.active
+                self.world.after(at, lambda chance=chance: self.submit_something(chance))  # type: ignore[misc]
+        self._tick()
+
+    def submit_something(self, chance: Random) -> None:
+        """A payment, exchange, payroll, mint, burn or freeze, some of them impossible."""
+        a, b, c = (chance.choice(self.accounts[chance.choice(self.world.shards)]) for _ in range(3))
+        usd, eur = ISSUERS["USD"], ISSUERS["EUR"]
+        amount, lifetime = chance.randint(1, 600), chance.randint(1_500, 12_000)
+        kind = chance.random()
+        if kind < 0.55:
+            legs, keys = [Leg(_address(a), _address(b), "USD", amount)], [a]
+        elif kind < 0.75:
+            legs, keys = [Leg(_address(a), _address(b), "USD", amount), Leg(_address(b), _address(a), "EUR", amount)], [a, b]
+        elif kind < 0.85:
+            legs, keys = [Leg(_address(a), _address(x), "EUR", amount // 2 + 1) for x in (b, c)], [a]
+        elif kind < 0.9:
+            legs, keys = [Leg(_address(a), _address(usd), "USD", amount)], [a]
+        elif kind < 0.93:
+            legs, keys = [Leg(_address(eur), _address(a), "EUR", amount)], [eur]
+        else:
+            action = chance.choice((Action.FREEZE, Action.FREEZE, Action.UNFREEZE))
+            legs, keys = [Leg(_address(usd), _address(a), "USD", 0, action)], [usd]
+        if all(leg.payer != leg.payee for leg in legs):
+            self.submit(legs, keys, lifetime)
+
+    def submit(self, legs: list[Leg], keys: list[KeyPair], lifetime: int) -> bytes:
+        valid_until = START + self.world.time + lifetime
+        order = Order(self.world.genesis.network, tuple(legs), "", valid_until, self.chance.randbytes(8))
+        transaction = order.sign(list({key.public: key for key in keys}.values()))
+        pending = Pending(transaction, encode(transaction), self.world.document.shards.shard_of(legs[0].payer))
+        self.outbox[transaction.id] = pending
+        self._sent.append(pending)
+        self.world.tell(self, "submits", "", transaction)
+        self.world.broker.submit(pending.home, [pending.encoded])
+        return transaction.id
+
+    def _tick(self) -> None:
+        """Send again what is not final; ask one member of each shard, in turn, for the next blocks."""
+        for shard in self.world.shards:
+            batch = [pending.encoded for pending in self.outbox.values() if pending.home == shard]
+            if self.world.plan.resubmission:
+                resent = (p for p in self._sent if p.home == shard and self.chance.random() < self.world.plan.resubmission)
+                batch += [pending.encoded for pending in resent]
+            if batch:
+                self.world.broker.submit(shard, batch)
+            node = self.chance.choice(self.world.committee(shard))
+            self.world.broker.query_blocks(self, shard, node, len(self.seen_hashes[shard]) + 1)
+        self.world.after(_RESEND, self._tick)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def on_block(self, shard: int, encoded: bytes) -> None:
+        """A block from the broker: anybody may have put it there."""
+        certified = self.world.verified_block(shard, encoded)
+        if certified is None:
+            return
+        self._ahead[shard].setdefault(certified.block.header.height, certified)
+        seen = self.seen_hashes[shard]
+        while (following := self._ahead[shard].pop(len(seen) + 1, None)) is not None:
+            header = following.block.header
+            if seen and header.parent != seen[-1]:
+                violated("agreement", f"{self} is shown two certified chains of shard {shard}")
+            seen.append(header.hash)
+            self._read(shard, following)
+
+    def _read(self, shard: int, certified: CertifiedBlock) -> None:
+        for receipt in certified.effects.receipts:
+            id = receipt.transaction_id
+            pending = self.outbox.get(id)
+            if receipt.outcome is Outcome.PREPARED:
+                self._begun.add(id)
+            elif pending is not None and pending.home == shard:
+                self.receipts[id] = receipt
+                del self.outbox[id]
+                self.world.tell(self, "sees", f"transaction {id.hex()[:8]} {receipt.outcome.name} {receipt.code}")
+        for id, pending in list(self.outbox.items()):
+            is_late = pending.home == shard and pending.transaction.order.valid_until < certified.block.header.time
+            if is_late and id not in self._begun:
+                self.expired.add(id)
+                del self.outbox[id]
+                self.world.tell(self, "gives up", f"transaction {id.hex()[:8]}: no block took it in time")
+
+
+def _address(key: KeyPair) -> bytes:
+    return address_of(key.public)

@@ -1,0 +1,76 @@
+"""A node's disk: what was written, all of a transaction or nothing. Survives crashes. Reads like ``node.storage.Storage``."""
+
+from collections.abc import Iterator, Sequence
+
+from node.effects import Abstain, Checkpoint, Commit, Journal, Persist
+
+
+class Disk:
+    """The tables of a node's database, in memory; checksums and files left out."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._abstain: int | None = None
+        self._journal: dict[tuple[int, str], Journal] = {}
+        self._blocks: list[bytes] = []
+        self._bundles: dict[int, list[bytes]] = {}
+        self._rows: dict[bytes, bytes] = {}
+        self._checkpoint = 0
+
+    @property
+    def height(self) -> int:
+        return len(self._blocks)
+
+    def write(self, effects: Sequence[Persist]) -> None:
+        """One transaction."""
+        for effect in effects:
+            match effect:
+                case Journal(view, slot, _):
+                    self._journal[(view, slot)] = effect
+                case Commit(height, view, _, encoded, bundles):
+                    if height != len(self._blocks) + 1:
+                        raise AssertionError(f"block {height} is stored after {len(self._blocks)}")
+                    self._blocks.append(encoded)
+                    self._journal = {key: record for key, record in self._journal.items() if key[0] > view}
+                    for destination, sequence, data in bundles:
+                        channel = self._bundles.setdefault(destination, [])
+                        if sequence != len(channel) + 1:
+                            raise AssertionError(f"bundle {sequence} to {destination} is stored after {len(channel)}")
+                        channel.append(data)
+                case Checkpoint(height, rows):
+                    self._checkpoint = height
+                    for key, value in rows:
+                        if value is None:
+                            self._rows.pop(key, None)
+                        else:
+                            self._rows[key] = value
+
+                case Abstain(through):
+                    self._abstain = through
+
+    # -- as node.storage.Storage has it: what recovery and answers to peers read -------------------------------------
+
+    def abstains_through(self) -> int | None:
+        return self._abstain
+
+    def journal(self) -> list[Journal]:
+        return [self._journal[key] for key in sorted(self._journal)]
+
+    def blocks(self, first: int, limit_bytes: int, count: int = 256) -> list[bytes]:
+        found: list[bytes] = []
+        for data in self._blocks[first - 1 : first - 1 + count]:
+            limit_bytes -= len(data)
+            if found and limit_bytes < 0:
+                break
+            found.append(data)
+        return found
+
+    def blocks_descending(self) -> Iterator[tuple[int, bytes]]:
+        for height in range(len(self._blocks), 0, -1):
+            yield height, self._blocks[height - 1]
+
+    def bundles(self, destination: int, sequence: int, limit_bytes: int) -> list[bytes]:
+        return self._bundles.get(destination, [])[sequence - 1 : sequence + 255]
+
+    def checkpoint(self) -> tuple[int, list[tuple[bytes, bytes]]] | None:
+        return (self._checkpoint, sorted(self._rows.items())) if self._checkpoint else None

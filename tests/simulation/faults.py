@@ -1,0 +1,176 @@
+"""Which faults a seed brings: each kind has its own rate per run. And their performance."""
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.simulation.adversaries import BEHAVIOURS
+from tests.simulation.coordinator import LIES
+from tests.simulation.plan import (
+    KINDS_OF_CRASH,
+    BrokerOutage,
+    CoordinatorOutage,
+    Crash,
+    Cut,
+    Fault,
+    Links,
+    LostDisk,
+    Plan,
+    Skew,
+    SlowDisk,
+    Stall,
+)
+
+Liars = tuple[tuple[int, tuple[str, ...]], ...]
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+
+def draw(seed: int, behaviour: str = "") -> Plan:
+    """The plan of a mixed run. ``behaviour``: of one more liar, in each committee that has none yet."""
+    chance, active = Random(f"{seed}/plan"), 8_000
+    committees, size = (3, 4) if chance.random() < 0.1 else (2, 4)
+    if chance.random() < 0.05:
+        committees, size = 2, 7
+    parameters = {
+        "heartbeat": chance.choice((500, 800)),
+        "block_difficulty_bits": 2 if chance.random() < 0.15 else 0,
+        "checkpoint_interval": chance.choice((3, 6, 50)),
+        "commit_timeout": chance.choice((2_000, 4_000, 8_000)),
+        "validity_window": chance.choice((20_000, 25_000)),
+    }
+    byzantine = _byzantine(chance, committees, size)
+    if behaviour:
+        liars = {index // size: index for index, _ in reversed(byzantine)}
+        focused = {liars.get(shard, shard * size + seed % size): (behaviour,) for shard in range(committees)}
+        byzantine = tuple((dict(byzantine) | focused).items())
+    return Plan(
+        seed=seed,
+        committees=committees,
+        size=size,
+        parameters=parameters,
+        links=_links(chance),
+        broker=_links(chance),
+        faults=tuple(sorted(_faults(chance, committees, size, active, byzantine), key=lambda fault: (fault.at, repr(fault)))),
+        byzantine=byzantine,
+        lies=tuple(lie for lie in LIES if chance.random() < 0.5) if chance.random() < 0.1 else (),
+        gateways=chance.choice((1, 1, 2)),
+        resubmission=chance.choice((0.0, 0.2)),
+        active=active,
+    )
+
+
+def _links(chance: Random) -> Links:
+    kind = chance.random()
+    if kind < 0.25:
+        return Links()
+    slowest = chance.choice((4, 30, 120))
+    loss, duplication = chance.choice((0.0, 0.03, 0.15)), chance.choice((0.0, 0.05, 0.2))
+    return Links((1, slowest), chance.choice((0.0, 0.02, 0.08)), loss, duplication)
+
+
+def _byzantine(chance: Random, committees: int, size: int) -> Liars:
+    """Up to f liars in each committee, each with one to three ways to lie."""
+    liars = []
+    for shard in range(committees):
+        count = chance.choice((0, 1, 1)) * ((size - 1) // 3)
+        for member in chance.sample(range(size), count):
+            liars.append((shard * size + member, tuple(chance.sample(sorted(BEHAVIOURS), chance.randint(1, 3)))))
+    return tuple(liars)
+
+
+def _faults(chance: Random, committees: int, size: int, active: int, byzantine: Liars) -> list[Fault]:
+    everybody = tuple(range(committees * size))
+    committee = [tuple(range(shard * size, (shard + 1) * size)) for shard in range(committees)]
+    found: list[Fault] = []
+
+    def times(rate: float) -> list[int]:
+        """When a kind of fault strikes; most kinds are absent from most runs."""
+        rate *= chance.choice((0, 0, 1, 3))
+        return [chance.randint(200, active) for _ in range(int(rate) + (chance.random() < rate % 1))]
+
+    def power_cut(at: int, nodes: tuple[int, ...]) -> Crash:
+        return Crash(at, nodes, tuple(chance.randint(50, 3_000) for _ in nodes), chance.choice(KINDS_OF_CRASH))
+
+    found += [power_cut(at, (chance.choice(everybody),)) for at in times(2)]
+    found += [power_cut(at, chance.choice(committee)) for at in times(0.7)]
+    found += [power_cut(at, everybody) for at in times(0.5)]
+    found += [Stall(at, chance.choice(everybody), chance.randint(100, 3_000)) for at in times(1)]
+    found += [SlowDisk(at, chance.choice(everybody), chance.randint(500, 4_000), chance.randint(5, 300)) for at in times(1)]
+    found += [BrokerOutage(at, chance.randint(200, 3_000)) for at in times(0.5)]
+    found += [CoordinatorOutage(chance.choice((1, 5, 15, at)), chance.randint(200, 2_000)) for at in times(0.5)]
+    for at in times(1):
+        found.append(Skew(at, chance.choice(everybody), chance.randint(500, 4_000), chance.randint(-800, 800)))
+    lying = {index // size for index, _ in byzantine}
+    for shard in range(committees):  # these are faults as bad as a lie: of all together no more than f
+        if shard in lying:
+            continue
+        if chance.random() < 0.1:
+            found.append(LostDisk(chance.randint(200, active), chance.choice(committee[shard]), chance.randint(10, 2_000)))
+        elif chance.random() < 0.1:
+            offset = chance.choice((-300_000, 300_000))
+            found.append(Skew(chance.randint(200, active), chance.choice(committee[shard]), chance.randint(500, 6_000), offset))
+    for at in times(1.5):
+        kind, lasting = chance.random(), chance.randint(300, 4_000)
+        if kind < 0.3:
+            ours = chance.choice(committee)
+        elif kind < 0.6:
+            ours = (chance.choice(everybody),)
+        else:
+            ours = tuple(sorted(chance.sample(everybody, len(everybody) // 2)))
+        theirs = tuple(node for node in everybody if node not in ours)
+        found.append(Cut(at, lasting, ours, theirs))
+        if chance.random() < 0.6:  # the others are deaf one way only
+            found.append(Cut(at, lasting, theirs, ours))
+    return found
+
+
+def schedule(world: "World") -> None:
+    """Have every fault of the plan happen in its time."""
+    for fault in world.plan.faults:
+        world.after(fault.at, lambda fault=fault: _strike(world, fault))  # type: ignore[misc]
+
+
+def _strike(world: "World", fault: Fault) -> None:
+    if world.time >= world.plan.active:
+        return
+    match fault:
+        case Crash(_, nodes, down, where):
+            for index, lasting in zip(nodes, down, strict=True):
+                node = world.nodes[index]
+                if where == "idle":
+                    node.crash()
+                else:
+                    node.trap = where
+                world.after(lasting + (0 if where == "idle" else 300), lambda node=node: _restart(node))  # type: ignore[misc]
+        case LostDisk(_, index, lasting):
+            world.nodes[index].lose_disk()
+            world.after(lasting, world.nodes[index].start)
+        case Stall(_, index, lasting):
+            world.nodes[index].stall(lasting)
+        case SlowDisk(_, index, lasting, latency):
+            world.nodes[index].latency = latency
+            world.tell(world.nodes[index], f"needs {latency} ms for a write from now on")
+            world.after(lasting, lambda: setattr(world.nodes[index], "latency", 1))
+        case Skew(_, index, lasting, offset):
+            world.nodes[index].skew = offset
+            world.tell(world.nodes[index], f"has its clock {offset} ms off")
+            world.after(lasting, lambda: setattr(world.nodes[index], "skew", 0))
+        case Cut(_, lasting, sources, targets):
+            world.network.cuts.append(fault)
+            cut = [", ".join(str(world.nodes[i]) for i in side) for side in (sources, targets)]
+            world.tell(None, f"nothing gets from {cut[0]} to {cut[1]} for {lasting} ms")
+            world.after(lasting, lambda: world.network.cuts.remove(fault) if fault in world.network.cuts else None)
+        case BrokerOutage(_, lasting):
+            world.broker.is_up = False
+            world.tell(None, f"broker away for {lasting} ms")
+            world.after(lasting, lambda: setattr(world.broker, "is_up", True))
+        case CoordinatorOutage(_, lasting):
+            world.coordinator.crash()
+            world.after(lasting, world.coordinator.start_if_down)
+
+
+def _restart(node: "Node") -> None:
+    node.trap = ""
+    node.start()

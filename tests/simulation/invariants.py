@@ -1,0 +1,245 @@
+"""What must hold after every event, whatever fails and whoever lies (up to f members of a committee)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from node.effects import Commit, Journal, Persist
+from node.ledger.state import recompute_totals
+from node.protocol.certificate import CertifiedBlock, Vote, VoteKind
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import decode
+from node.protocol.epoch import SignedDocument
+from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.messages import Ballot, PeerMessage, Proposal
+from node.recovery import Recovered
+from tests.simulation.oracle import Oracle
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+_FULL_CHECK = 50
+
+
+class ViolationError(AssertionError):
+    """An invariant does not hold. ``kind`` names it, the text says what was seen."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind, self.text = kind, text
+
+
+def violated(kind: str, text: str) -> None:
+    raise ViolationError(kind, text)
+
+
+class _Votes(Struct):
+    notarize: bytes | None = None
+    finalize: bytes | None = None
+    nullify: bool = False
+
+
+class _Record(Struct):
+    """What one honest node has shown so far, over all its lives."""
+
+    durable: set[Vote] = set()
+    logged: set[tuple[int, str]] = set()
+    sent: set[Vote] = set()
+    views: dict[int, _Votes] = {}
+    cursors: dict[int, int] = {}
+    height: int = 0
+    commits: int = 0
+    document: bytes = b""
+
+
+class Monitor:
+    """Watches disks, wires and chains."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._records: dict[int, _Record] = {}
+        self.chains: dict[int, list[bytes]] = {}
+        """Hashes of each shard's final blocks, as the first honest node stored them."""
+        self.oracle: Oracle
+
+    def begin(self) -> None:
+        """Once it is known who is who."""
+        document = self._world.document
+        self.chains = {committee.shard: [] for committee in document.committees}
+        self.oracle = Oracle(self._world.genesis, document.shards, violated)
+        self._records = {node.index: _Record() for node in self._world.nodes}
+
+    @contextmanager
+    def guard(self, node: "Node") -> Iterator[None]:
+        """No input may make an honest node stop. A liar that trips over itself is merely down."""
+        try:
+            yield
+        except ViolationError:
+            raise
+        except Exception as error:
+            if node.is_honest:
+                raise ViolationError("stopped", f"{node} stops: {type(error).__name__}: {error}") from error
+            node.crash()
+
+    def on_document(self, node: "Node", signed: SignedDocument) -> None:
+        """One document per epoch, the one that follows the rules, whatever else the coordinator says."""
+        if signed.document != self._world.document:
+            violated("document", f"{node} accepts a document that it should refuse")
+
+    # -- what honest nodes store -----------------------------------------------------------------------------------
+
+    def on_written(self, node: "Node", effects: Sequence[Persist]) -> None:
+        if not node.is_honest:
+            return
+        record = self._records[node.index]
+        for effect in effects:
+            if isinstance(effect, Journal):
+                self._note_vote(record, effect)
+            elif isinstance(effect, Commit):
+                self._on_commit(node, record, effect)
+        if final := [effect.block.block.header.view for effect in effects if isinstance(effect, Commit)]:
+            self._check_log(node, record, max(final))
+
+    def _note_vote(self, record: _Record, journal: Journal) -> None:
+        if journal.slot != "proposal":
+            record.logged.add((journal.view, journal.slot))
+        if journal.slot in ("notarize", "nullify"):
+            record.durable.add(decode(Vote, journal.data, MAX_FRAME_BYTES))
+        elif journal.slot == "finalize":
+            record.durable.add(msgspec.convert(msgspec.msgpack.decode(journal.data)[0], Vote))
+
+    def _on_commit(self, node: "Node", record: _Record, commit: Commit) -> None:
+        certified, header = commit.block, commit.block.block.header
+        hash, chain = header.hash, self.chains[header.shard]
+        self._world.tell(node, "stores", f"block {header.height} {hash.hex()[:8]} as final", certified)
+        record.height = header.height
+        if header.height <= len(chain):
+            if chain[header.height - 1] != hash:
+                theirs = chain[header.height - 1].hex()[:8]
+                violated("agreement", f"{node} finalizes {hash.hex()[:8]} at height {header.height}, others {theirs}")
+        elif header.height == len(chain) + 1:
+            self._on_new_block(node, certified, commit)
+            chain.append(hash)
+        else:
+            violated("agreement", f"{node} finalizes height {header.height} after {len(chain)}")
+        self._check_state(node, record)
+        state = node.replica.state if node.replica is not None else None
+        if state is not None and state.height == header.height and state.state_root != header.state_root:
+            violated("root", f"{node} at height {header.height} has another state root than its block")
+
+    def _check_log(self, node: "Node", record: _Record, view: int) -> None:
+        """A commit forgets the votes of its view and earlier ones, no others."""
+        record.logged = {(v, slot) for v, slot in record.logged if v > view}
+        stored = {(journal.view, journal.slot) for journal in node.disk.journal()}
+        if missing := record.logged - stored:
+            violated(
+                "persistence", f"{node} forgets its {min(missing)[1]} vote in view {min(missing)[0]} before that view is final"
+            )
+
+    def _on_new_block(self, node: "Node", certified: CertifiedBlock, commit: Commit) -> None:
+        header = certified.block.header
+        if not certified.is_valid(self._world.document.electorates[header.shard]):
+            violated("proof", f"block {header.height} of shard {header.shard}, stored by {node}, does not prove itself")
+        skew = self._world.genesis.parameters.clock_skew + self._world.greatest_skew
+        if header.time > self._world.wall + skew:
+            violated("time", f"block {header.height} of shard {header.shard} is {header.time - self._world.wall} ms ahead")
+        self.oracle.read(certified, [decode(CertifiedBundle, data, MAX_FRAME_BYTES).bundle for _, _, data in commit.bundles])
+
+    def _check_state(self, node: "Node", record: _Record) -> None:
+        """The node's own state: cursors never go back; now and then, all totals from scratch."""
+        replica = node.replica
+        if replica is None:
+            return
+        for source in self.chains:
+            if source != replica.shard:
+                cursor = replica.state.cursor(source)
+                if cursor < record.cursors.get(source, 0):
+                    violated("channel", f"{node} goes back to bundle {cursor} of shard {source}")
+                record.cursors[source] = cursor
+        record.commits += 1
+        if record.commits % _FULL_CHECK == 0 and replica.state.totals() != recompute_totals(replica.state):
+            violated("conservation", f"{node} at height {replica.state.height}: the totals are not the sums")
+
+    def on_recovered(self, node: "Node", recovered: Recovered) -> None:
+        """A restart loses nothing that was stored."""
+        if not node.is_honest:
+            return
+        height, stored = recovered.state.height, self._records[node.index].height
+        if height < stored:
+            violated("durability", f"{node} restarts at height {height}, it had stored {stored}")
+        chain = self.chains[node.index // self._world.plan.size]
+        if recovered.last is not None and height <= len(chain) and chain[height - 1] != recovered.last.block.header.hash:
+            violated("agreement", f"{node} restarts on another block at height {height}")
+
+    def on_lost_disk(self, node: "Node") -> None:
+        """What was stored is lost; what was signed is not."""
+        record = self._records[node.index]
+        record.height, record.durable, record.logged, record.cursors = 0, set(), set(), {}
+
+    # -- what honest nodes send ------------------------------------------------------------------------------------
+
+    def on_sent(self, node: "Node", message: PeerMessage) -> None:
+        """Every vote is on disk before it leaves, and no two contradict each other, across restarts."""
+        if not node.is_honest or not isinstance(message, Ballot | Proposal):
+            return
+        vote, record = message.vote, self._records[node.index]
+        if vote in record.sent or node.replica is None or vote.signer != node.replica.member:
+            return
+        record.sent.add(vote)
+        if vote not in record.durable:
+            violated("persistence", f"{node} sends {vote.kind.name} in view {vote.view}, which is not on its disk")
+        own = record.views.setdefault(vote.view, _Votes())
+        if vote.kind is VoteKind.NOTARIZE:
+            self._check_vote(node, vote, own.notarize in (None, vote.block))
+            own.notarize = vote.block
+        elif vote.kind is VoteKind.FINALIZE:
+            self._check_vote(node, vote, own.finalize in (None, vote.block) and not own.nullify)
+            own.finalize = vote.block
+        else:
+            self._check_vote(node, vote, own.finalize is None)
+            own.nullify = True
+
+    def _check_vote(self, node: "Node", vote: Vote, fits: bool) -> None:
+        if not fits:
+            violated("double vote", f"{node} votes {vote.kind.name} in view {vote.view} against an earlier vote of its own")
+
+    # -- at the end ------------------------------------------------------------------------------------------------
+
+    def is_settled(self) -> bool:
+        """Nothing held, and all honest members of a committee at one height with one root."""
+        for shard, book in self.oracle.books.items():
+            if book.waiting or book.prepared:
+                return False
+            heads = set()
+            for node in self._world.committee(shard):
+                if node.is_honest:
+                    if node.replica is None:
+                        return False
+                    heads.add((node.replica.state.height, node.replica.state.state_root))
+            if len(heads) != 1:
+                return False
+        return True
+
+    def check_end(self) -> None:
+        """Called when all is settled."""
+        self.oracle.check_drained()
+        for node in self._world.nodes:
+            if node.is_honest:
+                assert node.replica is not None
+                state = node.replica.state
+                if state.totals() != recompute_totals(state):
+                    violated("conservation", f"{node}: the totals are not the sums")
+        included = {id for book in self.oracle.books.values() for id in book.included}
+        for gateway in self._world.gateways:
+            if late := gateway.expired & included:
+                violated("acknowledged", f"transaction {min(late).hex()[:8]} is final, though {gateway} knows it to be expired")
+            for id, receipt in gateway.receipts.items():
+                if self.oracle.final_at_home(id) is not receipt.outcome:
+                    violated("acknowledged", f"transaction {id.hex()[:8]} is no longer {receipt.outcome.name}")
+            for shard, hashes in gateway.seen_hashes.items():
+                if hashes != self.chains[shard][: len(hashes)]:
+                    violated("acknowledged", f"{gateway} was shown final blocks of shard {shard} that are gone")

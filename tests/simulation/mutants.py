@@ -1,0 +1,504 @@
+"""Named mutations of the core, applied at run time: each takes a rule away, and the simulator must notice.
+
+A mutant that survives means that an invariant is missing, or that the faults are too tame.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from msgspec import Struct, structs
+
+from node import blocks, inbox, recovery, replica
+from node.consensus.ballots import Ballots
+from node.consensus.simplex import Simplex
+from node.effects import Broadcast, Commit, Effect, Journal
+from node.inbox import Inbox
+from node.ledger import channels, execution, transfer, two_phase_commit
+from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
+from node.ledger.rows import CURSOR as CURSOR_ROW
+from node.ledger.state import _SLOT_BITS, Overlay, State
+from node.ledger.two_phase_commit import TwoPhaseCommit
+from node.protocol.block import Outcome, Receipt
+from node.protocol.certificate import Electorate, VoteKind, sign_vote
+from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
+from node.protocol.codec import decode, encode
+from node.protocol.codes import Code
+from node.protocol.limits import MAX_BUNDLE_BYTES
+from node.protocol.messages import Ballot
+from node.replica import Replica
+from tests.simulation.faults import draw
+from tests.simulation.plan import Plan
+
+Original = Any
+
+
+class Mutation(Struct, frozen=True):
+    """``attribute`` of ``owner`` is replaced by what ``make`` makes of the original."""
+
+    owner: Any
+    attribute: str
+    make: Callable[[Original], Any]
+
+
+class Mutant(Struct, frozen=True):
+    """``within``: mixed seeds, counted from 1, in which it is caught at the latest; the tests hold it to that. ``behaviour``:
+    of a liar that each committee has in these runs: who does not check is caught only by who cheats."""
+
+    what: str
+    within: int
+    mutations: tuple[Mutation, ...]
+    behaviour: str = ""
+
+    def plan(self, seed: int) -> Plan:
+        return draw(seed, self.behaviour)
+
+
+@contextmanager
+def mutated(name: str | None) -> Iterator[None]:
+    """Run with one mutation applied; None: the core as it is."""
+    mutations = MUTANTS[name].mutations if name is not None else ()
+    originals = [(m, m.owner.__dict__[m.attribute]) for m in mutations]
+    try:
+        for mutation, original in originals:
+            setattr(mutation.owner, mutation.attribute, mutation.make(original))
+        yield
+    finally:
+        for mutation, original in originals:
+            setattr(mutation.owner, mutation.attribute, original)
+
+
+# -- consensus -------------------------------------------------------------------------------------------------------------
+
+
+def _late_journal(original: Original) -> Any:
+    """The journal record of a notarize vote comes with the next event's effects."""
+
+    def accept(self: Simplex, *arguments: Any) -> None:
+        before = len(self.effects)
+        original(self, *arguments)
+        late = [e for e in self.effects[before:] if isinstance(e, Journal)]
+        self.effects[before:] = [e for e in self.effects[before:] if not isinstance(e, Journal)]
+        self.__dict__.setdefault("late", []).extend(late)
+
+    return accept
+
+
+def _bring_late(original: Original) -> Any:
+    def take(self: Replica) -> list[Effect]:
+        late: list[Effect] = self.consensus.__dict__.pop("late_due", [])
+        if "late" in self.consensus.__dict__:
+            self.consensus.__dict__["late_due"] = self.consensus.__dict__.pop("late")
+        effects: list[Effect] = original(self)
+        return late + effects
+
+    return take
+
+
+def _quorum_2f(_: Original) -> Any:
+    return property(lambda self: 2 * self.faults_tolerated)
+
+
+def _finalize_what_was_nullified(_: Original) -> Any:
+    def on_held(self: Simplex, certificate: Any, now: int) -> None:
+        if certificate.kind == VoteKind.NOTARIZE and self._votes_of(certificate.view).finalize is None:
+            self._finalize(certificate)
+        elif certificate.kind == VoteKind.FINALIZE:
+            self._note_finalization(certificate)
+        if certificate.view >= self.view:
+            self._entry = certificate
+            self._enter(certificate.view + 1, now)
+
+    return on_held
+
+
+def _nullify_what_was_finalized(original: Original) -> Any:
+    def nullify(self: Simplex, view: int) -> bool:
+        own = self._votes_of(view)
+        finalize, own.finalize = own.finalize, None
+        done: bool = original(self, view)
+        own.finalize = finalize
+        return done
+
+    return nullify
+
+
+def _vote_for_every_proposal(original: Original) -> Any:
+    def vote(self: Simplex) -> None:
+        original(self)
+        own, view = self._votes_of(self.view).notarize, self.view
+        for proposal in self._proposals.get(view, ()):
+            block, others = proposal.vote.block, self.__dict__.setdefault("others", set())
+            if own is not None and own.block != block and block not in others and self._is_justified(proposal.block.header):
+                others.add(block)
+                vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NOTARIZE, view, block)
+                self.effects += [Journal(view, "notarize", encode(vote)), Broadcast(Ballot(vote))]
+                return
+
+    return vote
+
+
+def _believe_certificates(_: Original) -> Any:
+    def add(self: Ballots, certificate: Any) -> bool:
+        self._certificates.setdefault((certificate.kind, certificate.view), certificate)
+        return True
+
+    return add
+
+
+def _nothing(_: Original) -> Any:
+    return lambda *arguments, **names: None
+
+
+def _false(_: Original) -> Any:
+    return lambda *arguments, **names: False
+
+
+def _true(_: Original) -> Any:
+    return lambda *arguments, **names: True
+
+
+def _finalize_without_notarization(original: Original) -> Any:
+    """The notarization a finalize vote rests on is not kept."""
+
+    def reload(self: Simplex, journal: Sequence[Journal]) -> None:
+        original(self, journal)
+        for key in [key for key in self._ballots._certificates if key[0] == VoteKind.NOTARIZE]:
+            del self._ballots._certificates[key]
+        for votes in self._ballots._votes.values():
+            for signer in [signer for signer in votes if signer != self.member]:
+                del votes[signer]
+
+    return reload
+
+
+# -- ledger ----------------------------------------------------------------------------------------------------------------
+
+
+def _forget_one_slot_early(original: Original) -> Any:
+    def commit(self: State, executed: Any) -> None:
+        original(self, executed)
+        for slot in [slot for slot in self._seen if slot << _SLOT_BITS <= self.time]:
+            del self._seen[slot]
+
+    return commit
+
+
+def _seen_only_below(_: Original) -> Any:
+    """A duplicate is not looked for in the blocks that are not final yet."""
+
+    def has_seen(self: Overlay, id: bytes, valid_until: int) -> bool:
+        return id in self.seen or self._state.has_seen(id, valid_until)
+
+    return has_seen
+
+
+def _keep(kind: bytes) -> Callable[[Original], Any]:
+    """A decided transaction's record stays."""
+
+    def make(original: Original) -> Any:
+        def forget(self: TwoPhaseCommit, key: bytes, home: int) -> None:
+            if not key.endswith(kind):
+                original(self, key, home)
+
+        return forget
+
+    return make
+
+
+def _yes_without_hold(original: Original) -> Any:
+    def prepare(self: TwoPhaseCommit, source: int, record: Any) -> None:
+        module = vars(two_phase_commit)
+        module["reserve"] = lambda *arguments: Code.OK
+        try:
+            original(self, source, record)
+        finally:
+            module["reserve"] = transfer.reserve
+
+    return prepare
+
+
+def _tell_twice(original: Original) -> Any:
+    """Home sends its decision twice."""
+
+    def decide(self: TwoPhaseCommit, id: bytes, waiting: Any, code: Code, refused_by: int | None = None) -> None:
+        original(self, id, waiting, code, refused_by)
+        for shard in waiting.participants:
+            self.outbox.send(shard, Decision(id, code is Code.OK))
+
+    return decide
+
+
+def _home_commits_on_any_answer(_: Original) -> Any:
+    def count(self: TwoPhaseCommit, source: int, vote: PrepareVote) -> None:
+        waiting = self.overlay.waiting(vote.transaction_id)
+        if waiting is not None:
+            self._decide(vote.transaction_id, waiting, Code.OK)
+
+    return count
+
+
+def _home_commits_on_the_first_yes(_: Original) -> Any:
+    def count(self: TwoPhaseCommit, source: int, vote: PrepareVote) -> None:
+        waiting = self.overlay.waiting(vote.transaction_id)
+        if waiting is not None:
+            self._decide(vote.transaction_id, waiting, vote.code)
+
+    return count
+
+
+def _participant_decides_alone(original: Original) -> Any:
+    """A participant releases its holds when the deadline has passed, without the home's word."""
+
+    def wake(self: TwoPhaseCommit) -> None:
+        original(self)
+        overlay = self.overlay
+        for key in sorted(overlay._state.records):
+            if key.endswith(ANSWERED) and overlay.record(key) is not None:
+                until, id = overlay.record(key), key[: -len(ANSWERED)]
+                prepared = overlay.prepared(id)
+                assert isinstance(until, int)
+                if prepared is not None and overlay.time > until - 12_000:
+                    transfer.release(overlay, self.rules, prepared.legs)
+                    self._forget(id + PREPARED, prepared.home)
+                    self.receipts.append(Receipt(id, Outcome.REJECTED))
+
+    return wake
+
+
+def _commit_becomes_abort(original: Original) -> Any:
+    """Home commits in the second half of the time it has, and tells its participants to abort."""
+
+    def decide(self: TwoPhaseCommit, id: bytes, waiting: Any, code: Code, refused_by: int | None = None) -> None:
+        original(self, id, waiting, code, refused_by)
+        if code is Code.OK and self.overlay.time > waiting.deadline - self.rules.parameters.commit_timeout // 2:
+            for shard in waiting.participants:
+                sent = self.outbox._records[shard]
+                sent[-1] = Decision(id, False)
+
+    return decide
+
+
+def _out_of_sequence(_: Original) -> Any:
+    return lambda view, rules, bundle: None if bundle.sequence > view.cursor(bundle.source) else "taken"
+
+
+def _following_with_gaps(_: Original) -> Any:
+    def following(self: Inbox, source: int, cursor: int) -> Iterator[Any]:
+        channel = self._channels[source]
+        yield from (channel[sequence] for sequence in sorted(channel) if sequence > cursor)
+
+    return following
+
+
+def _admit_regardless(*ignored: Code) -> Callable[[Original], Any]:
+    """Some reasons to refuse a transaction are overlooked."""
+
+    def make(original: Original) -> Any:
+        def admit(view: Any, rules: Any, id: bytes, transaction: Any, time: int) -> Code:
+            code: Code = original(view, rules, id, transaction, time)
+            return Code.OK if code in ignored else code
+
+        return admit
+
+    return make
+
+
+def _admission(*ignored: Code) -> tuple[Mutation, ...]:
+    return tuple(Mutation(module, "admit", _admit_regardless(*ignored)) for module in (execution, blocks, replica))
+
+
+def _frozen_ignored(original: Original) -> Any:
+    def refusal(overlay: Any, rules: Any, legs: Any) -> Code:
+        code: Code = original(overlay, rules, legs)
+        return Code.OK if code is Code.ACCOUNT_FROZEN else code
+
+    return refusal
+
+
+def _overdraft(_: Original) -> Any:
+    """Nobody is found to owe anything."""
+
+    def needs(rules: Any, legs: Any) -> Any:
+        return {}, {}
+
+    return needs
+
+
+def _skip_deleted_rows(original: Original) -> Any:
+    """A checkpoint does not say which rows are gone."""
+
+    def checkpoint(self: State) -> Any:
+        return tuple(row for row in original(self) if row[1] is not None)
+
+    return checkpoint
+
+
+def _cursor_stays(_: Original) -> Any:
+    def advance(overlay: Overlay, bundle: Any) -> None:
+        key = channel_key(bundle.source, CURSOR_ROW)
+        overlay.records[key] = overlay.cursor(bundle.source)
+
+    return advance
+
+
+# -- replica ---------------------------------------------------------------------------------------------------------------
+
+
+def _forget_votes_of_later_views(original: Original) -> Any:
+    """A commit deletes the journal of later views, too."""
+
+    def take(self: Replica) -> list[Effect]:
+        effects: list[Effect] = original(self)
+        return [structs.replace(e, view=e.view + 2) if isinstance(e, Commit) else e for e in effects]
+
+    return take
+
+
+def _any_signature(original: Original) -> Any:
+    def checked(self: Replica, token: int, verdicts: Sequence[bool], at: Any) -> list[Effect]:
+        effects: list[Effect] = original(self, token, [True] * len(verdicts), at)
+        return effects
+
+    return checked
+
+
+def _any_bundle(original: Original) -> Any:
+    def receive(self: Inbox, certified: Any, cursor: int) -> bool:
+        channel = self._channels.get(certified.bundle.source)
+        bundle = certified.bundle
+        if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
+            return False
+        if not cursor < bundle.sequence <= cursor + inbox.WINDOW:
+            return False
+        channel[bundle.sequence] = inbox.Delivery(certified, encode(certified))
+        return True
+
+    return receive
+
+
+def _any_bundle_in_block(original: Original) -> Any:
+    def verified(self: Inbox, encoded: bytes) -> Any:
+        return decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES)
+
+    return verified
+
+
+def _always_timely(original: Original) -> Any:
+    """A proposal's block time may be any."""
+
+    def on_proposal(self: Replica, proposal: Any) -> None:
+        at = self._at
+        self._at = at._replace(wall=max(at.wall, proposal.block.header.time))
+        original(self, proposal)
+        self._at = at
+
+    return on_proposal
+
+
+def _on(owner: Any, attribute: str, make: Callable[[Original], Any]) -> tuple[Mutation, ...]:
+    return (Mutation(owner, attribute, make),)
+
+
+MUTANTS: dict[str, Mutant] = {
+    "vote-sent-before-persisted": Mutant(
+        "a notarize vote reaches the disk one event after it was sent",
+        5,
+        _on(Simplex, "_accept", _late_journal) + _on(Replica, "_take_effects", _bring_late),
+    ),
+    "quorum-2f": Mutant("certificates need 2f signatures", 5, _on(Electorate, "quorum", _quorum_2f), "equivocating proposer"),
+    "finalize-after-nullify": Mutant(
+        "finalize is voted in a view that was nullified", 5, _on(Simplex, "_on_held", _finalize_what_was_nullified)
+    ),
+    "nullify-after-finalize": Mutant(
+        "a finalize vote is no reason not to nullify, and its notarization is not kept",
+        20,
+        _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Simplex, "_reload", _finalize_without_notarization),
+    ),
+    "votes-for-both-proposals": Mutant(
+        "an equivocating leader gets two votes",
+        5,
+        _on(Simplex, "_vote_for_proposal", _vote_for_every_proposal),
+        "equivocating proposer",
+    ),
+    "certificates-unchecked": Mutant(
+        "certificates received whole are believed",
+        5,
+        _on(Ballots, "add_certificate", _believe_certificates),
+        "forged certificates",
+    ),
+    "votes-not-reloaded": Mutant("a restart forgets own votes", 5, _on(Simplex, "_reload", _nothing)),
+    "votes-deleted-too-early": Mutant(
+        "a commit deletes votes of later views from the disk", 5, _on(Replica, "_take_effects", _forget_votes_of_later_views)
+    ),
+    "bodies-not-fetched": Mutant(
+        "a body that is missing is not asked for", 5, _on(Simplex, "_ask_for", _nothing), "equivocating proposer"
+    ),
+    "roots-unchecked": Mutant("voters do not compare the roots", 12, _on(replica, "roots_match", _true), "invalid blocks"),
+    "signatures-unchecked": Mutant(
+        "voters do not look at the verdicts on signatures",
+        12,
+        _on(Replica, "on_signatures_checked", _any_signature),
+        "invalid blocks",
+    ),
+    "block-time-unchecked": Mutant(
+        "a block may be far in the future", 30, _on(Replica, "_on_proposal", _always_timely), "invalid blocks"
+    ),
+    "abort-after-commit": Mutant(
+        "home commits late, and tells participants to abort", 5, _on(TwoPhaseCommit, "_decide", _commit_becomes_abort)
+    ),
+    "commit-on-first-yes": Mutant(
+        "home does not wait for all participants", 12, _on(TwoPhaseCommit, "_count_vote", _home_commits_on_the_first_yes)
+    ),
+    "commit-on-any-answer": Mutant(
+        "home takes a no for a yes", 12, _on(TwoPhaseCommit, "_count_vote", _home_commits_on_any_answer)
+    ),
+    "participant-decides-alone": Mutant(
+        "a participant releases its holds by itself", 5, _on(TwoPhaseCommit, "wake", _participant_decides_alone)
+    ),
+    "yes-without-hold": Mutant(
+        "a participant votes yes and holds nothing", 5, _on(TwoPhaseCommit, "_prepare", _yes_without_hold)
+    ),
+    "hold-not-released": Mutant("an abort leaves the hold", 12, _on(two_phase_commit, "release", _nothing)),
+    "decision-applied-twice": Mutant(
+        "a participant obeys a decision each time it comes, and it comes twice",
+        5,
+        _on(TwoPhaseCommit, "_decide", _tell_twice) + _on(TwoPhaseCommit, "_forget", _keep(PREPARED)),
+    ),
+    "decided-stays-waiting": Mutant(
+        "home keeps what it decided, and expires it later", 5, _on(TwoPhaseCommit, "_forget", _keep(WAITING))
+    ),
+    "deadline-ignored": Mutant("home waits for ever", 12, _on(TwoPhaseCommit, "wake", _nothing)),
+    "cursor-not-advanced": Mutant("a channel's cursor stays", 5, _on(channels, "advance", _cursor_stays)),
+    "bundle-out-of-sequence": Mutant(
+        "bundles are taken as they come",
+        12,
+        _on(channels, "misfit", _out_of_sequence) + _on(Inbox, "following", _following_with_gaps),
+        "withheld bundles",
+    ),
+    "bundle-unverified": Mutant(
+        "bundles need no proof",
+        5,
+        _on(Inbox, "receive", _any_bundle) + _on(Inbox, "verified", _any_bundle_in_block),
+        "forged bundles",
+    ),
+    "bundles-not-asked-for": Mutant(
+        "a lost bundle is not asked for", 12, _on(Replica, "_poll_channel", _nothing), "withheld bundles"
+    ),
+    "replay-window-off-by-one": Mutant(
+        "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)
+    ),
+    "replay-set-not-rebuilt": Mutant(
+        "a restart forgets which transactions it has seen", 5, _on(recovery, "_remember_transactions", _nothing)
+    ),
+    "duplicate-in-fork": Mutant(
+        "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below)
+    ),
+    "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED)),
+    "duplicate-included": Mutant("a transaction is included twice", 5, _admission(Code.DUPLICATE), "invalid blocks"),
+    "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored)),
+    "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
+    "checkpoint-keeps-deleted-rows": Mutant(
+        "a checkpoint keeps rows that are gone", 5, _on(State, "checkpoint", _skip_deleted_rows)
+    ),
+}

@@ -1,0 +1,58 @@
+"""One run of a plan, from start to verdict."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from msgspec import Struct
+
+from node import registration
+from node.protocol import broker, certificate, crypto, epoch, transaction
+from tests.simulation.invariants import ViolationError
+from tests.simulation.mutants import mutated
+from tests.simulation.plan import Plan
+from tests.simulation.story import Story
+from tests.simulation.world import World
+
+_VERIFIERS = (broker, certificate, epoch, registration, transaction)
+_cached_verify = lru_cache(maxsize=1 << 16)(crypto.verify)
+
+
+class Verdict(Struct):
+    """``violation``: None when all invariants held. ``digest``: over everything that was sent and when."""
+
+    plan: Plan
+    violation: str | None
+    kind: str
+    digest: str
+    time: int
+    events: int
+    blocks: int
+    transactions: int
+
+
+@contextmanager
+def _remembered_signatures() -> Iterator[None]:
+    """Checking a signature is a pure function; many members check the same one."""
+    for module in _VERIFIERS:
+        module.verify = _cached_verify  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in _VERIFIERS:
+            module.verify = crypto.verify  # type: ignore[attr-defined]
+
+
+def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) -> Verdict:
+    """Run a plan, on the core as it is or with one of the mutations applied."""
+    violation, kind = None, ""
+    with _remembered_signatures(), mutated(mutant):
+        world = World(plan, story)
+        try:
+            world.run_plan()
+        except ViolationError as error:
+            violation, kind = str(error), error.kind
+            world.tell(None, "VIOLATION", violation)
+    books = world.monitor.oracle.books.values()
+    blocks, transactions = sum(book.height for book in books), sum(len(book.included) for book in books)
+    return Verdict(plan, violation, kind, world.digest, world.time, world.events, blocks, transactions)

@@ -1,0 +1,189 @@
+"""One run: a whole network of real replicas, coordinator and clients, made from a plan and driven to its end."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from random import Random
+from typing import TYPE_CHECKING
+
+from node.protocol.address import address_of
+from node.protocol.certificate import CertifiedBlock
+from node.protocol.codec import DecodeError, decode
+from node.protocol.crypto import KeyPair
+from node.protocol.epoch import EpochDocument, Registration, first_document
+from node.protocol.genesis import Asset, Genesis, Parameters
+from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.puzzle import identity_prefix, search
+from tests.simulation import adversaries, faults
+from tests.simulation.clients import ISSUERS, Gateway
+from tests.simulation.coordinator import KEY, CoordinatorHost
+from tests.simulation.invariants import Monitor, violated
+from tests.simulation.loop import Loop
+from tests.simulation.network import Broker, Network
+from tests.simulation.node import START, Node
+from tests.simulation.plan import Links, Plan, Skew
+
+if TYPE_CHECKING:
+    from tests.simulation.story import Story
+
+PARAMETERS = {
+    "block_difficulty_bits": 0,
+    "puzzle_difficulty_bits": 4,
+    "block_interval": 30,
+    "heartbeat": 800,
+    "view_timeout": 400,
+    "block_transactions": 40,
+    "validity_window": 20_000,
+    "commit_timeout": 4_000,
+    "clock_skew": 1_000,
+    "checkpoint_interval": 6,
+}
+_MAX_FRAMES = 100_000
+"""No run needs nearly as many."""
+
+
+class World(Loop):
+    """``story``: told everything that happens, if given. ``digest`` is over all that was sent and when."""
+
+    def __init__(self, plan: Plan, story: "Story | None" = None) -> None:
+        super().__init__()
+        self.plan, self.story = plan, story
+        self.genesis = Genesis(
+            name="simulation",
+            time=START,
+            coordinator=KEY.public.hex(),
+            assets=tuple(Asset(code, 2, key.public.hex()) for code, key in ISSUERS.items()),
+            parameters=Parameters(committees=plan.committees, committee_size=plan.size, **PARAMETERS | plan.parameters),
+        )
+        self._hash = sha256()
+        self.frames = 0
+        self._blocks: dict[bytes, CertifiedBlock | None] = {}
+        self.network, self.broker = Network(self), Broker(self)
+        self.coordinator, self.monitor = CoordinatorHost(self), Monitor(self)
+        self.greatest_skew = max((abs(f.offset) for f in plan.faults if isinstance(f, Skew)), default=0)
+        self.nodes, self.document = self._make_nodes()
+        self.by_key = {node.key.public: node for node in self.nodes}
+        self.shards = self.document.shards.shards
+        self.monitor.begin()
+        self.gateways = [Gateway(self, number) for number in range(plan.gateways)]
+        for index, behaviours in plan.byzantine:
+            self.nodes[index].adversary = adversaries.Adversary(self.nodes[index], behaviours)
+
+    def _make_nodes(self) -> tuple[list[Node], EpochDocument]:
+        """Nodes by seat: what the coordinator will make of their registrations is no secret."""
+        chance, network, plan = Random(f"{self.plan.seed}/keys"), self.genesis.network, self.plan
+        keys = [KeyPair(chance.randbytes(32)) for _ in range(plan.committees * plan.size)]
+        registrations, bits = [], self.genesis.parameters.puzzle_difficulty_bits
+        for i, key in enumerate(keys):
+            nonce = search(identity_prefix(network, 1, self.genesis.hash, key.public), bits, 0, 1 << 30)
+            assert nonce is not None
+            address = f"/ip4/10.0.0.{i + 1}/tcp/8100"
+            registrations.append(Registration(network, 1, key.public, f"node-{i}", (address,), nonce).signed(key))
+        document = first_document(self.genesis, registrations)
+        nodes: dict[int, Node] = {}
+        for key, registration in zip(keys, registrations, strict=True):
+            seat = document.seat_of(key.public)
+            assert seat is not None
+            index = seat[0] * plan.size + seat[1]
+            name = f"{'abcdefgh'[seat[0]]}{seat[1]}"
+            nodes[index] = Node(self, index, name, registration.name, key, registration.addresses[0])
+        return [nodes[index] for index in sorted(nodes)], document
+
+    # -- who and when ----------------------------------------------------------------------------------------------
+
+    @property
+    def wall(self) -> int:
+        return START + self.time
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def committee(self, shard: int) -> list[Node]:
+        return self.nodes[shard * self.plan.size : (shard + 1) * self.plan.size]
+
+    def key_in(self, shard: int, chance: Random) -> KeyPair:
+        """A fresh account in a shard."""
+        while True:
+            key = KeyPair(chance.randbytes(32))
+            if self.document.shards.shard_of(address_of(key.public)) == shard:
+                return key
+
+    def verified_block(self, shard: int, encoded: bytes) -> CertifiedBlock | None:
+        """A block that proves itself, or None. All clients see the same bytes: they are checked once."""
+        if encoded not in self._blocks:
+            try:
+                certified = decode(CertifiedBlock, encoded, MAX_BROKER_BODY_BYTES)
+            except DecodeError:
+                self._blocks[encoded] = None
+                return None
+            is_valid = certified.is_valid(self.document.electorates[shard])
+            self._blocks[encoded] = certified if is_valid else None
+        return self._blocks[encoded]
+
+    # -- what is told ----------------------------------------------------------------------------------------------
+
+    def tell(self, who: object, what: str, text: str = "", thing: object = None) -> None:
+        """Something happened."""
+        self._hash.update(f"{self.time} {who} {what} {text}\n".encode())
+        if self.story is not None:
+            self.story.happened(self.time, who, what, text, thing)
+
+    def note_frame(self, source: Node, target: Node, frame: bytes) -> None:
+        self.frames += 1
+        if self.frames > _MAX_FRAMES:
+            violated("storm", f"{self.frames} messages")
+        self._hash.update(b"%d %d %d " % (self.time, source.index, target.index) + frame)
+
+    # -- a run -----------------------------------------------------------------------------------------------------
+
+    def run_plan(self) -> None:
+        """Faults while the plan is active; then all faults stop, and everything must be decided in time.
+
+        Raises:
+            ViolationError: an invariant does not hold.
+        """
+        self.start()
+        self.run(self.plan.active)
+        self.heal()
+        deadline = self.time + self.plan.settle
+        if not self.run(deadline, self.is_done):
+            violated("liveness", f"{self.plan.settle} ms after all faults stopped: {'; '.join(self.undone())}")
+        self.monitor.check_end()
+
+    def start(self) -> None:
+        self.coordinator.start()
+        for node in self.nodes:
+            node.start()
+        faults.schedule(self)
+        self.after(self.plan.active // 10, self._submit)
+
+    def _submit(self) -> None:
+        for gateway in self.gateways:
+            gateway.start()
+
+    def heal(self) -> None:
+        """Faults stop: everybody is up, on time and connected. Liars go on lying."""
+        self.tell(None, "all faults stop")
+        self.network.links = self.broker.links = Links()
+        self.network.cuts.clear()
+        self.broker.is_up = True
+        self.coordinator.start_if_down()
+        for node in self.nodes:
+            node.skew, node.latency, node.trap = 0, 1, ""
+            node.wake_up()
+            node.start()
+
+    def is_done(self) -> bool:
+        return not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()
+
+    def undone(self) -> Sequence[str]:
+        """What keeps a run from its end."""
+        found = [f"{gateway} waits for {len(gateway.outbox)} transactions" for gateway in self.gateways if gateway.outbox]
+        for shard, book in self.monitor.oracle.books.items():
+            if book.waiting or book.prepared:
+                found.append(f"shard {shard} holds {len(book.waiting)} waiting, {len(book.prepared)} prepared")
+        for node in self.nodes:
+            if node.is_honest and node.replica is not None:
+                consensus = node.replica.consensus
+                found.append(f"{node} at height {node.replica.state.height} view {consensus.view}")
+        return found

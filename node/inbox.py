@@ -27,6 +27,7 @@ class Inbox:
         self._shard = shard
         self._electorates = electorates
         self._channels: dict[int, dict[int, Delivery]] = {source: {} for source in electorates if source != shard}
+        self._received: dict[bytes, CertifiedBundle] = {}
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -40,11 +41,15 @@ class Inbox:
             return False
         if not cursor < bundle.sequence <= cursor + WINDOW or not certified.is_valid(self._electorates[bundle.source]):
             return False
-        channel[bundle.sequence] = Delivery(certified, encode(certified))
+        delivery = channel[bundle.sequence] = Delivery(certified, encode(certified))
+        self._received[delivery.encoded] = certified
         return True
 
     def verified(self, encoded: bytes) -> CertifiedBundle | None:
         """The bundle in a proposal's payload, checked, or known to have been; None when it is not valid."""
+        received = self._received.get(encoded)
+        if received is not None:
+            return received
         try:
             certified = decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES)
         except DecodeError:
@@ -53,9 +58,6 @@ class Inbox:
         channel = self._channels.get(bundle.source)
         if channel is None or bundle.destination != self._shard:
             return None
-        known = channel.get(bundle.sequence)
-        if known is not None and known.encoded == encoded:
-            return known.certified
         return certified if certified.is_valid(self._electorates[bundle.source]) else None
 
     def following(self, source: int, cursor: int) -> Iterator[Delivery]:
@@ -72,4 +74,4 @@ class Inbox:
         """Forget what the chain has taken."""
         channel = self._channels.get(source, {})
         for sequence in [sequence for sequence in channel if sequence <= cursor]:
-            del channel[sequence]
+            del self._received[channel.pop(sequence).encoded]

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from node.protocol import keys
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Asset, Genesis, Parameters, read_genesis, write_genesis
-from scripts.devnet.layout import ROOT, Devnet, Folder, Ports, to_toml
+from scripts.devnet.layout import LOOPBACK, ROOT, Devnet, Folder, Ports, to_toml
 
 PROFILE = ROOT / "config" / "devnet.toml"
 
@@ -31,6 +31,9 @@ class State(Struct, forbid_unknown_fields=True):
     port_base: Annotated[int, Meta(ge=1, le=65535)]
     broker: str | None = None
     """redis:// URL of a broker that is not ours to start."""
+    host: str = LOOPBACK
+    nodes: bool = True
+    """Whether the nodes run here."""
 
 
 def read_state(folder: Folder) -> State | None:
@@ -133,7 +136,8 @@ def _devnet(folder: Folder, state: State) -> Devnet:
     try:
         genesis = read_genesis(folder.genesis)
         nodes = genesis.parameters.committees * genesis.parameters.committee_size
-        return Devnet(folder, Ports(state.port_base), nodes, tuple(asset.code for asset in genesis.assets), state.broker)
+        assets = tuple(asset.code for asset in genesis.assets)
+        return Devnet(folder, Ports(state.port_base), nodes, assets, state.broker, state.host, state.nodes)
     except (OSError, ValueError) as error:
         raise FolderError(f"{folder.genesis}: {error}") from None
 

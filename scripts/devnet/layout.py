@@ -152,6 +152,10 @@ class Devnet:
     nodes: int
     assets: tuple[str, ...]
     external_broker: str | None = None
+    host: str = LOOPBACK
+    """Address other machines reach this one at; on loopback nothing listens for them."""
+    has_nodes: bool = True
+    """False when the nodes run elsewhere, started by ``scripts/launch``."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MAX_NODES:
@@ -159,7 +163,12 @@ class Devnet:
 
     @property
     def node_names(self) -> list[str]:
-        return [f"node-{index}" for index in range(self.nodes)]
+        return [f"node-{index}" for index in range(self.nodes)] if self.has_nodes else []
+
+    @property
+    def bind(self) -> str:
+        """Address to listen on."""
+        return LOOPBACK if self.host == LOOPBACK else "0.0.0.0"
 
     @property
     def broker_url(self) -> str:
@@ -189,19 +198,24 @@ class Devnet:
                 key=str(folder.coordinator_key),
                 data=str(folder.home("coordinator")),
                 broker=self.broker_url,
-                listen=self.coordinator_address,
+                listen=_multiaddr(self.bind, ports.coordinator),
                 metrics_port=ports.coordinator_metrics,
             ),
             "gateway": GatewaySettings(
                 genesis=genesis,
                 database=f"sqlite:///{folder.home('gateway') / 'gateway.db'}",
                 broker=self.broker_url,
+                host=self.bind,
                 port=ports.gateway,
                 devnet=True,
                 issuer_keys={asset: str(folder.issuer_key(asset)) for asset in self.assets},
             ),
             "dashboard": DashboardSettings(
-                genesis=genesis, broker=self.broker_url, port=ports.dashboard, gateway=self.gateway_url
+                genesis=genesis,
+                broker=self.broker_url,
+                host=self.bind,
+                port=ports.dashboard,
+                gateway=f"http://{self.host}:{ports.gateway}",
             ),
         }
         for index, name in enumerate(self.node_names):
@@ -227,7 +241,12 @@ class Devnet:
             return Program(name, argv, folder.log(name), listens, tuple(environment.items()))
 
         broker = Program(
-            "broker", broker_arguments(broker_binary, ports.broker), folder.log("broker"), (ports.broker,), (), folder.run
+            "broker",
+            broker_arguments(broker_binary, ports.broker, self.bind),
+            folder.log("broker"),
+            (ports.broker,),
+            (),
+            folder.run,
         )
         return [
             *([] if self.external_broker else [broker]),
@@ -238,14 +257,16 @@ class Devnet:
         ]
 
 
-def broker_arguments(binary: Path, port: int) -> tuple[str, ...]:
-    """A broker that keeps nothing on disk, listens on loopback only, and cuts off a subscriber that does not keep up.
+def broker_arguments(binary: Path, port: int, bind: str = LOOPBACK) -> tuple[str, ...]:
+    """A broker that keeps nothing on disk and cuts off a subscriber that does not keep up. Whoever can reach it may publish:
+    nothing it carries is believed unsigned, but who floods it can stop it. So it belongs in a private network.
 
     It must not rename itself: that overwrites its environment, by which ``processes`` finds it.
     """
     limits = ("--client-output-buffer-limit", "pubsub", "256mb", "64mb", "60")
     alone = ("--save", "", "--appendonly", "no", "--set-proc-title", "no")
-    return (str(binary), "--bind", LOOPBACK, "--port", str(port), *alone, *limits)
+    access = ("--protected-mode", "yes" if bind == LOOPBACK else "no")
+    return (str(binary), "--bind", bind, *access, "--port", str(port), *alone, *limits)
 
 
 def to_toml(settings: msgspec.Struct) -> str:

@@ -51,6 +51,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--broker", metavar="URL", help="use this redis:// broker instead of starting one (or environment SHARDPAY_BROKER)"
     )
+    parser.add_argument(
+        "--host", metavar="IP", help="let other machines reach coordinator, broker, gateway and dashboard, at this address"
+    )
+    parser.add_argument("--without-nodes", action="store_true", help="a new network's nodes run elsewhere: ./scripts/launch")
     parser.add_argument("--fresh", action="store_true", help="end what runs in DIR, delete its network, start a new one")
     parser.add_argument("--detach", action="store_true", help="leave everything running in the background once it is ready")
     parser.add_argument("--down", action="store_true", help="end everything that runs in DIR")
@@ -104,7 +108,8 @@ def bring_up(folder: Folder, options: argparse.Namespace) -> int:
             wait_until_ready(devnet, programs, running, started, listener, screen, stop)
             if stop.is_set():
                 raise NotReady("interrupted")
-            screen.say(f"Ready after {time.monotonic() - began:.1f} s.\n\n{tour(devnet)}\n")
+            shown_next = tour(devnet) if devnet.has_nodes else launch_command(devnet)
+            screen.say(f"Ready after {time.monotonic() - began:.1f} s.\n\n{shown_next}\n")
             if options.detach:
                 screen.say(f"Running in the background. End it: ./scripts/up --down --data {shown(folder.data)}")
             elif mine:
@@ -123,7 +128,7 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
     state = folders.read_state(folder)
     broker = options.broker or os.environ.get("SHARDPAY_BROKER") or None
     if state is None or not folder.genesis.exists():
-        new = State(options.port_base or DEFAULT_PORT_BASE, broker)
+        new = State(options.port_base or DEFAULT_PORT_BASE, broker, options.host or LOOPBACK, not options.without_nodes)
         devnet = folders.make_devnet(folder, new, options.committees, options.committee_size)
         screen.say(f"New network in {shown(folder.data)}: {devnet.nodes} nodes, assets {', '.join(devnet.assets)}.")
         return devnet
@@ -134,10 +139,12 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
                 f"the network in {shown(folder.data)} has {parameters.committees} committees of {parameters.committee_size}: "
                 "leave out --committees and --committee-size, or start a new network with --fresh"
             )
-    wanted = State(options.port_base or state.port_base, broker or state.broker)
+    if options.without_nodes and state.nodes:
+        raise FolderError(f"the network in {shown(folder.data)} runs its nodes here: start a new one with --fresh")
+    wanted = State(options.port_base or state.port_base, broker or state.broker, options.host or state.host, state.nodes)
     if wanted != state:
         if processes.programs_running(folder):
-            raise FolderError("ports and broker cannot change while the network runs: end it first with --down")
+            raise FolderError("ports, host and broker cannot change while the network runs: end it first with --down")
         folders.write_state(folder, wanted)
     return folders.open_devnet(folder)
 
@@ -169,7 +176,7 @@ def wait_until_ready(
     genesis = read_genesis(devnet.folder.genesis)
     checks: dict[str, Callable[[], bool]] = {
         "broker": lambda: answers_ping(devnet.broker_url),
-        "gateway": lambda: answers_http(devnet.ports.gateway, "/readyz"),
+        "gateway": lambda: answers_http(devnet.ports.gateway, "/readyz" if devnet.has_nodes else "/healthz"),
         "dashboard": lambda: answers_http(devnet.ports.dashboard, "/healthz"),
     }
     nodes = set(started) & set(devnet.node_names)
@@ -235,6 +242,19 @@ def log_tail(log: Path) -> str:
 def shown(path: Path) -> str:
     """A path as a person would type it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) and path != Path.cwd() else str(path)
+
+
+def launch_command(devnet: Devnet) -> str:
+    """What to run on each of the machines that shall run nodes."""
+    broker = devnet.external_broker or f"redis://{devnet.host}:{devnet.ports.broker}"
+    return f"""\
+  gateway     http://{devnet.host}:{devnet.ports.gateway}
+  dashboard   http://{devnet.host}:{devnet.ports.dashboard}
+
+Mining begins when {devnet.nodes} nodes have registered. On each machine that runs some, with a copy of {devnet.folder.genesis}:
+
+  ./scripts/launch --nodes N --genesis genesis.json --coordinator /ip4/{devnet.host}/tcp/{devnet.ports.coordinator} \\
+      --broker {broker} --advertise ADDRESS-OF-THAT-MACHINE --name-prefix NAME-OF-THAT-MACHINE"""
 
 
 def tour(devnet: Devnet) -> str:

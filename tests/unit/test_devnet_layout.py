@@ -191,3 +191,20 @@ def test_state_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     devnet.folder.state.write_text(json.dumps({"port_base": "many"}))
     with pytest.raises(FolderError, match=r"devnet\.json"):
         folders.open_devnet(devnet.folder)
+
+
+def test_a_network_whose_nodes_run_elsewhere_listens_for_them_and_starts_none(tmp_path: Path) -> None:
+    devnet = folders.make_devnet(Folder(tmp_path), State(8000, host="10.0.0.1", nodes=False), 2, 4)
+    assert folders.open_devnet(Folder(tmp_path)) == devnet
+    settings = devnet.settings()
+    assert set(settings) == {"coordinator", "gateway", "dashboard"}
+    assert (settings["coordinator"].listen, settings["gateway"].host) == ("/ip4/0.0.0.0/tcp/8020", "0.0.0.0")  # type: ignore[attr-defined]
+    names = [program.name for program in devnet.programs("python", Path("valkey"), {})]
+    assert names == ["broker", "coordinator", "gateway", "dashboard"]
+
+
+def test_on_one_machine_nothing_listens_beyond_loopback(tmp_path: Path) -> None:
+    devnet = folders.make_devnet(Folder(tmp_path), State(8000), 2, 4)
+    text = " ".join(str(settings) for settings in devnet.settings().values())
+    text += " ".join(" ".join(p.argv) for p in devnet.programs("python", Path("valkey"), {}))
+    assert "0.0.0.0" not in text.replace("metrics_host='0.0.0.0'", "")

@@ -10,13 +10,14 @@ from node.ledger.execution import Execution, admit, execute
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.mempool import Entry, Mempool
+from node.protocol import merkle
 from node.protocol.block import Block, Header, payload_root
 from node.protocol.broker import Refusal
 from node.protocol.certificate import Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError
 from node.protocol.codes import Code
-from node.protocol.genesis import Parameters
+from node.protocol.genesis import Genesis, Parameters
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS, MAX_SHARDS
 from node.protocol.transaction import Transaction, decode_transaction
 
@@ -158,3 +159,35 @@ def build_block(
     )
     body = Body(height, turn.parent, tuple(certified), tuple(entries))
     return Candidate(Block(header, *payload), body, execution)
+
+
+def roots_match(header: Header, execution: Execution) -> bool:
+    """Whether executing a block gave what its header says."""
+    return (
+        header.receipts_root == execution.receipts_root
+        and header.outbox_root == execution.outbox_root
+        and header.changes_hash == execution.changes_hash
+        and header.totals_hash == execution.totals_hash
+        and header.state_root == execution.state_root
+    )
+
+
+def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
+    """The header at height 0: nobody signs it, everybody computes it."""
+    return Header(
+        network=genesis.network,
+        shard=shard,
+        epoch=0,
+        view=0,
+        height=0,
+        parent=genesis.hash,
+        time=state.time,
+        proposer=0,
+        payload_root=payload_root((), ()),
+        receipts_root=merkle.EMPTY_ROOT,
+        outbox_root=merkle.EMPTY_ROOT,
+        changes_hash=bytes(32),
+        totals_hash=state.totals().hash(),
+        state_root=state.state_root,
+        nonce=bytes(8),
+    )

@@ -9,7 +9,17 @@ from typing import NamedTuple
 
 from msgspec import Struct, structs
 
-from node.blocks import Body, BodyError, Candidate, build_block, choose_bundles, choose_transactions, read_body
+from node.blocks import (
+    Body,
+    BodyError,
+    Candidate,
+    build_block,
+    choose_bundles,
+    choose_transactions,
+    genesis_header,
+    read_body,
+    roots_match,
+)
 from node.consensus.catch_up import CatchUp
 from node.consensus.simplex import Diverged, FinalBlock, Simplex, Timeouts, Turn
 from node.effects import (
@@ -34,7 +44,7 @@ from node.ledger.execution import Execution, InvalidBlock, admit, execute
 from node.ledger.state import State
 from node.mempool import Entry, Mempool
 from node.protocol import merkle
-from node.protocol.block import Block, Header, Outcome, payload_root
+from node.protocol.block import Block, Outcome
 from node.protocol.broker import Refusal
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.channel import CertifiedBundle
@@ -600,35 +610,3 @@ class Replica:
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
         if refusals:
             self._effects.append(Refuse(tuple(refusals)))
-
-
-def roots_match(header: Header, execution: Execution) -> bool:
-    """Whether executing a block gave what its header says."""
-    return (
-        header.receipts_root == execution.receipts_root
-        and header.outbox_root == execution.outbox_root
-        and header.changes_hash == execution.changes_hash
-        and header.totals_hash == execution.totals_hash
-        and header.state_root == execution.state_root
-    )
-
-
-def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
-    """The header at height 0: nobody signs it, everybody computes it."""
-    return Header(
-        network=genesis.network,
-        shard=shard,
-        epoch=0,
-        view=0,
-        height=0,
-        parent=genesis.hash,
-        time=state.time,
-        proposer=0,
-        payload_root=payload_root((), ()),
-        receipts_root=merkle.EMPTY_ROOT,
-        outbox_root=merkle.EMPTY_ROOT,
-        changes_hash=bytes(32),
-        totals_hash=state.totals().hash(),
-        state_root=state.state_root,
-        nonce=bytes(8),
-    )

@@ -42,6 +42,7 @@ from node.mining import Miner
 from node.network.transport import Message, PeerDown, PeerUp, Transport
 from node.protocol.broker import (
     Query,
+    Refusal,
     Refusals,
     TransactionBatch,
     blocks_channel,
@@ -248,12 +249,12 @@ class Runtime:
             self._encoded = (message, encode(message))
         return self._encoded[1]
 
-    def _refuse(self, items: Sequence[object]) -> None:
+    def _refuse(self, items: Sequence[Refusal]) -> None:
         replica = self.replica
         assert replica is not None
         for start in range(0, len(items), 1000):
             part = tuple(items[start : start + 1000])
-            refusals = Refusals(replica.shard, replica.electorate.epoch, replica.member, part)  # type: ignore[arg-type]
+            refusals = Refusals(replica.shard, replica.electorate.epoch, replica.member, part)
             body = encode(refusals.signed(self.key))
             self.broker.publish(refusals_channel(self.genesis.network, replica.shard), body)
 

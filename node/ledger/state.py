@@ -4,6 +4,7 @@
 block merges its overlay into the state and empties it, so overlays built on it go on reading through to the state.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -57,7 +58,7 @@ class Supply(NamedTuple):
 NO_SUPPLY = Supply()
 
 
-class Reader:
+class Reader(ABC):
     """What can be asked of a committed state and of an overlay alike.
 
     Attributes:
@@ -76,25 +77,25 @@ class Reader:
     tree: BucketTree
     _totals: Totals
 
+    @abstractmethod
     def balance(self, key: bytes) -> Balance:
         """The balance in a row (address + asset code)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, key: bytes) -> Record | None:
         """The value of any other row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
         """Whether a block of the validity window includes the transaction."""
-        raise NotImplementedError
 
+    @abstractmethod
     def due(self, time: int) -> list[bytes]:
         """Keys of rows to look at once block time passes their time and it is before ``time``; some may be gone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unrooted(self) -> set[bytes]:
         """Keys of the rows changed since the last checkpoint."""
-        raise NotImplementedError
 
     def value(self, key: bytes) -> Balance | Record | None:
         """The value of any row; None when there is none."""

@@ -10,7 +10,7 @@ from itertools import count
 
 from msgspec import structs
 
-from node.blocks import Candidate, build_block
+from node.blocks import Candidate, build_block, genesis_header
 from node.consensus.simplex import Turn
 from node.ledger.rules import Rules
 from node.ledger.state import State
@@ -26,7 +26,6 @@ from node.protocol.epoch import EpochDocument, Registration, SignedDocument, fir
 from node.protocol.genesis import Asset, Genesis, Parameters
 from node.protocol.puzzle import identity_prefix, search
 from node.protocol.transaction import Action, Leg, Order, Transaction
-from node.replica import genesis_header
 
 TIME = 1_700_000_000_000
 

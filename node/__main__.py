@@ -69,7 +69,11 @@ def _attempt(settings: NodeSettings, genesis: Genesis, key: KeyPair, path: Path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(Storage(path, genesis.network)) as storage:
-            trio.run(_run, Runtime(settings, genesis, key, storage))
+            try:
+                runtime = Runtime(settings, genesis, key, storage)
+            except ValueError as error:  # an address or URL that is none, a document of another network
+                return [error]
+            trio.run(_run, runtime)
     except* (StorageError, Diverged, OSError) as group:
         failures = list(_leaves(group))
     return failures

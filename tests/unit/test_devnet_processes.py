@@ -182,6 +182,7 @@ def test_the_real_broker_starts_and_is_found_and_ended(folder: Folder) -> None:
     until(lambda: answers_ping(f"redis://127.0.0.1:{port}/0"))
     assert processes.programs_running(folder)["broker"].pid == running["broker"].pid
     assert processes.stop(folder) == ["broker"]
+    until(running["broker"].ended)  # its main thread is gone; the kernel tells once its other threads are, too
     assert running["broker"].ended() == "ended with exit code 0"
 
 

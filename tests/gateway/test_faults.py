@@ -197,7 +197,7 @@ def test_sigterm_ends_it_quickly_even_while_somebody_waits(new_world: MakeWorld)
     eventually(lambda: world.network.batches > 0, "the transfer is under way")
     begun = time.monotonic()
     assert world.gateway.stop() == 0
-    assert time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun < 10.0, "long before the 30 s somebody waits for"
     waiter.join()
     assert answers == [202], "whoever waits is told what is known"
 

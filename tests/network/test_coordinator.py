@@ -254,7 +254,7 @@ async def test_a_signal_ends_it_at_once_and_cleanly(site: Site, number: signal.S
             began = time.monotonic()
             process.send_signal(number)
             assert await trio.to_thread.run_sync(process.wait) == 0
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 6
             nursery.cancel_scope.cancel()
 
 

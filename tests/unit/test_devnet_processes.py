@@ -142,7 +142,7 @@ def test_the_willing_are_not_waited_for(folder: Folder) -> None:
     processes.start_missing(folder, [program(folder, f"node-{i}") for i in range(4)])
     began = time.monotonic()
     processes.stop(folder)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2.5, "the grace for the unwilling is 3 s"
 
 
 def test_children_that_outlive_their_parent_are_ended(folder: Folder) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 from demo.stats import Malformed
 from node.protocol.amounts import format_amount
 from node.protocol.block import AssetTotal, Header, Outcome, Totals
-from node.protocol.broker import EpochAnnouncement
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import DecodeError, decode
-from node.protocol.epoch import EpochDocument, InvalidDocument, PhaseNotice
+from node.protocol.epoch import Announcement, EpochDocument, InvalidDocument, PhaseNotice
 from node.protocol.genesis import Genesis
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 
@@ -72,7 +71,7 @@ class Chain:
             Malformed: not an announcement, not signed by the coordinator, or a document against the rules.
         """
         try:
-            announcement = decode(EpochAnnouncement, body, MAX_BROKER_BODY_BYTES)
+            announcement = decode(Announcement, body, MAX_BROKER_BODY_BYTES)
         except DecodeError as error:
             raise Malformed(str(error)) from None
         notice, signed = announcement.notice, announcement.document

@@ -9,9 +9,9 @@ from typing import Any
 from demo.chain import Chain
 from demo.sources import MAX_SOURCES, Source, Sources
 from demo.stats import CoordinatorStats, GatewayStats, Malformed, NodeStats, clean, read_event, read_stats, read_text
-from node.protocol.broker import Event
 from node.protocol.epoch import Committee
 from node.protocol.genesis import Genesis
+from node.protocol.reports import Event
 
 HISTORY = 300
 """Seconds of history kept for the charts."""

@@ -18,8 +18,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from demo.collector import Collector
-from node.protocol.broker import Event, blocks_channel, epoch_channel, events_channel
 from node.protocol.codec import encode
+from node.protocol.reports import Event
+from node.protocol.topics import blocks_topic, epoch_topic, reports_topic
 
 MAX_SILENCE = 5.0
 """Seconds without a message after which the connection is given up."""
@@ -58,8 +59,8 @@ async def follow(client: Redis, collector: Collector) -> None:
 
 async def _listen(client: Redis, collector: Collector) -> None:
     genesis = collector.chain.genesis
-    events, epoch = events_channel(genesis.network).encode(), epoch_channel(genesis.network).encode()
-    blocks = {blocks_channel(genesis.network, n).encode(): n for n in range(genesis.parameters.committees)}
+    events, epoch = reports_topic(genesis.network).encode(), epoch_topic(genesis.network).encode()
+    blocks = {blocks_topic(genesis.network, n).encode(): n for n in range(genesis.parameters.committees)}
     async with client.pubsub() as subscription:
         await subscription.subscribe(events, epoch, *blocks)
         collector.connection(True, now_ms())
@@ -84,7 +85,7 @@ async def _listen(client: Redis, collector: Collector) -> None:
 
 async def report(client: Redis, collector: Collector, doing: Callable[[], str]) -> None:
     """Tell the network once a second what the dashboard itself is doing. Never returns."""
-    process, channel = psutil.Process(), events_channel(collector.chain.genesis.network)
+    process, channel = psutil.Process(), reports_topic(collector.chain.genesis.network)
     while True:
         data = {
             "cpu": time.process_time(),

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from node.protocol.broker import Event
 from node.protocol.codec import DecodeError, decode
+from node.protocol.reports import Event
 
 MAX_EVENT_BYTES = 64 << 10
 MAX_SOURCE_NAME = 32

@@ -8,12 +8,12 @@ from sqlalchemy import select
 from gateway.broker import Broker
 from gateway.database import Database, EpochRecord, insert
 from gateway.problems import Problem
-from node.protocol.broker import EpochAnnouncement, epoch_channel
 from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import EpochDocument, InvalidDocument, PhaseNotice, SignedDocument
+from node.protocol.epoch import Announcement, EpochDocument, InvalidDocument, PhaseNotice, SignedDocument
 from node.protocol.genesis import Genesis
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.topics import epoch_topic
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class Epochs:
         )
         if stored is not None:
             self._adopt(decode(SignedDocument, stored, MAX_BROKER_BODY_BYTES))
-        self._broker.subscribe(epoch_channel(self._genesis.network), self._hear)
+        self._broker.subscribe(epoch_topic(self._genesis.network), self._hear)
 
     def electorate(self, shard: int) -> Electorate | None:
         """Who may sign for ``shard`` now."""
@@ -57,7 +57,7 @@ class Epochs:
 
     def _hear(self, body: bytes) -> None:
         try:
-            announcement = decode(EpochAnnouncement, body, MAX_BROKER_BODY_BYTES)
+            announcement = decode(Announcement, body, MAX_BROKER_BODY_BYTES)
             notice, signed = announcement.notice, announcement.document
             if not notice.is_valid(self._genesis):
                 raise InvalidDocument("the phase notice is not signed by the coordinator")

@@ -9,8 +9,9 @@ import psutil
 
 from gateway.broker import BrokerUnavailable
 from gateway.ledger import now_ms
-from node.protocol.broker import Event, events_channel
 from node.protocol.codec import encode
+from node.protocol.reports import Event
+from node.protocol.topics import reports_topic
 
 if TYPE_CHECKING:
     from gateway.service import Gateway
@@ -41,7 +42,7 @@ class Reporter:
     async def _publish(self, kind: str, data: dict[str, Any]) -> bool:
         event = Event("gateway", self._name, kind, now_ms(), data)
         try:
-            await self._gateway.broker.publish(events_channel(self._gateway.genesis.network), encode(event))
+            await self._gateway.broker.publish(reports_topic(self._gateway.genesis.network), encode(event))
         except BrokerUnavailable:
             return False
         return True

@@ -11,11 +11,11 @@ from msgspec import Struct
 from gateway.broker import BrokerUnavailable
 from gateway.projection import Facts, Seen
 from gateway.queries import Queries
-from node.protocol.broker import BlockList, GetBlocks
 from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.channel import CertifiedBundle, Prepare
 from node.protocol.codec import DecodeError, decode
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.queries import BlockList, GetBlocks
 from node.protocol.transaction import Transaction
 
 log = structlog.get_logger()

@@ -7,8 +7,8 @@ from functools import partial
 
 from gateway.broker import BrokerUnavailable
 from gateway.queries import EVERYONE, Queries
-from node.protocol.broker import Answer, GetStatus, NodeStatus
 from node.protocol.certificate import Electorate
+from node.protocol.queries import Answer, GetStatus, NodeStatus
 
 _INTERVAL = 1.0
 _UP_WITHIN = 3.0

@@ -10,9 +10,9 @@ from gateway.broker import Broker, BrokerUnavailable
 from gateway.ledger import Ledger
 from gateway.problems import Problem
 from gateway.projection import Tracked
-from node.protocol.broker import TransactionBatch, transactions_channel
 from node.protocol.codec import encode
 from node.protocol.limits import MAX_BROKER_BATCH_BYTES
+from node.protocol.topics import TransactionBatch, transactions_topic
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class Outbox:
             for shard, transactions in by_shard.items():
                 for batch in _batches(transactions):
                     body = encode(TransactionBatch(tuple(t.encoded for t in batch)))
-                    await self._broker.publish(transactions_channel(self._network, shard), body)
+                    await self._broker.publish(transactions_topic(self._network, shard), body)
                     published += [t.id for t in batch]
         except BrokerUnavailable as error:
             log.warning("broker unavailable; transactions stay queued", pending=len(self._pending), error=str(error))

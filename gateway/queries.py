@@ -10,10 +10,11 @@ import structlog
 
 from gateway.broker import Broker
 from gateway.problems import Problem
-from node.protocol.broker import Account, Answer, GetAccount, Query, Reply, Request, queries_channel, replies_channel
 from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.queries import Account, Answer, GetAccount, Query, Reply, Request
+from node.protocol.topics import queries_topic, replies_topic
 
 log = structlog.get_logger()
 EVERYONE = -1
@@ -38,7 +39,7 @@ class Queries:
         self._client = secrets.token_hex(16)
         self._open: dict[bytes, _Question] = {}
         self._unread: asyncio.Queue[bytes] = asyncio.Queue(_MAX_UNREAD)
-        broker.subscribe(replies_channel(network, self._client), self._hear)
+        broker.subscribe(replies_topic(network, self._client), self._hear)
 
     async def ask(
         self, electorate: Electorate, member: int, request: Request, timeout: float, take: Callable[[Answer, int], bool]
@@ -55,7 +56,7 @@ class Queries:
         expected = len(electorate.keys) if member == EVERYONE else 1
         query = Query(id, self._client, member, request)
         try:
-            await self._broker.publish(queries_channel(self._network, electorate.shard), encode(query))
+            await self._broker.publish(queries_topic(self._network, electorate.shard), encode(query))
             async with asyncio.timeout(timeout):
                 for _ in range(expected):
                     reply = await question.replies.get()

@@ -1,11 +1,11 @@
 """Refusals of transactions by members. One member may lie; f+1 that agree include an honest one."""
 
 from gateway.projection import Projection, Status
-from node.protocol.broker import Refusals
 from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.topics import Refusals
 
 LASTING = frozenset({Code.WRONG_NETWORK, Code.WRONG_SHARD, Code.UNKNOWN_ASSET, Code.NOT_ISSUER})
 """Reasons that lie in the signed order itself, so no block can ever take it: a verdict.

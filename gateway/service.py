@@ -20,12 +20,12 @@ from gateway.outbox import Outbox
 from gateway.payments import Payments
 from gateway.queries import Queries
 from gateway.refusals import RefusalTally
-from node.protocol.broker import blocks_channel, refusals_channel
 from node.protocol.certificate import Electorate
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
+from node.protocol.topics import blocks_topic, refusals_topic
 
 log = structlog.get_logger()
 _PURGE_EVERY = 3600.0
@@ -106,8 +106,8 @@ class Gateway:
         for shard, electorate in document.electorates.items():
             follower = self.followers[shard] = Follower(electorate, self.queries, self.ledger.apply)
             follower.height, follower.hash = self.ledger.cursors.get(shard, (0, b""))
-            self.broker.subscribe(blocks_channel(network, shard), follower.hear)
-            self.broker.subscribe(refusals_channel(network, shard), partial(self._hear_refusals, electorate))
+            self.broker.subscribe(blocks_topic(network, shard), follower.hear)
+            self.broker.subscribe(refusals_topic(network, shard), partial(self._hear_refusals, electorate))
         self._formed.set()
 
     def _hear_refusals(self, electorate: Electorate, body: bytes) -> None:

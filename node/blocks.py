@@ -12,13 +12,13 @@ from node.ledger.state import State
 from node.mempool import Entry, Mempool
 from node.protocol import merkle
 from node.protocol.block import Block, Header, payload_root
-from node.protocol.broker import Refusal
 from node.protocol.certificate import Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError
 from node.protocol.codes import Code
 from node.protocol.genesis import Genesis, Parameters
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS, MAX_SHARDS
+from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction, decode_transaction
 
 

@@ -5,9 +5,9 @@ A replica is handed events and returns a list of these; it touches no disk, sock
 
 from msgspec import Struct
 
-from node.protocol.broker import Refusal
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.messages import PeerMessage
+from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
 
 

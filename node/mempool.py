@@ -5,9 +5,9 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from node.protocol.broker import Refusal
 from node.protocol.codec import DecodeError
 from node.protocol.codes import Code
+from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction, decode_transaction
 
 MAX_TRANSACTIONS = 100_000

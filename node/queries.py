@@ -3,7 +3,9 @@
 import trio
 from msgspec import Raw
 
-from node.protocol.broker import (
+from node.protocol.codec import encode
+from node.protocol.crypto import KeyPair
+from node.protocol.queries import (
     Account,
     GetAccount,
     GetBlocks,
@@ -14,8 +16,6 @@ from node.protocol.broker import (
     Query,
     sign_reply,
 )
-from node.protocol.codec import encode
-from node.protocol.crypto import KeyPair
 from node.replica import Replica
 from node.storage import Storage
 

@@ -21,7 +21,7 @@ from node.blocks import (
     roots_match,
 )
 from node.consensus.catch_up import CatchUp
-from node.consensus.simplex import Diverged, FinalBlock, Simplex, Timeouts, Turn
+from node.consensus.simplex import Diverged, Simplex, Timeouts, Turn
 from node.effects import (
     Abstain,
     Broadcast,
@@ -45,8 +45,7 @@ from node.ledger.state import State
 from node.mempool import Entry, Mempool
 from node.protocol import merkle
 from node.protocol.block import Block, Outcome
-from node.protocol.broker import Refusal
-from node.protocol.certificate import CertifiedBlock
+from node.protocol.certificate import CertifiedBlock, FinalBlock
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -55,18 +54,19 @@ from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, Parameters
 from node.protocol.messages import (
     Ballot,
-    BlockReply,
-    BlockRequest,
-    Blocks,
-    BlocksRequest,
+    BodyReply,
+    BodyRequest,
     BundleDelivery,
     BundleRequest,
     Certified,
+    ChainReply,
+    ChainRequest,
     PeerMessage,
     Proposal,
-    Status,
+    Standing,
 )
 from node.protocol.puzzle import leading_zero_bits
+from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
 
 _SERVE_INTERVAL = 100
@@ -269,17 +269,17 @@ class Replica:
                 self._on_proposal(message)
         elif isinstance(message, Certified):
             self.consensus.on_certificates(message.certificates, now)
-        elif isinstance(message, Status):
+        elif isinstance(message, Standing):
             self._on_status(peer, message)
-        elif isinstance(message, BlocksRequest):
-            if message.first <= self.state.height and self._may_serve(peer, BlocksRequest):
+        elif isinstance(message, ChainRequest):
+            if message.first <= self.state.height and self._may_serve(peer, ChainRequest):
                 self._effects.append(SendBlocks(peer, message.first))
-        elif isinstance(message, Blocks):
+        elif isinstance(message, ChainReply):
             if self.catch_up.answered(peer):
                 self._adopt(message)
-        elif isinstance(message, BlockRequest) and self._may_serve(peer, BlockRequest):
+        elif isinstance(message, BodyRequest) and self._may_serve(peer, BodyRequest):
             self.consensus.on_block_request(peer, message.hash)
-        elif isinstance(message, BlockReply) and self.consensus.wants(message.block.header.hash):
+        elif isinstance(message, BodyReply) and self.consensus.wants(message.block.header.hash):
             self.consensus.on_block(message.block, now)
 
     def _on_proposal(self, proposal: Proposal) -> None:
@@ -299,13 +299,13 @@ class Replica:
         elif sum(c.proposal is not None and c.proposal.vote.view == header.view for c in self._checks.values()) < 2:
             self._check(unknown, proposal)
 
-    def _on_status(self, peer: bytes, status: Status) -> None:
+    def _on_status(self, peer: bytes, status: Standing) -> None:
         self.catch_up.heard(peer, status.height)
         if self._voted_views is not None:
             self._voted_views[peer] = max(status.view, status.voted)
             self._learn_abstention()
         help = self.consensus.catch_up_help(status.view)
-        if help is not None and self._may_serve(peer, Status):
+        if help is not None and self._may_serve(peer, Standing):
             self._effects.append(Send(peer, help))
 
     def _learn_abstention(self) -> None:
@@ -473,7 +473,7 @@ class Replica:
 
     # -- finality --------------------------------------------------------------------------------------------------
 
-    def _adopt(self, message: Blocks) -> None:
+    def _adopt(self, message: ChainReply) -> None:
         """Final blocks from a peer: each must prove itself and follow on the last one."""
         for final in message.blocks:
             block, header = final.block, final.block.header
@@ -576,7 +576,7 @@ class Replica:
         self._commit_finalized()
         peer = self.catch_up.next_request(at.now)
         if peer is not None:
-            self._effects.append(Send(peer, BlocksRequest(self.state.height + 1)))
+            self._effects.append(Send(peer, ChainRequest(self.state.height + 1)))
         return self._take_effects()
 
     def _take_effects(self) -> list[Effect]:
@@ -585,8 +585,8 @@ class Replica:
         self.consensus.effects, self._effects = [], []
         return effects
 
-    def _status(self) -> Status:
-        return Status(self.state.height, self.consensus.view, self.consensus.voted)
+    def _status(self) -> Standing:
+        return Standing(self.state.height, self.consensus.view, self.consensus.voted)
 
     def _poll_channel(self) -> None:
         """Ask one source shard, each in turn, for what follows the cursor: what was lost on the way comes again."""

@@ -9,9 +9,10 @@ import psutil
 import structlog
 import trio
 
-from node.protocol.broker import Event, events_channel
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
+from node.protocol.reports import Event
+from node.protocol.topics import reports_topic
 
 if TYPE_CHECKING:
     from node.runtime import Runtime
@@ -27,7 +28,7 @@ class Reporter:
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
         self._process = psutil.Process()
-        self._channel = events_channel(runtime.genesis.network)
+        self._channel = reports_topic(runtime.genesis.network)
         self._last: tuple[int, int] = (0, 0)
 
     async def run(self) -> None:

@@ -17,7 +17,6 @@ from msgspec import Raw
 from msgspec.msgpack import Decoder
 
 from config.settings import NodeSettings
-from node.broker import Broker
 from node.effects import (
     Abstain,
     Broadcast,
@@ -39,24 +38,25 @@ from node.effects import (
 from node.ledger.rules import Rules
 from node.metrics import Metrics
 from node.mining import Miner
+from node.network.broker import Broker
 from node.network.transport import Message, PeerDown, PeerUp, Transport
-from node.protocol.broker import (
-    Query,
-    Refusal,
-    Refusals,
-    TransactionBatch,
-    blocks_channel,
-    queries_channel,
-    refusals_channel,
-    replies_channel,
-    transactions_channel,
-)
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Application
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
+from node.protocol.queries import Query
+from node.protocol.topics import (
+    Refusal,
+    Refusals,
+    TransactionBatch,
+    blocks_topic,
+    queries_topic,
+    refusals_topic,
+    replies_topic,
+    transactions_topic,
+)
 from node.protocol.transaction import Transaction
 from node.queries import answer_query
 from node.recovery import read_document, recover, write_document
@@ -233,7 +233,7 @@ class Runtime:
                 self._mining.cancel()
             case Publish(encoded):
                 assert self.replica is not None
-                self.broker.publish(blocks_channel(self.genesis.network, self.replica.shard), encoded)
+                self.broker.publish(blocks_topic(self.genesis.network, self.replica.shard), encoded)
             case Refuse(items):
                 self._refuse(items)
             case SendBlocks(peer, first):
@@ -256,7 +256,7 @@ class Runtime:
             part = tuple(items[start : start + 1000])
             refusals = Refusals(replica.shard, replica.electorate.epoch, replica.member, part)
             body = encode(refusals.signed(self.key))
-            self.broker.publish(refusals_channel(self.genesis.network, replica.shard), body)
+            self.broker.publish(refusals_topic(self.genesis.network, replica.shard), body)
 
     async def _check_signatures(self) -> None:
         """One batch at a time, those that proposals wait for first: more threads would only fight for the interpreter."""
@@ -331,9 +331,9 @@ class Runtime:
             replica = self.replica
             if replica is None:
                 continue
-            if channel == transactions_channel(self.genesis.network, replica.shard):
+            if channel == transactions_topic(self.genesis.network, replica.shard):
                 self._on_batch(body)
-            elif channel == queries_channel(self.genesis.network, replica.shard) and self._queries < _MAX_QUERIES:
+            elif channel == queries_topic(self.genesis.network, replica.shard) and self._queries < _MAX_QUERIES:
                 self._queries += 1
                 self._nursery.start_soon(self._on_query, body)
 
@@ -353,7 +353,7 @@ class Runtime:
             query = decode(Query, body, 4096)
             if query.member in (-1, replica.member):
                 reply = await answer_query(query, replica, self.storage, self.settings.name, self.key)
-                self.broker.publish(replies_channel(self.genesis.network, query.client), reply)
+                self.broker.publish(replies_topic(self.genesis.network, query.client), reply)
         except DecodeError:
             self.metrics.bad_broker_message()
         finally:
@@ -440,7 +440,7 @@ class Runtime:
             raise StorageDamaged(f"a record of the consensus journal cannot be read: {error}") from error
         self.replica = replica
         network = self.genesis.network
-        self.broker.subscribe(transactions_channel(network, shard), queries_channel(network, shard))
+        self.broker.subscribe(transactions_topic(network, shard), queries_topic(network, shard))
         self.reporter.notable(f"mining in shard {shard} as member {seat[1]}, from height {replica.state.height}")
         self._put(lambda: replica.start(self.at))
         for peer in self.transport.connected:

@@ -19,24 +19,12 @@ from msgspec import Struct
 
 from node.protocol.amounts import format_amount
 from node.protocol.block import AssetTotal, Totals
-from node.protocol.broker import (
-    Answer,
-    BlockList,
-    EpochAnnouncement,
-    GetBlocks,
-    GetStatus,
-    NodeStatus,
-    Query,
-    Reply,
-    Request,
-    epoch_channel,
-    queries_channel,
-    replies_channel,
-)
 from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import EpochDocument, SignedDocument
+from node.protocol.epoch import Announcement, EpochDocument, SignedDocument
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.queries import Answer, BlockList, GetBlocks, GetStatus, NodeStatus, Query, Reply, Request
+from node.protocol.topics import epoch_topic, queries_topic, replies_topic
 from scripts.devnet import folder as folders
 from scripts.devnet.folder import FolderError
 from scripts.devnet.layout import Folder
@@ -68,14 +56,14 @@ class Auditor:
         self._genesis, self._document = genesis, document
         self._client = f"audit-{secrets.token_hex(8)}"
         self._pubsub: Any = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        self._pubsub.subscribe(replies_channel(genesis.network, self._client))
+        self._pubsub.subscribe(replies_topic(genesis.network, self._client))
         self._pubsub.get_message(timeout=1.0)
 
     def ask(self, shard: int, request: Request, member: int = -1) -> dict[int, Answer]:
         """The members' answers, by member; waits for all that were asked, or ANSWER_SECONDS."""
         electorate = self._document.electorates[shard]
         query = Query(secrets.token_bytes(16), self._client, member, request)
-        self._redis.publish(queries_channel(self._genesis.network, shard), encode(query))
+        self._redis.publish(queries_topic(self._genesis.network, shard), encode(query))
         expected = len(electorate.keys) if member < 0 else 1
         answers: dict[int, Answer] = {}
         deadline = time.monotonic() + ANSWER_SECONDS
@@ -197,11 +185,11 @@ def run(folder: Folder, wait: float) -> dict[str, Any]:
 def epoch_document(folder: Folder, url: str, genesis: Genesis) -> EpochDocument:
     """The coordinator's announcement or, while it is away, the document ``up`` kept; checked either way. Raises AuditError."""
     with redis.Redis.from_url(url) as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
-        pubsub.subscribe(epoch_channel(genesis.network))
+        pubsub.subscribe(epoch_topic(genesis.network))
         deadline = time.monotonic() + ANNOUNCEMENT_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             message = pubsub.get_message(timeout=left)
-            signed = decode(EpochAnnouncement, message["data"], MAX_BROKER_BODY_BYTES).document if message else None
+            signed = decode(Announcement, message["data"], MAX_BROKER_BODY_BYTES).document if message else None
             if signed is not None:
                 signed.check(genesis)
                 return signed.document

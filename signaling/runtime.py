@@ -14,12 +14,13 @@ import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from config.settings import CoordinatorSettings
-from node.broker import Broker
+from node.network.broker import Broker
 from node.network.transport import Inbound, Message, PeerDown, PeerUp, Transport
-from node.protocol.broker import EpochAnnouncement, Event, epoch_channel, events_channel
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, Phase
+from node.protocol.reports import Event
+from node.protocol.topics import epoch_topic, reports_topic
 from signaling.phases import Announce, Coordinator, Drop, Effect, Notable, Persist, SendTo
 from signaling.storage import Storage
 
@@ -43,8 +44,8 @@ class Runtime:
         self._coordinator = Coordinator(genesis, key, settings.registration_deadline, saved)
         self._transport = Transport(key, settings.listen, self._coordinator.accepts)
         self._broker = Broker(settings.broker, ())
-        self._epoch_channel = epoch_channel(genesis.network)
-        self._events_channel = events_channel(genesis.network)
+        self._epoch_topic = epoch_topic(genesis.network)
+        self._reports_topic = reports_topic(genesis.network)
         self._metrics_at = settings.metrics_host, settings.metrics_port
         self._metrics = Metrics()
         self._process = psutil.Process()
@@ -109,10 +110,8 @@ class Runtime:
                 case SendTo(peer, message):
                     self._transport.send(peer, encode(message))
                 case Announce(announcement):
-                    self._broker.publish(
-                        self._epoch_channel, encode(EpochAnnouncement(announcement.notice, announcement.document))
-                    )
                     frame = encode(announcement)
+                    self._broker.publish(self._epoch_topic, frame)
                     for peer in self._transport.connected:
                         self._transport.send(peer, frame)
                 case Drop(peer, reason):
@@ -147,7 +146,7 @@ class Runtime:
             m.phase.labels(phase.value).set(phase is c.phase)
 
     def _event(self, kind: str, data: dict[str, object]) -> None:
-        self._broker.publish(self._events_channel, encode(Event("coordinator", "coordinator", kind, _now(), data)))
+        self._broker.publish(self._reports_topic, encode(Event("coordinator", "coordinator", kind, _now(), data)))
 
 
 class Metrics:

@@ -15,8 +15,8 @@ from gateway.problems import Problem
 from gateway.service import Gateway
 from node.protocol.address import decode_address, encode_address
 from node.protocol.amounts import format_amount
-from node.protocol.broker import GetPending, PendingList
 from node.protocol.codec import DecodeError
+from node.protocol.queries import GetPending, PendingList
 from node.protocol.transaction import decode_transaction
 
 router = APIRouter(prefix="/v1", tags=["explorer"])

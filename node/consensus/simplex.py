@@ -43,11 +43,11 @@ from msgspec import Struct
 from node.consensus.ballots import Ballots
 from node.effects import Broadcast, Effect, Journal, Notable, Send
 from node.protocol.block import Block, Header
-from node.protocol.certificate import Certificate, Electorate, Finality, Vote, VoteKind, sign_vote
+from node.protocol.certificate import Certificate, Electorate, FinalBlock, Finality, Vote, VoteKind, sign_vote
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES, MAX_VIEWS_AHEAD
-from node.protocol.messages import Ballot, BlockReply, BlockRequest, Certified, Proposal
+from node.protocol.messages import Ballot, BodyReply, BodyRequest, Certified, Proposal
 
 _MAX_BACKOFF = 8
 _REPEATED_VIEWS = 4
@@ -64,13 +64,6 @@ class Timeouts(Struct, frozen=True):
     view: int
     retransmit: int
     skip: int
-
-
-class FinalBlock(Struct, frozen=True):
-    """A block that became final, and why."""
-
-    block: Block
-    finality: Finality
 
 
 class OwnVotes(Struct):
@@ -263,7 +256,7 @@ class Simplex:
     def on_block_request(self, peer: bytes, hash: bytes) -> None:
         """Another member lacks a body."""
         if (block := self._blocks.get(hash)) is not None:
-            self.effects.append(Send(peer, BlockReply(block)))
+            self.effects.append(Send(peer, BodyReply(block)))
 
     def adopt(self, header: Header, finality: Finality, now: int) -> None:
         """A block verified final and executed by the caller (catch-up) becomes the last final one."""
@@ -533,7 +526,7 @@ class Simplex:
         self._wanted[hash] = (view, attempt)
         if others:
             target = others[(self.member + attempt) % len(others)]
-            self.effects.append(Send(self.electorate.keys[target], BlockRequest(view, hash)))
+            self.effects.append(Send(self.electorate.keys[target], BodyRequest(view, hash)))
 
     def _retransmit(self, now: int) -> None:
         """Repeat the current view, and of those since the last final block a few each time (rule 8)."""

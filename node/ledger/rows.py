@@ -57,7 +57,7 @@ class Flow(Struct, array_like=True, frozen=True, gc=False):
     leaving: Amount = 0
 
 
-class Checkpoint(Struct, array_like=True, frozen=True):
+class CheckpointRow(Struct, array_like=True, frozen=True):
     """The row that says which state a checkpoint's rows are."""
 
     height: Height
@@ -67,10 +67,10 @@ class Checkpoint(Struct, array_like=True, frozen=True):
 
 
 Position = Annotated[int, Meta(ge=0, le=2**54)]
-Record = Waiting | Prepared | Flow | int
+Row = Waiting | Prepared | Flow | int
 """The value of any row but a balance's."""
 
-RECORD_KINDS: dict[bytes, type[Record]] = {
+RECORD_KINDS: dict[bytes, type[Row]] = {
     WAITING: Waiting,
     PREPARED: Prepared,
     FLOW: Flow,

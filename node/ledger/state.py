@@ -22,10 +22,10 @@ from node.ledger.rows import (
     RECORD_KINDS,
     SEQUENCE,
     WAITING,
-    Checkpoint,
+    CheckpointRow,
     Flow,
     Prepared,
-    Record,
+    Row,
     Waiting,
     channel_key,
     is_balance,
@@ -82,7 +82,7 @@ class Reader(ABC):
         """The balance in a row (address + asset code)."""
 
     @abstractmethod
-    def record(self, key: bytes) -> Record | None:
+    def record(self, key: bytes) -> Row | None:
         """The value of any other row."""
 
     @abstractmethod
@@ -97,7 +97,7 @@ class Reader(ABC):
     def unrooted(self) -> set[bytes]:
         """Keys of the rows changed since the last checkpoint."""
 
-    def value(self, key: bytes) -> Balance | Record | None:
+    def value(self, key: bytes) -> Balance | Row | None:
         """The value of any row; None when there is none."""
         if is_balance(key):
             found = self.balance(key)
@@ -155,7 +155,7 @@ class Overlay(Reader):
         self.tree = parent.tree
         self._totals = parent._totals
         self.balances: dict[bytes, Balance] = {}
-        self.records: dict[bytes, Record | None] = {}
+        self.records: dict[bytes, Row | None] = {}
         self.seen: dict[bytes, int] = {}
         self.alarms: list[tuple[int, bytes]] = []
         self.is_committed = False
@@ -176,7 +176,7 @@ class Overlay(Reader):
             return self._state.balances.get(key, EMPTY)
         return found
 
-    def record(self, key: bytes) -> Record | None:
+    def record(self, key: bytes) -> Row | None:
         for overlay in (self, *self._below):
             if key in overlay.records:
                 return overlay.records[key]
@@ -233,7 +233,7 @@ class State(Reader):
         self.undecided = {}
         self._totals = Totals((), 0)
         self.balances: dict[bytes, Balance] = {}
-        self.records: dict[bytes, Record] = {}
+        self.records: dict[bytes, Row] = {}
         self._alarms: list[tuple[int, bytes]] = []
         self._seen: dict[int, set[bytes]] = {}
         self._unrooted: set[bytes] = set()
@@ -247,7 +247,7 @@ class State(Reader):
     def balance(self, key: bytes) -> Balance:
         return self.balances.get(key, EMPTY)
 
-    def record(self, key: bytes) -> Record | None:
+    def record(self, key: bytes) -> Row | None:
         return self.records.get(key)
 
     def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
@@ -324,7 +324,7 @@ class State(Reader):
         for key in sorted(changed):
             value = self.value(key)
             rows.append((key, None if value is None else encode(value)))
-        rows.append((META_KEY, encode(Checkpoint(self.height, self.time, self.state_root, self._totals))))
+        rows.append((META_KEY, encode(CheckpointRow(self.height, self.time, self.state_root, self._totals))))
         return tuple(rows)
 
     @classmethod
@@ -339,7 +339,7 @@ class State(Reader):
         """
         stored = dict(rows)
         try:
-            checkpoint = decode(Checkpoint, stored.pop(META_KEY), _MAX_ROW_BYTES)
+            checkpoint = decode(CheckpointRow, stored.pop(META_KEY), _MAX_ROW_BYTES)
             state = cls(rules, checkpoint.time)
             state._load(stored)
         except (KeyError, ValueError) as error:

@@ -114,6 +114,13 @@ class Finality(Struct, array_like=True, frozen=True):
         )
 
 
+class FinalBlock(Struct, array_like=True, frozen=True):
+    """A final block and what proves it; its effects are for the receiver to find out."""
+
+    block: Block
+    finality: Finality
+
+
 class CertifiedBlock(Struct, array_like=True, frozen=True):
     """A final block with the proof that it is, and its effects. What nodes store, publish, and send to who is behind."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from node.protocol.block import Block, Height, ShardNumber, View
-from node.protocol.certificate import Certificate, Finality, Vote
+from node.protocol.certificate import Certificate, FinalBlock, Vote
 from node.protocol.channel import CertifiedBundle, Sequence
 from node.protocol.crypto import Hash
 from node.protocol.limits import MAX_JUSTIFICATION
@@ -33,7 +33,7 @@ class Certified(Struct, array_like=True, frozen=True, tag=3):
     certificates: Annotated[tuple[Certificate, ...], Meta(max_length=8)]
 
 
-class Status(Struct, array_like=True, frozen=True, tag=4):
+class Standing(Struct, array_like=True, frozen=True, tag=4):
     """Where the sender stands, and the greatest view it has voted in. Sent every heartbeat and on connecting."""
 
     height: Height
@@ -41,33 +41,26 @@ class Status(Struct, array_like=True, frozen=True, tag=4):
     voted: View
 
 
-class BlocksRequest(Struct, array_like=True, frozen=True, tag=5):
+class ChainRequest(Struct, array_like=True, frozen=True, tag=5):
     """Final blocks from height ``first`` on, please."""
 
     first: Height
 
 
-class FinalizedBlock(Struct, array_like=True, frozen=True):
-    """A final block and what proves it; its effects are for the receiver to find out."""
-
-    block: Block
-    finality: Finality
-
-
-class Blocks(Struct, array_like=True, frozen=True, tag=6):
+class ChainReply(Struct, array_like=True, frozen=True, tag=6):
     """Consecutive final blocks, as many as fit a frame."""
 
-    blocks: Annotated[tuple[FinalizedBlock, ...], Meta(max_length=256)]
+    blocks: Annotated[tuple[FinalBlock, ...], Meta(max_length=256)]
 
 
-class BlockRequest(Struct, array_like=True, frozen=True, tag=7):
+class BodyRequest(Struct, array_like=True, frozen=True, tag=7):
     """The proposed block with this hash, please; not final yet, so it may exist nowhere."""
 
     view: View
     hash: Hash
 
 
-class BlockReply(Struct, array_like=True, frozen=True, tag=8):
+class BodyReply(Struct, array_like=True, frozen=True, tag=8):
     block: Block
 
 
@@ -85,5 +78,14 @@ class BundleRequest(Struct, array_like=True, frozen=True, tag=10):
 
 
 PeerMessage = (
-    Proposal | Ballot | Certified | Status | BlocksRequest | Blocks | BlockRequest | BlockReply | BundleDelivery | BundleRequest
+    Proposal
+    | Ballot
+    | Certified
+    | Standing
+    | ChainRequest
+    | ChainReply
+    | BodyRequest
+    | BodyReply
+    | BundleDelivery
+    | BundleRequest
 )

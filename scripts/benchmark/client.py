@@ -7,18 +7,12 @@ from typing import Any
 import redis
 
 from node.protocol.block import Outcome, Receipt
-from node.protocol.broker import (
-    EpochAnnouncement,
-    TransactionBatch,
-    blocks_channel,
-    epoch_channel,
-    transactions_channel,
-)
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import decode, encode
-from node.protocol.epoch import EpochDocument
+from node.protocol.epoch import Announcement, EpochDocument
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_BROKER_BATCH_BYTES, MAX_BROKER_BODY_BYTES
+from node.protocol.topics import TransactionBatch, blocks_topic, epoch_topic, transactions_topic
 
 
 class BenchError(Exception):
@@ -37,13 +31,13 @@ class Client:
         self.genesis = genesis
         self._pubsub: Any = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self.document = self._wait_for_document(seconds)
-        self._channels = {blocks_channel(genesis.network, shard).encode() for shard in self.document.electorates}
+        self._channels = {blocks_topic(genesis.network, shard).encode() for shard in self.document.electorates}
         self._pubsub.subscribe(*self._channels)
         while self._pubsub.get_message(timeout=0.2) is not None:
             pass
 
     def _wait_for_document(self, seconds: float) -> EpochDocument:
-        self._pubsub.subscribe(epoch_channel(self.genesis.network))
+        self._pubsub.subscribe(epoch_topic(self.genesis.network))
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
@@ -52,7 +46,7 @@ class Client:
                 time.sleep(0.2)
                 continue
             if message is not None:
-                announcement = decode(EpochAnnouncement, message["data"], MAX_BROKER_BODY_BYTES)
+                announcement = decode(Announcement, message["data"], MAX_BROKER_BODY_BYTES)
                 if announcement.notice.phase is Phase.MINING and announcement.document is not None:
                     announcement.document.check(self.genesis)
                     self._pubsub.unsubscribe()
@@ -61,7 +55,7 @@ class Client:
 
     def send(self, shard: int, encoded: Sequence[bytes]) -> None:
         """Publish encoded transactions to their home shard, in batches of 64 KB."""
-        channel = transactions_channel(self.genesis.network, shard)
+        channel = transactions_topic(self.genesis.network, shard)
         for batch in batches(encoded):
             self._redis.publish(channel, encode(TransactionBatch(tuple(batch))))
 

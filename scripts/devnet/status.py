@@ -13,20 +13,12 @@ from typing import Any
 
 import redis
 
-from node.protocol.broker import (
-    EpochAnnouncement,
-    GetStatus,
-    NodeStatus,
-    Query,
-    Reply,
-    epoch_channel,
-    queries_channel,
-    replies_channel,
-)
 from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import InvalidDocument, SignedDocument
+from node.protocol.epoch import Announcement, InvalidDocument, SignedDocument
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.queries import GetStatus, NodeStatus, Query, Reply
+from node.protocol.topics import epoch_topic, queries_topic, replies_topic
 from scripts.devnet.layout import Devnet, Folder
 from scripts.devnet.processes import programs_running, supervisor
 
@@ -114,7 +106,7 @@ def ask_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str])
         redis.Redis.from_url(broker, socket_connect_timeout=1, socket_timeout=2) as client,
         client.pubsub(ignore_subscribe_messages=True) as pubsub,
     ):
-        pubsub.subscribe(inquiry.replies, epoch_channel(genesis.network))
+        pubsub.subscribe(inquiry.replies, epoch_topic(genesis.network))
         begun = time.monotonic()
         inquiry.ask(client)
         while (now := time.monotonic()) < inquiry.asked + ANSWER_SECONDS and not inquiry.answered(expected):
@@ -137,19 +129,19 @@ class _Inquiry:
         self._genesis = genesis
         self._client = secrets.token_hex(16)
         self._id = secrets.token_bytes(16)
-        self.replies = replies_channel(genesis.network, self._client)
+        self.replies = replies_topic(genesis.network, self._client)
 
     def ask(self, client: "redis.Redis") -> None:
         self.asked = time.monotonic()
         query = encode(Query(self._id, self._client, -1, GetStatus()))
         for committee in self.document.document.committees if self.document else ():
-            client.publish(queries_channel(self._genesis.network, committee.shard), query)
+            client.publish(queries_topic(self._genesis.network, committee.shard), query)
 
     def take(self, channel: str, body: bytes) -> bool:
         """Look at a message; True when it brought a newer epoch document, under which to ask again."""
         with suppress(DecodeError, InvalidDocument):
             if channel != self.replies:
-                return self._announced(decode(EpochAnnouncement, body, MAX_BROKER_BODY_BYTES).document)
+                return self._announced(decode(Announcement, body, MAX_BROKER_BODY_BYTES).document)
             self._replied(decode(Reply, body, MAX_BROKER_BODY_BYTES))
         return False
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import redis
 
-from node.protocol.broker import Event, events_channel
 from node.protocol.codec import DecodeError, decode
+from node.protocol.reports import Event
+from node.protocol.topics import reports_topic
 
 MAX_EVENT_BYTES = 64 << 10
 MAX_SOURCES = 1024
@@ -86,7 +87,7 @@ class Listener(threading.Thread):
 
     def __init__(self, url: str, network: bytes) -> None:
         super().__init__(daemon=True)
-        self._url, self._channel = url, events_channel(network)
+        self._url, self._channel = url, reports_topic(network)
         self._view, self._lock = View(), threading.Lock()
 
     def run(self) -> None:

@@ -11,7 +11,7 @@ import redis
 
 from node.protocol.address import decode_address
 from node.protocol.amounts import format_amount
-from node.protocol.broker import Account, GetAccount
+from node.protocol.queries import Account, GetAccount
 from scripts.audit_money import AuditError, Auditor, epoch_document, run
 from scripts.havoc.load import ASSET, DECIMALS, FINAL, FUNDS, Load, Wallet
 from scripts.havoc.network import Network

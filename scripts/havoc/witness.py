@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from node.protocol.broker import NodeStatus
 from node.protocol.genesis import read_genesis
+from node.protocol.queries import NodeStatus
 from scripts.devnet.layout import Devnet
 from scripts.devnet.status import ask_nodes
 

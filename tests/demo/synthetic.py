@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from node.protocol import keys, merkle
 from node.protocol.block import AssetTotal, Block, Changes, Effects, Header, Outcome, PeerTotal, Receipt, Totals, payload_root
-from node.protocol.broker import EpochAnnouncement, Event
 from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.codec import encode
 from node.protocol.crypto import ZERO_HASH, KeyPair
-from node.protocol.epoch import EpochDocument, PhaseNotice, Registration, SignedDocument, first_document
+from node.protocol.epoch import Announcement, EpochDocument, PhaseNotice, Registration, SignedDocument, first_document
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import identity_prefix, search
+from node.protocol.reports import Event
 
 TIME = 1_700_000_000_000
 
@@ -43,7 +43,7 @@ class Network:
     def announcement(self, phase: Phase = Phase.MINING, since: int = TIME, assigned: bool = True) -> bytes:
         notice = PhaseNotice(self.genesis.network, 1, phase, since, len(self.by_public)).signed(self.coordinator)
         signature = self.coordinator.sign(self.document.hash)
-        return encode(EpochAnnouncement(notice, SignedDocument(self.document, signature) if assigned else None))
+        return encode(Announcement(notice, SignedDocument(self.document, signature) if assigned else None))
 
     def block(
         self,

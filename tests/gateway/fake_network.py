@@ -28,35 +28,36 @@ from node.protocol.block import (
     Totals,
     payload_root,
 )
-from node.protocol.broker import (
+from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, Record
+from node.protocol.codec import DecodeError, decode, encode
+from node.protocol.codes import Code
+from node.protocol.crypto import ZERO_HASH, KeyPair
+from node.protocol.epoch import Announcement, PhaseNotice, Registration, SignedDocument, first_document
+from node.protocol.genesis import Asset, Genesis, Parameters, Phase
+from node.protocol.puzzle import identity_prefix, search
+from node.protocol.queries import (
     Account,
     BlockList,
-    EpochAnnouncement,
     GetAccount,
     GetBlocks,
     GetPending,
     NodeStatus,
     PendingList,
     Query,
+    sign_reply,
+)
+from node.protocol.topics import (
     Refusal,
     Refusals,
     TransactionBatch,
-    blocks_channel,
-    epoch_channel,
-    queries_channel,
-    refusals_channel,
-    replies_channel,
-    sign_reply,
-    transactions_channel,
+    blocks_topic,
+    epoch_topic,
+    queries_topic,
+    refusals_topic,
+    replies_topic,
+    transactions_topic,
 )
-from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
-from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, Record
-from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.codes import Code
-from node.protocol.crypto import ZERO_HASH, KeyPair
-from node.protocol.epoch import PhaseNotice, Registration, SignedDocument, first_document
-from node.protocol.genesis import Asset, Genesis, Parameters, Phase
-from node.protocol.puzzle import identity_prefix, search
 from node.protocol.transaction import Order, decode_transaction
 
 LIMIT = 1 << 24
@@ -177,11 +178,11 @@ class FakeNetwork:
         client = redis.Redis.from_url(self._url, socket_timeout=2)
         while not self._stopping.wait(0.2):
             if self.announcing:
-                self._publish(client, epoch_channel(self.network), encode(EpochAnnouncement(self.notice, self.document)))
+                self._publish(client, epoch_topic(self.network), encode(Announcement(self.notice, self.document)))
 
     def _listen(self) -> None:
-        transactions = {transactions_channel(self.network, s).encode(): s for s in self.chains}
-        queries = {queries_channel(self.network, s).encode(): s for s in self.chains}
+        transactions = {transactions_topic(self.network, s).encode(): s for s in self.chains}
+        queries = {queries_topic(self.network, s).encode(): s for s in self.chains}
         while not self._stopping.is_set():
             try:
                 client = redis.Redis.from_url(self._url, socket_timeout=2)
@@ -210,7 +211,7 @@ class FakeNetwork:
                     chain.last_block_at = time.monotonic()
                 if self.lose_blocks:
                     continue
-                channel = blocks_channel(self.network, chain.shard)
+                channel = blocks_topic(self.network, chain.shard)
                 forge = self.forge
                 if forge is not None:
                     self._publish(client, channel, encode(forge(block)))
@@ -232,7 +233,7 @@ class FakeNetwork:
             self.heard[id] += 1
             for member, code in self.refusing.items():
                 refusals = Refusals(shard, 1, member, (Refusal(id, code),)).signed(chain.keys[member])
-                self._publish(client, refusals_channel(self.network, shard), encode(refusals))
+                self._publish(client, refusals_topic(self.network, shard), encode(refusals))
             if self.deaf or not transaction.has_valid_signatures():
                 continue
             with self._lock:
@@ -245,7 +246,7 @@ class FakeNetwork:
             with self._lock:
                 answer = self._answer_of(chain, member, query)
             reply = sign_reply(query.id, shard, 1, member, answer, chain.keys[member])
-            self._publish(client, replies_channel(self.network, query.client), reply)
+            self._publish(client, replies_topic(self.network, query.client), reply)
 
     def _answer_of(self, chain: Chain, member: int, query: Query) -> NodeStatus | BlockList | Account | PendingList:
         request, height = query.request, len(chain.blocks)

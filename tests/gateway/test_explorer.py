@@ -7,10 +7,10 @@ from typing import Any
 import redis
 
 from node.protocol.address import decode_address, encode_address
-from node.protocol.broker import TransactionBatch, transactions_channel
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate
+from node.protocol.topics import TransactionBatch, transactions_topic
 from node.protocol.transaction import Leg, Order, Transaction
 from tests.gateway.conftest import World
 from tests.gateway.fake_network import USD_ISSUER, address
@@ -26,7 +26,7 @@ def signed(world: World, payer: KeyPair, payee: bytes, amount: int, memo: str = 
 def send_directly(world: World, transaction: Transaction) -> None:
     """Around the gateway, as any other client of the network."""
     home = world.network.shard_of(transaction.order.payers[0])
-    channel = transactions_channel(world.network.network, home)
+    channel = transactions_topic(world.network.network, home)
     redis.Redis.from_url(world.broker.url).publish(channel, encode(TransactionBatch((encode(transaction),))))
 
 

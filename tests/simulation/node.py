@@ -26,14 +26,14 @@ from node.effects import (
 )
 from node.ledger.rules import Rules
 from node.protocol import puzzle
-from node.protocol.certificate import CertifiedBlock
+from node.protocol.certificate import CertifiedBlock, FinalBlock
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Application, SignedDocument
 from node.protocol.genesis import Phase
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import Blocks, BundleDelivery, FinalizedBlock, PeerMessage
+from node.protocol.messages import BundleDelivery, ChainReply, PeerMessage
 from node.recovery import recover
 from node.registration import Membership, MembershipEffect, PersistBegun, PersistDocument, SolvePuzzle, Tell
 from node.replica import Instant, Replica
@@ -301,7 +301,7 @@ class Node:
             case SendBlocks(peer, first):
                 stored = [decode(CertifiedBlock, data, MAX_FRAME_BYTES) for data in self.disk.blocks(first, _SERVE_BYTES)]
                 if stored:
-                    self.send(peer, Blocks(tuple(FinalizedBlock(block.block, block.finality) for block in stored)))
+                    self.send(peer, ChainReply(tuple(FinalBlock(block.block, block.finality) for block in stored)))
             case SendBundles(peer, destination, sequence):
                 for data in self.disk.bundles(destination, sequence, _SERVE_BYTES):
                     self.send(peer, BundleDelivery(decode(CertifiedBundle, data, MAX_FRAME_BYTES)))

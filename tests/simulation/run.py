@@ -7,14 +7,14 @@ from functools import lru_cache
 from msgspec import Struct
 
 from node import registration
-from node.protocol import broker, certificate, crypto, epoch, transaction
+from node.protocol import certificate, crypto, epoch, queries, topics, transaction
 from tests.simulation.invariants import ViolationError
 from tests.simulation.mutants import mutated
 from tests.simulation.plan import Plan
 from tests.simulation.story import Story
 from tests.simulation.world import World
 
-_VERIFIERS = (broker, certificate, epoch, registration, transaction)
+_VERIFIERS = (certificate, epoch, queries, registration, topics, transaction)
 _cached_verify = lru_cache(maxsize=1 << 16)(crypto.verify)
 
 

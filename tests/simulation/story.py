@@ -9,16 +9,16 @@ from node.protocol.certificate import Certificate, Vote, VoteKind
 from node.protocol.channel import Bundle, Prepare, PrepareVote
 from node.protocol.messages import (
     Ballot,
-    BlockReply,
-    BlockRequest,
-    Blocks,
-    BlocksRequest,
+    BodyReply,
+    BodyRequest,
     BundleDelivery,
     BundleRequest,
     Certified,
+    ChainReply,
+    ChainRequest,
     PeerMessage,
     Proposal,
-    Status,
+    Standing,
 )
 from node.protocol.transaction import Action, Transaction, decode_transaction
 
@@ -50,7 +50,7 @@ class Story:
         self._lines.append((time, False, f"{node} persists {'; '.join(map(_describe_persist, effects))}"))
 
     def sent(self, time: int, source: "Node", target: "Node", message: PeerMessage) -> None:
-        if isinstance(message, Status):
+        if isinstance(message, Standing):
             return
         sending = (time, source, message)
         if self._sending is None or self._sending[:2] != sending[:2] or self._sending[2] is not message:
@@ -95,19 +95,19 @@ def describe(message: PeerMessage) -> str:
             return f"vote {_describe_vote(vote)}"
         case Certified(certificates):
             return "certificates " + ", ".join(map(_describe_certificate, certificates))
-        case BlocksRequest(first):
+        case ChainRequest(first):
             return f"request for final blocks from {first}"
-        case Blocks(blocks):
+        case ChainReply(blocks):
             return f"final blocks {', '.join(str(b.block.header.height) for b in blocks)}"
-        case BlockRequest(view, hash):
+        case BodyRequest(view, hash):
             return f"request for block {hash.hex()[:6]} of view {view}"
-        case BlockReply(block):
+        case BodyReply(block):
             return f"block {block.header.hash.hex()[:6]}"
         case BundleDelivery(certified):
             return describe_bundle(certified.bundle)
         case BundleRequest(destination, sequence):
             return f"request for bundles to shard {destination} from {sequence}"
-        case Status(height, view):
+        case Standing(height, view):
             return f"status height {height} view {view}"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings, read_settings
-from node.protocol.broker import Event
 from node.protocol.genesis import read_genesis
 from node.protocol.keys import read_key_file
+from node.protocol.reports import Event
 from scripts.devnet import folder as folders
 from scripts.devnet import launch, up
 from scripts.devnet.folder import FolderError, State

@@ -23,25 +23,7 @@ from node.ledger.state import State
 from node.network.framing import FrameDecoder, FrameTooLarge
 from node.protocol import merkle
 from node.protocol.block import Balance, Block
-from node.protocol.broker import (
-    Account,
-    BlockList,
-    EpochAnnouncement,
-    Event,
-    GetAccount,
-    GetBlocks,
-    GetPending,
-    GetStatus,
-    NodeStatus,
-    PendingList,
-    Query,
-    Refusal,
-    Refusals,
-    Reply,
-    TransactionBatch,
-    sign_reply,
-)
-from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, sign_vote
+from node.protocol.certificate import CertifiedBlock, FinalBlock, Finality, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
@@ -62,19 +44,33 @@ from node.protocol.genesis import Phase
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
 from node.protocol.messages import (
     Ballot,
-    BlockReply,
-    BlockRequest,
-    Blocks,
-    BlocksRequest,
+    BodyReply,
+    BodyRequest,
     BundleDelivery,
     BundleRequest,
     Certified,
-    FinalizedBlock,
+    ChainReply,
+    ChainRequest,
     PeerMessage,
     Proposal,
-    Status,
+    Standing,
 )
 from node.protocol.puzzle import identity_prefix, search
+from node.protocol.queries import (
+    Account,
+    BlockList,
+    GetAccount,
+    GetBlocks,
+    GetPending,
+    GetStatus,
+    NodeStatus,
+    PendingList,
+    Query,
+    Reply,
+    sign_reply,
+)
+from node.protocol.reports import Event
+from node.protocol.topics import Refusal, Refusals, TransactionBatch
 from node.protocol.transaction import Transaction, decode_transaction
 from node.registration import Membership
 from node.replica import Instant, Replica
@@ -118,12 +114,12 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
         Proposal(block, vote, shard.chain[-1].finality.certificate, (nullified,)),
         Ballot(vote),
         Certified((shard.chain[-1].finality.certificate, nullified)),
-        Status(header.height, header.view, header.view - 1),
-        BlocksRequest(1),
-        Blocks(tuple(FinalizedBlock(c.block, c.finality) for c in shard.chain)),
-        Blocks(tuple(FinalizedBlock(c.block, c.finality) for c in shard.chain[-2:])),
-        BlockRequest(header.view, header.hash),
-        BlockReply(block),
+        Standing(header.height, header.view, header.view - 1),
+        ChainRequest(1),
+        ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain)),
+        ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain[-2:])),
+        BodyRequest(header.view, header.hash),
+        BodyReply(block),
         BundleRequest(1 - shard.number, 1),
         *deliveries,
     ]
@@ -167,7 +163,7 @@ def samples() -> dict[str, tuple[Any, int, list[bytes]]]:
             MAX_BROKER_BODY_BYTES,
             [decode(Reply, sign_reply(bytes(16), 1, 1, 2, a, member), MAX_BROKER_BODY_BYTES) for a in answers],
         ),
-        "EpochAnnouncement": (EpochAnnouncement, MAX_BROKER_BODY_BYTES, [EpochAnnouncement(notice, SIGNED)]),
+        "Announcement": (Announcement, MAX_BROKER_BODY_BYTES, [Announcement(notice, SIGNED)]),
         "Event": (Event, 64 << 10, [Event("node", "node-1", "stats", TIME, stats)]),
         "Transaction": (Transaction, 4096, [decode(Transaction, data, 4096) for data in transactions]),
     }
@@ -482,10 +478,10 @@ def replica(random: Random) -> None:
         elif kind < 0.5:
             target.hear(peer, liar_vote(random, target, liar))
         elif kind < 0.65:
-            target.hear(member, Status(len(shard.chain) + random.choice((0, 5)), *random.sample(range(30), 2)))
+            target.hear(member, Standing(len(shard.chain) + random.choice((0, 5)), *random.sample(range(30), 2)))
             target.wait(random.choice((0, 350, 3_100)))  # it asks for blocks after some patience
             blocks = encode(
-                Blocks(tuple(FinalizedBlock(c.block, c.finality) for c in shard.chain[target.replica.state.height :]))
+                ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain[target.replica.state.height :]))
             )
             _hear_mutated(random, target, peer, blocks, random.choice(valid))
         else:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from node.ledger.execution import Execution, admit
-from node.ledger.rows import ANSWERED, META_KEY, WAITING, Checkpoint
+from node.ledger.rows import ANSWERED, META_KEY, WAITING, CheckpointRow
 from node.ledger.state import Corrupt, State
 from node.protocol.block import Balance
 from node.protocol.codec import decode, encode
@@ -166,8 +166,8 @@ def test_balances_that_do_not_sum_up_are_noticed_even_under_a_right_root(busy: t
     forged = State(ledgers.rules[0], state.time)
     forged._load(rows)
     root = forged.tree.updated(rows, forged.value).root
-    for totals in (state.totals(), decode(Checkpoint, disk.rows[META_KEY], 1 << 20).totals):
-        meta = encode(Checkpoint(state.height, state.time, root, totals))
+    for totals in (state.totals(), decode(CheckpointRow, disk.rows[META_KEY], 1 << 20).totals):
+        meta = encode(CheckpointRow(state.height, state.time, root, totals))
         with pytest.raises(Corrupt, match="USD"):
             State.restore(ledgers.rules[0], (rows | {META_KEY: meta}).items())
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from node.ledger.rows import RECORD_KINDS, Checkpoint
-from node.protocol import broker, channel, epoch, messages
+from node.ledger.rows import RECORD_KINDS, CheckpointRow
+from node.protocol import channel, epoch, messages, queries, reports, topics
 from node.protocol.block import Effects, Header, Totals
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import DecodeError, decode, encode
@@ -26,15 +26,15 @@ KINDS: dict[str, Any] = {
         *messages.PeerMessage.__args__,
         *epoch.ToCoordinator.__args__,
         *epoch.FromCoordinator.__args__,
-        *broker.Request.__args__,
-        *broker.Answer.__args__,
+        *queries.Request.__args__,
+        *queries.Answer.__args__,
         *channel.Record.__args__,
-        broker.TransactionBatch,
-        broker.Refusals,
-        broker.Query,
-        broker.Reply,
-        broker.EpochAnnouncement,
-        broker.Event,
+        topics.TransactionBatch,
+        topics.Refusals,
+        queries.Query,
+        queries.Reply,
+        epoch.Announcement,
+        reports.Event,
         epoch.SignedDocument,
         epoch.Registration,
         channel.Bundle,
@@ -44,7 +44,7 @@ KINDS: dict[str, Any] = {
         Totals,
         Header,
         Transaction,
-        Checkpoint,
+        CheckpointRow,
         *(kind for kind in RECORD_KINDS.values() if isinstance(kind, type)),
     )
 }

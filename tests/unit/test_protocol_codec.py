@@ -17,7 +17,7 @@ from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair, digest, is_public_key, verify
 from node.protocol.limits import MAX_AMOUNT
-from node.protocol.messages import Ballot, BlockRequest, BundleRequest, PeerMessage
+from node.protocol.messages import Ballot, BodyRequest, BundleRequest, PeerMessage
 from node.protocol.puzzle import is_solution, leading_zero_bits, search
 from node.protocol.shards import ShardTable, equal_ranges
 
@@ -74,14 +74,14 @@ def test_any_other_encoding_is_refused(data: bytes) -> None:
 
 
 def test_text_for_bytes_and_bytes_of_another_length_are_refused() -> None:
-    good = encode(BlockRequest(1, HASH))
-    assert decode(BlockRequest, good, 100) == BlockRequest(1, HASH)
+    good = encode(BodyRequest(1, HASH))
+    assert decode(BodyRequest, good, 100) == BodyRequest(1, HASH)
     for bad in ([7, 1, "x" * 32], [7, 1, HASH[:-1]], [7, 1, HASH + b"x"], [7, 1, [1] * 32]):
         with pytest.raises(DecodeError):
-            decode(BlockRequest, msgpack.packb(bad), 100)
+            decode(BodyRequest, msgpack.packb(bad), 100)
     long_form = good.replace(b"\xc4\x20", b"\xc5\x00\x20")
     with pytest.raises(DecodeError):
-        decode(BlockRequest, long_form, 100)
+        decode(BodyRequest, long_form, 100)
 
 
 def test_a_message_over_the_limit_is_refused_unread() -> None:

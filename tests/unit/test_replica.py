@@ -13,7 +13,7 @@ from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Registration, first_document
 from node.protocol.genesis import Asset, Genesis, Parameters
-from node.protocol.messages import Ballot, BlockReply, BlockRequest, BlocksRequest, Proposal, Status
+from node.protocol.messages import Ballot, BodyReply, BodyRequest, ChainRequest, Proposal, Standing
 from node.protocol.transaction import Leg, Order
 from node.replica import Instant, Replica
 
@@ -149,18 +149,18 @@ def test_requests_do_not_amplify() -> None:
     replica = replica_of(0)
     replica.consensus.view = 7
     replica.consensus._entry = None
-    answers = [replica.on_message(KEYS[1].public, Status(0, 1, 0), at(1)) for _ in range(10)]
-    served = [e for effects in answers for e in effects if isinstance(e, Send) and not isinstance(e.message, BlocksRequest)]
+    answers = [replica.on_message(KEYS[1].public, Standing(0, 1, 0), at(1)) for _ in range(10)]
+    served = [e for effects in answers for e in effects if isinstance(e, Send) and not isinstance(e.message, ChainRequest)]
     assert len(served) <= 1
 
 
 def test_a_member_without_its_votes_abstains_until_it_knows_what_it_may_have_voted_in() -> None:
     replica = replica_of(0, abstain_through=None)
     assert replica.consensus.turn() is None
-    effects = replica.on_message(KEYS[1].public, Status(10, 12, 12), at(1))
-    effects += replica.on_message(KEYS[2].public, Status(10, 11, 15), at(2))
+    effects = replica.on_message(KEYS[1].public, Standing(10, 12, 12), at(1))
+    effects += replica.on_message(KEYS[2].public, Standing(10, 11, 15), at(2))
     assert not [e for e in effects if isinstance(e, Abstain)], "two of three others: the third may know of a later view"
-    effects = replica.on_message(KEYS[3].public, Status(10, 11, 11), at(3))
+    effects = replica.on_message(KEYS[3].public, Standing(10, 11, 11), at(3))
     assert [e for e in effects if isinstance(e, Abstain)] == [Abstain(16)]
     assert replica.consensus.abstain_through == 16
 
@@ -168,7 +168,7 @@ def test_a_member_without_its_votes_abstains_until_it_knows_what_it_may_have_vot
 def test_a_lying_claim_does_not_silence_a_recovering_member_for_ever() -> None:
     replica = replica_of(0, abstain_through=None)
     for member, claim in ((1, 2**53), (2, 3), (3, 4)):
-        replica.on_message(KEYS[member].public, Status(0, 3, claim), at(1))
+        replica.on_message(KEYS[member].public, Standing(0, 3, claim), at(1))
     assert replica.consensus.abstain_through < 2_000
 
 
@@ -194,6 +194,6 @@ def test_a_body_is_served_to_one_member_once_in_a_while() -> None:
     leader = replica_of(1)
     take_in(leader, payment())
     (proposal,) = [e.message for e in leader.on_tick(at(60)) if isinstance(e, Broadcast) and isinstance(e.message, Proposal)]
-    request = BlockRequest(1, proposal.block.header.hash)
+    request = BodyRequest(1, proposal.block.header.hash)
     served = [e for _ in range(10) for e in leader.on_message(KEYS[2].public, request, at(61)) if isinstance(e, Send)]
-    assert len([e for e in served if isinstance(e.message, BlockReply)]) == 1
+    assert len([e for e in served if isinstance(e.message, BodyReply)]) == 1

@@ -13,7 +13,7 @@ from node.protocol.codec import DecodeError
 from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_VIEWS_AHEAD
 from node.protocol.merkle import EMPTY_ROOT
-from node.protocol.messages import Ballot, BlockReply, BlockRequest, Certified, PeerMessage, Proposal
+from node.protocol.messages import Ballot, BodyReply, BodyRequest, Certified, PeerMessage, Proposal
 
 NOTARIZE, NULLIFY, FINALIZE = VoteKind.NOTARIZE, VoteKind.NULLIFY, VoteKind.FINALIZE
 KEYS = [KeyPair(bytes([7] * 31 + [i + 1])) for i in range(7)]
@@ -485,10 +485,10 @@ def test_a_missing_body_is_asked_of_one_member_then_of_another() -> None:
     bench = Bench()
     bench.simplex.on_certificates((certificate(FINALIZE, 1, A1.header.hash),), 0)
     asked = [e for e in bench.simplex.effects if isinstance(e, Send)]
-    assert [e.message for e in asked] == [BlockRequest(1, A1.header.hash)]
+    assert [e.message for e in asked] == [BodyRequest(1, A1.header.hash)]
     bench.sent()
     bench.simplex.on_vote(vote(NULLIFY, 2, 3), 10)
-    assert not any(isinstance(message, BlockRequest) for message in bench.sent()), "no storm"
+    assert not any(isinstance(message, BodyRequest) for message in bench.sent()), "no storm"
     peers = {asked[0].peer}
     for _ in range(2):
         bench.simplex.tick(bench.simplex.deadline)
@@ -530,7 +530,7 @@ def test_a_member_hands_out_the_bodies_it_has() -> None:
     bench.simplex.on_proposal(proposal(A1), 0)
     bench.sent()
     bench.simplex.on_block_request(KEYS[2].public, A1.header.hash)
-    assert bench.simplex.effects == [Send(KEYS[2].public, BlockReply(A1))]
+    assert bench.simplex.effects == [Send(KEYS[2].public, BodyReply(A1))]
 
 
 def test_missing_ancestors_are_fetched_one_after_the_other() -> None:
@@ -540,7 +540,7 @@ def test_missing_ancestors_are_fetched_one_after_the_other() -> None:
     bench.simplex.on_certificates((certificate(FINALIZE, 3, c3.header.hash),), 0)
     for body in (c3, b2, A1):
         assert bench.simplex.finalized == []
-        wanted = [m.hash for m in bench.sent() if isinstance(m, BlockRequest)]
+        wanted = [m.hash for m in bench.sent() if isinstance(m, BodyRequest)]
         assert wanted == [body.header.hash]
         bench.simplex.on_block(body, 0)
     assert [final.block for final in bench.simplex.finalized] == [A1, b2, c3]
@@ -550,7 +550,7 @@ def test_a_leader_without_its_parents_body_fetches_it() -> None:
     bench = Bench(member=2)
     bench.simplex.on_certificates((certificate(NOTARIZE, 1, A1.header.hash, (0, 1, 3)),), 0)
     assert bench.simplex.turn() is None
-    assert BlockRequest(1, A1.header.hash) in bench.sent()
+    assert BodyRequest(1, A1.header.hash) in bench.sent()
     bench.simplex.on_block(A1, 0)
     turn = bench.simplex.turn()
     assert turn is not None

@@ -162,7 +162,7 @@ def play() -> list[Shard]:
 
 
 def _exchange(shards: list[Shard]) -> None:
-    """Blocks until every bundle has been taken."""
+    """ChainReply until every bundle has been taken."""
     while True:
         waiting = [_untaken(shards, shard) for shard in shards]
         if not any(waiting):

@@ -1,0 +1,108 @@
+"""Questions of clients to the members of a committee, over the broker, and the answers they sign."""
+
+from typing import Annotated
+
+from msgspec import Meta, Raw, Struct
+
+from node.protocol.block import Balance, Height, MemberIndex, ShardNumber
+from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.codec import encode
+from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
+from node.protocol.transaction import AssetCode
+
+
+class GetStatus(Struct, array_like=True, frozen=True, tag=1):
+    """-> ``NodeStatus``."""
+
+
+class GetBlocks(Struct, array_like=True, frozen=True, tag=2):
+    """Final blocks from height ``first`` on -> ``BlockList``."""
+
+    first: Height
+    count: Annotated[int, Meta(ge=1, le=256)]
+
+
+class GetAccount(Struct, array_like=True, frozen=True, tag=3):
+    """-> ``Account``. One member alone may lie: believe f+1 that agree."""
+
+    address: Annotated[bytes, Meta(min_length=20, max_length=20)]
+
+
+class GetPending(Struct, array_like=True, frozen=True, tag=4):
+    """Transactions waiting in the mempool -> ``PendingList``."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)]
+
+
+Request = GetStatus | GetBlocks | GetAccount | GetPending
+
+
+class Query(Struct, array_like=True, frozen=True):
+    """``member``: index of the node that shall answer, or -1 for each of them."""
+
+    id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    client: Annotated[str, Meta(min_length=1, max_length=64)]
+    member: Annotated[int, Meta(ge=-1)]
+    request: Request
+
+
+class NodeStatus(Struct, array_like=True, frozen=True, tag=1):
+    name: str
+    height: Height
+    view: int
+    state_root: Hash
+    leader: MemberIndex
+    mempool: int
+    pending_commits: int
+    """Cross-shard transactions undecided or unapplied in this shard."""
+
+
+class BlockList(Struct, array_like=True, frozen=True, tag=2):
+    """Consecutive blocks from the requested height; fewer than asked when they would not fit, or do not exist yet."""
+
+    blocks: tuple[CertifiedBlock, ...]
+
+
+class Account(Struct, array_like=True, frozen=True, tag=3):
+    """Balances by asset at ``height``, in asset order."""
+
+    height: Height
+    balances: tuple[tuple[AssetCode, Balance], ...]
+
+
+class PendingList(Struct, array_like=True, frozen=True, tag=4):
+    """(transaction id, encoded transaction) of up to ``limit`` of ``total``."""
+
+    total: int
+    transactions: tuple[tuple[Hash, bytes], ...]
+
+
+Answer = NodeStatus | BlockList | Account | PendingList
+
+
+class Reply(Struct, array_like=True, frozen=True):
+    """An answer, signed by the member that gives it."""
+
+    id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    shard: ShardNumber
+    epoch: int
+    member: MemberIndex
+    answer: Answer
+    signature: Signature = bytes(64)
+
+    @property
+    def _statement(self) -> bytes:
+        return digest("reply", encode([self.id, self.shard, self.epoch, self.member, self.answer]))
+
+    def is_valid(self, electorate: Electorate) -> bool:
+        return (
+            (self.shard, self.epoch) == (electorate.shard, electorate.epoch)
+            and self.member < len(electorate.keys)
+            and verify(electorate.keys[self.member], self._statement, self.signature)
+        )
+
+
+def sign_reply(id: bytes, shard: int, epoch: int, member: int, answer: Answer | Raw, key: KeyPair) -> bytes:
+    """An encoded ``Reply``; the answer may come encoded already."""
+    signed = [id, shard, epoch, member, answer]
+    return encode([*signed, key.sign(digest("reply", encode(signed)))])

@@ -1,0 +1,88 @@
+"""The broker's contract: topics and what is published on them (MessagePack), between nodes, coordinator and clients.
+
+The broker may lose and repeat; it cannot forge, because whatever is believed is signed, and whatever matters is asked
+for again: transactions are re-sent until final, blocks are numbered by height and refilled by query.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from node.protocol.block import MemberIndex, ShardNumber
+from node.protocol.certificate import Electorate
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
+
+
+def transactions_topic(network: bytes, shard: int) -> str:
+    """Client -> every member of the home shard's committee: ``TransactionBatch``."""
+    return f"shardpay:{network.hex()}:tx:{shard}"
+
+
+def blocks_topic(network: bytes, shard: int) -> str:
+    """Proposer -> clients: one ``CertifiedBlock`` per message, in height order but for losses."""
+    return f"shardpay:{network.hex()}:blocks:{shard}"
+
+
+def refusals_topic(network: bytes, shard: int) -> str:
+    """Node -> clients: ``Refusals``."""
+    return f"shardpay:{network.hex()}:refusals:{shard}"
+
+
+def queries_topic(network: bytes, shard: int) -> str:
+    """Client -> nodes of a committee: ``Query``."""
+    return f"shardpay:{network.hex()}:query:{shard}"
+
+
+def replies_topic(network: bytes, client: str) -> str:
+    """Node -> one client: ``Reply``. ``client`` is any unguessable text."""
+    return f"shardpay:{network.hex()}:reply:{client}"
+
+
+def epoch_topic(network: bytes) -> str:
+    """Coordinator -> all: ``Announcement``, on every change and every second."""
+    return f"shardpay:{network.hex()}:epoch"
+
+
+def reports_topic(network: bytes) -> str:
+    """Every process -> dashboard: ``Event``."""
+    return f"shardpay:{network.hex()}:reports"
+
+
+class TransactionBatch(Struct, array_like=True, frozen=True):
+    """Encoded transactions, at most 64 KB together."""
+
+    transactions: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=4096)]
+
+
+class Refusal(Struct, array_like=True, frozen=True, gc=False):
+    """A transaction a node did not admit. For bytes that are no transaction, ``transaction_id`` is SHA-256 of the bytes."""
+
+    transaction_id: Hash
+    code: Code
+
+
+class Refusals(Struct, array_like=True, frozen=True):
+    """One member's refusals, signed by it. One member alone may lie: believe f+1 that agree. DUPLICATE is no verdict: the
+    transaction is pending, or final in a block."""
+
+    shard: ShardNumber
+    epoch: int
+    member: MemberIndex
+    items: Annotated[tuple[Refusal, ...], Meta(min_length=1, max_length=4096)]
+    signature: Signature = bytes(64)
+
+    @property
+    def _statement(self) -> bytes:
+        return digest("refusals", encode([self.shard, self.epoch, self.member, self.items]))
+
+    def signed(self, key: KeyPair) -> "Refusals":
+        return Refusals(self.shard, self.epoch, self.member, self.items, key.sign(self._statement))
+
+    def is_valid(self, electorate: Electorate) -> bool:
+        return (
+            (self.shard, self.epoch) == (electorate.shard, electorate.epoch)
+            and self.member < len(electorate.keys)
+            and verify(electorate.keys[self.member], self._statement, self.signature)
+        )

@@ -7,7 +7,6 @@ document, the committee's certificate and every root on a block. Nothing here is
 from collections import OrderedDict, deque
 from typing import Any
 
-from demo.stats import Malformed
 from node.protocol.amounts import format_amount
 from node.protocol.block import AssetTotal, Header, Outcome, Totals
 from node.protocol.certificate import CertifiedBlock
@@ -68,21 +67,16 @@ class Chain:
         """Take in an epoch announcement; returns what it changed, in words.
 
         Raises:
-            Malformed: not an announcement, not signed by the coordinator, or a document against the rules.
+            DecodeError: not an announcement.
+            InvalidDocument: not signed by the coordinator, or a document against the rules.
         """
-        try:
-            announcement = decode(Announcement, body, MAX_BROKER_BODY_BYTES)
-        except DecodeError as error:
-            raise Malformed(str(error)) from None
+        announcement = decode(Announcement, body, MAX_BROKER_BODY_BYTES)
         notice, signed = announcement.notice, announcement.document
         if not notice.is_valid(self.genesis):
-            raise Malformed("not signed by the coordinator")
+            raise InvalidDocument("not signed by the coordinator")
         changes = []
         if signed is not None and (self.document is None or signed.document.number > self.document.number):
-            try:
-                signed.check(self.genesis)
-            except InvalidDocument as error:
-                raise Malformed(str(error)) from None
+            signed.check(self.genesis)
             self.document = signed.document
             members = sum(len(committee.members) for committee in self.document.committees)
             changes.append(f"epoch {self.document.number}: {members} nodes form {len(self.document.committees)} committees")
@@ -104,21 +98,18 @@ class Chain:
         """Take in a block from a shard's channel. One seen before changes nothing; before the first document none does.
 
         Raises:
-            Malformed: not a certified block of this shard, or its certificate or effects do not hold.
+            DecodeError: not a certified block of this shard, or its certificate or effects do not hold.
         """
         if self.document is None:
             return
-        try:
-            certified = decode(CertifiedBlock, body, MAX_BROKER_BODY_BYTES)
-        except DecodeError as error:
-            raise Malformed(str(error)) from None
+        certified = decode(CertifiedBlock, body, MAX_BROKER_BODY_BYTES)
         header, totals = certified.block.header, certified.effects.totals
         known = self.shards.get(shard)
         if known is not None and header.shard == shard and not known.is_new(header.height):
             return
         electorate = self.document.electorates.get(shard)
         if electorate is None or not certified.is_valid(electorate):
-            raise Malformed("not certified by the shard's committee")
+            raise DecodeError("not certified by the shard's committee")
         if known is None:
             self.shards[shard] = Shard(header, totals)
         else:

@@ -7,11 +7,11 @@ from collections import deque
 from typing import Any
 
 from demo.chain import Chain
-from demo.sources import MAX_SOURCES, Source, Sources
-from demo.stats import CoordinatorStats, GatewayStats, Malformed, NodeStats, clean, read_event, read_stats, read_text
-from node.protocol.epoch import Committee
+from demo.sources import ROLES, Source, Sources
+from node.protocol.codec import DecodeError
+from node.protocol.epoch import Committee, InvalidDocument
 from node.protocol.genesis import Genesis
-from node.protocol.reports import Event
+from node.protocol.reports import CoordinatorFigures, Figures, GatewayFigures, Latency, NodeFigures, Notable, numbers, read_report
 
 HISTORY = 300
 """Seconds of history kept for the charts."""
@@ -21,14 +21,14 @@ FEED_RATE = 20
 
 COLUMNS = (
     "time", "intra", "cross", "refused", "p50", "p99", "cross_p50", "cross_p99", "finalization",
-    "logins", "registrations", "purchases", "transfers", "balance_reads",
+    "logins", "sign_ups", "purchases", "transfers", "balance_reads",
 )  # fmt: skip
 """Of one row of history; rates per second, latencies in ms or None."""
-ACTIVITIES = ("logins", "registrations", "purchases", "transfers", "balance_reads")
+ACTIVITIES = ("logins", "sign_ups", "purchases", "transfers", "balance_reads")
 
 
 class Collector:
-    """Feed it with ``event``, ``announcement``, ``block`` and ``connection``; ``tick`` once a second; then read."""
+    """Feed it with ``report``, ``announcement``, ``block`` and ``connection``; ``tick`` once a second; then read."""
 
     def __init__(self, genesis: Genesis, gateway: str, now: int) -> None:
         """``gateway``: URL where a person's browser reaches the gateway."""
@@ -52,48 +52,44 @@ class Collector:
 
     # -- in ---------------------------------------------------------------------------------------------------------------
 
-    def event(self, body: bytes, now: int) -> None:
-        """A message of the events channel."""
+    def report(self, body: bytes, now: int) -> None:
+        """A message of the reports topic."""
         self.messages += 1
         try:
-            event = read_event(body)
-            if event.kind == "stats":
-                self._stats(event, now)
-            elif event.kind == "notable":
-                self._note(event.source, read_text(event.data), now)
-            else:
-                self.ignored += 1
-        except Malformed:
+            report = read_report(body)
+        except DecodeError:
             self.ignored += 1
-
-    def _stats(self, event: Event, now: int) -> None:
-        stats = read_stats(event.role, event.data)
-        known = self.sources.get(event.role, event.source)
-        if known is None:
-            source = Source(event.role, event.source, stats, event.time, now)
-            if not self.sources.add(source, self.chain.seated):
-                raise Malformed(f"more than {MAX_SOURCES} sources")
+            return
+        if isinstance(report.content, Notable):
+            self._note(report.source, report.content.text, now)
         else:
-            restarts = known.restarts
-            known.update(stats, event.time, now)
-            if known.restarts > restarts:
-                self._note(known.name, f"{known.role} was restarted", now)
+            self._figures(report.source, report.content, report.time, now)
+
+    def _figures(self, name: str, figures: Figures, time: int, now: int) -> None:
+        known = self.sources.get(ROLES[type(figures)], name)
+        if known is None:
+            self.ignored += not self.sources.add(Source(name, figures, time, now), self.chain.seated)
+            return
+        restarts = known.restarts
+        known.update(figures, time, now)
+        if known.restarts > restarts:
+            self._note(known.name, f"{known.role} was restarted", now)
 
     def announcement(self, body: bytes, now: int) -> None:
-        """A message of the epoch channel."""
+        """A message of the epoch topic."""
         self.messages += 1
         try:
             for change in self.chain.announce(body):
                 self._note("coordinator", change, now)
-        except Malformed:
+        except (DecodeError, InvalidDocument):
             self.ignored += 1
 
     def block(self, shard: int, body: bytes) -> None:
-        """A message of a shard's blocks channel."""
+        """A message of a shard's blocks topic."""
         self.messages += 1
         try:
             self.chain.add(shard, body)
-        except Malformed:
+        except (DecodeError, InvalidDocument):
             self.ignored += 1
 
     def connection(self, connected: bool, now: int) -> None:
@@ -121,24 +117,28 @@ class Collector:
         by_shard = dict(self.chain.by_shard)
         self._shard_rates = {n: (count - self._counted_by_shard.get(n, 0)) / seconds for n, count in by_shard.items()}
         self._counted, self._counted_by_shard, self._ticked = counts, by_shard, now
-        activity = [sum(gateway.rate(name) for gateway in self.sources.of("gateway")) for name in ACTIVITIES]
+        activity = [sum(gateway.rate(name) for gateway in self.sources.of(GatewayFigures)) for name in ACTIVITIES]
         row = [now, intra, cross, refused, *self._latencies(), *activity]
         self._rows.append([_short(value) for value in row])
         for committee in self._committees():
             self._load.setdefault(committee.shard, deque(maxlen=HISTORY)).append(self._committee_load(committee))
 
     def _latencies(self) -> list[float | None]:
-        gateways = [g.stats for g in self.sources.of("gateway") if g.is_up and isinstance(g.stats, GatewayStats)]
-        names = ("latency_p50_ms", "latency_p99_ms", "cross_latency_p50_ms", "cross_latency_p99_ms")
-        slowest = [max((getattr(stats, name) for stats in gateways), default=0) or None for name in names]
-        nodes = [n.stats.latency_ms for n in self.sources.of("node") if n.is_up and isinstance(n.stats, NodeStats)]
-        measured = [latency for latency in nodes if latency > 0]
-        return [*slowest, sum(measured) / len(measured) if measured else None]
+        """In ms: p50 and p99 of the slowest gateway, within a shard and across; the mean of the nodes' own."""
+        present = [source.figures for source in self.sources if source.is_up]
+        gateways = [figures for figures in present if isinstance(figures, GatewayFigures)]
+        replicas = [figures.replica for figures in present if isinstance(figures, NodeFigures)]
+        own = [r.latency_us for r in replicas if r is not None and r.latency_us is not None]
+        return [
+            *_slowest([g.intra for g in gateways if g.intra is not None]),
+            *_slowest([g.cross for g in gateways if g.cross is not None]),
+            sum(own) / len(own) / 1000 if own else None,
+        ]
 
     def _committee_load(self, committee: Committee) -> list[float]:
         nodes = [n for member in committee.members if (n := self.sources.get("node", member.name)) and n.is_up]
         cpu = sum(node.cpu_percent for node in nodes)
-        return [round(cpu, 1), sum(node.stats.memory for node in nodes)]
+        return [round(cpu, 1), sum(node.figures.process.memory for node in nodes)]
 
     def _note(self, source: str, text: str, now: int) -> None:
         if self._feed_budget == 0:
@@ -187,7 +187,8 @@ class Collector:
         shard = self.chain.shards.get(committee.shard)
         nodes = [self.sources.get("node", member.name) for member in committee.members]
         up = [n for n in nodes if n is not None and n.is_up]
-        ahead = max((n.stats for n in up if isinstance(n.stats, NodeStats)), key=lambda stats: stats.view, default=None)
+        replicas = [n.figures.replica for n in up if isinstance(n.figures, NodeFigures) and n.figures.replica is not None]
+        ahead = max(replicas, key=lambda replica: replica.view, default=None)
         cpu, memory = self._committee_load(committee)
         return {
             "shard": committee.shard,
@@ -206,44 +207,46 @@ class Collector:
         }
 
     def _source(self, source: Source, now: int) -> dict[str, Any]:
-        stats = source.stats
+        figures = source.figures
         shown: dict[str, Any] = {
             "role": source.role,
             "name": source.name,
             "state": source.state,
             "age": now - source.last_seen,
             "restarts": source.restarts,
-            "pid": stats.pid,
-            "doing": clean(stats.doing),
-            "epoch": stats.epoch,
-            "phase": clean(stats.phase)[:16],
+            "doing": figures.process.doing,
+            "pid": figures.process.pid,
             "cpu": round(source.cpu_percent, 1),
-            "memory": stats.memory,
+            "memory": figures.process.memory,
         }
-        if isinstance(stats, NodeStats):
-            names = ("height", "view", "mempool", "pending_commits", "peers", "committed", "rejected", "blocks")
-            shown |= {name: getattr(stats, name) for name in names}
-            shown |= {name: round(source.rate(name)) for name in ("bytes_in", "bytes_out")}
-            shown |= {"hash_rate": round(stats.hash_rate), "latency": round(stats.latency_ms, 1)}
-            shown |= {"state_root": clean(stats.state_root)[:8], "seat": self.chain.seated.get(source.name)}
-        elif isinstance(stats, CoordinatorStats):
-            shown |= {name: getattr(stats, name) for name in ("registered", "wanted", "acknowledged", "ready")}
-        elif isinstance(stats, GatewayStats):
-            shown |= {"pending": stats.pending, **{name: source.totals[name] for name in ACTIVITIES}}
+        match figures:
+            case NodeFigures():
+                rates = {name: round(source.rate(name)) for name in ("bytes_in", "bytes_out", "hashes")}
+                root = figures.replica.state_root.hex()[:8] if figures.replica else None
+                shown |= {**numbers(figures), **rates, "phase": figures.phase, "state_root": root}
+            case CoordinatorFigures():
+                shown |= {**numbers(figures), "phase": figures.phase}
+            case GatewayFigures():
+                shown |= {"pending": figures.pending, **{name: source.totals[name] for name in ACTIVITIES}}
         return shown
 
     def _activity(self) -> dict[str, list[float]]:
         """Gateways' work together: [count, per second] by kind."""
-        gateways = self.sources.of("gateway")
+        gateways = self.sources.of(GatewayFigures)
         return {
             name: [sum(g.totals[name] for g in gateways), round(sum(g.rate(name) for g in gateways), 2)] for name in ACTIVITIES
         }
 
 
 def _order(source: Source) -> tuple[int, str]:
-    roles = ("coordinator", "gateway", "dashboard", "node")
-    return roles.index(source.role), source.name
+    return list(ROLES.values()).index(source.role), source.name
 
 
 def _short(value: float | None) -> float | None:
     return value if value is None or isinstance(value, int) else round(value, 2)
+
+
+def _slowest(latencies: list[Latency]) -> tuple[float | None, float | None]:
+    if not latencies:
+        return None, None
+    return max(latency.p50_us for latency in latencies) / 1000, max(latency.p99_us for latency in latencies) / 1000

@@ -1,16 +1,14 @@
 """From the broker to the collector, for ever: whatever happens to the connection, it is made again.
 
-The dashboard sends one event a second about itself, like every other process. It comes back on the same channel, so a
+The dashboard reports once a second about itself, like every other process. It comes back on the same channel, so a
 connection that brings nothing for a while is known to be dead, not idle.
 """
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable
 
-import psutil
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -18,8 +16,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from demo.collector import Collector
+from node.process import this_process
 from node.protocol.codec import encode
-from node.protocol.reports import Event
+from node.protocol.reports import DashboardFigures, Report
 from node.protocol.topics import blocks_topic, epoch_topic, reports_topic
 
 MAX_SILENCE = 5.0
@@ -59,10 +58,10 @@ async def follow(client: Redis, collector: Collector) -> None:
 
 async def _listen(client: Redis, collector: Collector) -> None:
     genesis = collector.chain.genesis
-    events, epoch = reports_topic(genesis.network).encode(), epoch_topic(genesis.network).encode()
+    reports, epoch = reports_topic(genesis.network).encode(), epoch_topic(genesis.network).encode()
     blocks = {blocks_topic(genesis.network, n).encode(): n for n in range(genesis.parameters.committees)}
     async with client.pubsub() as subscription:
-        await subscription.subscribe(events, epoch, *blocks)
+        await subscription.subscribe(reports, epoch, *blocks)
         collector.connection(True, now_ms())
         heard = time.monotonic()
         while True:
@@ -74,8 +73,8 @@ async def _listen(client: Redis, collector: Collector) -> None:
             heard = time.monotonic()
             if message["type"] == "message":
                 channel, body = message["channel"], message["data"]
-                if channel == events:
-                    collector.event(body, now_ms())
+                if channel == reports:
+                    collector.report(body, now_ms())
                 elif channel == epoch:
                     collector.announcement(body, now_ms())
                 else:
@@ -85,14 +84,9 @@ async def _listen(client: Redis, collector: Collector) -> None:
 
 async def report(client: Redis, collector: Collector, doing: Callable[[], str]) -> None:
     """Tell the network once a second what the dashboard itself is doing. Never returns."""
-    process, channel = psutil.Process(), reports_topic(collector.chain.genesis.network)
+    topic = reports_topic(collector.chain.genesis.network)
     while True:
-        data = {
-            "cpu": time.process_time(),
-            "memory": process.memory_info().rss,
-            "pid": os.getpid(),
-            "doing": doing(),
-        }
+        report = Report("dashboard", now_ms(), DashboardFigures(process=this_process(doing())))
         with contextlib.suppress(RedisError, OSError):  # follow() notices and says so
-            await client.publish(channel, encode(Event("dashboard", "dashboard", "stats", now_ms(), data)))
+            await client.publish(topic, encode(report))
         await asyncio.sleep(1)

@@ -1,8 +1,23 @@
-"""The processes that send events: their last word, the rates between their words, and for how long each was silent."""
+"""The processes that report: their last figures, the rates between them, and for how long each was silent."""
 
 from collections.abc import Collection, Iterator
 
-from demo.stats import Stats
+from node.protocol.reports import (
+    COUNTERS,
+    CoordinatorFigures,
+    DashboardFigures,
+    Figures,
+    GatewayFigures,
+    NodeFigures,
+    numbers,
+)
+
+ROLES: dict[type[Figures], str] = {
+    CoordinatorFigures: "coordinator",
+    GatewayFigures: "gateway",
+    DashboardFigures: "dashboard",
+    NodeFigures: "node",
+}
 
 DOWN_AFTER = 3_000
 """Milliseconds of silence after which a process counts as down."""
@@ -11,45 +26,45 @@ FORGET_AFTER = 20 * 60_000
 MAX_SOURCES = 4096
 
 REPEAT_WINDOW = 10_000
-"""The broker may repeat: an event this little older than the last one (ms, sender's clock) is old news, not a clock set back."""
+"""The broker may repeat: a report this little older than the last one (ms, sender's clock) is old news, not a clock set back."""
 SHORTEST_INTERVAL = 200
-"""Milliseconds between two events below which a rate would be noise."""
+"""Milliseconds between two reports below which a rate would be noise."""
 
 
 class Source:
     """One process. ``totals`` goes on growing when the process restarts and counts from zero again; ``rates`` are per second."""
 
-    def __init__(self, role: str, name: str, stats: Stats, time: int, now: int) -> None:
+    def __init__(self, name: str, figures: Figures, time: int, now: int) -> None:
         """``time``: the sender's clock, for rates; ``now``: our own, for its age. Milliseconds."""
-        self.role = role
+        self.role = ROLES[type(figures)]
         self.name = name
-        self.stats = stats
+        self.figures = figures
         self.time = time
         self.last_seen = now
         self.state = "up"
         self.restarts = 0
-        self.totals: dict[str, float] = {counter: getattr(stats, counter) for counter in stats.counters()}
-        self.rates: dict[str, float] = dict.fromkeys(stats.counters(), 0.0)
+        self._counters = _counters(figures)
+        self.totals = dict(self._counters)
+        self.rates: dict[str, float] = {}
 
-    def update(self, stats: Stats, time: int, now: int) -> bool:
-        """Take in the next stats. False when they are a repetition, and nothing changed."""
-        previous, elapsed = self.stats, time - self.time
-        same_process = stats.pid == previous.pid
+    def update(self, figures: Figures, time: int, now: int) -> None:
+        """Take in the next figures; a repetition changes nothing."""
+        elapsed = time - self.time
+        same_process = figures.process.pid == self.figures.process.pid
         if same_process and -REPEAT_WINDOW <= elapsed <= 0:
-            return False
-        restarted = not same_process or stats.cpu < previous.cpu
+            return
+        restarted = not same_process or figures.process.cpu_ms < self.figures.process.cpu_ms
         self.restarts += restarted
-        for counter in stats.counters():
-            value = getattr(stats, counter)
-            old = getattr(previous, counter)
+        before, counters = self._counters, _counters(figures)
+        if restarted or elapsed <= 0:
+            self.rates = {}
+        for name, value in counters.items():
+            old = before.get(name, 0)
             grown = value if restarted or value < old else value - old
-            self.totals[counter] += grown
-            if restarted or elapsed <= 0:
-                self.rates[counter] = 0.0
-            elif elapsed >= SHORTEST_INTERVAL:
-                self.rates[counter] = grown * 1000 / elapsed
-        self.stats, self.time, self.last_seen = stats, time, now
-        return True
+            self.totals[name] = self.totals.get(name, 0) + grown
+            if not restarted and elapsed >= SHORTEST_INTERVAL:
+                self.rates[name] = grown * 1000 / elapsed
+        self.figures, self._counters, self.time, self.last_seen = figures, counters, time, now
 
     @property
     def is_up(self) -> bool:
@@ -62,7 +77,7 @@ class Source:
     @property
     def cpu_percent(self) -> float:
         """Of one core."""
-        return 100 * self.rate("cpu")
+        return self.rate("cpu_ms") / 10
 
 
 class Sources:
@@ -80,8 +95,9 @@ class Sources:
     def get(self, role: str, name: str) -> Source | None:
         return self._sources.get((role, name))
 
-    def of(self, role: str) -> list[Source]:
-        return sorted((s for s in self if s.role == role), key=lambda source: source.name)
+    def of(self, kind: type[Figures]) -> list[Source]:
+        """Those that send figures of this kind, by name."""
+        return sorted((s for s in self if isinstance(s.figures, kind)), key=lambda source: source.name)
 
     def add(self, source: Source, seated: Collection[str]) -> bool:
         """List a new process. False when the list is full and ``seated``, the nodes with a seat, does not name it."""
@@ -121,3 +137,7 @@ class Sources:
 
 def _has_seat(source: Source, seated: Collection[str]) -> bool:
     return source.role == "node" and source.name in seated
+
+
+def _counters(figures: Figures) -> dict[str, int]:
+    return {name: value for name, value in numbers(figures).items() if name in COUNTERS}

@@ -10,7 +10,6 @@ from gateway.accounts import Accounts, Throttle
 from gateway.broker import Broker
 from gateway.database import Database
 from gateway.epochs import Epochs
-from gateway.events import Reporter
 from gateway.follower import Follower
 from gateway.history import History
 from gateway.keys import Vault
@@ -20,6 +19,7 @@ from gateway.outbox import Outbox
 from gateway.payments import Payments
 from gateway.queries import Queries
 from gateway.refusals import RefusalTally
+from gateway.reporter import Reporter
 from node.protocol.certificate import Electorate
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
@@ -85,7 +85,7 @@ class Gateway:
                     tasks.create_task(self.followers[shard].run())
                     tasks.create_task(self.view.watch(electorate))
         finally:
-            await self.reporter.say("gateway stopping")
+            await self.reporter.notable("gateway stopping")
             await self.broker.close()
             self.database.close()
 

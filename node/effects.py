@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.messages import PeerMessage
+from node.protocol.reports import Notable as Notable
 from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
 
@@ -98,12 +99,6 @@ class Mine(Struct, frozen=True):
 
 class StopMining(Struct, frozen=True):
     """The work under way is stale."""
-
-
-class Notable(Struct, frozen=True):
-    """Worth a line in the log and in the dashboard's feed."""
-
-    text: str
 
 
 class Abstain(Struct, frozen=True):

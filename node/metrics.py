@@ -4,17 +4,18 @@ Gauges and counters are read from the latest values at scrape time, so the runti
 the hot path makes no metric calls. CPU, memory and open files of the process come from prometheus-client's own collector.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
 
 import trio
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-NODE_GAUGES = {
+from node.protocol.reports import COUNTERS, NodeFigures, numbers
+
+HELP = {
     "shard": "Shard this node keeps",
     "epoch": "Epoch the node works in",
     "height": "Height of the last final block",
@@ -22,16 +23,11 @@ NODE_GAUGES = {
     "mempool": "Transactions waiting",
     "pending_commits": "Cross-shard transactions undecided or unapplied in this shard",
     "peers": "Connected peers",
-    "hash_rate": "Mining, hashes per second",
-    "latency_ms": "Own proposals, from proposal to finalization, ms",
+    "latency_us": "Own proposals, from proposal to finalization, microseconds",
     "catching_up": "1 while fetching blocks it missed",
-    "broker_connected": "1 while the broker answers",
-}
-NODE_COUNTERS = {
     "committed": "Transactions committed",
     "rejected": "Transactions rejected",
     "expired": "Transactions expired",
-    "blocks": "Blocks finalized",
     "bundles_in": "Bundles received from other shards",
     "bundles_out": "Bundles sent to other shards",
     "bytes_in": "Bytes received from peers",
@@ -41,6 +37,7 @@ NODE_COUNTERS = {
     "broker_dropped": "Broker messages dropped",
     "mempool_dropped": "Transactions dropped from a full mempool",
 }
+"""The figures of a node that Prometheus is given."""
 
 STALE_SECONDS = 10.0
 """Without an update for so long the process counts as stuck."""
@@ -49,14 +46,10 @@ _REQUEST_BYTES, _REQUEST_SECONDS, _CONNECTIONS = 8192, 5.0, 16
 
 
 class Metrics(Collector):
-    """Holds a process's figures and serves them.
+    """Holds a node's figures and serves them: as ``shardpay_NAME``, counters as ``shardpay_NAME_total``."""
 
-    ``gauges`` and ``counters`` map names to help texts; they come out as ``shardpay_NAME`` and ``shardpay_NAME_total``.
-    """
-
-    def __init__(self, gauges: Mapping[str, str] = NODE_GAUGES, counters: Mapping[str, str] = NODE_COUNTERS) -> None:
-        self._gauges, self._counters = gauges, counters
-        self._values: dict[str, float] = {}
+    def __init__(self) -> None:
+        self._values: dict[str, int] = {}
         self._updated: float | None = None
         self._connections = 0
         self.registry = CollectorRegistry()
@@ -68,6 +61,7 @@ class Metrics(Collector):
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
             registry=self.registry,
         )
+        self._broker = Gauge("shardpay_broker_connected", "1 while the broker answers", registry=self.registry)
         self._bad = Counter("shardpay_broker_malformed", "Broker messages that could not be read", registry=self.registry)
 
     def write_seconds(self, seconds: float) -> None:
@@ -78,20 +72,18 @@ class Metrics(Collector):
         """Count a broker message that could not be read."""
         self._bad.inc()
 
-    def update(self, values: Mapping[str, Any]) -> None:
-        """Take over the figures of now, counters as totals since start. Names in neither table are left out, so the event
-        for the dashboard can be passed as it is. Call once a second: it is also the sign of life behind /healthz."""
-        self._values |= {name: float(value) for name, value in values.items() if name in self._gauges or name in self._counters}
+    def update(self, figures: NodeFigures, broker_connected: bool) -> None:
+        """Take over the figures of now. Call once a second: it is also the sign of life behind /healthz."""
+        self._values = numbers(figures)
+        self._broker.set(broker_connected)
         self._updated = trio.current_time()
 
     def collect(self) -> Iterable[Metric]:
         """For prometheus-client."""
-        for name, text in self._gauges.items():
-            if name in self._values:
-                yield GaugeMetricFamily(f"shardpay_{name}", text, value=self._values[name])
-        for name, text in self._counters.items():
-            if name in self._values:
-                yield CounterMetricFamily(f"shardpay_{name}", text, value=self._values[name])
+        for name, text in HELP.items():
+            if (value := self._values.get(name)) is not None:
+                family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
+                yield family(f"shardpay_{name}", text, value=value)
 
     async def serve(
         self,

@@ -4,7 +4,6 @@ Workers are given short chunks, so that stale work costs at most one chunk per w
 to start a worker again would cost more than the chunk. They end when idle, and when this process is gone.
 """
 
-from collections import deque
 from itertools import count
 
 import structlog
@@ -20,8 +19,6 @@ CHUNK = 32_768
 """Nonces per job of a worker: some 30 ms."""
 
 IDLE_SECONDS = 30.0
-RATE_SECONDS = 5.0
-"""The hash rate is the mean over this time."""
 
 log = structlog.get_logger()
 
@@ -34,17 +31,8 @@ class Miner:
         self._limiter = trio.CapacityLimiter(workers)
         self._context: WorkerContext | None = None
         self._nursery: trio.Nursery | None = None
-        self._recent: deque[tuple[float, int]] = deque()
         self.hashes = 0
         """Tried since start."""
-
-    @property
-    def hash_rate(self) -> float:
-        """Hashes per second over the last seconds."""
-        since = trio.current_time() - RATE_SECONDS
-        while self._recent and self._recent[0][0] < since:
-            self._recent.popleft()
-        return sum(hashes for _, hashes in self._recent) / RATE_SECONDS
 
     async def run(
         self,
@@ -72,7 +60,7 @@ class Miner:
         """
         for start in range(0, SLICE * SLICES, SLICE):
             nonce = search(prefix, bits, start, SLICE)
-            self._tally(_tried(nonce, start, SLICE))
+            self.hashes += _tried(nonce, start, SLICE)
             if nonce is not None:
                 return nonce
             await trio.lowlevel.checkpoint()
@@ -99,14 +87,10 @@ class Miner:
                 log.warning("miner died", error=str(error))
                 await trio.sleep(1)
                 continue  # its chunk is lost, there are others
-            self._tally(_tried(nonce, start, CHUNK))
+            self.hashes += _tried(nonce, start, CHUNK)
             if nonce is not None and not job.over:
                 job.nonce, job.over = nonce, True
                 job.solved.set()
-
-    def _tally(self, hashes: int) -> None:
-        self.hashes += hashes
-        self._recent.append((trio.current_time(), hashes))
 
 
 class _Job:

@@ -1,18 +1,17 @@
 """What a node tells of itself: notable lines in its log and to the dashboard, figures once a second."""
 
-import os
-import resource
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psutil
 import structlog
 import trio
 
+from node.process import this_process
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
-from node.protocol.reports import Event
+from node.protocol.reports import NodeFigures, Notable, ReplicaFigures, Report
 from node.protocol.topics import reports_topic
+from node.registration import FIRST_EPOCH
 
 if TYPE_CHECKING:
     from node.runtime import Runtime
@@ -27,7 +26,6 @@ class Reporter:
 
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
-        self._process = psutil.Process()
         self._channel = reports_topic(runtime.genesis.network)
         self._last: tuple[int, int] = (0, 0)
 
@@ -36,13 +34,13 @@ class Reporter:
         while True:
             await trio.sleep(_INTERVAL)
             figures = self.figures()
-            self._publish("stats", figures)
-            self._runtime.metrics.update(figures)
+            self._publish(figures)
+            self._runtime.metrics.update(figures, self._runtime.broker.connected)
 
     def notable(self, text: str) -> None:
         """A line in the log and in the dashboard's feed."""
         log.info(text)
-        self._publish("notable", {"text": text})
+        self._publish(Notable(text))
 
     def name_of(self, public_key: bytes) -> str:
         """A node's name, or the start of its key."""
@@ -53,60 +51,51 @@ class Reporter:
                     return member.name
         return public_key.hex()[:12]
 
-    def _publish(self, kind: str, data: dict[str, Any]) -> None:
-        event = Event("node", self._runtime.settings.name, kind, time.time_ns() // 1_000_000, data)
-        self._runtime.broker.publish(self._channel, encode(event))
+    def _publish(self, content: NodeFigures | Notable) -> None:
+        report = Report(self._runtime.settings.name, time.time_ns() // 1_000_000, content)
+        self._runtime.broker.publish(self._channel, encode(report))
 
-    def figures(self) -> dict[str, Any]:
-        """Counters since the start and gauges of now."""
+    def figures(self) -> NodeFigures:
+        """As of now."""
         runtime = self._runtime
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        figures: dict[str, Any] = {
-            "pid": os.getpid(),
-            "epoch": 1,
-            "phase": str(runtime.membership.phase),
-            "peers": len(runtime.transport.connected),
-            "bytes_in": runtime.transport.bytes_in,
-            "bytes_out": runtime.transport.bytes_out,
-            "cpu": usage.ru_utime + usage.ru_stime + children.ru_utime + children.ru_stime,
-            "memory": self._process.memory_info().rss,
-            "hash_rate": runtime.miner.hash_rate,
-            "hashes": runtime.miner.hashes,
-            "broker_connected": runtime.broker.connected,
-            "broker_dropped": runtime.broker.dropped,
-            "doing": self._doing(),
-        }
-        figures.update(self._replica_figures())
-        return figures
+        document = runtime.membership.document
+        return NodeFigures(
+            process=this_process(self._doing()),
+            epoch=document.number if document is not None else FIRST_EPOCH,
+            phase=runtime.membership.phase,
+            peers=len(runtime.transport.connected),
+            bytes_in=runtime.transport.bytes_in,
+            bytes_out=runtime.transport.bytes_out,
+            hashes=runtime.miner.hashes,
+            broker_dropped=runtime.broker.dropped,
+            replica=self._replica_figures(),
+        )
 
-    def _replica_figures(self) -> dict[str, Any]:
+    def _replica_figures(self) -> ReplicaFigures | None:
         replica = self._runtime.replica
         if replica is None:
-            return {}
+            return None
         counters, consensus, state = replica.counters, replica.consensus, replica.state
         proposals, latency = counters.proposals - self._last[0], counters.proposal_latency - self._last[1]
         self._last = (counters.proposals, counters.proposal_latency)
-        return {
-            "shard": replica.shard,
-            "member": replica.member,
-            "height": state.height,
-            "view": consensus.view,
-            "view_timeouts": consensus.view_timeouts,
-            "leader": consensus.leader_of(consensus.view),
-            "state_root": state.state_root.hex(),
-            "mempool": len(replica.mempool),
-            "mempool_dropped": replica.mempool.dropped,
-            "pending_commits": state.totals().pending,
-            "committed": counters.committed,
-            "rejected": counters.rejected,
-            "expired": counters.expired,
-            "blocks": counters.blocks,
-            "bundles_in": counters.bundles_in,
-            "bundles_out": counters.bundles_out,
-            "latency_ms": latency / proposals if proposals else 0,
-            "catching_up": replica.catch_up.target > state.height + 8,
-        }
+        return ReplicaFigures(
+            shard=replica.shard,
+            height=state.height,
+            state_root=state.state_root,
+            catching_up=replica.catch_up.target > state.height + 8,
+            view=consensus.view,
+            leader=consensus.leader_of(consensus.view),
+            view_timeouts=consensus.view_timeouts,
+            latency_us=1000 * latency // proposals if proposals else None,
+            mempool=len(replica.mempool),
+            mempool_dropped=replica.mempool.dropped,
+            pending_commits=state.totals().pending,
+            committed=counters.committed,
+            rejected=counters.rejected,
+            expired=counters.expired,
+            bundles_in=counters.bundles_in,
+            bundles_out=counters.bundles_out,
+        )
 
     def _doing(self) -> str:
         runtime = self._runtime

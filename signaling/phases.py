@@ -44,6 +44,7 @@ from node.protocol.epoch import (
     first_document,
 )
 from node.protocol.genesis import Genesis, Phase
+from node.protocol.reports import Notable
 
 FIRST_EPOCH = 1
 MAX_REGISTRATIONS = 4096
@@ -95,12 +96,6 @@ class Drop(Struct, frozen=True):
 
     peer: bytes
     reason: str
-
-
-class Notable(Struct, frozen=True):
-    """Worth a line in the log and in the dashboard's feed."""
-
-    text: str
 
 
 Persist = PersistRegistration | PersistPhase

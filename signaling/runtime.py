@@ -3,12 +3,10 @@
 One task owns the state machine, so nothing needs a lock. What arrives together is stored in one disk write.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import psutil
 import structlog
 import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
@@ -16,12 +14,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from config.settings import CoordinatorSettings
 from node.network.broker import Broker
 from node.network.transport import Inbound, Message, PeerDown, PeerUp, Transport
+from node.process import this_process
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, Phase
-from node.protocol.reports import Event
+from node.protocol.reports import CoordinatorFigures, Notable, Report
 from node.protocol.topics import epoch_topic, reports_topic
-from signaling.phases import Announce, Coordinator, Drop, Effect, Notable, Persist, SendTo
+from signaling.phases import Announce, Coordinator, Drop, Effect, Persist, SendTo
 from signaling.storage import Storage
 
 TICK = 1.0
@@ -48,7 +47,6 @@ class Runtime:
         self._reports_topic = reports_topic(genesis.network)
         self._metrics_at = settings.metrics_host, settings.metrics_port
         self._metrics = Metrics()
-        self._process = psutil.Process()
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until ``stop`` is set. Raises OSError when a port is taken."""
@@ -59,10 +57,10 @@ class Runtime:
                 await nursery.start(self._broker.run)
                 await nursery.start(self._transport.run)
                 log.info("listening", addresses=self._transport.addresses, doing=self._coordinator.doing)
-                self._event("notable", {"text": f"coordinator started: {self._coordinator.doing}"})
+                self._publish(Notable(f"coordinator started: {self._coordinator.doing}"))
                 nursery.start_soon(self._serve)
                 await stop.wait()
-                self._event("notable", {"text": "coordinator stopping"})
+                self._publish(Notable("coordinator stopping"))
                 await trio.sleep(FAREWELL)
                 nursery.cancel_scope.cancel()
         finally:
@@ -120,24 +118,20 @@ class Runtime:
                     self._transport.disconnect(peer)
                 case Notable(text):
                     log.info(text)
-                    self._event("notable", {"text": text})
+                    self._publish(effect)
 
     def _report(self) -> None:
         c, m = self._coordinator, self._metrics
-        cpu = self._process.cpu_times()
-        stats: dict[str, object] = {
-            "epoch": c.epoch,
-            "phase": c.phase.value,
-            "registered": len(c.registrations),
-            "wanted": c.wanted,
-            "acknowledged": len(c.acknowledged),
-            "ready": len(c.ready),
-            "cpu": cpu.user + cpu.system,
-            "memory": self._process.memory_info().rss,
-            "pid": os.getpid(),
-            "doing": c.doing,
-        }
-        self._event("stats", stats)
+        figures = CoordinatorFigures(
+            process=this_process(c.doing),
+            epoch=c.epoch,
+            phase=c.phase,
+            wanted=c.wanted,
+            registered=len(c.registrations),
+            acknowledged=len(c.acknowledged),
+            ready=len(c.ready),
+        )
+        self._publish(figures)
         m.registered.set(len(c.registrations))
         m.connected.set(c.connected)
         m.epoch.set(c.epoch)
@@ -145,8 +139,8 @@ class Runtime:
         for phase in Phase:
             m.phase.labels(phase.value).set(phase is c.phase)
 
-    def _event(self, kind: str, data: dict[str, object]) -> None:
-        self._broker.publish(self._reports_topic, encode(Event("coordinator", "coordinator", kind, _now(), data)))
+    def _publish(self, content: CoordinatorFigures | Notable) -> None:
+        self._broker.publish(self._reports_topic, encode(Report("coordinator", _now(), content)))
 
 
 class Metrics:

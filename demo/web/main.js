@@ -83,7 +83,7 @@ function showHeader(picture) {
   text(byId("rate"), picture.broker.connected ? rate(column("intra") + column("cross")) : "–");
   text(byId("final"), `${count(finalized.intra)} + ${count(finalized.cross)}`);
   text(byId("pending"), count(committees.reduce((sum, c) => sum + c.pending, 0)));
-  const fullest = (members) => Math.max(0, ...up.filter((s) => members.includes(s.name)).map((s) => s.mempool));
+  const fullest = (members) => Math.max(0, ...up.filter((s) => members.includes(s.name)).map((s) => s.mempool ?? 0));
   text(byId("mempool"), count(committees.reduce((sum, c) => sum + fullest(c.members), 0)));
   text(byId("ignored"), picture.broker.ignored ? `${count(picture.broker.ignored)} malformed or surplus messages were ignored.` : "");
   const link = byId("gateway-link");

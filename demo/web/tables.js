@@ -19,7 +19,7 @@ export function showSupply(picture) {
 
 const ACTIVITIES = {
   logins: "Logins",
-  registrations: "Registrations",
+  sign_ups: "Sign-ups",
   purchases: "Purchases",
   transfers: "Transfers",
   balance_reads: "Balance reads",

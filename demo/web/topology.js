@@ -1,7 +1,7 @@
 // The network as a picture: gateways and coordinator above the broker, committees of nodes below it.
 
 import { byId, el, keyed, showState, text, title } from "./dom.js";
-import { age, byName, count, percent, rate, time } from "./format.js";
+import { NONE, age, byName, count, milliseconds, percent, rate, time } from "./format.js";
 
 export function showTopology(picture) {
   const { sources, committees, broker } = picture;
@@ -36,11 +36,20 @@ function updateService(parts, service) {
   showState(parts.state, service.state);
   const words =
     service.role === "coordinator"
-      ? `epoch ${service.epoch} · ${service.phase || "–"} · ${count(service.registered)} registered, ${count(service.ready)} ready`
-      : `${count(service.transfers)} transfers · ${count(service.pending)} in its outbox`;
+      ? `epoch ${service.epoch} · ${service.phase} · ${progress(service)}`
+      : `${count(service.transfers)} transfers · ${count(service.pending)} under way`;
   text(parts.detail, words);
   text(parts.doing, service.state === "down" ? `silent, last heard ${age(service.age)}` : service.doing);
   title(parts.doing, service.doing);
+}
+
+// How far the coordinator is in its phase.
+function progress({ phase, wanted, registered, acknowledged, ready }) {
+  const all = count(registered);
+  if (phase === "registration") return `${all} of ${count(wanted)} registered`;
+  if (phase === "assignment") return `accepted by ${count(acknowledged)} of ${all}`;
+  if (phase === "handoff") return `${count(ready)} of ${all} ready`;
+  return `${all} registered`;
 }
 
 function makeCommittee(committee) {
@@ -98,7 +107,23 @@ function updateNode(parts, node, leads) {
     return;
   }
   text(parts.height, count(node.height));
-  text(parts.phase, node.state === "down" ? `down, ${age(node.age)}` : `e${node.epoch} ${node.phase}`);
+  text(parts.phase, node.state === "down" ? `down, ${age(node.age)}` : `e${node.epoch} ${node.catching_up ? "catching up" : node.phase}`);
   parts.fill.style.width = `${Math.min(100, node.cpu)}%`;
-  title(parts.root, `${node.name}: ${node.doing}\nview ${node.view} · CPU ${percent(node.cpu)} · ${count(node.peers)} peers · state ${node.state_root}`);
+  title(parts.root, details(node));
+}
+
+// All a node says of itself, line by line.
+function details(node) {
+  const process = [`CPU ${percent(node.cpu)}`, `${count(node.peers)} peers`, `${rate(node.hashes)} hashes/s`, `${count(node.broker_dropped)} broker messages dropped`];
+  const lines = [`${node.name}: ${node.doing}`, process.join(" · ")];
+  if (node.view !== undefined) {
+    const own = node.latency_us === undefined ? NONE : milliseconds(node.latency_us / 1000);
+    lines.push(
+      `view ${count(node.view)}, ${count(node.view_timeouts)} timed out · state ${node.state_root} · own blocks final in ${own}`,
+      `mempool ${count(node.mempool)}, ${count(node.mempool_dropped)} dropped · ${count(node.pending_commits)} pending across shards`,
+      `committed ${count(node.committed)}, rejected ${count(node.rejected)}, expired ${count(node.expired)}`,
+      `bundles: ${count(node.bundles_in)} in, ${count(node.bundles_out)} out`,
+    );
+  }
+  return lines.join("\n");
 }

@@ -23,6 +23,8 @@ from node.protocol.transaction import Milliseconds, NetworkId
 
 EpochNumber = Annotated[int, Meta(ge=1, le=2**53)]
 Multiaddress = Annotated[str, Meta(min_length=1, max_length=256)]
+Name = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._-]+\Z")]
+"""Of a process."""
 
 
 class InvalidDocument(ValueError):
@@ -38,7 +40,7 @@ class Registration(Struct, array_like=True, frozen=True):
     network: NetworkId
     epoch: EpochNumber
     public_key: PublicKey
-    name: Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._-]+\Z")]
+    name: Name
     addresses: Annotated[tuple[Multiaddress, ...], Meta(min_length=1, max_length=4)]
     nonce: Annotated[bytes, Meta(min_length=8, max_length=8)]
     signature: Signature = bytes(64)

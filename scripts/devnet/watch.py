@@ -1,56 +1,57 @@
-"""What the processes say they are doing, as one line for a terminal. Display only: events are not signed."""
+"""What the processes say they are doing, as one line for a terminal. Display only: reports are not signed."""
 
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import redis
 
-from node.protocol.codec import DecodeError, decode
-from node.protocol.reports import Event
+from node.protocol.codec import DecodeError
+from node.protocol.genesis import Phase
+from node.protocol.reports import CoordinatorFigures, NodeFigures, ReplicaFigures, Report, read_report
 from node.protocol.topics import reports_topic
 
-MAX_EVENT_BYTES = 64 << 10
 MAX_SOURCES = 1024
 FRESH_SECONDS = 4.0
 MAX_SHARDS_SHOWN = 4
 
 
 class View:
-    """The latest stats of each process, and the rate of transactions. ``now``: seconds of any steady clock."""
+    """The latest figures of each node and the coordinator, and the rate of transactions. ``now``: seconds of any steady clock."""
 
     def __init__(self) -> None:
-        self._stats: dict[tuple[str, str], tuple[float, Mapping[str, Any]]] = {}
+        self._nodes: dict[str, tuple[float, NodeFigures]] = {}
+        self._coordinator: tuple[float, CoordinatorFigures] | None = None
         self._committed: dict[int, tuple[float, int]] = {}
         self._rate: dict[int, float] = {}
 
-    def add(self, event: Event, now: float) -> None:
-        if event.kind != "stats" or (len(self._stats) >= MAX_SOURCES and (event.role, event.source) not in self._stats):
-            return
-        self._stats[event.role, event.source] = (now, event.data)
-        shard, total = event.data.get("shard"), event.data.get("committed")
-        if event.role == "node" and isinstance(shard, int) and isinstance(total, int):
-            self._count(shard, total, now)
+    def add(self, report: Report, now: float) -> None:
+        figures = report.content
+        if isinstance(figures, CoordinatorFigures):
+            self._coordinator = (now, figures)
+        elif isinstance(figures, NodeFigures) and (len(self._nodes) < MAX_SOURCES or report.source in self._nodes):
+            self._nodes[report.source] = (now, figures)
+            if figures.replica is not None:
+                self._count(figures.replica, now)
 
-    def _count(self, shard: int, total: int, now: float) -> None:
+    def _count(self, replica: ReplicaFigures, now: float) -> None:
         """The rate of a shard, from the member that is furthest, over a second or more."""
-        since, before = self._committed.setdefault(shard, (now, total))
+        shard = replica.shard
+        since, before = self._committed.setdefault(shard, (now, replica.committed))
         if now - since >= 1:
-            best = max(total, *(int(s.get("committed", 0)) for s in self._fresh("node", now) if s.get("shard") == shard))
+            best = max((r.committed for r in self._replicas(now) if r.shard == shard), default=before)
             self._rate[shard] = max(0, best - before) / (now - since)
             self._committed[shard] = (now, best)
 
-    def _fresh(self, role: str, now: float) -> list[Mapping[str, Any]]:
-        return [data for (r, _), (moment, data) in self._stats.items() if r == role and now - moment < FRESH_SECONDS]
+    def _replicas(self, now: float) -> list[ReplicaFigures]:
+        fresh = (figures for moment, figures in self._nodes.values() if now - moment < FRESH_SECONDS)
+        return [figures.replica for figures in fresh if figures.replica is not None and figures.phase is Phase.MINING]
 
     def heights(self, now: float) -> dict[int, int]:
         result: dict[int, int] = {}
-        for data in self._fresh("node", now):
-            shard, height = data.get("shard"), data.get("height")
-            if data.get("phase") == "mining" and isinstance(shard, int) and isinstance(height, int):
-                result[shard] = max(height, result.get(shard, 0))
+        for replica in self._replicas(now):
+            result[replica.shard] = max(replica.height, result.get(replica.shard, 0))
         return dict(sorted(result.items()))
 
     def rate(self, now: float) -> float:
@@ -59,14 +60,14 @@ class View:
 
     def forming(self, now: float) -> str:
         """How far the coordinator is on the way to the first block, or an empty text while nothing is heard of it."""
-        for data in self._fresh("coordinator", now):
-            phase, registered, wanted = data.get("phase", ""), data.get("registered", 0), data.get("wanted", 0)
-            if phase == "registration":
-                return f"{registered} of {wanted} nodes registered"
-            if phase in ("assignment", "handoff"):
-                return f"{phase}: {data.get('acknowledged', 0)} acknowledged, {data.get('ready', 0)} ready, of {registered} nodes"
-            return f"{phase}"
-        return ""
+        if self._coordinator is None or now - self._coordinator[0] >= FRESH_SECONDS:
+            return ""
+        c = self._coordinator[1]
+        if c.phase is Phase.REGISTRATION:
+            return f"{c.registered} of {c.wanted} nodes registered"
+        if c.phase in (Phase.ASSIGNMENT, Phase.HANDOFF):
+            return f"{c.phase}: {c.acknowledged} acknowledged, {c.ready} ready, of {c.registered} nodes"
+        return str(c.phase)
 
 
 def status_line(heights: Mapping[int, int], rate: float, nodes_up: int, nodes: int, seconds: float) -> str:
@@ -102,8 +103,8 @@ class Listener(threading.Thread):
             while True:
                 message = pubsub.get_message(ignore_subscribe_messages=True, timeout=2)
                 if message is not None:
-                    with suppress(DecodeError, TypeError, ValueError), self._lock:
-                        self._view.add(decode(Event, message["data"], MAX_EVENT_BYTES), time.monotonic())
+                    with suppress(DecodeError), self._lock:
+                        self._view.add(read_report(message["data"]), time.monotonic())
 
     def forming(self) -> str:
         with self._lock:

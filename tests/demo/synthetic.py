@@ -10,7 +10,8 @@ from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.epoch import Announcement, EpochDocument, PhaseNotice, Registration, SignedDocument, first_document
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import identity_prefix, search
-from node.protocol.reports import Event
+from node.protocol.reports import Notable, Report
+from tests.figures import GATEWAY, NODE, changed
 
 TIME = 1_700_000_000_000
 
@@ -87,9 +88,14 @@ def totals(available: int, minted: int, moved: Sequence[PeerTotal] = (), held: i
     return Totals((AssetTotal("USD", available, held, minted, 0, tuple(moved)),), pending)
 
 
-def stats(role: str, source: str, time: int, **data: object) -> bytes:
-    return encode(Event(role, source, "stats", time, {"pid": 100, **data}))
+def node(name: str, time: int, **changes: object) -> bytes:
+    """A node's report of its figures, which differ from the example's in ``changes``."""
+    return encode(Report(name, time, changed(NODE, **changes)))
 
 
-def notable(source: str, time: int, text: object) -> bytes:
-    return encode(Event("node", source, "notable", time, {"text": text}))
+def gateway(name: str, time: int, **changes: object) -> bytes:
+    return encode(Report(name, time, changed(GATEWAY, **changes)))
+
+
+def notable(name: str, time: int, text: str) -> bytes:
+    return encode(Report(name, time, Notable(text)))

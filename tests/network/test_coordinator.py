@@ -22,7 +22,7 @@ from node.protocol.epoch import Announcement, SignedDocument
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase, write_genesis
 from node.protocol.keys import generate, write_key_file
 from node.protocol.puzzle import search
-from node.protocol.reports import Event
+from node.protocol.reports import CoordinatorFigures, read_report
 from node.protocol.topics import epoch_topic, reports_topic
 from node.registration import Membership, MembershipEffect, PersistDocument, SolvePuzzle, Tell
 
@@ -207,21 +207,21 @@ async def test_the_broker_may_be_away_and_is_told_everything_when_it_is_there(si
                     async with trio.open_nursery() as listening:
                         client = Broker(site.broker, channels)
                         await listening.start(client.run)
-                        announced, stats = None, None
+                        announced, figures = None, None
                         with trio.fail_after(15):
-                            while not announced or not stats:
+                            while not announced or not figures:
                                 channel, body = await client.inbox.receive()
                                 if channel == channels[0]:
                                     word = decode(Announcement, body, 1 << 20)
                                     announced = word if word.notice.phase is Phase.MINING else None
-                                elif (event := decode(Event, body, 1 << 20)).kind == "stats":
-                                    stats = event if event.data["phase"] == "mining" else None
+                                elif isinstance(content := read_report(body).content, CoordinatorFigures):
+                                    figures = content if content.phase is Phase.MINING else None
                         listening.cancel_scope.cancel()
                 assert announced.document == nodes[0].membership.signed
                 assert announced.notice.is_valid(site.genesis)
-                assert (stats.role, stats.data["registered"], stats.data["wanted"]) == ("coordinator", NODES, NODES)
-                assert min(stats.data["acknowledged"], stats.data["ready"]) >= 6
-                assert {"epoch", "cpu", "memory", "pid", "doing"} <= set(stats.data)
+                assert (figures.epoch, figures.registered, figures.wanted) == (1, NODES, NODES)
+                assert min(figures.acknowledged, figures.ready) >= 6
+                assert figures.process.doing == "epoch 1 is mining"
             metrics = await trio.to_thread.run_sync(read_metrics, site)
             assert 'shardpay_coordinator_phase{phase="mining"} 1.0' in metrics
         nursery.cancel_scope.cancel()

@@ -44,7 +44,7 @@ from node.protocol.messages import (
     Standing,
 )
 from node.protocol.queries import BlockList, GetBlocks, Query
-from node.protocol.reports import Event
+from node.protocol.reports import Notable, Report
 from node.protocol.topics import (
     Refusal,
     Refusals,
@@ -58,6 +58,7 @@ from node.protocol.topics import (
     transactions_topic,
 )
 from node.protocol.transaction import Transaction, Witness
+from tests.figures import NODE, changed
 from tests.network.harness import Network, Treasury, User, Wallet, eventually
 
 GARBAGE = {
@@ -227,10 +228,10 @@ def test_garbage_on_every_broker_channel_is_ignored(network: Network, customer: 
         for channel in [*channels, *replies, epoch_topic(name), reports_topic(name)]:
             for body in GARBAGE.values():
                 client.publish(channel, body)
-        wrong = [Event("node", "node-0", "stats", 2**53, {"height": "high", "shard": -1, "cpu": float("nan")})]
-        wrong += [Event("node" * 9, f"x{i}" * 50, "notable", 0, {"text": "x" * 10_000}) for i in range(500)]
-        for event in wrong:
-            client.publish(reports_topic(name), encode(event))
+        wrong = [Report("node-0", 2**53, changed(NODE, height="high", shard=-1, cpu_ms=float("nan")))]
+        wrong += [Report(f"x{i}" * 50, 0, Notable("x" * 10_000)) for i in range(500)]
+        for report in wrong:
+            client.publish(reports_topic(name), encode(report))
         client.publish(transactions_topic(name, 0), encode(TransactionBatch(tuple(os.urandom(3000) for _ in range(4096)))))
         for member in range(-1, 200):
             client.publish(queries_topic(name, 0), encode(Query(os.urandom(16), "nobody", member, GetBlocks(2**53, 256))))

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from node.metrics import STALE_SECONDS, Metrics
+from tests.figures import NODE, changed
 
 
 async def request(port: int, text: bytes) -> bytes:
@@ -32,8 +33,8 @@ async def serving(nursery: trio.Nursery) -> tuple[Metrics, int]:
 
 async def test_figures_come_out_as_last_updated(serving: tuple[Metrics, int]) -> None:
     metrics, port = serving
-    metrics.update({"height": 41, "committed": 10, "doing": "mining", "unknown": 1})
-    metrics.update({"height": 42, "catching_up": True})
+    metrics.update(changed(NODE, height=41), True)
+    metrics.update(changed(NODE, height=42, committed=10, catching_up=True, latency_us=None), False)
     metrics.write_seconds(0.004)
     metrics.bad_broker_message()
     page = (await get(port, "/metrics")).decode()
@@ -42,12 +43,13 @@ async def test_figures_come_out_as_last_updated(serving: tuple[Metrics, int]) ->
         "shardpay_height 42.0",
         "shardpay_committed_total 10.0",
         "shardpay_catching_up 1.0",
+        "shardpay_broker_connected 0.0",
         'shardpay_storage_write_seconds_bucket{le="0.005"} 1.0',
         "shardpay_broker_malformed_total 1.0",
         "process_cpu_seconds_total ",
     ):
         assert f"\n{line}" in page
-    assert "unknown" not in page
+    assert "latency" not in page
 
 
 async def test_health_is_bad_until_the_first_update_and_when_updates_stop(
@@ -55,7 +57,7 @@ async def test_health_is_bad_until_the_first_update_and_when_updates_stop(
 ) -> None:
     metrics, port = serving
     assert b" 503 " in await get(port, "/healthz")
-    metrics.update({})
+    metrics.update(NODE, True)
     assert b" 200 " in await get(port, "/healthz")
     assert metrics._updated is not None
     metrics._updated -= STALE_SECONDS + 1

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings, read_settings
-from node.protocol.genesis import read_genesis
+from node.protocol.genesis import Phase, read_genesis
 from node.protocol.keys import read_key_file
-from node.protocol.reports import Event
+from node.protocol.reports import Report
 from scripts.devnet import folder as folders
 from scripts.devnet import launch, up
 from scripts.devnet.folder import FolderError, State
 from scripts.devnet.layout import MAX_PORT_BASE, Devnet, Folder, Ports
 from scripts.devnet.session import Screen, counted
 from scripts.devnet.watch import View, status_line
+from tests.figures import COORDINATOR, NODE, changed
 
 
 def new(tmp_path: Path, port_base: int = 8000, committees: int | None = None, size: int | None = None) -> Devnet:
@@ -156,29 +157,34 @@ def test_status_line_names_shards_and_sums_up_many() -> None:
     assert status_line({}, 0, 0, 8, 0).startswith("no blocks yet")
 
 
-def stats(node: str, shard: int, height: int, committed: int) -> Event:
-    data = {"shard": shard, "height": height, "committed": committed, "phase": "mining"}
-    return Event("node", node, "stats", 0, data)
+def report(node: str, shard: int, height: int, committed: int) -> Report:
+    return Report(node, 0, changed(NODE, shard=shard, height=height, committed=committed))
 
 
 def test_the_view_counts_each_shards_transactions_once_and_forgets_the_silent() -> None:
     view = View()
     for second in range(4):
         for member in range(4):
-            view.add(stats(f"node-{member}", 0, 10 + second, 100 * second), second + member / 10)
+            view.add(report(f"node-{member}", 0, 10 + second, 100 * second), second + member / 10)
     assert view.heights(3.5) == {0: 13}
     assert 90 <= view.rate(3.5) <= 110
     assert view.heights(60.0) == {}
     assert view.rate(60.0) == 0
 
 
-def test_the_view_survives_nonsense() -> None:
+def test_the_view_tells_how_far_the_network_has_formed() -> None:
     view = View()
-    view.add(Event("node", "x", "stats", 0, {"shard": "zero", "height": None, "committed": []}), 0)
-    view.add(Event("coordinator", "c", "stats", 0, {}), 0)
-    assert view.heights(1) == {}
-    assert view.rate(1) == 0
-    view.forming(1)
+    assert view.forming(0) == ""
+    view.add(Report("coordinator", 0, changed(COORDINATOR, phase=Phase.REGISTRATION, registered=5)), 0)
+    assert view.forming(1) == "5 of 8 nodes registered"
+    view.add(Report("coordinator", 0, COORDINATOR), 1)
+    assert view.forming(2) == "handoff: 7 acknowledged, 6 ready, of 8 nodes"
+    view.add(Report("node-0", 0, changed(NODE, replica=None, phase=Phase.HANDOFF)), 2)
+    view.add(Report("node-1", 0, changed(NODE, phase=Phase.HANDOFF)), 2)
+    view.add(Report("node-1", 0, changed(NODE, phase=Phase.HANDOFF)), 4)
+    assert view.heights(4) == {}
+    assert view.rate(4) == 0
+    assert view.forming(60) == ""
 
 
 def test_many_nodes_are_counted() -> None:

@@ -69,12 +69,13 @@ from node.protocol.queries import (
     Reply,
     sign_reply,
 )
-from node.protocol.reports import Event
+from node.protocol.reports import Figures, Notable, Report
 from node.protocol.topics import Refusal, Refusals, TransactionBatch
 from node.protocol.transaction import Transaction, decode_transaction
 from node.registration import Membership
 from node.replica import Instant, Replica
 from signaling.phases import MAX_MESSAGE_BYTES, Coordinator, Saved
+from tests import figures
 from tests.unit.ledger_driver import Ledgers
 from tests.vectors.network import (
     COORDINATOR,
@@ -140,7 +141,15 @@ def samples() -> dict[str, tuple[Any, int, list[bytes]]]:
         PendingList(2, ((ZERO_HASH, transactions[0]), (ZERO_HASH, transactions[1]))),
     )
     requests = (GetStatus(), GetBlocks(1, 256), GetAccount(bytes(20)), GetPending(10))
-    stats = {"shard": 1, "doing": "mining", "rate": 0.5, "heights": {"0": 5}, "leader": None, "ok": True, "peers": [1, 2]}
+    starting = figures.changed(figures.NODE, replica=None)
+    reports: list[Figures | Notable] = [
+        figures.NODE,
+        starting,
+        figures.COORDINATOR,
+        figures.GATEWAY,
+        figures.DASHBOARD,
+        Notable("started"),
+    ]
     groups: dict[str, tuple[Any, int, list[Any]]] = {
         "PeerMessage": (PeerMessage, MAX_FRAME_BYTES, peer_messages(SHARDS[0]) + peer_messages(SHARDS[1])),
         "ToCoordinator": (
@@ -164,7 +173,7 @@ def samples() -> dict[str, tuple[Any, int, list[bytes]]]:
             [decode(Reply, sign_reply(bytes(16), 1, 1, 2, a, member), MAX_BROKER_BODY_BYTES) for a in answers],
         ),
         "Announcement": (Announcement, MAX_BROKER_BODY_BYTES, [Announcement(notice, SIGNED)]),
-        "Event": (Event, 64 << 10, [Event("node", "node-1", "stats", TIME, stats)]),
+        "Report": (Report, 16 << 10, [Report("n" * (i + 1), TIME, content) for i, content in enumerate(reports)]),
         "Transaction": (Transaction, 4096, [decode(Transaction, data, 4096) for data in transactions]),
     }
     return {name: (kind, limit, [encode(value) for value in values]) for name, (kind, limit, values) in groups.items()}

@@ -65,7 +65,6 @@ async def test_hard_work_is_solved_by_workers_that_end_with_the_miner(nursery: t
     heavy = "sorted({'trio', 'libp2p', 'redis', 'pytest'} & set(__import__('sys').modules))"
     assert await miner._context.run_sync(eval, heavy) == [], "a worker loads no more than it needs"
     assert miner.hashes > SLICE * SLICES
-    assert miner.hash_rate > 0
     scope.cancel()
     await until(lambda: not worker_processes())
 

@@ -34,7 +34,7 @@ KINDS: dict[str, Any] = {
         queries.Query,
         queries.Reply,
         epoch.Announcement,
-        reports.Event,
+        reports.Report,
         epoch.SignedDocument,
         epoch.Registration,
         channel.Bundle,
@@ -72,7 +72,9 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 def _drawn(info: inspect.Type) -> st.SearchStrategy[Any]:
     match info:
         case inspect.StructType():
-            return st.builds(info.cls, *(_drawn(field.type) for field in info.fields))
+            return st.builds(info.cls, **{field.name: _drawn(field.type) for field in info.fields})
+        case inspect.Metadata():
+            return _drawn(info.type)
         case inspect.IntType():
             return _integers(info)
         case inspect.StrType(pattern=str(pattern)):
@@ -179,7 +181,7 @@ def test_a_tag_tells_the_messages_of_a_union_apart(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["PeerMessage", "ToCoordinator", "FromCoordinator", "Refusals", "Query", "Reply", "Event", "Transaction"]
+    "name", ["PeerMessage", "ToCoordinator", "FromCoordinator", "Refusals", "Query", "Reply", "Report", "Transaction"]
 )
 def test_every_truncation_and_every_single_bit_flip_of_a_real_message(name: str) -> None:
     kind, limit, valid = samples()[name]

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from node.effects import Notable as NodeNotable
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair, digest
 from node.protocol.epoch import (
@@ -24,6 +23,7 @@ from node.protocol.epoch import (
 )
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import identity_prefix, is_solution, search
+from node.protocol.reports import Notable
 from node.registration import Membership, MembershipEffect, PersistBegun, PersistDocument, SolvePuzzle, Tell
 from signaling.phases import (
     MAX_MESSAGE_BYTES,
@@ -32,7 +32,6 @@ from signaling.phases import (
     Coordinator,
     Drop,
     Effect,
-    Notable,
     Persist,
     PersistPhase,
     PersistRegistration,
@@ -445,7 +444,7 @@ def word(phase: Phase, document: SignedDocument | None = None, key: KeyPair = KE
 
 
 def texts(effects: Iterable[MembershipEffect]) -> str:
-    return "; ".join(e.text for e in effects if isinstance(e, NodeNotable))
+    return "; ".join(e.text for e in effects if isinstance(e, Notable))
 
 
 def test_a_node_solves_its_puzzle_and_applies_once_per_connection() -> None:
@@ -480,7 +479,7 @@ def test_a_node_stores_the_document_before_it_acknowledges() -> None:
 def test_a_node_without_a_seat_accepts_and_stays_silent() -> None:
     m = member(11)
     effects = m.received(word(Phase.ASSIGNMENT, SIGNED))
-    assert kinds(effects) == [PersistDocument, NodeNotable, NodeNotable]
+    assert kinds(effects) == [PersistDocument, Notable, Notable]
     assert m.seat is None
     m.ready(0)
     assert Tell not in kinds(m.received(word(Phase.HANDOFF, SIGNED)))
@@ -530,7 +529,7 @@ def test_a_second_document_is_reported_not_believed() -> None:
     for m in (member(0, SIGNED), member(5)):
         m.received(word(Phase.ASSIGNMENT, SIGNED))
         effects = m.received(word(Phase.MINING, second))
-        assert kinds(effects) == [NodeNotable]
+        assert kinds(effects) == [Notable]
         assert "equivocates" in texts(effects)
         assert (m.document, m.phase, m.begun) == (DOCUMENT, Phase.ASSIGNMENT, False)
         assert m.received(word(Phase.MINING, second)) == [], "said once"
@@ -568,7 +567,7 @@ def moved_seat() -> SignedDocument:
 def test_what_is_wrong_changes_nothing_and_is_said_once(frame: bytes, why: str) -> None:
     m = member()
     effects = m.received(frame)
-    assert kinds(effects) == [NodeNotable]
+    assert kinds(effects) == [Notable]
     assert why in texts(effects)
     assert m.received(frame) == []
     assert (m.document, m.phase, m.begun) == (None, Phase.REGISTRATION, False)
@@ -579,7 +578,7 @@ def test_a_coordinator_that_lost_its_memory_does_not_make_nodes_lose_theirs() ->
     m = member(0, SIGNED, begun=True)
     m.connected()
     effects = m.received(word(Phase.REGISTRATION))
-    assert kinds(effects) == [NodeNotable]
+    assert kinds(effects) == [Notable]
     assert "went back" in texts(effects)
     assert (m.begun, m.phase) == (True, Phase.MINING)
 

@@ -1,19 +1,23 @@
-"""What a replica asks its runtime to do. The runtime performs them in order: all that persist, durably, before any that send.
+"""What a node's mind asks its shell to do. The shell performs effects in order: all that persist, durably, before any other.
 
-A replica is handed events and returns a list of these; it touches no disk, socket, clock or thread itself.
+The mind is handed events and returns a list of these; it touches no disk, socket, clock or thread itself.
 """
 
 from msgspec import Struct
 
-from node.protocol.certificate import CertifiedBlock
+from node.ledger.rules import Rules
+from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.epoch import Committee, SignedDocument, ToCoordinator
 from node.protocol.messages import PeerMessage
-from node.protocol.reports import Notable as Notable
-from node.protocol.topics import Refusal
+from node.protocol.queries import Query
+from node.protocol.reports import Notable
 from node.protocol.transaction import Transaction
+
+# -- persist ---------------------------------------------------------------------------------------------------------------
 
 
 class Journal(Struct, frozen=True):
-    """Persist a consensus record (own vote, proposal, certificate) under (view, slot), replacing an older one there."""
+    """A consensus record (own vote, proposal, certificate) under (view, slot), replacing an older one there."""
 
     view: int
     slot: str
@@ -21,7 +25,7 @@ class Journal(Struct, frozen=True):
 
 
 class Commit(Struct, frozen=True):
-    """Persist a final block, the bundles it sends, and forget journal records of views up to ``view``: one transaction."""
+    """A final block, the bundles it sends; and forget journal records of views up to ``view``: one transaction."""
 
     height: int
     view: int
@@ -33,10 +37,31 @@ class Commit(Struct, frozen=True):
 
 
 class Checkpoint(Struct, frozen=True):
-    """Persist the state as of ``height``: rows to write, or to delete where the value is None."""
+    """The state as of ``height``: rows to write, or to delete where the value is None."""
 
     height: int
     rows: tuple[tuple[bytes, bytes | None], ...]
+
+
+class Abstain(Struct, frozen=True):
+    """This member, whose earlier votes may be lost, votes in no view up to ``through``. 0: none can be lost."""
+
+    through: int
+
+
+class AcceptDocument(Struct, frozen=True):
+    """The epoch document this node believes; apart from the rest, so that it outlives a damaged database."""
+
+    document: SignedDocument
+
+
+class Begin(Struct, frozen=True):
+    """Mining has begun: after a restart this node starts without asking the coordinator."""
+
+
+Persist = Journal | Commit | Checkpoint | Abstain | AcceptDocument | Begin
+
+# -- say -------------------------------------------------------------------------------------------------------------------
 
 
 class Send(Struct, frozen=True):
@@ -67,20 +92,56 @@ class SendBundles(Struct, frozen=True):
     sequence: int
 
 
+class Tell(Struct, frozen=True):
+    """Send to the coordinator; lost if it is not connected."""
+
+    message: ToCoordinator
+
+
+class Meet(Struct, frozen=True):
+    """Connect with the nodes of these committees, and stay connected."""
+
+    committees: tuple[Committee, ...]
+
+
+class Ban(Struct, frozen=True):
+    """A peer sent what no honest one sends: drop it. ``reason``: for the log."""
+
+    peer: bytes
+    reason: str
+
+
+class Subscribe(Struct, frozen=True):
+    """Take in from the broker what clients send to this shard: transactions and queries."""
+
+    shard: int
+
+
 class Publish(Struct, frozen=True):
-    """Publish the final block on the broker (the proposer's task)."""
+    """Publish on the broker."""
 
-    encoded: bytes
+    topic: str
+    body: bytes
 
 
-class Refuse(Struct, frozen=True):
-    """Tell clients over the broker which transactions were not admitted."""
+class ReplyBlocks(Struct, frozen=True):
+    """Read the final blocks that ``query`` asks for from storage; ``replica.sign_blocks`` makes the reply of them."""
 
-    items: tuple[Refusal, ...]
+    query: Query
+
+
+# -- work that takes long --------------------------------------------------------------------------------------------------
+
+
+class Recover(Struct, frozen=True):
+    """Bring the stored ledger back; answer with ``Recovered``."""
+
+    rules: Rules
+    electorate: Electorate
 
 
 class CheckSignatures(Struct, frozen=True):
-    """Check the transactions' signatures off the loop; answer with ``on_signatures_checked`` under the same token.
+    """Check the transactions' signatures off the loop; answer with ``SignaturesChecked`` under the same token.
     ``urgent``: a proposal waits for it."""
 
     token: int
@@ -89,7 +150,7 @@ class CheckSignatures(Struct, frozen=True):
 
 
 class Mine(Struct, frozen=True):
-    """Find a nonce for ``prefix`` with ``bits`` leading zero bits; answer with ``on_mined`` under the same token. A later
+    """Find a nonce for ``prefix`` with ``bits`` leading zero bits; answer with ``Mined`` under the same token. A later
     ``Mine`` or ``StopMining`` cancels it."""
 
     token: int
@@ -101,24 +162,19 @@ class StopMining(Struct, frozen=True):
     """The work under way is stale."""
 
 
-class Abstain(Struct, frozen=True):
-    """Persist that this member, whose earlier votes may be lost, votes in no view up to ``through``."""
-
-    through: int
-
-
-Persist = Journal | Commit | Checkpoint | Abstain
 Effect = (
-    Abstain
-    | Journal
-    | Commit
-    | Checkpoint
+    Persist
     | Send
     | Broadcast
     | SendBlocks
     | SendBundles
+    | Tell
+    | Meet
+    | Ban
+    | Subscribe
     | Publish
-    | Refuse
+    | ReplyBlocks
+    | Recover
     | CheckSignatures
     | Mine
     | StopMining

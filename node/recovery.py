@@ -7,9 +7,8 @@ other, and executing one must give what its header says.
 import os
 from pathlib import Path
 
-from msgspec import Struct
-
-from node.effects import Journal
+from node.consensus.journal import remembered
+from node.events import Recovered, Stored
 from node.ledger.execution import InvalidBlock, execute
 from node.ledger.rules import Rules
 from node.ledger.state import State
@@ -47,12 +46,9 @@ def write_document(path: Path, signed: SignedDocument) -> None:
         os.close(folder)
 
 
-class Recovered(Struct, frozen=True):
-    """The ledger after ``last``, the last final block (None: genesis), and the consensus records of later views."""
-
-    state: State
-    last: CertifiedBlock | None
-    journal: tuple[Journal, ...]
+def read_stored(storage: Storage, document_file: Path) -> Stored:
+    """What the node remembers of its part in the network. Raises StorageError."""
+    return Stored(read_document(document_file), storage.has_begun(), storage.abstains_through())
 
 
 def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:
@@ -66,9 +62,10 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
         state = State.genesis(rules) if checkpoint is None else State.restore(rules, checkpoint[1])
         _remember_transactions(storage, state, rules)
         last = _replay(storage, state, rules, electorate)
+        records = tuple(map(remembered, storage.journal()))
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(f"the database is damaged: {error}") from error
-    return Recovered(state, last, tuple(storage.journal()))
+    return Recovered(state, last, records)
 
 
 def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None:
@@ -110,4 +107,4 @@ def _execute_again(
     execution = execute(state, rules, header.height, header.time, bundles, transactions, valid)
     if execution.state_root != header.state_root:
         raise DecodeError(f"block {header.height} does not execute to its state root")
-    state.commit(execution)
+    state.commit(execution.overlay)

@@ -1,20 +1,21 @@
 """What a node tells of itself: notable lines in its log and to the dashboard, figures once a second."""
 
 import time
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
+from node.membership import FIRST_EPOCH
+from node.metrics import Metrics
+from node.mining import Miner
+from node.network.broker import Broker
+from node.network.transport import Transport
+from node.node import Node
 from node.process import this_process
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
 from node.protocol.reports import NodeFigures, Notable, ReplicaFigures, Report
 from node.protocol.topics import reports_topic
-from node.registration import FIRST_EPOCH
-
-if TYPE_CHECKING:
-    from node.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
@@ -22,11 +23,14 @@ _INTERVAL = 1.0
 
 
 class Reporter:
-    """Reads the runtime, changes nothing."""
+    """Reads the node and its shell, changes nothing."""
 
-    def __init__(self, runtime: "Runtime") -> None:
-        self._runtime = runtime
-        self._channel = reports_topic(runtime.genesis.network)
+    def __init__(
+        self, name: str, network: bytes, node: Node, transport: Transport, broker: Broker, miner: Miner, metrics: Metrics
+    ) -> None:
+        self._name, self._node, self._transport = name, node, transport
+        self._broker, self._miner, self._metrics = broker, miner, metrics
+        self._topic = reports_topic(network)
         self._last: tuple[int, int] = (0, 0)
 
     async def run(self) -> None:
@@ -35,7 +39,7 @@ class Reporter:
             await trio.sleep(_INTERVAL)
             figures = self.figures()
             self._publish(figures)
-            self._runtime.metrics.update(figures, self._runtime.broker.connected)
+            self._metrics.update(figures, self._broker.connected)
 
     def notable(self, text: str) -> None:
         """A line in the log and in the dashboard's feed."""
@@ -44,7 +48,7 @@ class Reporter:
 
     def name_of(self, public_key: bytes) -> str:
         """A node's name, or the start of its key."""
-        document = self._runtime.membership.document
+        document = self._node.membership.document
         for committee in document.committees if document is not None else ():
             for member in committee.members:
                 if member.public_key == public_key:
@@ -52,27 +56,27 @@ class Reporter:
         return public_key.hex()[:12]
 
     def _publish(self, content: NodeFigures | Notable) -> None:
-        report = Report(self._runtime.settings.name, time.time_ns() // 1_000_000, content)
-        self._runtime.broker.publish(self._channel, encode(report))
+        report = Report(self._name, time.time_ns() // 1_000_000, content)
+        self._broker.publish(self._topic, encode(report))
 
     def figures(self) -> NodeFigures:
         """As of now."""
-        runtime = self._runtime
-        document = runtime.membership.document
+        membership = self._node.membership
+        document = membership.document
         return NodeFigures(
             process=this_process(self._doing()),
             epoch=document.number if document is not None else FIRST_EPOCH,
-            phase=runtime.membership.phase,
-            peers=len(runtime.transport.connected),
-            bytes_in=runtime.transport.bytes_in,
-            bytes_out=runtime.transport.bytes_out,
-            hashes=runtime.miner.hashes,
-            broker_dropped=runtime.broker.dropped,
+            phase=membership.phase,
+            peers=len(self._transport.connected),
+            bytes_in=self._transport.bytes_in,
+            bytes_out=self._transport.bytes_out,
+            hashes=self._miner.hashes,
+            broker_dropped=self._broker.dropped,
             replica=self._replica_figures(),
         )
 
     def _replica_figures(self) -> ReplicaFigures | None:
-        replica = self._runtime.replica
+        replica = self._node.replica
         if replica is None:
             return None
         counters, consensus, state = replica.counters, replica.consensus, replica.state
@@ -82,7 +86,7 @@ class Reporter:
             shard=replica.shard,
             height=state.height,
             state_root=state.state_root,
-            catching_up=replica.catch_up.target > state.height + 8,
+            catching_up=replica.catching_up.target > state.height + 8,
             view=consensus.view,
             leader=consensus.leader_of(consensus.view),
             view_timeouts=consensus.view_timeouts,
@@ -98,15 +102,14 @@ class Reporter:
         )
 
     def _doing(self) -> str:
-        runtime = self._runtime
-        replica, membership = runtime.replica, runtime.membership
+        replica, membership = self._node.replica, self._node.membership
         if replica is None:
             if membership.signed is not None:
                 return "waiting for its committee" if membership.seat else "standing by: no seat in this epoch"
             return "registering" if membership.phase is Phase.REGISTRATION else "waiting for the epoch document"
         height, view = replica.state.height, replica.consensus.view
-        if replica.catch_up.target > height + 8:
-            return f"catching up {height}/{replica.catch_up.target}"
+        if replica.catching_up.target > height + 8:
+            return f"catching up {height}/{replica.catching_up.target}"
         leader = replica.consensus.leader_of(view)
         if leader == replica.member:
             return f"mining block {height + 1} (view {view})"

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, assert_never
 from zlib import crc32
 
-from node.effects import Abstain, Checkpoint, Commit, Journal, Persist
+from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
 
 FORMAT = 1
 """Version of the tables, kept in the file's user_version."""
@@ -27,7 +27,7 @@ CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
 CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB, sum INTEGER) WITHOUT ROWID;
 """
-_NETWORK, _CHECKPOINT, _ABSTAIN = ":network", ":checkpoint", ":abstain"  # the storage's own keys in meta
+_NETWORK, _CHECKPOINT, _ABSTAIN, _BEGUN = ":network", ":checkpoint", ":abstain", "begun"  # keys in meta
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
@@ -69,7 +69,7 @@ class Storage:
             self.close()
             raise
 
-    def write(self, effects: Sequence[Persist]) -> None:
+    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | Begin]) -> None:
         """Store all of ``effects`` in order, in one durable transaction."""
         with self._writing, self._explained(), self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -84,28 +84,24 @@ class Storage:
                         self._store_state(rows)
                     case Abstain(through):
                         self._upsert("meta", (_ABSTAIN,), through.to_bytes(8, "big"))
+                    case Begin():
+                        self._upsert("meta", (_BEGUN,), b"1")
                     case _:
                         assert_never(effect)
 
-    def put(self, key: str, value: bytes) -> None:
-        """Store a small value under ``key``, durably, replacing an older one."""
-        with self._writing, self._explained(), self._writer:
-            self._writer.execute("BEGIN IMMEDIATE")
-            self._upsert("meta", (key,), value)
-
-    def get(self, key: str) -> bytes | None:
-        rows = self._read("SELECT value, sum FROM meta WHERE key = ?", key)
-        return self._intact("meta", (key,), *rows[0]) if rows else None
-
     def abstains_through(self) -> int | None:
         """The view of the last ``Abstain`` written, or None."""
-        value = self.get(_ABSTAIN)
+        value = self._fact(_ABSTAIN)
         return None if value is None else int.from_bytes(value, "big")
+
+    def has_begun(self) -> bool:
+        """Whether ``Begin`` was written."""
+        return self._fact(_BEGUN) is not None
 
     def journal(self) -> list[Journal]:
         """The records not forgotten by a commit, by (view, slot)."""
         rows = self._read("SELECT view, slot, data, sum FROM journal ORDER BY view, slot")
-        return [Journal(view, slot, self._intact("journal", (view, slot), data, sum)) for view, slot, data, sum in rows]
+        return [Journal(view, slot, self._intact("journal", (view, slot), data, checksum)) for view, slot, data, checksum in rows]
 
     def last_block(self) -> tuple[int, bytes] | None:
         """(height, encoded ``CertifiedBlock``) of the newest block."""
@@ -131,11 +127,13 @@ class Storage:
 
     def checkpoint(self) -> tuple[int, list[tuple[bytes, bytes]]] | None:
         """(height, the state's rows in key order) of the last checkpoint."""
-        height = self.get(_CHECKPOINT)
+        height = self._fact(_CHECKPOINT)
         if height is None:
             return None
         rows = self._read("SELECT key, value, sum FROM state ORDER BY key")
-        return int.from_bytes(height, "big"), [(key, self._intact("state", (key,), value, sum)) for key, value, sum in rows]
+        return int.from_bytes(height, "big"), [
+            (key, self._intact("state", (key,), value, checksum)) for key, value, checksum in rows
+        ]
 
     def close(self) -> None:
         """Let go of the database. Calls under way end first; later ones raise StorageError."""
@@ -215,6 +213,10 @@ class Storage:
             "INSERT OR REPLACE INTO state VALUES (?, ?, ?)",
             ((key, value, _checksum("state", (key,), value)) for key, value in final.items() if value is not None),
         )
+
+    def _fact(self, key: str) -> bytes | None:
+        rows = self._read("SELECT value, sum FROM meta WHERE key = ?", key)
+        return self._intact("meta", (key,), *rows[0]) if rows else None
 
     def _read(self, query: str, *arguments: Any) -> list[Any]:
         with self._reading, self._explained():

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from config.settings import CoordinatorSettings
 from node.network.broker import Broker
-from node.network.transport import Inbound, Message, PeerDown, PeerUp, Transport
+from node.network.events import Inbound, Message, PeerDown, PeerUp
+from node.network.transport import Transport
 from node.process import this_process
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair

@@ -29,25 +29,30 @@ Rules that are easy to get wrong, each with a test of its own:
    and who restarts forgets. So votes and certificates of all these views are repeated, a few at a time, in turn; and a view
    left behind without a certificate is nullified late, unless finalize was voted there. That is as safe as in time, and
    enough: a finalize vote keeps its notarization on disk (rule 1), so either somebody repeats that or all can nullify.
+9. A member whose own votes may be lost (a new disk) abstains from every view it may have voted in.
 
-9. A member whose own votes may be lost (a new disk) abstains from every view it may have voted in: ``abstain_through``.
-
-The class knows nothing of clocks, sockets and disks: ``now`` (ms, monotonic) comes with each call, and what shall be done is
-collected in ``effects``, in order.
+How to drive it: tell it of an event, then perform what ``next_effect`` returns, one by one, until that is None. What is to be
+executed is answered with ``on_executed`` before the next effect is asked for. The class knows nothing of clocks, sockets,
+disks and ledgers: ``now`` (ms, monotonic) comes with each event.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic
 
 from msgspec import Struct
 
-from node.consensus.ballots import Ballots
-from node.effects import Broadcast, Effect, Journal, Notable, Send
+from node.consensus.fetching import Fetching
+from node.consensus.journal import FinalizeRecord, JournalRecord, journaled
+from node.consensus.round import EMPTY, MAX_PROPOSALS, Round, Seat
+from node.consensus.tree import Draft, PendingBlock, Tree, Verdict
+from node.effects import Broadcast, Journal, Send
 from node.protocol.block import Block, Header
-from node.protocol.certificate import Certificate, Electorate, FinalBlock, Finality, Vote, VoteKind, sign_vote
-from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.crypto import ZERO_HASH, KeyPair
-from node.protocol.limits import MAX_FRAME_BYTES, MAX_VIEWS_AHEAD
-from node.protocol.messages import Ballot, BodyReply, BodyRequest, Certified, Proposal
+from node.protocol.certificate import Certificate, FinalBlock, Finality, Vote, VoteKind
+from node.protocol.crypto import ZERO_HASH
+from node.protocol.limits import MAX_VIEWS_AHEAD
+from node.protocol.messages import Ballot, BodyReply, Certified, Proposal
+from node.protocol.reports import Notable
 
 _MAX_BACKOFF = 8
 _REPEATED_VIEWS = 4
@@ -66,14 +71,6 @@ class Timeouts(Struct, frozen=True):
     skip: int
 
 
-class OwnVotes(Struct):
-    """What this member signed in one view: the facts the safety argument rests on."""
-
-    notarize: Vote | None = None
-    nullify: Vote | None = None
-    finalize: Vote | None = None
-
-
 class Turn(Struct, frozen=True):
     """This member may propose: in ``view``, on the executed block ``parent``."""
 
@@ -83,114 +80,107 @@ class Turn(Struct, frozen=True):
     nullifications: tuple[Certificate, ...]
 
 
-class Simplex:
+class Execute(Struct, Generic[Draft], frozen=True):
+    """Is this block valid on its parent, which was executed before or is the last final one? Answer with ``on_executed``."""
+
+    block_hash: bytes
+    block: Block
+    draft: Draft | None
+
+
+class Finalized(Struct, Generic[Draft], frozen=True):
+    """A block that was executed became final; its parent did just before."""
+
+    final: FinalBlock
+    draft: Draft
+
+
+Said = Journal | Broadcast | Send | Notable
+
+
+class Simplex(Generic[Draft]):
     """One member of one committee in one epoch.
 
-    ``final``: header of the last final block, with the certificate for exactly it if there is one. ``execute``: whether a
-    block is valid on its parent, which was executed before (and may have become final in this very call). ``journal``: what
-    this member had persisted (rule 3).
+    ``final``: header of the last final block, with the certificate for exactly it if there is one. ``records``: what this
+    member had persisted (rule 3). ``abstain_through``: no votes in views up to this one (rule 9).
+
+    Attributes:
+        final, final_hash: the last final block.
+        view: the current one. ``deadline``: when to call ``tick`` at the latest (ms, monotonic).
+        rounds: what is known of each view after the last final one. tree: the blocks after it.
+        view_timeouts: views given up on a timer since the start.
 
     Raises:
-        Diverged: from any method, when a final block does not execute.
-        DecodeError: from the constructor, when a journal record is damaged.
+        Diverged: by ``next_effect``, when a final block does not execute.
     """
 
     def __init__(
         self,
-        key: KeyPair,
-        member: int,
-        electorate: Electorate,
+        seat: Seat,
         final: Header,
         certificate: Certificate | None,
         timeouts: Timeouts,
-        execute: Callable[[Block], bool],
-        journal: Sequence[Journal],
+        records: Sequence[JournalRecord],
         now: int,
         abstain_through: int = 0,
     ) -> None:
-        self._key = key
-        self.member = member
-        self.electorate = electorate
+        self.seat = seat
+        self._electorate = seat.electorate
         self._timeouts = timeouts
-        self._execute = execute
-        self.final = final
-        self.final_hash = final.hash
-        self._final_certificate = certificate
+        self._now = now
+        self.final, self.final_hash, self._final_certificate = final, final.hash, certificate
         self.view = final.view
-        self.effects: list[Effect] = []
-        self.finalized: list[FinalBlock] = []
-        """Newly final blocks, oldest first; the caller takes them out."""
-        self._ballots = Ballots(electorate)
-        self._own: dict[int, OwnVotes] = {}
-        self._proposals: dict[int, list[Proposal]] = {}
-        self._blocks: dict[bytes, Block] = {}
-        self._executed: set[bytes] = set()
-        self._refused: set[bytes] = set()
+        self.deadline = 0
+        self.view_timeouts = 0
+        self.tree: Tree[Draft] = Tree()
+        self._effects: deque[Said | Execute[Draft] | Finalized[Draft]] = deque()
+        self.rounds: dict[int, Round] = {}
+        self._fetching = Fetching(seat.member, seat.electorate)
+        self._adoptable: deque[FinalBlock] = deque()
+        self._proven = b""
         self._entry: Certificate | None = None
         self._best_finalization: Certificate | None = None
-        self._heard = [now] * len(electorate.keys)
-        self._wanted: dict[bytes, tuple[int, int]] = {}
+        self._heard = [now] * len(seat.electorate.keys)
         self._failures = 0
         self._repeated = 0
-        self.deadline = 0
-        """When to call ``tick`` at the latest (ms, monotonic)."""
-        self.abstain_through = abstain_through
-        """No votes in views up to this one (rule 9)."""
-        self.view_timeouts = 0
-        """Views given up on a timer since the start."""
-        self._reload(journal)
-        self._enter(self.view + 1, now)
-        self._advance(now)
+        self._abstain_through = abstain_through
+        self._reload(records)
+        self._enter(self.view + 1)
 
     # -- what the member may do in this view ------------------------------------------------------------------------
 
     def leader_of(self, view: int) -> int:
-        return view % len(self.electorate.keys)
+        return view % len(self._electorate.keys)
 
     @property
     def voted(self) -> int:
         """The greatest view this member has a vote in, of those after the last final block; else the final block's."""
-        return max(
-            (view for view, own in self._own.items() if own.notarize or own.nullify or own.finalize), default=self.final.view
-        )
+        return max((view for view, known in self.rounds.items() if known.own), default=self.final.view)
 
+    @property
     def turn(self) -> Turn | None:
         """The proposal this member may make now, or None: not its view, made already, or the parent is not at hand."""
-        own = self._votes_of(self.view)
-        if self.leader_of(self.view) != self.member or own.notarize is not None or own.nullify is not None:
-            return None
-        if self.view <= self.abstain_through:
-            return None
-        nullifications: list[Certificate] = []
-        for view in range(self.view - 1, self.final.view, -1):
-            notarization = self._ballots.certificate(VoteKind.NOTARIZE, view)
-            if notarization is not None:
-                if not self._make_executed(notarization.block, view):
-                    return None
-                return Turn(self.view, notarization.block, notarization, tuple(reversed(nullifications)))
-            nullification = self._ballots.certificate(VoteKind.NULLIFY, view)
-            if nullification is None:
-                return None
-            nullifications.append(nullification)
-        return Turn(self.view, self.final_hash, self._final_certificate, tuple(reversed(nullifications)))
+        turn = self._turn()
+        return turn if turn is not None and self._is_ready(turn.parent) else None
 
-    def propose(self, turn: Turn, block: Block, now: int) -> None:
-        """Propose a block built for ``turn``; ignored when the view has passed meanwhile."""
-        if turn.view != self.view or self.turn() is None:
+    def propose(self, turn: Turn, block: Block, draft: Draft, now: int) -> None:
+        """Propose a block built and executed for ``turn``; ignored when the view has passed meanwhile."""
+        self._now = now
+        if turn.view != self.view or self.turn is None:
             return
-        vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NOTARIZE, turn.view, block.header.hash)
+        vote = self.seat.vote(VoteKind.NOTARIZE, turn.view, block.header.hash)
+        self.tree.add(vote.block, block, draft).verdict = Verdict.VALID
         self._accept(Proposal(block, vote, turn.notarization, turn.nullifications), vote)
-        self._advance(now)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
     def expects(self, proposal: Proposal) -> bool:
         """Whether a proposal could still matter: in the window of views, signed by its leader, not seen, not one too many."""
         header = proposal.block.header
-        known = self._proposals.get(header.view, ())
+        known = self._round(header.view).proposals
         return (
             self.final.view < header.view <= self.view + MAX_VIEWS_AHEAD
-            and len(known) < 2
+            and len(known) < MAX_PROPOSALS
             and all(other.block.header != header for other in known)
             and self._is_leaders(proposal)
         )
@@ -203,332 +193,384 @@ class Simplex:
             header.proposer == self.leader_of(header.view)
             and (vote.kind, vote.view, vote.block, vote.signer) == (VoteKind.NOTARIZE, header.view, header.hash, header.proposer)
             and proposal.block.payload_root() == header.payload_root
-            and vote.is_valid(self.electorate)
+            and vote.is_valid(self._electorate)
         )
 
-    def on_proposal(self, proposal: Proposal, now: int) -> None:
+    def on_proposal(self, proposal: Proposal, draft: Draft | None, now: int) -> None:
         """A proposal, its transactions' signatures checked. Ignored unless ``expects`` it."""
+        self._now = now
         if not self.expects(proposal):
             return
-        header, vote = proposal.block.header, proposal.vote
-        known = self._proposals.setdefault(header.view, [])
+        vote = proposal.vote
+        known = self.rounds.setdefault(vote.view, Round()).proposals
         if known:
-            self.effects.append(Notable(f"member {vote.signer} proposed two blocks in view {header.view}"))
+            self._effects.append(Notable(f"member {vote.signer} proposed two blocks in view {vote.view}"))
         known.append(proposal)
         self._heard[vote.signer] = now
-        self._blocks[vote.block] = proposal.block
+        self.tree.add(vote.block, proposal.block, draft)
         justification = (proposal.notarization,) if proposal.notarization is not None else ()
         for certificate in justification + proposal.nullifications:
-            if not self._on_certificate(certificate, now):
+            if not self._on_certificate(certificate):
                 break
-        self._on_vote(vote, now)
-        self._advance(now)
+        self.on_vote(vote, now)
 
     def on_invalid_proposal(self, view: int, now: int) -> None:
         """The leader of ``view`` proposed what the caller found invalid: nothing else is to be waited for (rule 7)."""
-        if view == self.view and self._votes_of(view).notarize is None:
+        self._now = now
+        if view == self.view and VoteKind.NOTARIZE not in self._round(view).own:
             self._nullify(view)
-            self._advance(now)
 
     def on_vote(self, vote: Vote, now: int) -> None:
         """A vote by any member. Ignored when invalid or out of the window of views."""
-        self._on_vote(vote, now)
-        self._advance(now)
+        self._now = now
+        if not self.final.view < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._heard):
+            return
+        votes = self.rounds.setdefault(vote.view, Round())
+        if votes.contradicts(vote, self._electorate):
+            self._effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
+            return
+        is_news = vote.view >= self.view - 1 and now - self._heard[vote.signer] >= self._timeouts.skip // 4
+        if is_news and vote.is_valid(self._electorate):  # checked apart: a vote too late to be counted is a sign of life too
+            self._heard[vote.signer] = now
+        certificate = votes.count(vote, self._electorate)
+        if certificate is not None:
+            self._on_held(certificate)
 
     def on_certificates(self, certificates: tuple[Certificate, ...], now: int) -> None:
         """Certificates another member holds."""
+        self._now = now
         for certificate in certificates:
-            self._on_certificate(certificate, now)
-        self._advance(now)
+            self._on_certificate(certificate)
 
     def on_block(self, block: Block, now: int) -> None:
-        """A body this member asked for, its transactions' signatures checked."""
-        hash = block.header.hash
-        if hash in self._wanted and block.payload_root() == block.header.payload_root:
-            del self._wanted[hash]
-            self._blocks[hash] = block
-            self._advance(now)
+        """A body this member asked for."""
+        self._now = now
+        block_hash = block.header.hash
+        if self._fetching.wants(block_hash) and block.payload_root() == block.header.payload_root:
+            self._fetching.arrived(block_hash)
+            self.tree.add(block_hash, block)
 
-    def wants(self, hash: bytes) -> bool:
+    def wants(self, block_hash: bytes) -> bool:
         """Whether the body with this hash has been asked for."""
-        return hash in self._wanted
+        return self._fetching.wants(block_hash)
 
-    def on_block_request(self, peer: bytes, hash: bytes) -> None:
+    def on_body_request(self, peer: bytes, block_hash: bytes) -> None:
         """Another member lacks a body."""
-        if (block := self._blocks.get(hash)) is not None:
-            self.effects.append(Send(peer, BodyReply(block)))
+        if (pending := self.tree.get(block_hash)) is not None:
+            self._effects.append(Send(peer, BodyReply(pending.block)))
 
-    def adopt(self, header: Header, finality: Finality, now: int) -> None:
-        """A block verified final and executed by the caller (catch-up) becomes the last final one."""
-        if header.height > self.final.height:
-            certificate = finality.certificate
-            self._set_final(header, None if finality.descendants else certificate)
-            self._enter(certificate.view + 1, now)
-            self._advance(now)
+    def on_final_blocks(self, blocks: Sequence[FinalBlock], now: int) -> None:
+        """Final blocks from a peer (catch-up), lowest first: each is adopted that proves itself and follows on the last one."""
+        self._now = now
+        self._adoptable = deque(blocks)
+
+    def on_executed(self, block_hash: bytes, draft: Draft | None) -> None:
+        """The answer to ``Execute``: what is to be kept with the block, or None when it is not valid."""
+        pending = self.tree.get(block_hash)
+        assert pending is not None, "only what is in the tree is executed"
+        pending.draft = draft
+        pending.verdict = Verdict.REFUSED if draft is None else Verdict.VALID
+
+    def abstain_through(self, view: int) -> None:
+        """It is known now: no view after this one can have a vote of this member that is lost (rule 9)."""
+        self._abstain_through = view
 
     def tick(self, now: int) -> None:
         """The deadline passed: give the view up, unless it is about to be final, and say again what was said."""
+        self._now = now
         if now < self.deadline:
             return
         if self._nullify(self.view):
             self.view_timeouts += 1
             self._failures += 1
-        self._retransmit(now)
+        self._retransmit()
         self.deadline = now + self._timeouts.retransmit * self._backoff()
-        self._advance(now)
 
     def catch_up_help(self, view: int) -> Certified | None:
         """What a member at an earlier ``view`` needs to join this one."""
         held = [c for c in (self._best_finalization or self._final_certificate, self._entry) if c is not None]
         return Certified(tuple(held)) if held and view < self.view else None
 
-    # -- restart ---------------------------------------------------------------------------------------------------
+    # -- what follows ----------------------------------------------------------------------------------------------
 
-    def _reload(self, journal: Sequence[Journal]) -> None:
-        """Take back what this member had persisted of views after its last final block."""
-        for record in journal:
-            if record.view <= self.final.view:
-                continue
-            own = self._votes_of(record.view)
-            if record.slot == "proposal":
-                proposal = decode(Proposal, record.data, MAX_FRAME_BYTES)
-                self._proposals.setdefault(record.view, []).append(proposal)
-                self._blocks[proposal.block.header.hash] = proposal.block
-                self._take_justification(proposal)
-            elif record.slot == "finalize":
-                finalized = decode(_FinalizeRecord, record.data, MAX_FRAME_BYTES)
-                own.finalize = finalized.vote
-                self._ballots.add_certificate(finalized.notarization)
-            elif record.slot == "notarize":
-                own.notarize = decode(Vote, record.data, MAX_FRAME_BYTES)
-            elif record.slot == "nullify":
-                own.nullify = decode(Vote, record.data, MAX_FRAME_BYTES)
-            else:
-                raise DecodeError(f"unknown journal record {record.slot}")
-        for own in self._own.values():
-            for vote in (own.notarize, own.nullify, own.finalize):
-                if vote is not None:
-                    self._count_own(vote)
+    def next_effect(self) -> Said | Execute[Draft] | Finalized[Draft] | None:
+        """The next thing to be done on account of all events so far; None when there is nothing more."""
+        while not self._effects:
+            if not self._advance():
+                return None
+        return self._effects.popleft()
 
-    def _take_justification(self, proposal: Proposal) -> None:
-        if proposal.notarization is not None:
-            self._ballots.add_certificate(proposal.notarization)
-        for certificate in proposal.nullifications:
-            self._ballots.add_certificate(certificate)
-
-    # -- the rules -------------------------------------------------------------------------------------------------
-
-    def _on_vote(self, vote: Vote, now: int) -> None:
-        if not self.final.view < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._heard):
-            return
-        if self._ballots.contradicts(vote):
-            self.effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
-            return
-        is_news = vote.view >= self.view - 1 and now - self._heard[vote.signer] >= self._timeouts.skip // 4
-        if is_news and vote.is_valid(self.electorate):  # checked apart: a vote too late to be counted is a sign of life too
-            self._heard[vote.signer] = now
-        certificate = self._ballots.add_vote(vote)
-        if certificate is not None:
-            self._on_held(certificate, now)
-
-    def _on_certificate(self, certificate: Certificate, now: int) -> bool:
-        """Returns False for an invalid one: there is no point in looking at more from the same hand."""
-        if certificate.view <= self.final.view:
-            return True
-        if not self._ballots.add_certificate(certificate):
-            return False
-        self._on_held(certificate, now)
-        return True
-
-    def _on_held(self, certificate: Certificate, now: int) -> None:
-        """A valid certificate is held, now or before: whatever follows from it, follows (rule 2)."""
-        if certificate.kind == VoteKind.NOTARIZE:
-            own = self._votes_of(certificate.view)
-            if own.nullify is None and own.finalize is None:
-                self._finalize(certificate)
-        elif certificate.kind == VoteKind.FINALIZE:
-            self._note_finalization(certificate)
-        if certificate.view >= self.view:
-            if certificate.kind != VoteKind.NULLIFY:
-                self._failures = 0
-            self._entry = certificate
-            self._enter(certificate.view + 1, now)
-
-    def _enter(self, view: int, now: int) -> None:
-        if view <= self.view:
-            return
-        self.view = view
-        self.deadline = now + self._timeouts.view * self._backoff()
-        self._say_again(view)
-        if self._is_silent(self.leader_of(view), now):
-            self._nullify(view)
-
-    def _is_silent(self, leader: int, now: int) -> bool:
-        """Whether a leader has not been heard from for long while a quorum has (rule 7)."""
-        alive = [now - heard < self._timeouts.skip for heard in self._heard]
-        alive[self.member] = True
-        return not alive[leader] and sum(alive) >= self.electorate.quorum
-
-    def _advance(self, now: int) -> None:
-        """Vote for the current view's proposal if it deserves it, and finalize what can be, until nothing moves."""
-        while True:
-            view, final_hash = self.view, self.final_hash
-            self._vote_for_proposal()
-            for kind in (VoteKind.NOTARIZE, VoteKind.NULLIFY):
-                certificate = self._ballots.certificate(kind, view)
-                if certificate is not None:
-                    self._on_held(certificate, now)
-            self._finish(now)
-            if (self.view, self.final_hash) == (view, final_hash):
-                return
+    def _advance(self) -> bool:
+        """Take one step that what is known allows. Returns False when there is none."""
+        before = self.view, self.final_hash, len(self._effects), len(self._adoptable)
+        for step in (self._vote_for_proposal, self._follow_certificates, self._finish, self._adopt, self._prepare_turn):
+            step()
+            if (self.view, self.final_hash, len(self._effects), len(self._adoptable)) != before:
+                return True
+        return False
 
     def _vote_for_proposal(self) -> None:
-        own = self._votes_of(self.view)
-        if own.notarize is not None or self.view <= self.abstain_through:
+        """Vote for a proposal of the current view, if one deserves it."""
+        current = self._round(self.view)
+        if VoteKind.NOTARIZE in current.own or self.view <= self._abstain_through:
             return
-        for proposal in self._proposals.get(self.view, ()):
-            hash = proposal.vote.block
-            if hash in self._refused or not self._is_justified(proposal.block.header):
-                continue
-            if self._make_executed(hash, self.view):
-                vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NOTARIZE, self.view, hash)
-                self._accept(proposal, vote)
-                return
-            if hash in self._refused:
+        for proposal in current.proposals:
+            block_hash = proposal.vote.block
+            if not self.tree.is_refused(block_hash) and self._is_justified(proposal.block.header):
+                if self._is_ready(block_hash):
+                    self._accept(proposal, self.seat.vote(VoteKind.NOTARIZE, self.view, block_hash))
+                    return
+                self._make_ready(block_hash, self.view)
+                if self._effects:
+                    return
+            if self.tree.is_refused(block_hash) and self._is_justified(proposal.block.header):
                 self._nullify(self.view)
 
     def _is_justified(self, header: Header) -> bool:
         """Whether the parent is notarized or final, and every view between the two nullified."""
         for view in range(header.view - 1, self.final.view, -1):
-            notarization = self._ballots.certificate(VoteKind.NOTARIZE, view)
+            known = self._round(view)
+            notarization = known.certificate(VoteKind.NOTARIZE)
             if notarization is not None and notarization.block == header.parent:
                 return True
-            if self._ballots.certificate(VoteKind.NULLIFY, view) is None:
+            if known.certificate(VoteKind.NULLIFY) is None:
                 return False
         return header.parent == self.final_hash
 
+    def _follow_certificates(self) -> None:
+        """Certificates of the current view that came before it did (rule 2)."""
+        for certificate in self._round(self.view).certificates:
+            self._on_held(certificate)
+
+    def _finish(self) -> None:
+        """Make final what the best finalization makes final, as soon as the blocks are at hand."""
+        best = self._best_finalization
+        if best is None or best.view <= self.final.view:
+            return
+        if not self._is_ready(best.block):
+            self._make_ready(best.block, best.view)
+            if self.tree.is_refused(best.block):
+                raise Diverged(f"final block {best.block.hex()[:16]} of view {best.view} does not execute here")
+            return
+        chain = list(self.tree.branch(best.block))[::-1]
+        headers = tuple(pending.block.header for pending in chain)
+        for i, header in enumerate(headers):
+            own_certificate = self._round(header.view).certificate(VoteKind.FINALIZE)
+            finality = Finality((), own_certificate) if own_certificate is not None else Finality(headers[i + 1 :], best)
+            self._emit_final(chain[i], finality)
+        self._failures = 0
+        self._set_final(headers[-1], best)
+        self._enter(best.view + 1)  # after a restart the view may lag behind: votes of final views are forgotten
+
+    def _adopt(self) -> None:
+        """Make the next block of a peer's final: it proves itself. The rest is dropped with the first that does not."""
+        while self._adoptable and self._adoptable[0].block.header.height <= self.final.height:
+            self._adoptable.popleft()
+        if not self._adoptable:
+            return
+        final = self._adoptable[0]
+        header, finality = final.block.header, final.finality
+        block_hash = header.hash
+        if block_hash != self._proven:
+            follows = header.parent == self.final_hash and final.block.payload_root() == header.payload_root
+            if not follows or not finality.proves(header, self._electorate):
+                self._adoptable.clear()
+                return
+            self._proven = block_hash
+        pending = self.tree.add(block_hash, final.block)
+        if pending.verdict is Verdict.OPEN:
+            self._execute(pending)
+            return
+        if pending.verdict is Verdict.REFUSED:
+            raise Diverged(f"final block {header.height} does not execute here")
+        self._adoptable.popleft()
+        self._emit_final(pending, finality)
+        self._set_final(header, None if finality.descendants else finality.certificate)
+        self._enter(finality.certificate.view + 1)
+
+    def _prepare_turn(self) -> None:
+        """A leader needs its parent executed before it can propose."""
+        turn = self._turn()
+        if turn is not None and not self._is_ready(turn.parent):
+            self._make_ready(turn.parent, turn.notarization.view if turn.notarization is not None else self.view)
+
+    def _turn(self) -> Turn | None:
+        """What this member may propose in this view, if the parent is at hand."""
+        own = self._round(self.view).own
+        if self.leader_of(self.view) != self.seat.member or VoteKind.NOTARIZE in own or VoteKind.NULLIFY in own:
+            return None
+        if self.view <= self._abstain_through:
+            return None
+        nullifications: list[Certificate] = []
+        for view in range(self.view - 1, self.final.view, -1):
+            known = self._round(view)
+            notarization = known.certificate(VoteKind.NOTARIZE)
+            if notarization is not None:
+                return Turn(self.view, notarization.block, notarization, tuple(reversed(nullifications)))
+            nullification = known.certificate(VoteKind.NULLIFY)
+            if nullification is None:
+                return None
+            nullifications.append(nullification)
+        return Turn(self.view, self.final_hash, self._final_certificate, tuple(reversed(nullifications)))
+
+    # -- blocks ----------------------------------------------------------------------------------------------------
+
+    def _is_ready(self, block_hash: bytes) -> bool:
+        """Whether a block is executed and valid, or the last final one."""
+        return block_hash == self.final_hash or self.tree.is_valid(block_hash)
+
+    def _make_ready(self, block_hash: bytes, view: int) -> None:
+        """Take the next step towards executing a block: have its first ancestor executed that is not, or ask for the first
+        body that is missing. What descends from a refused block is refused."""
+        waiting: list[PendingBlock[Draft]] = []
+        while not self._is_ready(block_hash):
+            pending = self.tree.get(block_hash)
+            if pending is None:
+                notarization = self._round(view).certificate(VoteKind.NOTARIZE)
+                self._effects.extend(self._fetching.ask(block_hash, view, notarization))
+                return
+            waiting.append(pending)
+            header = pending.block.header
+            if pending.verdict is Verdict.REFUSED or header.height <= self.final.height:
+                for descendant in waiting:
+                    descendant.verdict = Verdict.REFUSED
+                return
+            block_hash, view = header.parent, header.view
+        if waiting:
+            self._execute(waiting[-1])
+
+    def _execute(self, pending: PendingBlock[Draft]) -> None:
+        self._effects.append(Execute(pending.block_hash, pending.block, pending.draft))
+
+    def _emit_final(self, pending: PendingBlock[Draft], finality: Finality) -> None:
+        assert pending.draft is not None, "it was executed"
+        self._effects.append(Finalized(FinalBlock(pending.block, finality), pending.draft))
+
+    def _set_final(self, header: Header, certificate: Certificate | None) -> None:
+        self.final, self.final_hash, self._final_certificate = header, header.hash, certificate
+        if self._best_finalization is not None and self._best_finalization.view <= header.view:
+            self._best_finalization = None
+        self.rounds = {view: known for view, known in self.rounds.items() if view > header.view}
+        self.tree.prune(header.view)
+        self._fetching.clear()
+
+    # -- votes and certificates ------------------------------------------------------------------------------------
+
+    def _round(self, view: int) -> Round:
+        """What is known of a view, to read."""
+        return self.rounds.get(view, EMPTY)
+
+    def _on_certificate(self, certificate: Certificate) -> bool:
+        """Returns False for an invalid one: there is no point in looking at more from the same hand."""
+        if certificate.view <= self.final.view:
+            return True
+        known = self._round(certificate.view)
+        if known is EMPTY:
+            known = Round()
+        if not known.keep(certificate, self._electorate):
+            return False
+        self.rounds[certificate.view] = known
+        self._on_held(certificate)
+        return True
+
+    def _on_held(self, certificate: Certificate) -> None:
+        """A certificate is held, new or known before: whatever follows from it, follows (rule 2)."""
+        if certificate.kind is VoteKind.NOTARIZE:
+            own = self._round(certificate.view).own
+            if VoteKind.NULLIFY not in own and VoteKind.FINALIZE not in own:
+                self._finalize(certificate)
+        elif certificate.kind is VoteKind.FINALIZE:
+            self._note_finalization(certificate)
+        if certificate.view >= self.view:
+            if certificate.kind is not VoteKind.NULLIFY:
+                self._failures = 0
+            self._entry = certificate
+            self._enter(certificate.view + 1)
+
+    def _enter(self, view: int) -> None:
+        if view <= self.view:
+            return
+        self.view = view
+        self.deadline = self._now + self._timeouts.view * self._backoff()
+        self._say_again(view)
+        if self._is_silent(self.leader_of(view)):
+            self._nullify(view)
+
+    def _is_silent(self, leader: int) -> bool:
+        """Whether a leader has not been heard from for long while a quorum has (rule 7)."""
+        alive = [self._now - heard < self._timeouts.skip for heard in self._heard]
+        alive[self.seat.member] = True
+        return not alive[leader] and sum(alive) >= self._electorate.quorum
+
     def _accept(self, proposal: Proposal, vote: Vote) -> None:
         """Vote notarize, the proposal on disk before the vote leaves (rule 1)."""
-        view = vote.view
-        self._blocks[vote.block] = proposal.block
-        self._executed.add(vote.block)
-        known = self._proposals.setdefault(view, [])
-        if proposal not in known:
-            known.append(proposal)
-        self._votes_of(view).notarize = vote
-        self.effects.append(Journal(view, "proposal", encode(proposal)))
-        self.effects.append(Journal(view, "notarize", encode(vote)))
-        is_own = proposal.block.header.proposer == self.member
-        self.effects.append(Broadcast(proposal) if is_own else Broadcast(Ballot(vote)))
-        self._count_own(vote)
+        known = self.rounds.setdefault(vote.view, Round())
+        if proposal not in known.proposals:
+            known.proposals.append(proposal)
+        self._effects.append(journaled(vote.view, proposal))
+        is_own = proposal.block.header.proposer == self.seat.member
+        self._cast(vote, vote, Broadcast(proposal) if is_own else Broadcast(Ballot(vote)))
 
     def _nullify(self, view: int) -> bool:
         """Vote nullify, unless that or finalize was voted in the view before. Returns whether it did."""
-        own = self._votes_of(view)
-        if own.nullify is not None or own.finalize is not None or view <= self.abstain_through:
+        own = self._round(view).own
+        if VoteKind.NULLIFY in own or VoteKind.FINALIZE in own or view <= self._abstain_through:
             return False
-        vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NULLIFY, view, ZERO_HASH)
-        own.nullify = vote
-        self.effects.append(Journal(view, "nullify", encode(vote)))
-        self.effects.append(Broadcast(Ballot(vote)))
-        self._count_own(vote)
+        vote = self.seat.vote(VoteKind.NULLIFY, view, ZERO_HASH)
+        self._cast(vote, vote, Broadcast(Ballot(vote)))
         return True
 
     def _finalize(self, notarization: Certificate) -> None:
-        view = notarization.view
-        if view <= self.abstain_through:
+        if notarization.view <= self._abstain_through:
             return
-        vote = sign_vote(self._key, self.member, self.electorate, VoteKind.FINALIZE, view, notarization.block)
-        self._votes_of(view).finalize = vote
-        self.effects.append(Journal(view, "finalize", encode(_FinalizeRecord(vote, notarization))))
-        self.effects.append(Broadcast(Ballot(vote)))
+        vote = self.seat.vote(VoteKind.FINALIZE, notarization.view, notarization.block)
+        self._cast(vote, FinalizeRecord(vote, notarization), Broadcast(Ballot(vote)))
+
+    def _cast(self, vote: Vote, record: JournalRecord, message: Broadcast) -> None:
+        """Vote: on disk, then on the way (rule 1), then counted."""
+        self.rounds.setdefault(vote.view, Round()).own[vote.kind] = vote
+        self._effects += (journaled(vote.view, record), message)
         self._count_own(vote)
 
     def _count_own(self, vote: Vote) -> None:
         """Count an own vote; it may complete a finalization of any view after the last final one."""
-        certificate = self._ballots.add_vote(vote)
-        if certificate is not None and certificate.kind == VoteKind.FINALIZE:
+        certificate = self.rounds[vote.view].count(vote, self._electorate)
+        if certificate is not None and certificate.kind is VoteKind.FINALIZE:
             self._note_finalization(certificate)
 
     def _note_finalization(self, certificate: Certificate) -> None:
         if self._best_finalization is None or certificate.view > self._best_finalization.view:
             self._best_finalization = certificate
 
-    def _finish(self, now: int) -> None:
-        """Make final what the best finalization makes final, as soon as the blocks are at hand."""
-        best = self._best_finalization
-        if best is None or best.view <= self.final.view or not self._make_executed(best.block, best.view):
-            if best is not None and best.block in self._refused:
-                raise Diverged(f"final block {best.block.hex()[:16]} of view {best.view} does not execute here")
-            return
-        chain = [self._blocks[best.block]]
-        while chain[-1].header.parent != self.final_hash:
-            chain.append(self._blocks[chain[-1].header.parent])
-        headers = tuple(block.header for block in reversed(chain))
-        for i, block in enumerate(reversed(chain)):
-            own_certificate = self._ballots.certificate(VoteKind.FINALIZE, block.header.view)
-            descendants = () if own_certificate is not None else headers[i + 1 :]
-            self.finalized.append(FinalBlock(block, Finality(descendants, own_certificate or best)))
-        self._failures = 0
-        self._set_final(chain[0].header, best)
-        self._enter(best.view + 1, now)  # after a restart the view may lag behind: votes of final views are forgotten
-
-    def _make_executed(self, hash: bytes, view: int) -> bool:
-        """Whether a block and its ancestors back to the last final block are at hand, valid and executed; asks for the
-        first body that is missing."""
-        missing: list[Block] = []
-        while hash not in self._executed and hash != self.final_hash:
-            block = self._blocks.get(hash)
-            if block is None:
-                self._ask_for(hash, view)
-                return False
-            missing.append(block)
-            if hash in self._refused or block.header.height <= self.final.height:
-                self._refused.update(refused.header.hash for refused in missing)
-                return False
-            hash, view = block.header.parent, block.header.view
-        while missing:
-            block = missing[-1]
-            if not self._execute(block):
-                self._refused.update(refused.header.hash for refused in missing)
-                return False
-            self._executed.add(block.header.hash)
-            missing.pop()
-        return True
-
-    def _set_final(self, header: Header, certificate: Certificate | None) -> None:
-        self.final, self.final_hash, self._final_certificate = header, header.hash, certificate
-        self._ballots.prune(header.view)
-        if self._best_finalization is not None and self._best_finalization.view <= header.view:
-            self._best_finalization = None
-        for view in [view for view in self._own if view <= header.view]:
-            del self._own[view]
-        for view in [view for view in self._proposals if view <= header.view]:
-            del self._proposals[view]
-        kept = {hash: block for hash, block in self._blocks.items() if block.header.view > header.view}
-        self._blocks = kept
-        self._executed &= kept.keys()
-        self._refused &= kept.keys()
-        self._wanted.clear()
-
     # -- saying it again -------------------------------------------------------------------------------------------
 
-    def _ask_for(self, hash: bytes, view: int) -> None:
-        if hash in self._wanted or len(self._wanted) >= MAX_VIEWS_AHEAD:
-            return
-        self._request(hash, view, 0)
+    def _reload(self, records: Sequence[JournalRecord]) -> None:
+        """Take back what this member had persisted of views after its last final block."""
+        own: list[Vote] = []
+        for record in records:
+            vote = record if isinstance(record, Vote) else record.vote
+            if vote.view <= self.final.view:
+                continue
+            known = self.rounds.setdefault(vote.view, Round())
+            match record:
+                case Proposal(block, _, notarization, nullifications):
+                    known.proposals.append(record)
+                    self.tree.add(vote.block, block)
+                    for certificate in (*((notarization,) if notarization is not None else ()), *nullifications):
+                        self._take_back(certificate)
+                    continue
+                case FinalizeRecord(_, notarization):
+                    self._take_back(notarization)
+            known.own[vote.kind] = vote
+            own.append(vote)
+        for vote in own:
+            self._count_own(vote)
 
-    def _request(self, hash: bytes, view: int, attempt: int) -> None:
-        """Ask one member, another one each time, first those whose votes say they have the body."""
-        certificate = self._ballots.certificate(VoteKind.NOTARIZE, view)
-        signers = certificate.signers if certificate is not None else tuple(range(len(self.electorate.keys)))
-        others = [signer for signer in signers if signer != self.member]
-        self._wanted[hash] = (view, attempt)
-        if others:
-            target = others[(self.member + attempt) % len(others)]
-            self.effects.append(Send(self.electorate.keys[target], BodyRequest(view, hash)))
+    def _take_back(self, certificate: Certificate) -> None:
+        if certificate.view > self.final.view:
+            self.rounds.setdefault(certificate.view, Round()).keep(certificate, self._electorate)
 
-    def _retransmit(self, now: int) -> None:
+    def _retransmit(self) -> None:
         """Repeat the current view, and of those since the last final block a few each time (rule 8)."""
         self._say_again(self.view)
         first = self._repeated if self.final.view < self._repeated < self.view else self.final.view + 1
@@ -536,39 +578,22 @@ class Simplex:
         certificates: list[Certificate] = []
         for view in range(first, self._repeated):
             self._say_again(view)
-            both = (self._ballots.certificate(kind, view) for kind in (VoteKind.NOTARIZE, VoteKind.NULLIFY))
-            held = [certificate for certificate in both if certificate is not None]
+            held = self._round(view).certificates
             certificates += held
             if not held:
                 self._nullify(view)
         if certificates:
-            self.effects.append(Broadcast(Certified(tuple(certificates))))
-        if (help := self.catch_up_help(0)) is not None:
-            self.effects.append(Broadcast(help))
-        for hash, (view, attempt) in list(self._wanted.items()):
-            self._request(hash, view, attempt + 1)
+            self._effects.append(Broadcast(Certified(tuple(certificates))))
+        if (help_for_all := self.catch_up_help(0)) is not None:
+            self._effects.append(Broadcast(help_for_all))
+        self._effects.extend(self._fetching.ask_again())
 
     def _say_again(self, view: int) -> None:
         """Repeat own votes of a view, the leader's with its proposal: all are on disk already."""
-        own = self._own.get(view)
-        if own is None:
-            return
-        if own.notarize is not None:
-            mine = [p for p in self._proposals.get(view, ()) if p.vote == own.notarize]
-            self.effects.append(Broadcast(mine[0] if mine else Ballot(own.notarize)))
-        for vote in (own.nullify, own.finalize):
-            if vote is not None:
-                self.effects.append(Broadcast(Ballot(vote)))
-
-    def _votes_of(self, view: int) -> OwnVotes:
-        return self._own.setdefault(view, OwnVotes())
+        known = self._round(view)
+        for vote in known.own.values():
+            mine = [proposal for proposal in known.proposals if proposal.vote == vote]
+            self._effects.append(Broadcast(mine[0] if mine else Ballot(vote)))
 
     def _backoff(self) -> int:
         return min(_MAX_BACKOFF, 1 << min(self._failures, 3))
-
-
-class _FinalizeRecord(Struct, array_like=True, frozen=True):
-    """The journal's form of a finalize vote: with the notarization it rests on (rule 1)."""
-
-    vote: Vote
-    notarization: Certificate

@@ -14,14 +14,16 @@ from node.ledger.state import Overlay, Reader, State, totals_after
 from node.ledger.transfer import apply, pay, reserve, shards_of
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.protocol import merkle
-from node.protocol.block import BalanceChange, Changes, Effects, Outcome, Receipt
+from node.protocol.block import BalanceChange, Changes, Effects, Header, Outcome, Receipt, payload_root
 from node.protocol.channel import Bundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import digest
+from node.protocol.genesis import Genesis
 from node.protocol.transaction import Transaction
 
 _OK = Code.OK
+_ROOTS = ("receipts_root", "outbox_root", "changes_hash", "totals_hash", "state_root")
 _COMMITTED, _REJECTED = Outcome.COMMITTED, Outcome.REJECTED
 
 
@@ -70,12 +72,37 @@ class Execution:
         overlay.close(self.state_root, tree, totals)
         self.overlay = overlay
 
+    def gives(self, header: Header) -> bool:
+        """Whether the roots are those that the header commits to."""
+        return all(getattr(self, root) == getattr(header, root) for root in _ROOTS)
 
-def admit(view: Reader, rules: Rules, id: bytes, transaction: Transaction, time: int) -> Code:
+
+def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
+    """The header at height 0: nobody signs it, everybody computes it."""
+    return Header(
+        network=genesis.network,
+        shard=shard,
+        epoch=0,
+        view=0,
+        height=0,
+        parent=genesis.hash,
+        time=state.time,
+        proposer=0,
+        payload_root=payload_root((), ()),
+        receipts_root=merkle.EMPTY_ROOT,
+        outbox_root=merkle.EMPTY_ROOT,
+        changes_hash=bytes(32),
+        totals_hash=state.totals().hash(),
+        state_root=state.state_root,
+        nonce=bytes(8),
+    )
+
+
+def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transaction, time: int) -> Code:
     """Whether a block of this shard on top of ``view``, with block time ``time``, may include the transaction; signatures apart.
 
-    ``id``: the transaction's id, computed before. Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED
-    (``valid_until`` too far ahead) or DUPLICATE.
+    Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED (``valid_until`` too far ahead)
+    or DUPLICATE.
     """
     order = transaction.order
     valid_until = order.valid_until
@@ -87,13 +114,13 @@ def admit(view: Reader, rules: Rules, id: bytes, transaction: Transaction, time:
         return Code.EXPIRED
     if valid_until > time + rules.parameters.validity_window:
         return Code.LIMIT_EXCEEDED
-    if view.has_seen(id, valid_until):
+    if view.has_seen(transaction_id, valid_until):
         return Code.DUPLICATE
     return _OK
 
 
 def execute(
-    parent: State | Execution,
+    parent: State | Overlay,
     rules: Rules,
     height: int,
     time: int,
@@ -110,12 +137,11 @@ def execute(
         InvalidBlock: height or time do not follow the parent's, a bundle is not the next of its channel, or a transaction is not
             admissible (``admit``).
     """
-    view = parent.overlay if isinstance(parent, Execution) else parent
-    if height != view.height + 1:
-        raise InvalidBlock(f"height {height} after {view.height}")
-    if time < view.time:
-        raise InvalidBlock(f"block time {time} before the parent's {view.time}")
-    overlay = Overlay(view, height, time)
+    if height != parent.height + 1:
+        raise InvalidBlock(f"height {height} after {parent.height}")
+    if time < parent.time:
+        raise InvalidBlock(f"block time {time} before the parent's {parent.time}")
+    overlay = Overlay(parent, height, time)
     outbox = channels.Outbox()
     receipts: list[Receipt] = []
     commits = TwoPhaseCommit(overlay, rules, receipts, outbox, has_valid_signatures)
@@ -126,16 +152,16 @@ def execute(
         for record in bundle.records:
             commits.receive(bundle.source, record)
     commits.wake()
-    for id, transaction in transactions:
-        code = admit(overlay, rules, id, transaction, time)
+    for transaction_id, transaction in transactions:
+        code = admit(overlay, rules, transaction_id, transaction, time)
         if code is not _OK:
-            raise InvalidBlock(f"transaction {id.hex()}: {code}")
-        overlay.seen[id] = transaction.order.valid_until
+            raise InvalidBlock(f"transaction {transaction_id.hex()}: {code}")
+        overlay.seen[transaction_id] = transaction.order.valid_until
         settled = _settle(overlay, rules, transaction)
         if settled is None:
-            commits.begin(id, transaction)
+            commits.begin(transaction_id, transaction)
         else:
-            receipts.append(Receipt(id, _REJECTED, settled) if settled else Receipt(id, _COMMITTED))
+            receipts.append(Receipt(transaction_id, _REJECTED, settled) if settled else Receipt(transaction_id, _COMMITTED))
     return Execution(overlay, receipts, outbox.close(overlay))
 
 

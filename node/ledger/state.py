@@ -7,7 +7,7 @@ block merges its overlay into the state and empties it, so overlays built on it 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from node.ledger.commitment import BucketTree
 from node.ledger.rows import (
@@ -34,9 +34,6 @@ from node.ledger.rows import (
 from node.ledger.rules import Rules
 from node.protocol.block import AssetTotal, Balance, PeerTotal, Totals
 from node.protocol.codec import DecodeError, decode, encode
-
-if TYPE_CHECKING:
-    from node.ledger.execution import Execution
 
 _MAX_ROW_BYTES = 1 << 21
 _SLOT_BITS = 10
@@ -272,15 +269,14 @@ class State(Reader):
         if valid_until >= self.time:
             self._seen.setdefault(valid_until >> _SLOT_BITS, set()).add(transaction_id)
 
-    def commit(self, execution: "Execution") -> None:
-        """Take in the next block's changes. Executions on top of it keep working; those on any other block are void.
+    def commit(self, overlay: Overlay) -> None:
+        """Take in the next block's changes. Overlays on top of it keep working; those on any other block are void.
 
         Raises:
-            ValueError: the execution's parent is not this state.
+            ValueError: the overlay's parent is not this state.
         """
-        overlay = execution.overlay
         if not overlay.stands_on(self):
-            raise ValueError(f"the execution of block {overlay.height} does not stand on this state at {self.height}")
+            raise ValueError(f"block {overlay.height} does not stand on this state at {self.height}")
         self.height, self.time, self.state_root = overlay.height, overlay.time, overlay.state_root
         self.supply, self.undecided, self._totals = overlay.supply, overlay.undecided, overlay.totals()
         self._merge(overlay)

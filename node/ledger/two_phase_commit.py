@@ -1,4 +1,4 @@
-"""The two-phase commit between shards, as DESIGN has it: both state machines of one shard.
+"""The two-phase commit between shards: both state machines of one shard.
 
 A transaction's home shard (its first payer's) decides; every other shard it touches is a participant. Each step is taken in
 some shard's block, each message travels in a channel bundle: in order, exactly once. So neither side times out on the other
@@ -55,24 +55,24 @@ class TwoPhaseCommit(NamedTuple):
     outbox: Outbox
     has_valid_signatures: Callable[[Transaction], bool]
 
-    def begin(self, id: bytes, transaction: Transaction) -> None:
+    def begin(self, transaction_id: bytes, transaction: Transaction) -> None:
         """Home: a transaction that touches other shards."""
         overlay, rules = self.overlay, self.rules
         undecided = overlay.undecided.get(rules.shard, 0)
         legs = transaction.order.legs
         code = Code.LIMIT_EXCEEDED if undecided >= MAX_WAITING else reserve(overlay, rules, legs)
         if code is not Code.OK:
-            self.receipts.append(Receipt(id, Outcome.REJECTED, code))
+            self.receipts.append(Receipt(transaction_id, Outcome.REJECTED, code))
             return
         participants = tuple(sorted(shards_of(rules, legs) - {rules.shard}))
         deadline = overlay.time + rules.parameters.commit_timeout
-        overlay.records[id + WAITING] = Waiting(legs_here(rules, legs), deadline, participants, participants)
-        overlay.alarms.append((deadline, id + WAITING))
+        overlay.records[transaction_id + WAITING] = Waiting(legs_here(rules, legs), deadline, participants, participants)
+        overlay.alarms.append((deadline, transaction_id + WAITING))
         overlay.undecided[rules.shard] = undecided + 1
         prepare = Prepare(encode(transaction), deadline)
         for shard in participants:
             self.outbox.send(shard, prepare)
-        self.receipts.append(Receipt(id, Outcome.PREPARED))
+        self.receipts.append(Receipt(transaction_id, Outcome.PREPARED))
 
     def receive(self, source: int, record: Record) -> None:
         """A record of a bundle from ``source``."""
@@ -99,19 +99,21 @@ class TwoPhaseCommit(NamedTuple):
                 self.overlay.records[key] = None
 
     def _count_vote(self, source: int, vote: PrepareVote) -> None:
-        id = vote.transaction_id
-        waiting = self.overlay.waiting(id)
+        transaction_id = vote.transaction_id
+        waiting = self.overlay.waiting(transaction_id)
         if waiting is None or source not in waiting.awaiting:
             return
         awaiting = tuple(shard for shard in waiting.awaiting if shard != source)
         if vote.code is not Code.OK:
-            self._decide(id, waiting, vote.code, refused_by=source)
+            self._decide(transaction_id, waiting, vote.code, refused_by=source)
         elif awaiting:
-            self.overlay.records[id + WAITING] = Waiting(waiting.legs, waiting.deadline, waiting.participants, awaiting)
+            self.overlay.records[transaction_id + WAITING] = Waiting(
+                waiting.legs, waiting.deadline, waiting.participants, awaiting
+            )
         else:
-            self._decide(id, waiting, Code.OK)
+            self._decide(transaction_id, waiting, Code.OK)
 
-    def _decide(self, id: bytes, waiting: Waiting, code: Code, refused_by: int | None = None) -> None:
+    def _decide(self, transaction_id: bytes, waiting: Waiting, code: Code, refused_by: int | None = None) -> None:
         if code is Code.OK:
             outcome = Outcome.COMMITTED
             apply(self.overlay, self.rules, waiting.legs)
@@ -120,9 +122,9 @@ class TwoPhaseCommit(NamedTuple):
             release(self.overlay, self.rules, waiting.legs)
         for shard in waiting.participants:
             if shard != refused_by:
-                self.outbox.send(shard, Decision(id, code is Code.OK))
-        self._forget(id + WAITING, self.rules.shard)
-        self.receipts.append(Receipt(id, outcome, code))
+                self.outbox.send(shard, Decision(transaction_id, code is Code.OK))
+        self._forget(transaction_id + WAITING, self.rules.shard)
+        self.receipts.append(Receipt(transaction_id, outcome, code))
 
     def _prepare(self, source: int, prepare: Prepare) -> None:
         try:
@@ -130,21 +132,21 @@ class TwoPhaseCommit(NamedTuple):
         except DecodeError:
             self._refuse_malformed(source, prepare.transaction)
             return
-        id = transaction.id
-        code = self._refusal(source, prepare.deadline, id, transaction)
+        transaction_id = transaction.id
+        code = self._refusal(source, prepare.deadline, transaction_id, transaction)
         if code is Code.OK:
             code = reserve(self.overlay, self.rules, transaction.order.legs)
         if code is Code.OK:
             legs = legs_here(self.rules, transaction.order.legs)
-            self.overlay.records[id + PREPARED] = Prepared(legs, source)
+            self.overlay.records[transaction_id + PREPARED] = Prepared(legs, source)
             self.overlay.undecided[source] = self.overlay.undecided.get(source, 0) + 1
             if self._own_witnesses(transaction):
                 until = transaction.order.valid_until + self.rules.parameters.commit_timeout
-                self.overlay.records[id + ANSWERED] = until
-                self.overlay.alarms.append((until, id + ANSWERED))
-        self.outbox.send(source, PrepareVote(id, code))
+                self.overlay.records[transaction_id + ANSWERED] = until
+                self.overlay.alarms.append((until, transaction_id + ANSWERED))
+        self.outbox.send(source, PrepareVote(transaction_id, code))
 
-    def _refusal(self, source: int, deadline: int, id: bytes, transaction: Transaction) -> Code:
+    def _refusal(self, source: int, deadline: int, transaction_id: bytes, transaction: Transaction) -> Code:
         """Why not even to look at the legs. An honest home's Prepare passes: it included the transaction by ``valid_until``,
         at most a validity window after a block time that ours may lag behind."""
         overlay, rules, order = self.overlay, self.rules, transaction.order
@@ -157,7 +159,7 @@ class TwoPhaseCommit(NamedTuple):
             return Code.EXPIRED
         if order.valid_until > overlay.time + window + timeout or overlay.undecided.get(source, 0) >= MAX_WAITING:
             return Code.LIMIT_EXCEEDED
-        if overlay.record(id + PREPARED) is not None or overlay.record(id + ANSWERED) is not None:
+        if overlay.record(transaction_id + PREPARED) is not None or overlay.record(transaction_id + ANSWERED) is not None:
             return Code.DUPLICATE
         own = self._own_witnesses(transaction)
         if own and not self.has_valid_signatures(own):
@@ -173,22 +175,22 @@ class TwoPhaseCommit(NamedTuple):
 
     def _refuse_malformed(self, source: int, data: bytes) -> None:
         try:
-            id = decode(Transaction, data, MAX_TRANSACTION_BYTES).id
+            transaction_id = decode(Transaction, data, MAX_TRANSACTION_BYTES).id
         except DecodeError:
             return
-        self.outbox.send(source, PrepareVote(id, Code.MALFORMED))
+        self.outbox.send(source, PrepareVote(transaction_id, Code.MALFORMED))
 
     def _obey(self, source: int, decision: Decision) -> None:
-        id = decision.transaction_id
-        prepared = self.overlay.prepared(id)
+        transaction_id = decision.transaction_id
+        prepared = self.overlay.prepared(transaction_id)
         if prepared is None or prepared.home != source:
             return
         if decision.commit:
             apply(self.overlay, self.rules, prepared.legs)
         else:
             release(self.overlay, self.rules, prepared.legs)
-        self._forget(id + PREPARED, source)
-        self.receipts.append(Receipt(id, Outcome.COMMITTED if decision.commit else Outcome.REJECTED))
+        self._forget(transaction_id + PREPARED, source)
+        self.receipts.append(Receipt(transaction_id, Outcome.COMMITTED if decision.commit else Outcome.REJECTED))
 
     def _forget(self, key: bytes, home: int) -> None:
         self.overlay.records[key] = None

@@ -15,13 +15,13 @@ from typing import Any
 
 import structlog
 import trio
-from msgspec import Struct
 
 from node.network.connection import HANDSHAKE_SECONDS, Connector, host_and_port, peer_id_of, public_key_of
+from node.network.events import Inbound, Message, PeerDown, PeerUp
 from node.network.framing import PING, FrameDecoder, FrameTooLarge, Outbox
 from node.protocol.crypto import KeyPair
 
-__all__ = ["Inbound", "Message", "PeerDown", "PeerUp", "Transport", "peer_id_of", "public_key_of"]
+__all__ = ["Transport", "peer_id_of", "public_key_of"]
 
 log = structlog.get_logger(__name__)
 
@@ -39,29 +39,6 @@ INBOX_ITEMS = 1024
 INBOX_BYTES = 64 << 20
 MAX_HANDSHAKES = 128
 """Inbound connections without a stream yet. One more closes the oldest: an honest one takes milliseconds."""
-
-
-class Message(Struct, frozen=True, gc=False):
-    """A frame from a connected peer."""
-
-    peer: bytes
-    """Its public key (33 bytes)."""
-    frame: bytes
-
-
-class PeerUp(Struct, frozen=True, gc=False):
-    """A connection to this peer is there: frames can be sent."""
-
-    peer: bytes
-
-
-class PeerDown(Struct, frozen=True, gc=False):
-    """The connection is gone, with whatever was queued or on its way."""
-
-    peer: bytes
-
-
-Inbound = Message | PeerUp | PeerDown
 
 
 class _Link:

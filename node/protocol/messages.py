@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from node.protocol.block import Block, Height, ShardNumber, View
 from node.protocol.certificate import Certificate, FinalBlock, Vote
@@ -53,6 +53,12 @@ class ChainReply(Struct, array_like=True, frozen=True, tag=6):
     blocks: Annotated[tuple[FinalBlock, ...], Meta(max_length=256)]
 
 
+class StoredChainReply(Struct, array_like=True, frozen=True, tag=6):
+    """A ``ChainReply`` made of the (block, finality) pairs that storage holds encoded; to be sent, never to be read."""
+
+    blocks: tuple[tuple[Raw, Raw], ...]
+
+
 class BodyRequest(Struct, array_like=True, frozen=True, tag=7):
     """The proposed block with this hash, please; not final yet, so it may exist nowhere."""
 
@@ -68,6 +74,12 @@ class BundleDelivery(Struct, array_like=True, frozen=True, tag=9):
     """A bundle for the receiver's shard."""
 
     bundle: CertifiedBundle
+
+
+class StoredBundleDelivery(Struct, array_like=True, frozen=True, tag=9):
+    """A ``BundleDelivery`` of what storage holds encoded; to be sent, never to be read."""
+
+    bundle: Raw
 
 
 class BundleRequest(Struct, array_like=True, frozen=True, tag=10):

@@ -63,6 +63,12 @@ class BlockList(Struct, array_like=True, frozen=True, tag=2):
     blocks: tuple[CertifiedBlock, ...]
 
 
+class StoredBlockList(Struct, array_like=True, frozen=True, tag=2):
+    """A ``BlockList`` of blocks that storage holds encoded; to be sent, never to be read."""
+
+    blocks: tuple[Raw, ...]
+
+
 class Account(Struct, array_like=True, frozen=True, tag=3):
     """Balances by asset at ``height``, in asset order."""
 
@@ -102,7 +108,7 @@ class Reply(Struct, array_like=True, frozen=True):
         )
 
 
-def sign_reply(id: bytes, shard: int, epoch: int, member: int, answer: Answer | Raw, key: KeyPair) -> bytes:
-    """An encoded ``Reply``; the answer may come encoded already."""
-    signed = [id, shard, epoch, member, answer]
+def sign_reply(query_id: bytes, shard: int, epoch: int, member: int, answer: Answer | StoredBlockList, key: KeyPair) -> bytes:
+    """An encoded ``Reply``."""
+    signed = [query_id, shard, epoch, member, answer]
     return encode([*signed, key.sign(digest("reply", encode(signed)))])

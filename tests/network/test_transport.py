@@ -18,7 +18,8 @@ from multiaddr import Multiaddr
 
 from node.network import connection, transport
 from node.network.connection import Connector, host_and_port
-from node.network.transport import MAX_HANDSHAKES, Inbound, Message, PeerDown, PeerUp, Transport, peer_id_of, public_key_of
+from node.network.events import Inbound, Message, PeerDown, PeerUp
+from node.network.transport import MAX_HANDSHAKES, Transport, peer_id_of, public_key_of
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 

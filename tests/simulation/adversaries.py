@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from node.blocks import build_block
 from node.consensus.simplex import Turn
 from node.effects import Broadcast, Commit, Effect, Publish, Send, SendBlocks, SendBundles
 from node.ledger.execution import InvalidBlock
-from node.mempool import Entry
 from node.protocol import merkle, puzzle
 from node.protocol.block import Block
 from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, FinalBlock, Finality, Vote, VoteKind, sign_vote
@@ -24,10 +22,12 @@ from node.protocol.crypto import ZERO_HASH
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import Ballot, BodyReply, BundleDelivery, Certified, ChainReply, PeerMessage, Proposal, Standing
 from node.protocol.transaction import Transaction, decode_transaction
-from node.replica import Replica
+from node.replica.mempool import Entry
+from node.replica.proposing import build_block
+from node.replica.replica import Replica
 
 if TYPE_CHECKING:
-    from tests.simulation.node import Node
+    from tests.simulation.host import Host
 
 _MEMORY = 200
 
@@ -35,7 +35,7 @@ _MEMORY = 200
 class Adversary:
     """A member under somebody else's control."""
 
-    def __init__(self, node: "Node", behaviours: Sequence[str]) -> None:
+    def __init__(self, node: "Host", behaviours: Sequence[str]) -> None:
         self.node, self.chance = node, node.chance
         self._behaviours = [BEHAVIOURS[name] for name in behaviours]
         self._flatters = "two-faced voter" in behaviours
@@ -64,7 +64,7 @@ class Adversary:
         return [key for key in self.node.world.by_key if key not in self.electorate.keys]
 
     def vote(self, kind: VoteKind, view: int, block: bytes) -> Ballot:
-        return Ballot(sign_vote(self.node.key, self.replica.member, self.electorate, kind, view, block))
+        return Ballot(self.replica.seat.vote(kind, view, block))
 
     def hears(self, peer: bytes, message: PeerMessage) -> None:
         """What arrived, before the replica sees it."""
@@ -86,8 +86,8 @@ class Adversary:
         del self.transactions[:-_MEMORY]
 
     def tamper(self, effects: list[Effect]) -> list[Effect]:
-        """What is sent instead of what the replica would send."""
-        for behaviour in self._behaviours:
+        """What is sent instead of what the replica would send. Until there is one, it behaves: it wants a seat."""
+        for behaviour in self._behaviours if self.node.replica is not None else ():
             changed: list[Effect] = []
             for effect in effects:
                 changed += behaviour(self, effect) if self.node.replica is not None else ()
@@ -107,18 +107,17 @@ class Adversary:
     def rival(self, proposal: Proposal, entries: Sequence[Entry], later: int = 1, bundles: bool = True) -> Block | None:
         """Another block for the same view with these transactions, if execution lets it be built."""
         header = proposal.block.header
-        parent = self.replica._on_top_of(header.parent)
+        parent = self.replica.ledger.after(header.parent)
         if parent is None:
             return None
         turn = Turn(header.view, header.parent, proposal.notarization, proposal.nullifications)
-        body = self.replica._body_of(proposal.block)
-        taken = body.bundles if body is not None and bundles else ()
+        pending = self.replica.consensus.tree.get(header.hash)
+        draft = pending.draft if pending is not None else None
+        taken = draft.payload.bundles if draft is not None and bundles else ()
         carried = proposal.block.bundles if taken else ()
         time = header.time + later
         try:
-            candidate = build_block(
-                parent, turn, self.replica.member, self.electorate, self.replica.rules, time, (taken, carried), entries
-            )
+            candidate = build_block(parent, turn, self.replica.seat, self.replica.rules, time, (taken, carried), entries)
         except (InvalidBlock, KeyError, ValueError):
             return None
         return self.mined(candidate.block)
@@ -417,7 +416,7 @@ def _without_justification(liar: Adversary, proposal: Proposal) -> Block | None:
     if proposal.block.header.parent == turn.parent:
         return None
     time = max(proposal.block.header.time, replica.state.time)
-    candidate = build_block(replica.state, turn, replica.member, liar.electorate, replica.rules, time, ((), ()), ())
+    candidate = build_block(replica.state, turn, replica.seat, replica.rules, time, ((), ()), ())
     return candidate.block
 
 

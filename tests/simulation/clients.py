@@ -11,8 +11,8 @@ from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.transaction import Action, Leg, Order, Transaction
+from tests.simulation.host import START
 from tests.simulation.invariants import violated
-from tests.simulation.node import START
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -14,8 +14,10 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from node.consensus.simplex import Simplex, Timeouts, Turn
-from node.effects import Broadcast, Effect, Journal, Send
+from node.consensus.journal import remembered
+from node.consensus.round import Seat
+from node.consensus.simplex import Execute, Finalized, Said, Simplex, Timeouts, Turn
+from node.effects import Broadcast, Journal, Send
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, Electorate, FinalBlock, Vote, VoteKind, sign_vote
 from node.protocol.codec import decode, encode
@@ -27,6 +29,7 @@ from node.protocol.messages import (
     BodyReply,
     BodyRequest,
     Certified,
+    ChainReply,
     PeerMessage,
     Proposal,
     Standing,
@@ -58,15 +61,6 @@ def make_block(view: int, height: int, parent: bytes, proposer: int, *transactio
 
 
 GENESIS = make_block(0, 0, ZERO_HASH, 0).header
-
-
-class FinalBlocks(Struct, frozen=True):
-    """Stand-in for the replica's catch-up: final blocks with their proofs."""
-
-    blocks: tuple[FinalBlock, ...]
-
-
-Message = PeerMessage | FinalBlocks
 
 
 class Plan(Struct, frozen=True):
@@ -120,7 +114,7 @@ class Member:
     def __init__(self, index: int) -> None:
         self.index = index
         self.disk = Disk()
-        self.simplex: Simplex | None = None
+        self.simplex: Simplex[Header] | None = None
         self.incarnation = 0
         self.torn = False
         """Crashes while performing its next effects."""
@@ -132,22 +126,26 @@ class Member:
     def height(self) -> int:
         return len(self.disk.chain)
 
-    def execute(self, block: Block) -> bool:
+    def execute(self, block: Block) -> Header | None:
         """The ledger's stand-in: heights number the blocks, and what is marked invalid is."""
         parent = self.headers.get(block.header.parent)
         if parent is None:
             raise ViolationError("executes a block before its parent")
         if block.header.height != parent.height + 1 or INVALID in block.transactions:
-            return False
+            return None
         self.headers[block.header.hash] = block.header
-        return True
+        return block.header
 
 
 class Committee:
     """The simulation of one seed. ``simplex`` and ``electorate`` let mutants in."""
 
     def __init__(
-        self, seed: int, plan: Plan | None = None, simplex: type[Simplex] = Simplex, electorate: type[Electorate] = Electorate
+        self,
+        seed: int,
+        plan: Plan | None = None,
+        simplex: type[Simplex[Header]] = Simplex,
+        electorate: type[Electorate] = Electorate,
     ) -> None:
         self.random = Random(seed)
         self.plan = plan or random_plan(self.random)
@@ -266,11 +264,10 @@ class Committee:
             last = member.disk.chain[-1]
             final = last.block.header
             certificate = None if last.finality.descendants else last.finality.certificate
-        journal = [member.disk.journal[key] for key in sorted(member.disk.journal)]
-        member.simplex = self._simplex(
-            KEYS[member.index], member.index, self.electorate, final, certificate, TIMEOUTS, member.execute, journal, self.now
-        )
-        self.story.append((self.now, member.index, "start", final.height, member.simplex.view, len(journal)))
+        records = [remembered(member.disk.journal[key]) for key in sorted(member.disk.journal)]
+        seat = Seat(KEYS[member.index], member.index, self.electorate)
+        member.simplex = self._simplex(seat, final, certificate, TIMEOUTS, records, self.now)
+        self.story.append((self.now, member.index, "start", final.height, member.simplex.view, len(records)))
         self._settle(member)
         self._at(self.random.randrange(STATUS_INTERVAL), self._say_status, member, member.incarnation)
 
@@ -293,10 +290,10 @@ class Committee:
         content = self.random.randbytes(8)
         block = make_block(turn.view, parent.height + 1, turn.parent, member.index, content)
         member.headers[block.header.hash] = block.header
-        member.simplex.propose(turn, block, self.now)
+        member.simplex.propose(turn, block, block.header, self.now)
         self._settle(member)
 
-    def _deliver(self, receiver: Member, sender: int, message: Message) -> None:
+    def _deliver(self, receiver: Member, sender: int, message: PeerMessage) -> None:
         simplex = receiver.simplex
         if simplex is None:
             return
@@ -305,55 +302,43 @@ class Committee:
             self._seen.setdefault(message.vote.view, {})[message.vote.block] = message
         match message:
             case Proposal():
-                simplex.on_proposal(message, self.now)
+                simplex.on_proposal(message, None, self.now)
             case Ballot(vote):
                 simplex.on_vote(vote, self.now)
             case Certified(certificates):
                 simplex.on_certificates(certificates, self.now)
             case BodyRequest(_, hash):
-                simplex.on_block_request(self.electorate.keys[sender], hash)
+                simplex.on_body_request(self.electorate.keys[sender], hash)
             case BodyReply(block):
                 simplex.on_block(block, self.now)
             case Standing(height, view, _):
                 self._help(receiver, sender, height, view)
-            case FinalBlocks(blocks):
-                self._catch_up(receiver, blocks)
+            case ChainReply(blocks):
+                height = receiver.height
+                simplex.on_final_blocks(blocks, self.now)
+                self._settle(receiver)
+                self.counts["adopted"] += receiver.height - height
         self._settle(receiver)
 
     def _help(self, member: Member, behind: int, height: int, view: int) -> None:
         assert member.simplex is not None
         if blocks := member.disk.chain[height : height + BLOCKS_PER_REPLY]:
-            self._send(member, behind, FinalBlocks(tuple(blocks)))
+            self._send(member, behind, ChainReply(tuple(blocks)))
         if (certified := member.simplex.catch_up_help(view)) is not None:
             self._send(member, behind, certified)
 
-    def _catch_up(self, member: Member, blocks: tuple[FinalBlock, ...]) -> None:
-        for final in blocks:
-            simplex, header = member.simplex, final.block.header
-            if simplex is None or header.height != simplex.final.height + 1:
-                continue
-            if header.hash not in member.headers and not member.execute(final.block):
-                raise ViolationError("a final block does not execute")
-            self.counts["adopted"] += 1
-            simplex.adopt(header, final.finality, self.now)
-            self._settle(member, final)
-
-    def _settle(self, member: Member, adopted: FinalBlock | None = None) -> None:
-        """Perform what the last call asked for, then see what comes next."""
+    def _settle(self, member: Member) -> None:
+        """Perform what the last call asked for, one by one, then see what comes next. Torn: crash after some of it."""
+        budget = self.random.randrange(4) if member.torn else -1
+        while budget and (simplex := member.simplex) is not None and (effect := simplex.next_effect()) is not None:
+            self._perform(member, simplex, effect)
+            budget -= 1
+        if member.torn:
+            self._crash(member)
         simplex = member.simplex
         if simplex is None:
             return
-        turn = simplex.turn()
-        todo: list[Effect | FinalBlock] = [] if adopted is None else [adopted]
-        todo += [*simplex.effects, *simplex.finalized]
-        simplex.effects, simplex.finalized = [], []
-        if member.torn and todo:
-            todo = todo[: self.random.randrange(len(todo))]
-        for item in todo:
-            self._perform(member, item)
-        if member.torn:
-            self._crash(member)
-            return
+        turn = simplex.turn
         if turn is not None and member.building != (turn.view, turn.parent):
             member.building = (turn.view, turn.parent)
             self._at(self.random.randrange(1, 25), self._build, member, member.incarnation, turn)
@@ -361,14 +346,16 @@ class Committee:
             member.armed = simplex.deadline
             self._at(max(0, simplex.deadline - self.now), self._wake, member, member.incarnation)
 
-    def _perform(self, member: Member, item: Effect | FinalBlock) -> None:
-        match item:
+    def _perform(self, member: Member, simplex: Simplex[Header], effect: Said | Execute[Header] | Finalized[Header]) -> None:
+        match effect:
+            case Execute(block_hash, block):
+                simplex.on_executed(block_hash, member.execute(block))
+            case Finalized(final):
+                self._finalize(member, final)
             case Journal(view, slot, data):
-                member.disk.journal[(view, slot)] = item
+                member.disk.journal[(view, slot)] = effect
                 if member.index != self.liar and slot != "proposal":
                     self._promise(member.index, slot, data)
-            case FinalBlock():
-                self._finalize(member, item)
             case Broadcast(message):
                 self._broadcast(member, message)
             case Send(peer, message):
@@ -390,7 +377,7 @@ class Committee:
         if VoteKind.NULLIFY in made and VoteKind.FINALIZE in made:
             raise ViolationError(f"member {member} nullifies and finalizes view {view}")
 
-    def _check_sent(self, member: int, message: Message) -> None:
+    def _check_sent(self, member: int, message: PeerMessage) -> None:
         """What leaves a member with its signature is on its disk before."""
         signed: list[tuple[int, int, bytes]] = []
         certificates: tuple[Certificate, ...] = ()
@@ -435,7 +422,7 @@ class Committee:
         for other in others:
             self._send(member, other, message)
 
-    def _send(self, sender: Member, receiver: int, message: Message) -> None:
+    def _send(self, sender: Member, receiver: int, message: PeerMessage) -> None:
         if sender.index != self.liar:
             self._check_sent(sender.index, message)
         self.counts["messages"] += 1
@@ -508,8 +495,8 @@ def describe(item: Any) -> str:
             return f"Certified({', '.join(f'{c.kind.name.lower()} v{c.view}' for c in certificates)})"
         case BodyReply(block):
             return f"BodyReply(v{block.header.view})"
-        case FinalBlocks(blocks):
-            return f"FinalBlocks({', '.join(str(final.block.header.height) for final in blocks)})"
+        case ChainReply(blocks):
+            return f"ChainReply({', '.join(str(final.block.header.height) for final in blocks)})"
         case bytes():
             return item.hex()[:6]
     return str(item)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import (
@@ -19,7 +20,7 @@ from node.protocol.genesis import Phase
 from signaling.phases import Announce, Coordinator, Drop, Effect, PersistPhase, PersistRegistration, Saved, SendTo
 
 if TYPE_CHECKING:
-    from tests.simulation.node import Node
+    from tests.simulation.host import Host
     from tests.simulation.world import World
 
 KEY = KeyPair(bytes(31) + b"\x09")
@@ -34,7 +35,7 @@ class CoordinatorHost:
         self._saved = Saved(Phase.REGISTRATION, 0)
         self._machine: Coordinator | None = None
         self._life = 0
-        self._nodes: dict[bytes, Node] = {}
+        self._nodes: dict[bytes, Host] = {}
         self._wrong: list[SignedDocument] = []
         self._second: SignedDocument | None = None
 
@@ -60,20 +61,22 @@ class CoordinatorHost:
     def crash(self) -> None:
         self._world.tell(None, "coordinator crashes")
         self._machine = None
+        for node in self._nodes.values():
+            node.put(PeerDown(KEY.public))
         self._nodes.clear()
 
-    def meet(self, node: "Node") -> None:
+    def meet(self, node: "Host") -> None:
         """A node connects, if both are there."""
         if node.is_up and self._machine is not None:
             self._nodes[node.key.public] = node
-            node.later(1, lambda: node.on_coordinator_up() if node.key.public in self._nodes else None)
+            node.later(1, lambda: node.put(PeerUp(KEY.public)) if node.key.public in self._nodes else None)
             self._perform(self._machine.connect(node.key.public, self._world.time))
 
-    def part(self, node: "Node") -> None:
+    def part(self, node: "Host") -> None:
         if self._nodes.pop(node.key.public, None) is not None and self._machine is not None:
             self._perform(self._machine.disconnect(node.key.public, self._world.time))
 
-    def hear(self, node: "Node", frame: bytes) -> None:
+    def hear(self, node: "Host", frame: bytes) -> None:
         life = self._life
 
         def arrive() -> None:
@@ -113,9 +116,9 @@ class CoordinatorHost:
                 self._deliver(node, 2, Announcement(notice, lie[1]))
         self._deliver(node, 3, message)
 
-    def _deliver(self, node: "Node", delay: int, message: FromCoordinator) -> None:
+    def _deliver(self, node: "Host", delay: int, message: FromCoordinator) -> None:
         frame = encode(message)
-        node.later(delay, lambda: node.on_coordinator(frame) if node.key.public in self._nodes else None)
+        node.later(delay, lambda: node.put(Message(KEY.public, frame)) if node.key.public in self._nodes else None)
 
     # -- lies ------------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from node.effects import Abstain, Checkpoint, Commit, Journal, Persist
+from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
 
 
 class Disk:
     """The tables of a node's database, in memory; checksums and files left out."""
 
     def __init__(self) -> None:
-        self.begun = False
+        self.has_begun = False
         self._abstain: int | None = None
         self._journal: dict[tuple[int, str], Journal] = {}
         self._blocks: list[bytes] = []
@@ -21,7 +21,7 @@ class Disk:
     def height(self) -> int:
         return len(self._blocks)
 
-    def write(self, effects: Sequence[Persist]) -> None:
+    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | Begin]) -> None:
         """One transaction."""
         for effect in effects:
             match effect:
@@ -47,6 +47,8 @@ class Disk:
 
                 case Abstain(through):
                     self._abstain = through
+                case Begin():
+                    self.has_begun = True
 
     # -- as node.storage.Storage has it: what recovery and answers to peers read -------------------------------------
 

@@ -23,7 +23,7 @@ from tests.simulation.plan import (
 Liars = tuple[tuple[int, tuple[str, ...]], ...]
 
 if TYPE_CHECKING:
-    from tests.simulation.node import Node
+    from tests.simulation.host import Host
     from tests.simulation.world import World
 
 
@@ -171,6 +171,6 @@ def _strike(world: "World", fault: Fault) -> None:
             world.after(lasting, world.coordinator.start_if_down)
 
 
-def _restart(node: "Node") -> None:
+def _restart(node: "Host") -> None:
     node.trap = ""
     node.start()

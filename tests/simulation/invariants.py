@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from node.effects import Commit, Journal, Persist
+from node.events import Recovered
 from node.ledger.state import recompute_totals
 from node.protocol.certificate import CertifiedBlock, Vote, VoteKind
 from node.protocol.channel import CertifiedBundle
@@ -15,11 +16,10 @@ from node.protocol.codec import decode
 from node.protocol.epoch import SignedDocument
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import Ballot, PeerMessage, Proposal
-from node.recovery import Recovered
 from tests.simulation.oracle import Oracle
 
 if TYPE_CHECKING:
-    from tests.simulation.node import Node
+    from tests.simulation.host import Host
     from tests.simulation.world import World
 
 _FULL_CHECK = 50
@@ -74,7 +74,7 @@ class Monitor:
         self._records = {node.index: _Record() for node in self._world.nodes}
 
     @contextmanager
-    def guard(self, node: "Node") -> Iterator[None]:
+    def guard(self, node: "Host") -> Iterator[None]:
         """No input may make an honest node stop. A liar that trips over itself is merely down."""
         try:
             yield
@@ -85,14 +85,14 @@ class Monitor:
                 raise ViolationError("stopped", f"{node} stops: {type(error).__name__}: {error}") from error
             node.crash()
 
-    def on_document(self, node: "Node", signed: SignedDocument) -> None:
+    def on_document(self, node: "Host", signed: SignedDocument) -> None:
         """One document per epoch, the one that follows the rules, whatever else the coordinator says."""
         if signed.document != self._world.document:
             violated("document", f"{node} accepts a document that it should refuse")
 
     # -- what honest nodes store -----------------------------------------------------------------------------------
 
-    def on_written(self, node: "Node", effects: Sequence[Persist]) -> None:
+    def on_written(self, node: "Host", effects: Sequence[Persist]) -> None:
         if not node.is_honest:
             return
         record = self._records[node.index]
@@ -112,7 +112,7 @@ class Monitor:
         elif journal.slot == "finalize":
             record.durable.add(msgspec.convert(msgspec.msgpack.decode(journal.data)[0], Vote))
 
-    def _on_commit(self, node: "Node", record: _Record, commit: Commit) -> None:
+    def _on_commit(self, node: "Host", record: _Record, commit: Commit) -> None:
         certified, header = commit.block, commit.block.block.header
         hash, chain = header.hash, self.chains[header.shard]
         self._world.tell(node, "stores", f"block {header.height} {hash.hex()[:8]} as final", certified)
@@ -131,7 +131,7 @@ class Monitor:
         if state is not None and state.height == header.height and state.state_root != header.state_root:
             violated("root", f"{node} at height {header.height} has another state root than its block")
 
-    def _check_log(self, node: "Node", record: _Record, view: int) -> None:
+    def _check_log(self, node: "Host", record: _Record, view: int) -> None:
         """A commit forgets the votes of its view and earlier ones, no others."""
         record.logged = {(v, slot) for v, slot in record.logged if v > view}
         stored = {(journal.view, journal.slot) for journal in node.disk.journal()}
@@ -140,7 +140,7 @@ class Monitor:
                 "persistence", f"{node} forgets its {min(missing)[1]} vote in view {min(missing)[0]} before that view is final"
             )
 
-    def _on_new_block(self, node: "Node", certified: CertifiedBlock, commit: Commit) -> None:
+    def _on_new_block(self, node: "Host", certified: CertifiedBlock, commit: Commit) -> None:
         header = certified.block.header
         if not certified.is_valid(self._world.document.electorates[header.shard]):
             violated("proof", f"block {header.height} of shard {header.shard}, stored by {node}, does not prove itself")
@@ -149,7 +149,7 @@ class Monitor:
             violated("time", f"block {header.height} of shard {header.shard} is {header.time - self._world.wall} ms ahead")
         self.oracle.read(certified, [decode(CertifiedBundle, data, MAX_FRAME_BYTES).bundle for _, _, data in commit.bundles])
 
-    def _check_state(self, node: "Node", record: _Record) -> None:
+    def _check_state(self, node: "Host", record: _Record) -> None:
         """The node's own state: cursors never go back; now and then, all totals from scratch."""
         replica = node.replica
         if replica is None:
@@ -164,7 +164,7 @@ class Monitor:
         if record.commits % _FULL_CHECK == 0 and replica.state.totals() != recompute_totals(replica.state):
             violated("conservation", f"{node} at height {replica.state.height}: the totals are not the sums")
 
-    def on_recovered(self, node: "Node", recovered: Recovered) -> None:
+    def on_recovered(self, node: "Host", recovered: Recovered) -> None:
         """A restart loses nothing that was stored."""
         if not node.is_honest:
             return
@@ -175,14 +175,14 @@ class Monitor:
         if recovered.last is not None and height <= len(chain) and chain[height - 1] != recovered.last.block.header.hash:
             violated("agreement", f"{node} restarts on another block at height {height}")
 
-    def on_lost_disk(self, node: "Node") -> None:
+    def on_lost_disk(self, node: "Host") -> None:
         """What was stored is lost; what was signed is not."""
         record = self._records[node.index]
         record.height, record.durable, record.logged, record.cursors = 0, set(), set(), {}
 
     # -- what honest nodes send ------------------------------------------------------------------------------------
 
-    def on_sent(self, node: "Node", message: PeerMessage) -> None:
+    def on_sent(self, node: "Host", message: PeerMessage) -> None:
         """Every vote is on disk before it leaves, and no two contradict each other, across restarts."""
         if not node.is_honest or not isinstance(message, Ballot | Proposal):
             return
@@ -203,7 +203,7 @@ class Monitor:
             self._check_vote(node, vote, own.finalize is None)
             own.nullify = True
 
-    def _check_vote(self, node: "Node", vote: Vote, fits: bool) -> None:
+    def _check_vote(self, node: "Host", vote: Vote, fits: bool) -> None:
         if not fits:
             violated("double vote", f"{node} votes {vote.kind.name} in view {vote.view} against an earlier vote of its own")
 

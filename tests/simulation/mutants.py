@@ -9,28 +9,34 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from node import blocks, inbox, recovery, replica
-from node.consensus.ballots import Ballots
+from node import recovery
+from node.consensus.fetching import Fetching
+from node.consensus.journal import journaled
+from node.consensus.round import Round
 from node.consensus.simplex import Simplex
 from node.effects import Broadcast, Commit, Effect, Journal
-from node.inbox import Inbox
 from node.ledger import channels, execution, transfer, two_phase_commit
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
 from node.ledger.state import _SLOT_BITS, Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.protocol.block import Outcome, Receipt
-from node.protocol.certificate import Electorate, VoteKind, sign_vote
+from node.protocol.certificate import Electorate, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
-from node.replica import Replica
+from node.replica import inbox, proposing, replica
+from node.replica.delivering import Delivering
+from node.replica.drafts import Draft
+from node.replica.inbox import Inbox
+from node.replica.replica import Replica
 from tests.simulation.faults import draw
 from tests.simulation.plan import Plan
 
 Original = Any
+Consensus = Simplex[Draft]
 
 
 class Mutation(Struct, frozen=True):
@@ -74,25 +80,13 @@ def mutated(name: str | None) -> Iterator[None]:
 def _late_journal(original: Original) -> Any:
     """The journal record of a notarize vote comes with the next event's effects."""
 
-    def accept(self: Simplex, *arguments: Any) -> None:
-        before = len(self.effects)
-        original(self, *arguments)
-        late = [e for e in self.effects[before:] if isinstance(e, Journal)]
-        self.effects[before:] = [e for e in self.effects[before:] if not isinstance(e, Journal)]
-        self.__dict__.setdefault("late", []).extend(late)
+    def finish(self: Replica, at: Any) -> list[Effect]:
+        effects: list[Effect] = original(self, at)
+        due: list[Effect] = self.__dict__.pop("late", [])
+        self.__dict__["late"] = [e for e in effects if isinstance(e, Journal) and e.slot == "notarize"]
+        return due + [e for e in effects if e not in self.__dict__["late"]]
 
-    return accept
-
-
-def _bring_late(original: Original) -> Any:
-    def take(self: Replica) -> list[Effect]:
-        late: list[Effect] = self.consensus.__dict__.pop("late_due", [])
-        if "late" in self.consensus.__dict__:
-            self.consensus.__dict__["late_due"] = self.consensus.__dict__.pop("late")
-        effects: list[Effect] = original(self)
-        return late + effects
-
-    return take
+    return finish
 
 
 def _quorum_2f(_: Original) -> Any:
@@ -100,50 +94,52 @@ def _quorum_2f(_: Original) -> Any:
 
 
 def _finalize_what_was_nullified(_: Original) -> Any:
-    def on_held(self: Simplex, certificate: Any, now: int) -> None:
-        if certificate.kind == VoteKind.NOTARIZE and self._votes_of(certificate.view).finalize is None:
+    def on_held(self: Consensus, certificate: Any) -> None:
+        if certificate.kind is VoteKind.NOTARIZE and VoteKind.FINALIZE not in self._round(certificate.view).own:
             self._finalize(certificate)
-        elif certificate.kind == VoteKind.FINALIZE:
+        elif certificate.kind is VoteKind.FINALIZE:
             self._note_finalization(certificate)
         if certificate.view >= self.view:
             self._entry = certificate
-            self._enter(certificate.view + 1, now)
+            self._enter(certificate.view + 1)
 
     return on_held
 
 
 def _nullify_what_was_finalized(original: Original) -> Any:
-    def nullify(self: Simplex, view: int) -> bool:
-        own = self._votes_of(view)
-        finalize, own.finalize = own.finalize, None
+    def nullify(self: Consensus, view: int) -> bool:
+        own = self.rounds[view].own if view in self.rounds else {}
+        finalize = own.pop(VoteKind.FINALIZE, None)
         done: bool = original(self, view)
-        own.finalize = finalize
+        if finalize is not None:
+            own[VoteKind.FINALIZE] = finalize
         return done
 
     return nullify
 
 
 def _vote_for_every_proposal(original: Original) -> Any:
-    def vote(self: Simplex) -> None:
+    def vote(self: Consensus) -> None:
         original(self)
-        own, view = self._votes_of(self.view).notarize, self.view
-        for proposal in self._proposals.get(view, ()):
+        known, view = self._round(self.view), self.view
+        first = known.own.get(VoteKind.NOTARIZE)
+        for proposal in known.proposals:
             block, others = proposal.vote.block, self.__dict__.setdefault("others", set())
-            if own is not None and own.block != block and block not in others and self._is_justified(proposal.block.header):
+            if first is not None and first.block != block and block not in others and self._is_justified(proposal.block.header):
                 others.add(block)
-                vote = sign_vote(self._key, self.member, self.electorate, VoteKind.NOTARIZE, view, block)
-                self.effects += [Journal(view, "notarize", encode(vote)), Broadcast(Ballot(vote))]
+                second = self.seat.vote(VoteKind.NOTARIZE, view, block)
+                self._effects += [journaled(view, second), Broadcast(Ballot(second))]
                 return
 
     return vote
 
 
 def _believe_certificates(_: Original) -> Any:
-    def add(self: Ballots, certificate: Any) -> bool:
-        self._certificates.setdefault((certificate.kind, certificate.view), certificate)
+    def keep(self: Round, certificate: Any, electorate: Any) -> bool:
+        self._certificates.setdefault(certificate.kind, certificate)
         return True
 
-    return add
+    return keep
 
 
 def _nothing(_: Original) -> Any:
@@ -158,18 +154,8 @@ def _true(_: Original) -> Any:
     return lambda *arguments, **names: True
 
 
-def _finalize_without_notarization(original: Original) -> Any:
-    """The notarization a finalize vote rests on is not kept."""
-
-    def reload(self: Simplex, journal: Sequence[Journal]) -> None:
-        original(self, journal)
-        for key in [key for key in self._ballots._certificates if key[0] == VoteKind.NOTARIZE]:
-            del self._ballots._certificates[key]
-        for votes in self._ballots._votes.values():
-            for signer in [signer for signer in votes if signer != self.member]:
-                del votes[signer]
-
-    return reload
+def _no_effects(_: Original) -> Any:
+    return lambda *arguments, **names: []
 
 
 # -- ledger ----------------------------------------------------------------------------------------------------------------
@@ -305,7 +291,7 @@ def _admit_regardless(*ignored: Code) -> Callable[[Original], Any]:
 
 
 def _admission(*ignored: Code) -> tuple[Mutation, ...]:
-    return tuple(Mutation(module, "admit", _admit_regardless(*ignored)) for module in (execution, blocks, replica))
+    return tuple(Mutation(module, "admit", _admit_regardless(*ignored)) for module in (execution, proposing, replica))
 
 
 def _frozen_ignored(original: Original) -> Any:
@@ -348,11 +334,11 @@ def _cursor_stays(_: Original) -> Any:
 def _forget_votes_of_later_views(original: Original) -> Any:
     """A commit deletes the journal of later views, too."""
 
-    def take(self: Replica) -> list[Effect]:
-        effects: list[Effect] = original(self)
+    def finish(self: Replica, at: Any) -> list[Effect]:
+        effects: list[Effect] = original(self, at)
         return [structs.replace(e, view=e.view + 2) if isinstance(e, Commit) else e for e in effects]
 
-    return take
+    return finish
 
 
 def _any_signature(original: Original) -> Any:
@@ -384,18 +370,6 @@ def _any_bundle_in_block(original: Original) -> Any:
     return verified
 
 
-def _always_timely(original: Original) -> Any:
-    """A proposal's block time may be any."""
-
-    def on_proposal(self: Replica, proposal: Any) -> None:
-        at = self._at
-        self._at = at._replace(wall=max(at.wall, proposal.block.header.time))
-        original(self, proposal)
-        self._at = at
-
-    return on_proposal
-
-
 def _on(owner: Any, attribute: str, make: Callable[[Original], Any]) -> tuple[Mutation, ...]:
     return (Mutation(owner, attribute, make),)
 
@@ -404,7 +378,7 @@ MUTANTS: dict[str, Mutant] = {
     "vote-sent-before-persisted": Mutant(
         "a notarize vote reaches the disk one event after it was sent",
         5,
-        _on(Simplex, "_accept", _late_journal) + _on(Replica, "_take_effects", _bring_late),
+        _on(Replica, "_finish", _late_journal),
     ),
     "quorum-2f": Mutant("certificates need 2f signatures", 5, _on(Electorate, "quorum", _quorum_2f), "equivocating proposer"),
     "finalize-after-nullify": Mutant(
@@ -413,7 +387,7 @@ MUTANTS: dict[str, Mutant] = {
     "nullify-after-finalize": Mutant(
         "a finalize vote is no reason not to nullify, and its notarization is not kept",
         20,
-        _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Simplex, "_reload", _finalize_without_notarization),
+        _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Simplex, "_take_back", _nothing),
     ),
     "votes-for-both-proposals": Mutant(
         "an equivocating leader gets two votes",
@@ -424,26 +398,24 @@ MUTANTS: dict[str, Mutant] = {
     "certificates-unchecked": Mutant(
         "certificates received whole are believed",
         5,
-        _on(Ballots, "add_certificate", _believe_certificates),
+        _on(Round, "keep", _believe_certificates),
         "forged certificates",
     ),
     "votes-not-reloaded": Mutant("a restart forgets own votes", 5, _on(Simplex, "_reload", _nothing)),
     "votes-deleted-too-early": Mutant(
-        "a commit deletes votes of later views from the disk", 5, _on(Replica, "_take_effects", _forget_votes_of_later_views)
+        "a commit deletes votes of later views from the disk", 5, _on(Replica, "_finish", _forget_votes_of_later_views)
     ),
     "bodies-not-fetched": Mutant(
-        "a body that is missing is not asked for", 5, _on(Simplex, "_ask_for", _nothing), "equivocating proposer"
+        "a body that is missing is not asked for", 20, _on(Fetching, "ask", _no_effects), "equivocating proposer"
     ),
-    "roots-unchecked": Mutant("voters do not compare the roots", 12, _on(replica, "roots_match", _true), "invalid blocks"),
+    "roots-unchecked": Mutant("voters do not compare the roots", 12, _on(execution.Execution, "gives", _true), "invalid blocks"),
     "signatures-unchecked": Mutant(
         "voters do not look at the verdicts on signatures",
         12,
         _on(Replica, "on_signatures_checked", _any_signature),
         "invalid blocks",
     ),
-    "block-time-unchecked": Mutant(
-        "a block may be far in the future", 30, _on(Replica, "_on_proposal", _always_timely), "invalid blocks"
-    ),
+    "block-time-unchecked": Mutant("a block may be far in the future", 30, _on(Replica, "_is_timely", _true), "invalid blocks"),
     "abort-after-commit": Mutant(
         "home commits late, and tells participants to abort", 5, _on(TwoPhaseCommit, "_decide", _commit_becomes_abort)
     ),
@@ -483,7 +455,7 @@ MUTANTS: dict[str, Mutant] = {
         "forged bundles",
     ),
     "bundles-not-asked-for": Mutant(
-        "a lost bundle is not asked for", 12, _on(Replica, "_poll_channel", _nothing), "withheld bundles"
+        "a lost bundle is not asked for", 12, _on(Delivering, "poll", _no_effects), "withheld bundles"
     ),
     "replay-window-off-by-one": Mutant(
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)

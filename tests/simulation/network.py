@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from node.events import Transactions
+from node.network.events import Message
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
+from node.protocol.topics import blocks_topic
 from tests.simulation.plan import Cut, Links
 
 if TYPE_CHECKING:
     from tests.simulation.clients import Gateway
-    from tests.simulation.node import Node
+    from tests.simulation.host import Host
     from tests.simulation.world import World
 
 _MAX_TAIL = 2_000
@@ -44,7 +47,7 @@ class Network:
     def _is_cut(self, source: int, target: int) -> bool:
         return any(source in cut.sources and target in cut.targets for cut in self.cuts)
 
-    def send(self, source: "Node", target: "Node", message: PeerMessage) -> None:
+    def send(self, source: "Host", target: "Host", message: PeerMessage) -> None:
         """Messages travel as bytes, so all that is sent can be encoded; equal frames are decoded once, being immutable."""
         world = self._world
         if self._encoded[0] is not message:
@@ -59,19 +62,12 @@ class Network:
         for delay in arrivals(self.links, self._chance):
             world.after(delay, lambda: self._arrive(source, target, frame) if target.life == life else None)
 
-    def _arrive(self, source: "Node", target: "Node", frame: bytes) -> None:
+    def _arrive(self, source: "Host", target: "Host", frame: bytes) -> None:
         if target.replica is None:
             return
-        message = self._decoded.get(frame)
-        if message is None:
-            message = decode(PeerMessage, frame, MAX_FRAME_BYTES)  # type: ignore[arg-type]
-            if len(self._decoded) > 4_096:
-                self._decoded.clear()
-            self._decoded[frame] = message
-        received = message
         if target.adversary is not None:
-            target.adversary.hears(source.key.public, received)
-        target.put(lambda replica: replica.on_message(source.key.public, received, target.at))
+            target.adversary.hears(source.key.public, decode(cast(Any, PeerMessage), frame, MAX_FRAME_BYTES))
+        target.put(Message(source.key.public, frame))
 
 
 class Broker:
@@ -91,13 +87,16 @@ class Broker:
     def submit(self, shard: int, batch: list[bytes]) -> None:
         """A batch of transactions, to every member of the home shard's committee."""
         for node in self._world.committee(shard):
-            self._carry(lambda node=node: node.put(lambda replica: replica.on_transactions(batch, node.at)))  # type: ignore[misc]
+            self._carry(lambda node=node: node.put(Transactions(tuple(batch))))  # type: ignore[misc]
 
-    def publish_block(self, node: "Node", shard: int, encoded: bytes) -> None:
-        for gateway in self._world.gateways:
-            self._carry(lambda gateway=gateway: gateway.on_block(shard, encoded))  # type: ignore[misc]
+    def publish(self, node: "Host", topic: str, body: bytes) -> None:
+        """Of what nodes publish, gateways here take in blocks."""
+        shard = node.index // self._world.plan.size
+        if topic == blocks_topic(self._world.genesis.network, shard):
+            for gateway in self._world.gateways:
+                self._carry(lambda gateway=gateway: gateway.on_block(shard, body))  # type: ignore[misc]
 
-    def query_blocks(self, gateway: "Gateway", shard: int, node: "Node", first: int) -> None:
+    def query_blocks(self, gateway: "Gateway", shard: int, node: "Host", first: int) -> None:
         """A question to one member, and its answer: final blocks from ``first`` on."""
 
         def ask() -> None:

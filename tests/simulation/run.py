@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from node import registration
+from node import membership
 from node.protocol import certificate, crypto, epoch, queries, topics, transaction
 from tests.simulation.invariants import ViolationError
 from tests.simulation.mutants import mutated
@@ -14,7 +14,7 @@ from tests.simulation.plan import Plan
 from tests.simulation.story import Story
 from tests.simulation.world import World
 
-_VERIFIERS = (certificate, epoch, queries, registration, topics, transaction)
+_VERIFIERS = (certificate, epoch, membership, queries, topics, transaction)
 _cached_verify = lru_cache(maxsize=1 << 16)(crypto.verify)
 
 

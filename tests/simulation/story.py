@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from node.effects import Abstain, Checkpoint, Commit, Journal, Persist
+from node.effects import Abstain, AcceptDocument, Begin, Checkpoint, Commit, Journal, Persist
 from node.protocol.address import encode_address
 from node.protocol.certificate import Certificate, Vote, VoteKind
 from node.protocol.channel import Bundle, Prepare, PrepareVote
@@ -23,7 +23,7 @@ from node.protocol.messages import (
 from node.protocol.transaction import Action, Transaction, decode_transaction
 
 if TYPE_CHECKING:
-    from tests.simulation.node import Node
+    from tests.simulation.host import Host
 
 _DETAILED = 90
 _OVERVIEW = 60
@@ -35,8 +35,8 @@ class Story:
     def __init__(self) -> None:
         self._lines: list[tuple[int, bool, str]] = []
         """(when, whether it is part of the outline, text)"""
-        self._sending: tuple[int, Node, PeerMessage] | None = None
-        self._targets: list[Node] = []
+        self._sending: tuple[int, Host, PeerMessage] | None = None
+        self._targets: list[Host] = []
 
     def happened(self, time: int, who: object, what: str, text: str = "", thing: object = None) -> None:
         self._flush()
@@ -45,11 +45,11 @@ class Story:
         subject = "" if who is None else f"{who} "
         self._lines.append((time, not what.startswith(("notes", "stores")), f"{subject}{what} {text}".rstrip()))
 
-    def persisted(self, time: int, node: "Node", effects: Sequence[Persist]) -> None:
+    def persisted(self, time: int, node: "Host", effects: Sequence[Persist]) -> None:
         self._flush()
         self._lines.append((time, False, f"{node} persists {'; '.join(map(_describe_persist, effects))}"))
 
-    def sent(self, time: int, source: "Node", target: "Node", message: PeerMessage) -> None:
+    def sent(self, time: int, source: "Host", target: "Host", message: PeerMessage) -> None:
         if isinstance(message, Standing):
             return
         sending = (time, source, message)
@@ -152,3 +152,7 @@ def _describe_persist(effect: Persist) -> str:
             return f"checkpoint {height}"
         case Abstain(through):
             return f"abstention up to view {through}"
+        case AcceptDocument():
+            return "epoch document"
+        case Begin():
+            return "that mining has begun"

@@ -16,10 +16,10 @@ from node.protocol.puzzle import identity_prefix, search
 from tests.simulation import adversaries, faults
 from tests.simulation.clients import ISSUERS, Gateway
 from tests.simulation.coordinator import KEY, CoordinatorHost
+from tests.simulation.host import START, Host
 from tests.simulation.invariants import Monitor, violated
 from tests.simulation.loop import Loop
 from tests.simulation.network import Broker, Network
-from tests.simulation.node import START, Node
 from tests.simulation.plan import Links, Plan, Skew
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class World(Loop):
         for index, behaviours in plan.byzantine:
             self.nodes[index].adversary = adversaries.Adversary(self.nodes[index], behaviours)
 
-    def _make_nodes(self) -> tuple[list[Node], EpochDocument]:
+    def _make_nodes(self) -> tuple[list[Host], EpochDocument]:
         """Nodes by seat: what the coordinator will make of their registrations is no secret."""
         chance, network, plan = Random(f"{self.plan.seed}/keys"), self.genesis.network, self.plan
         keys = [KeyPair(chance.randbytes(32)) for _ in range(plan.committees * plan.size)]
@@ -79,13 +79,13 @@ class World(Loop):
             address = f"/ip4/10.0.0.{i + 1}/tcp/8100"
             registrations.append(Registration(network, 1, key.public, f"node-{i}", (address,), nonce).signed(key))
         document = first_document(self.genesis, registrations)
-        nodes: dict[int, Node] = {}
+        nodes: dict[int, Host] = {}
         for key, registration in zip(keys, registrations, strict=True):
             seat = document.seat_of(key.public)
             assert seat is not None
             index = seat[0] * plan.size + seat[1]
             name = f"{'abcdefgh'[seat[0]]}{seat[1]}"
-            nodes[index] = Node(self, index, name, registration.name, key, registration.addresses[0])
+            nodes[index] = Host(self, index, name, registration.name, key, registration.addresses[0])
         return [nodes[index] for index in sorted(nodes)], document
 
     # -- who and when ----------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class World(Loop):
     def digest(self) -> str:
         return self._hash.hexdigest()
 
-    def committee(self, shard: int) -> list[Node]:
+    def committee(self, shard: int) -> list[Host]:
         return self.nodes[shard * self.plan.size : (shard + 1) * self.plan.size]
 
     def key_in(self, shard: int, chance: Random) -> KeyPair:
@@ -128,7 +128,7 @@ class World(Loop):
         if self.story is not None:
             self.story.happened(self.time, who, what, text, thing)
 
-    def note_frame(self, source: Node, target: Node, frame: bytes) -> None:
+    def note_frame(self, source: Host, target: Host, frame: bytes) -> None:
         self.frames += 1
         if self.frames > _MAX_FRAMES:
             violated("storm", f"{self.frames} messages")

@@ -85,7 +85,7 @@ class Ledgers:
         self, shard: int, *transactions: Transaction, bundles: Sequence[Bundle] = (), parent: Execution | None = None
     ) -> Execution:
         """Execute the next block of a shard, without committing it."""
-        base = parent or self.states[shard]
+        base = parent.overlay if parent is not None else self.states[shard]
         pairs = [(transaction.id, transaction) for transaction in transactions]
         return execute(base, self.rules[shard], base.height + 1, self.now, bundles, pairs, Transaction.has_valid_signatures)
 
@@ -97,7 +97,7 @@ class Ledgers:
             while queue and len(arriving) < take:
                 arriving.append(queue.popleft())
         execution = self.execute(shard, *transactions, bundles=arriving)
-        self.states[shard].commit(execution)
+        self.states[shard].commit(execution.overlay)
         shard_of = self.rules[shard].shards.shard_of
         assert all(shard_of(change.address) == shard for change in execution.effects.changes.balances)
         for bundle in execution.outbox:

@@ -6,12 +6,12 @@ from typing import cast
 import pytest
 from msgspec import Struct
 
-from node.blocks import choose_bundles
-from node.inbox import Delivery, Inbox
 from node.ledger.state import State
 from node.protocol.channel import Bundle, CertifiedBundle, PrepareVote
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS, MAX_SHARDS
+from node.replica.inbox import Delivery, Inbox
+from node.replica.proposing import choose_bundles
 
 
 class _Certified(Struct):

@@ -18,8 +18,10 @@ import pytest
 from msgspec import structs
 
 from node.effects import CheckSignatures, Effect, Mine
+from node.events import Instant, Recovered, Stored
 from node.ledger.execution import InvalidBlock, execute
 from node.ledger.state import State
+from node.membership import Membership
 from node.network.framing import FrameDecoder, FrameTooLarge
 from node.protocol import merkle
 from node.protocol.block import Balance, Block
@@ -72,8 +74,7 @@ from node.protocol.queries import (
 from node.protocol.reports import Figures, Notable, Report
 from node.protocol.topics import Refusal, Refusals, TransactionBatch
 from node.protocol.transaction import Transaction, decode_transaction
-from node.registration import Membership
-from node.replica import Instant, Replica
+from node.replica.replica import Replica
 from signaling.phases import MAX_MESSAGE_BYTES, Coordinator, Saved
 from tests import figures
 from tests.unit.ledger_driver import Ledgers
@@ -371,7 +372,7 @@ def state_at(shard: Shard, height: int) -> State:
         transactions = [(t.id, t) for t in map(decode_transaction, block.transactions)]
         header = block.header
         valid = Transaction.has_valid_signatures
-        state.commit(execute(state, shard.rules, header.height, header.time, bundles, transactions, valid))
+        state.commit(execute(state, shard.rules, header.height, header.time, bundles, transactions, valid).overlay)
     return state
 
 
@@ -383,7 +384,7 @@ class Target:
         self.now = 1_000
         last = shard.chain[height - 1] if height else None
         state = state_at(shard, height)
-        self.replica = Replica(GENESIS, DOCUMENT, shard.members[member], state, last, (), self.at)
+        self.replica = Replica(GENESIS, DOCUMENT, shard.members[member], "fuzzed", Recovered(state, last, ()), self.at)
         self.perform(self.replica.start(self.at))
 
     @property
@@ -619,7 +620,7 @@ def _application(random: Random, peer: KeyPair) -> Registration:
 def membership(random: Random) -> None:
     """A node hears mutated announcements, also such as the coordinator itself signed: it keeps one valid document, or none."""
     node = random.choice(list(NODES.values()))
-    machine = Membership(GENESIS, node, "node", ("/ip4/192.0.2.1/tcp/1",))
+    machine = Membership(GENESIS, node, "node", ("/ip4/192.0.2.1/tcp/1",), Stored())
     valid = samples()["FromCoordinator"][2]
     accepted, begun = None, False
     for _ in range(40):

@@ -236,32 +236,32 @@ def test_forks_on_one_parent_do_not_see_each_other(one: Ledgers) -> None:
     left_child = one.execute(0, one.pay(b, c, 60), parent=left)
     assert one.states[0].state_root == root
     assert one.balance(a) == (100, 0)
-    one.states[0].commit(left)
+    one.states[0].commit(left.overlay)
     with pytest.raises(ValueError, match="does not stand on"):
-        one.states[0].commit(right)
+        one.states[0].commit(right.overlay)
     grandchild = one.execute(0, one.pay(c, a, 60), parent=left_child)
-    one.states[0].commit(left_child)
+    one.states[0].commit(left_child.overlay)
     assert (one.balance(b), one.balance(c)) == ((40, 0), (60, 0))
-    one.states[0].commit(grandchild)
+    one.states[0].commit(grandchild.overlay)
     assert (one.balance(a), one.balance(c)) == ((60, 0), (0, 0))
     with pytest.raises(ValueError, match="does not stand on"):
-        one.states[0].commit(grandchild)
+        one.states[0].commit(grandchild.overlay)
 
 
 def test_execution_of_an_abandoned_fork_cannot_be_committed(one: Ledgers) -> None:
     a, b = one.account(0), one.account(0, 1)
     left, right = one.execute(0, one.pay(a, b, 1)), one.execute(0, one.pay(a, b, 2))
     right_child = one.execute(0, parent=right)
-    one.states[0].commit(left)
+    one.states[0].commit(left.overlay)
     with pytest.raises(ValueError, match="does not stand on"):
-        one.states[0].commit(right_child)
+        one.states[0].commit(right_child.overlay)
 
 
 def test_overlays_do_not_pile_up(one: Ledgers) -> None:
     pending = one.execute(0)
     for _ in range(20):
         child = one.execute(0, one.pay(one.account(0), one.account(0, 1), 1), parent=pending)
-        one.states[0].commit(pending)
+        one.states[0].commit(pending.overlay)
         pending = child
         assert len(pending.overlay.uncommitted()) == 1
     assert len(pending.overlay._below) <= 1

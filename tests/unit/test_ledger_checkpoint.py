@@ -76,7 +76,7 @@ def test_later_blocks_have_the_same_roots(busy: tuple[Ledgers, Disk], expire: bo
         transactions = [ledgers.pay(ledgers.account(0), ledgers.account(i % 2, i % 4 + 1), 3)]
         ledgers.states[0] = twin
         again = ledgers.execute(0, *transactions, bundles=bundles)
-        twin.commit(again)
+        twin.commit(again.overlay)
         ledgers.states[0] = original
         execution = ledgers.block(0, *transactions, bundles=bundles)
         assert (again.state_root, again.effects, again.outbox) == (execution.state_root, execution.effects, execution.outbox)
@@ -186,11 +186,11 @@ def test_checkpoint_roots_of_blocks_not_committed_yet(interval: int) -> None:
         pending.append(late.execute(0, *transactions, parent=pending[-1] if pending else None))
         if i == 4:
             for execution in pending[:-1]:
-                late.states[0].commit(execution)
+                late.states[0].commit(execution.overlay)
             pending = pending[-1:]
             assert late.states[0].state_root == roots[3]
         assert pending[-1].state_root == roots[-1]
     for execution in pending:
-        late.states[0].commit(execution)
+        late.states[0].commit(execution.overlay)
     assert late.states[0].state_root == early.states[0].state_root
     assert late.states[0].tree.root == early.states[0].tree.root

@@ -164,7 +164,7 @@ class History:
         assert (child.state_root, child.effects, child.outbox) == (after.state_root, after.effects, after.outbox)
         for void in (parent, child):
             with pytest.raises(ValueError, match="does not stand on"):
-                self.ledgers.states[shard].commit(void)
+                self.ledgers.states[shard].commit(void.overlay)
 
     def _restart(self, shard: int) -> None:
         rules, old = self.ledgers.rules[shard], self.ledgers.states[shard]
@@ -183,7 +183,7 @@ class History:
                 stored.execution.effects,
                 stored.execution.outbox,
             )
-            state.commit(again)
+            state.commit(again.overlay)
             if rules.is_checkpoint(state.height):
                 state.checkpoint()
         assert self._figures(state) == self._figures(old)

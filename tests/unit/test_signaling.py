@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from node.effects import Abstain, AcceptDocument, Begin, Mine, Tell
+from node.events import Stored
+from node.membership import Membership, MembershipEffect
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair, digest
 from node.protocol.epoch import (
@@ -24,7 +27,6 @@ from node.protocol.epoch import (
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import identity_prefix, is_solution, search
 from node.protocol.reports import Notable
-from node.registration import Membership, MembershipEffect, PersistBegun, PersistDocument, SolvePuzzle, Tell
 from signaling.phases import (
     MAX_MESSAGE_BYTES,
     MAX_MESSAGES_PER_SECOND,
@@ -435,7 +437,7 @@ SIGNED = SignedDocument(DOCUMENT, KEY.sign(DOCUMENT.hash))
 
 def member(index: int = 0, signed: SignedDocument | None = None, begun: bool = False) -> Membership:
     address = f"/ip4/10.0.0.{index + 1}/tcp/8100"
-    return Membership(GENESIS, NODES[index], f"node-{index}", (address,), signed, begun)
+    return Membership(GENESIS, NODES[index], f"node-{index}", (address,), Stored(signed, begun, 0 if signed else None))
 
 
 def word(phase: Phase, document: SignedDocument | None = None, key: KeyPair = KEY, epoch: int = 1) -> bytes:
@@ -449,10 +451,10 @@ def texts(effects: Iterable[MembershipEffect]) -> str:
 
 def test_a_node_solves_its_puzzle_and_applies_once_per_connection() -> None:
     m = member()
-    assert m.connected() == [], "the coordinator speaks first"
-    assert kinds(m.received(word(Phase.REGISTRATION))) == [SolvePuzzle]
+    m.connected()
+    assert kinds(m.received(word(Phase.REGISTRATION))) == [Mine]
     assert m.received(word(Phase.REGISTRATION)) == [], "it is at it already"
-    assert m.puzzle_solved(NONCES[0]) == [Tell(Application(registration(0)))]
+    assert m.puzzle_solved(NONCES[0]) == [Abstain(0), Tell(Application(registration(0)))]
     assert m.received(word(Phase.REGISTRATION)) == []
     m.connected()
     assert m.received(word(Phase.REGISTRATION)) == [Tell(Application(registration(0)))]
@@ -464,13 +466,13 @@ def test_a_puzzle_solved_while_the_coordinator_is_away_is_used_when_it_is_back()
     m.received(word(Phase.REGISTRATION))
     m.connected()
     assert m.puzzle_solved(NONCES[0]) == []
-    assert kinds(m.received(word(Phase.REGISTRATION))) == [Tell]
+    assert kinds(m.received(word(Phase.REGISTRATION))) == [Abstain, Tell]
 
 
 def test_a_node_stores_the_document_before_it_acknowledges() -> None:
     m = member()
     effects = m.received(word(Phase.ASSIGNMENT, SIGNED))
-    assert effects[0] == PersistDocument(SIGNED)
+    assert effects[:2] == [Abstain(0), AcceptDocument(SIGNED)]
     assert effects[-1] == Tell(Acknowledgement(1, DOCUMENT.hash))
     assert (m.document, m.seat, m.phase, m.begun) == (DOCUMENT, DOCUMENT.seat_of(NODES[0].public), Phase.ASSIGNMENT, False)
     assert m.received(word(Phase.ASSIGNMENT, SIGNED)) == [Tell(Acknowledgement(1, DOCUMENT.hash))], "repeated, not stored"
@@ -479,7 +481,7 @@ def test_a_node_stores_the_document_before_it_acknowledges() -> None:
 def test_a_node_without_a_seat_accepts_and_stays_silent() -> None:
     m = member(11)
     effects = m.received(word(Phase.ASSIGNMENT, SIGNED))
-    assert kinds(effects) == [PersistDocument, Notable, Notable]
+    assert kinds(effects) == [Abstain, AcceptDocument, Notable, Notable]
     assert m.seat is None
     m.ready(0)
     assert Tell not in kinds(m.received(word(Phase.HANDOFF, SIGNED)))
@@ -506,7 +508,7 @@ def test_mining_begins_once_and_a_restart_needs_no_coordinator() -> None:
     m.received(word(Phase.HANDOFF, SIGNED))
     assert not m.begun
     effects = m.received(word(Phase.MINING, SIGNED))
-    assert effects[0] == PersistBegun()
+    assert effects[0] == Begin()
     assert m.begun
     assert m.received(word(Phase.MINING, SIGNED)) == []
     again = member(0, SIGNED, begun=True)
@@ -518,8 +520,8 @@ def test_mining_begins_once_and_a_restart_needs_no_coordinator() -> None:
 def test_a_late_joiner_takes_its_seat_in_any_phase() -> None:
     m = member()
     effects = m.received(word(Phase.MINING, SIGNED))
-    assert kinds(effects)[0] is PersistDocument
-    assert PersistBegun in kinds(effects)
+    assert kinds(effects)[0] is AcceptDocument
+    assert Begin in kinds(effects)
     assert m.begun
 
 
@@ -571,7 +573,7 @@ def test_what_is_wrong_changes_nothing_and_is_said_once(frame: bytes, why: str) 
     assert why in texts(effects)
     assert m.received(frame) == []
     assert (m.document, m.phase, m.begun) == (None, Phase.REGISTRATION, False)
-    assert PersistDocument in kinds(m.received(word(Phase.ASSIGNMENT, SIGNED)))
+    assert AcceptDocument in kinds(m.received(word(Phase.ASSIGNMENT, SIGNED)))
 
 
 def test_a_coordinator_that_lost_its_memory_does_not_make_nodes_lose_theirs() -> None:
@@ -610,7 +612,7 @@ def test_coordinator_and_nodes_reach_mining() -> None:
     while queue:
         peer, todo = queue.pop(0)
         for effect in todo:
-            if isinstance(effect, SolvePuzzle):
+            if isinstance(effect, Mine):
                 nonce = search(effect.prefix, effect.bits, 0, 1 << 20)
                 assert nonce
                 queue.append((peer, members[peer].puzzle_solved(nonce)))

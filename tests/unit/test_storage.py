@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node.effects import Checkpoint, Commit, Journal, Persist
+from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
 from node.storage import Storage, StorageDamaged, StorageError, set_aside
 
 NETWORK = bytes(32)
@@ -38,17 +38,17 @@ def reopened(storage: Storage, path: Path) -> Storage:
 
 def test_everything_written_is_there_after_opening_again(path: Path) -> None:
     storage = Storage(path, NETWORK)
-    assert (storage.journal(), storage.last_block(), storage.checkpoint(), storage.get("document")) == ([], None, None, None)
+    assert (storage.journal(), storage.last_block(), storage.checkpoint(), storage.has_begun()) == ([], None, None, False)
     storage.write([Journal(4, "vote", b"a"), Journal(3, "proposal", b"b"), commit(1, (1, 1, b"x"), (2, 1, b"y"))])
     storage.write([Checkpoint(1, ((b"k2", b"2"), (b"k1", b"1")))])
-    storage.put("document", b"epoch 1")
+    storage.write([Abstain(7), Begin()])
     storage = reopened(storage, path)
     assert storage.journal() == [Journal(3, "proposal", b"b"), Journal(4, "vote", b"a")]
     assert storage.last_block() == (1, block(1))
     assert storage.bundles(1, 1, 1000) == [b"x"]
     assert storage.bundles(2, 1, 1000) == [b"y"]
     assert storage.checkpoint() == (1, [(b"k1", b"1"), (b"k2", b"2")])
-    assert storage.get("document") == b"epoch 1"
+    assert (storage.abstains_through(), storage.has_begun()) == (7, True)
 
 
 def test_a_journal_record_replaces_the_one_in_its_slot(path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_checkpoint_changes_and_deletes_rows_of_the_one_before(path: Path) -> 
 
 def test_a_write_that_fails_leaves_nothing_of_itself(path: Path) -> None:
     storage = Storage(path, NETWORK)
-    broken: list[Persist] = [commit(1), Journal(2, "vote", object())]  # type: ignore[arg-type]
+    broken: list[Commit | Journal] = [commit(1), Journal(2, "vote", object())]  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         storage.write(broken)
     assert storage.last_block() is None
@@ -152,14 +152,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         ("DELETE FROM blocks WHERE height = 2", r"blocks row \(2,\) is missing"),
         ("UPDATE bundles SET data = 'text'", r"bundles row \(1, 1\)"),
         ("UPDATE state SET value = x'ff'", r"state row \(b'k',\)"),
-        ("UPDATE meta SET value = x'ff' WHERE key = 'document'", r"meta row \('document',\)"),
+        ("UPDATE meta SET value = x'ff' WHERE key = 'begun'", r"meta row \('begun',\)"),
     ],
 )
 def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row: str) -> None:
     storage = Storage(path, NETWORK)
     storage.write([commit(1, (1, 1, b"x")), commit(2), commit(3), Journal(2, "vote", b"a"), Checkpoint(1, ((b"k", b"v"),))])
     storage.write([Journal(2, "vote", b"a")])
-    storage.put("document", b"epoch")
+    storage.write([Begin()])
     storage.close()
     with sqlite3.connect(path) as vandal:
         vandal.execute(statement)
@@ -168,7 +168,7 @@ def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row
     def read_everything() -> None:
         storage = Storage(path, NETWORK)
         try:
-            storage.get("document"), storage.journal(), storage.checkpoint()
+            storage.has_begun(), storage.journal(), storage.checkpoint()
             storage.blocks(1, 10**6), storage.bundles(1, 1, 10**6)
         finally:
             storage.close()

@@ -10,11 +10,11 @@ from itertools import count
 
 from msgspec import structs
 
-from node.blocks import Candidate, build_block, genesis_header
+from node.consensus.round import Seat
 from node.consensus.simplex import Turn
+from node.ledger.execution import genesis_header
 from node.ledger.rules import Rules
 from node.ledger.state import State
-from node.mempool import Entry
 from node.protocol import merkle
 from node.protocol.address import address_of
 from node.protocol.block import Block, Header
@@ -26,6 +26,8 @@ from node.protocol.epoch import EpochDocument, Registration, SignedDocument, fir
 from node.protocol.genesis import Asset, Genesis, Parameters
 from node.protocol.puzzle import identity_prefix, search
 from node.protocol.transaction import Action, Leg, Order, Transaction
+from node.replica.mempool import Entry
+from node.replica.proposing import Candidate, build_block
 
 TIME = 1_700_000_000_000
 
@@ -113,18 +115,20 @@ class Shard:
     ) -> Candidate:
         """A mined block on the head, in ``view`` (0: the next), by that view's leader; not certified."""
         turn = Turn(view or self.head.view + 1, self.head.hash, None, ())
-        proposer = turn.view % len(self.members)
+        member = turn.view % len(self.members)
+        seat = Seat(self.members[member], member, self.electorate)
         entries = [Entry(t.id, t, encode(t)) for t in transactions]
         payload = bundles, [encode(bundle) for bundle in bundles]
-        candidate = build_block(self.state, turn, proposer, self.electorate, self.rules, self.head.time + 100, payload, entries)
-        return Candidate(mined(candidate.block), candidate.body, candidate.execution)
+        candidate = build_block(self.state, turn, seat, self.rules, self.head.time + 100, payload, entries)
+        return Candidate(turn, mined(candidate.block), candidate.draft)
 
     def add(self, *transactions: Transaction, bundles: Sequence[CertifiedBundle] = ()) -> CertifiedBlock:
         """Make the next block final."""
         candidate = self.build(transactions, bundles)
-        header, execution = candidate.block.header, candidate.execution
+        header, execution = candidate.block.header, candidate.draft.execution
+        assert execution is not None
         finality = Finality((), self.certificate(VoteKind.FINALIZE, header.view, header.hash))
-        self.state.commit(execution)
+        self.state.commit(execution.overlay)
         self.roots.append(self.state.state_root)
         certified = CertifiedBlock(candidate.block, finality, execution.effects)
         leaves = [encode(bundle) for bundle in execution.outbox]

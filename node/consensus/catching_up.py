@@ -1,4 +1,4 @@
-"""Catch-up: a member that is behind asks a peer for the final blocks it lacks, one request at a time."""
+"""Catching up: a member that is behind asks a peer for the final blocks it lacks, one request at a time."""
 
 _PATIENCE = 300
 _FAR_BEHIND = 8
@@ -8,7 +8,7 @@ _PACE = 120
 _FAR_AWAY = 1 << 62
 
 
-class CatchUp:
+class CatchingUp:
     """Decides whom to ask for blocks, and when. Times are monotonic milliseconds; peers are public keys.
 
     A block more elsewhere is normal while votes are under way; so a member asks when it lags many blocks, or any for a

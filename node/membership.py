@@ -1,4 +1,4 @@
-"""A node's side of signaling, as a pure state machine: how it gets a seat, and what it believes of the coordinator.
+"""A node's membership, as a pure state machine: how it gets a seat, and what it believes of the coordinator.
 
     coordinator says            the node
     registration                mines its identity puzzle, then applies: once per connection
@@ -9,11 +9,13 @@
 It repeats acknowledgement and readiness in answer to every announcement of their phase, so neither side needs to
 remember what the other has heard. It holds on to the first valid document of an epoch: a second one is the coordinator
 saying two things, and is reported, not believed. Once mining has begun it never needs the coordinator again.
+
+A database that took no part in the epoch may have been another one before that voted. So before a node can have voted - when it
+applies, and when it accepts a document before mining - it stores that none of its votes are lost.
 """
 
-from msgspec import Struct
-
-from node.effects import Notable
+from node.effects import Abstain, AcceptDocument, Begin, Mine, Tell
+from node.events import Stored
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import KeyPair, verify
 from node.protocol.epoch import (
@@ -27,66 +29,42 @@ from node.protocol.epoch import (
     PhaseNotice,
     Readiness,
     Registration,
-    SignedDocument,
-    ToCoordinator,
 )
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.puzzle import identity_prefix
+from node.protocol.reports import Notable
 
 FIRST_EPOCH = 1
 _ORDER = list(Phase)
 
 
-class SolvePuzzle(Struct, frozen=True):
-    """Find a nonce for ``prefix`` with ``bits`` leading zero bits; answer with ``puzzle_solved``."""
+PUZZLE = 0
+"""The token of the identity puzzle among the work to be mined; blocks count from 1."""
 
-    prefix: bytes
-    bits: int
-
-
-class Tell(Struct, frozen=True):
-    """Send to the coordinator; lost if it is not connected."""
-
-    message: ToCoordinator
-
-
-class PersistDocument(Struct, frozen=True):
-    """Store the accepted document durably before performing what follows."""
-
-    document: SignedDocument
-
-
-class PersistBegun(Struct, frozen=True):
-    """Store durably that mining has begun: after a restart this node starts without asking the coordinator."""
-
-
-MembershipEffect = SolvePuzzle | Tell | PersistDocument | PersistBegun | Notable
+MembershipEffect = Abstain | AcceptDocument | Begin | Mine | Tell | Notable
 
 
 class Membership:
     """This node's place in the network. Methods return what to do, in order.
 
-    ``signed``: the accepted document; ``phase``: where the epoch stands as far as this node knows;
-    ``begun``: whether consensus may run.
+    Attributes:
+        signed: the accepted document.
+        phase: where the epoch stands as far as this node knows.
+        begun: whether consensus may run.
+        abstain_through: the views this member must not vote in; None when its votes may be lost.
     """
 
-    def __init__(
-        self,
-        genesis: Genesis,
-        key: KeyPair,
-        name: str,
-        addresses: tuple[str, ...],
-        signed: SignedDocument | None = None,
-        begun: bool = False,
-    ) -> None:
-        """``signed`` and ``begun`` are what was persisted. Raises InvalidDocument when that is damaged."""
-        if signed is not None:
-            signed.check(genesis)
+    def __init__(self, genesis: Genesis, key: KeyPair, name: str, addresses: tuple[str, ...], stored: Stored) -> None:
+        """Raises InvalidDocument when the stored document is damaged."""
+        if stored.document is not None:
+            stored.document.check(genesis)
         self._genesis, self._key, self._name, self._addresses = genesis, key, name, addresses
-        self.signed = signed
-        self.begun = begun and signed is not None
-        self.phase = Phase.MINING if self.begun else Phase.ASSIGNMENT if signed else Phase.REGISTRATION
+        self.signed = stored.document
+        self.abstain_through = stored.abstain_through
+        is_new = stored.abstain_through is None  # with a document: its database is lost, and it was mining maybe
+        self.begun = self.signed is not None and (stored.begun or is_new)
+        self.phase = Phase.MINING if self.begun else Phase.ASSIGNMENT if self.signed else Phase.REGISTRATION
         self._puzzle_asked = False
         self._nonce: bytes | None = None
         self._open = False  # the coordinator takes registrations on this connection
@@ -104,10 +82,9 @@ class Membership:
         """(shard, member index), or None without one."""
         return self.signed.document.seat_of(self._key.public) if self.signed else None
 
-    def connected(self) -> list[MembershipEffect]:
+    def connected(self) -> None:
         """The coordinator is connected; it speaks first."""
         self._open = self._applied = False
-        return []
 
     def puzzle_solved(self, nonce: bytes) -> list[MembershipEffect]:
         self._nonce = nonce
@@ -147,7 +124,8 @@ class Membership:
             self.signed = signed
             seat = self.seat
             text = f"seat {seat[1]} of shard {seat[0]}" if seat else "no seat"
-            return [PersistDocument(signed), Notable(f"epoch {notice.epoch}: document accepted, {text}")]
+            votes = self._have_no_votes() if notice.phase is not Phase.MINING else []
+            return [*votes, AcceptDocument(signed), Notable(f"epoch {notice.epoch}: document accepted, {text}")]
         if signed is not None and self.signed is not None and signed.document.hash != self.signed.document.hash:
             if verify(self._genesis.coordinator_key, signed.document.hash, signed.signature):
                 raise InvalidDocument(f"coordinator equivocates: it signed a second document for epoch {notice.epoch}")
@@ -170,7 +148,7 @@ class Membership:
                 return news + self._report()
             case Phase.MINING if not self.begun:
                 self.begun = True
-                return [PersistBegun(), *news]
+                return [Begin(), *news]
         return news
 
     def _apply(self) -> list[MembershipEffect]:
@@ -182,10 +160,16 @@ class Membership:
                 return []
             self._puzzle_asked = True
             prefix = identity_prefix(network, FIRST_EPOCH, challenge, self._key.public)
-            return [SolvePuzzle(prefix, self._genesis.parameters.puzzle_difficulty_bits)]
+            return [Mine(PUZZLE, prefix, self._genesis.parameters.puzzle_difficulty_bits)]
         self._applied = True
         registration = Registration(network, FIRST_EPOCH, self._key.public, self._name, self._addresses, self._nonce)
-        return [Tell(Application(registration.signed(self._key)))]
+        votes = self._have_no_votes() if self.abstain_through is None else []  # it may miss the assignment
+        return [*votes, Tell(Application(registration.signed(self._key)))]
+
+    def _have_no_votes(self) -> list[MembershipEffect]:
+        """Nothing is signed in this epoch yet."""
+        self.abstain_through = 0
+        return [Abstain(0)]
 
     def _report(self) -> list[MembershipEffect]:
         if self.phase is not Phase.HANDOFF or self._height is None or self.seat is None:

@@ -1,0 +1,68 @@
+"""Answering clients' questions over the broker, each answer signed by this member."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+from msgspec import Raw
+
+from node.consensus.round import Seat
+from node.consensus.simplex import Simplex
+from node.effects import Publish, ReplyBlocks
+from node.ledger.state import State
+from node.protocol.queries import (
+    Account,
+    Answer,
+    GetAccount,
+    GetBlocks,
+    GetPending,
+    GetStatus,
+    NodeStatus,
+    PendingList,
+    Query,
+    StoredBlockList,
+    sign_reply,
+)
+from node.protocol.topics import replies_topic
+from node.replica.drafts import Draft
+from node.replica.mempool import Mempool
+
+
+class Answering:
+    """Answers from memory; blocks are read from storage first. ``name``: the node's."""
+
+    def __init__(self, name: str, seat: Seat, state: State, consensus: Simplex[Draft], mempool: Mempool) -> None:
+        self._name, self._seat = name, seat
+        self._state, self._consensus, self._mempool = state, consensus, mempool
+
+    def answer(self, query: Query) -> Publish | ReplyBlocks:
+        match query.request:
+            case GetBlocks():
+                return ReplyBlocks(query)
+            case GetStatus():
+                return self._reply(query, self._status())
+            case GetAccount(address):
+                return self._reply(query, Account(self._state.height, self._state.balances_of(address)))
+            case GetPending(limit):
+                entries = tuple((entry.id, entry.encoded) for entry in islice(self._mempool, limit))
+                return self._reply(query, PendingList(len(self._mempool), entries))
+
+    def sign_blocks(self, query: Query, stored: Sequence[bytes]) -> Publish:
+        """The reply to a question for blocks, made of what storage holds as it is."""
+        return self._reply(query, StoredBlockList(tuple(map(Raw, stored))))
+
+    def _status(self) -> NodeStatus:
+        consensus, state = self._consensus, self._state
+        return NodeStatus(
+            name=self._name,
+            height=state.height,
+            view=consensus.view,
+            state_root=state.state_root,
+            leader=consensus.leader_of(consensus.view),
+            mempool=len(self._mempool),
+            pending_commits=state.totals().pending,
+        )
+
+    def _reply(self, query: Query, answer: Answer | StoredBlockList) -> Publish:
+        electorate = self._seat.electorate
+        body = sign_reply(query.id, electorate.shard, electorate.epoch, self._seat.member, answer, self._seat.key)
+        return Publish(replies_topic(electorate.network, query.client), body)

@@ -1,0 +1,54 @@
+"""Delivering: the channels to other shards, in both directions. What is lost on the way is asked for again."""
+
+from collections.abc import Sequence
+
+from node.effects import Send
+from node.ledger.execution import Execution
+from node.ledger.state import State
+from node.protocol import merkle
+from node.protocol.certificate import Electorate, FinalBlock
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import encode
+from node.protocol.messages import BundleDelivery, BundleRequest
+from node.replica.inbox import Inbox
+
+
+class Delivering:
+    """One member's part. ``electorates``: of all shards."""
+
+    def __init__(self, shard: int, member: int, electorates: dict[int, Electorate], inbox: Inbox) -> None:
+        self._shard, self._member, self._electorates, self._inbox = shard, member, electorates, inbox
+        self._polled = 0
+
+    def deliver(self, bundles: Sequence[CertifiedBundle], height: int) -> list[Send]:
+        """f+1 members, in turn, send a bundle to all of its destination: one of them at least is honest. Should all of
+        them fail, the destination asks."""
+        own = self._electorates[self._shard]
+        if (self._member - height) % len(own.keys) > own.faults_tolerated:
+            return []
+        return [
+            Send(key, delivery)
+            for delivery in map(BundleDelivery, bundles)
+            for key in self._electorates[delivery.bundle.bundle.destination].keys
+        ]
+
+    def poll(self, state: State) -> list[Send]:
+        """Ask one source shard, each in turn, for what follows the cursor: what was lost on the way comes again."""
+        sources = self._inbox.sources
+        if not sources:
+            return []
+        self._polled += 1
+        source = sources[self._polled % len(sources)]
+        keys = self._electorates[source].keys
+        target = keys[(self._member + self._polled // len(sources)) % len(keys)]
+        cursor = state.cursor(source)
+        return [] if self._inbox.has_next(source, cursor) else [Send(target, BundleRequest(self._shard, cursor + 1))]
+
+
+def certify_bundles(execution: Execution, final: FinalBlock) -> list[CertifiedBundle]:
+    """What a final block sends to other shards, each bundle with its proof."""
+    leaves = [encode(bundle) for bundle in execution.outbox]
+    return [
+        CertifiedBundle(bundle, final.block.header, final.finality, merkle.branch(leaves, i))
+        for i, bundle in enumerate(execution.outbox)
+    ]

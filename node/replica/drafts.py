@@ -1,0 +1,45 @@
+"""What a replica keeps with a block that is not final, and the ledger as it is after any of these blocks."""
+
+from msgspec import Struct
+
+from node.consensus.simplex import Simplex
+from node.ledger.execution import Execution
+from node.ledger.state import Overlay, State
+from node.protocol.channel import CertifiedBundle
+from node.replica.mempool import Entry
+
+
+class Payload(Struct, frozen=True):
+    """A block's content, decoded; its bundles have proven themselves, its transactions' signatures are checked apart."""
+
+    bundles: tuple[CertifiedBundle, ...]
+    entries: tuple[Entry, ...]
+
+
+class Draft(Struct, frozen=True):
+    """``execution``: what executing it gave, once that is done. ``proposed_at``: for an own proposal, when (ms, monotonic)."""
+
+    payload: Payload
+    execution: Execution | None = None
+    proposed_at: int | None = None
+
+
+class Ledger:
+    """``state``: after the last final block."""
+
+    def __init__(self, state: State, consensus: Simplex[Draft]) -> None:
+        self.state = state
+        self._consensus = consensus
+
+    def after(self, block_hash: bytes) -> State | Overlay | None:
+        """The ledger after a block: the last final one, or one that was executed on top of it; else None."""
+        if block_hash == self._consensus.final_hash:
+            return self.state
+        pending = self._consensus.tree.get(block_hash)
+        draft = pending.draft if pending is not None else None
+        return draft.execution.overlay if draft is not None and draft.execution is not None else None
+
+    def in_flight(self, block_hash: bytes) -> int:
+        """How many transactions this block and its ancestors have taken that are not final yet."""
+        branch = self._consensus.tree.branch(block_hash)
+        return sum(len(pending.draft.payload.entries) for pending in branch if pending.draft is not None)

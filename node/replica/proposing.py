@@ -1,0 +1,201 @@
+"""Proposing: when this member, if it leads, makes a block, and what goes into it."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct, structs
+
+from node.consensus.round import Seat
+from node.consensus.simplex import Simplex, Turn
+from node.effects import Mine, StopMining
+from node.events import Instant
+from node.ledger.execution import admit, execute
+from node.ledger.rules import Rules
+from node.ledger.state import Overlay, State
+from node.protocol.block import Block, Header, payload_root
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codes import Code
+from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_SHARDS
+from node.protocol.topics import Refusal
+from node.protocol.transaction import Transaction
+from node.replica.drafts import Draft, Ledger, Payload
+from node.replica.inbox import Inbox
+from node.replica.mempool import Entry, Mempool
+from node.replica.payloads import fits
+
+_MAX_UNFINALIZED = 64
+
+
+class Candidate(Struct, frozen=True):
+    """A block all but for its nonce, and what executing it gives."""
+
+    turn: Turn
+    block: Block
+    draft: Draft
+
+
+class Proposing:
+    """Reads the mempool, the inbox and the ledger, and hands blocks to consensus.
+
+    Attributes:
+        last_block_at: when a block was executed or proposed here last (ms, monotonic).
+    """
+
+    def __init__(self, rules: Rules, consensus: Simplex[Draft], ledger: Ledger, mempool: Mempool, inbox: Inbox, now: int) -> None:
+        self._rules, self._parameters = rules, rules.parameters
+        self._consensus, self._ledger, self._mempool, self._inbox = consensus, ledger, mempool, inbox
+        self._mining: Candidate | None = None
+        self._token = 0
+        self._at = Instant(now, 0)
+        self._nothing_at: Instant | None = None
+        self.last_block_at = now
+
+    @property
+    def deadline(self) -> int:
+        """When ``work`` is to be called at the latest (ms, monotonic)."""
+        return self._due()
+
+    def _due(self) -> int:
+        """When this member, if it leads, shall propose: at once or after a pause with work, else at the heartbeat."""
+        turn = self._consensus.turn
+        if turn is None or self._mining is not None:
+            return self._consensus.deadline
+        pause = self._parameters.heartbeat
+        base = self._ledger.after(turn.parent)
+        if base is not None and base.height - self._ledger.state.height > _MAX_UNFINALIZED:
+            return self.last_block_at + pause  # finality has to catch up: its proof holds a header for each block
+        if self._nothing_at != self._at and self._has_work(turn.parent):
+            is_full = len(self._mempool) >= self._parameters.block_transactions
+            pause = 0 if is_full else self._parameters.block_interval
+        return self.last_block_at + pause
+
+    def _has_work(self, parent: bytes) -> bool:
+        """Whether a block on ``parent`` would not be empty."""
+        base = self._ledger.after(parent)
+        if base is None:
+            return False
+        if len(self._mempool) > self._ledger.in_flight(parent):
+            return True
+        return any(self._inbox.has_next(source, base.cursor(source)) for source in self._inbox.sources)
+
+    def work(self, at: Instant) -> tuple[list[Mine | StopMining], list[Refusal]]:
+        """Build a proposal and have its nonce mined, when it is this member's turn and time. Returns what to do, and the
+        transactions that expired while they waited."""
+        self._at = at
+        effects: list[Mine | StopMining] = []
+        if self._mining is not None and self._mining.turn.view != self._consensus.view:
+            self._mining = None
+            effects.append(StopMining())
+        turn = self._consensus.turn
+        if turn is None or self._mining is not None or at.now < self._due():
+            return effects, []
+        parent = self._ledger.after(turn.parent)
+        if parent is None:
+            return effects, []
+        time = max(parent.time, at.wall)
+        entries, stale, expired = choose_transactions(self._ledger.state, parent, self._rules, self._mempool, time)
+        self._mempool.remove(stale)
+        bundles = choose_bundles(parent, self._inbox)
+        if not entries and not bundles[0] and at.now < self.last_block_at + self._parameters.heartbeat:
+            self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event
+            return effects, expired
+        candidate = build_block(parent, turn, self._consensus.seat, self._rules, time, bundles, entries)
+        bits = self._parameters.block_difficulty_bits
+        if bits == 0:
+            self._propose(candidate, bytes(8), at)
+        else:
+            self._token += 1
+            self._mining = candidate
+            effects.append(Mine(self._token, candidate.block.header.mining_prefix, bits))
+        return effects, expired
+
+    def on_mined(self, token: int, nonce: bytes, at: Instant) -> None:
+        """The answer to ``Mine``."""
+        if self._mining is not None and token == self._token:
+            candidate, self._mining = self._mining, None
+            self._propose(candidate, nonce, at)
+
+    def _propose(self, candidate: Candidate, nonce: bytes, at: Instant) -> None:
+        turn, block = candidate.turn, candidate.block
+        if turn.view == self._consensus.view and self._ledger.after(turn.parent) is not None:
+            self.last_block_at = at.now
+            mined = structs.replace(block, header=structs.replace(block.header, nonce=nonce))
+            self._consensus.propose(turn, mined, structs.replace(candidate.draft, proposed_at=at.now), at.now)
+
+
+def choose_transactions(
+    state: State, parent: State | Overlay, rules: Rules, mempool: Mempool, time: int
+) -> tuple[list[Entry], list[bytes], list[Refusal]]:
+    """What a block on ``parent`` may take from the mempool, in order of arrival; also the ids that no later block can take
+    and, of these, refusals for those that expired while waiting."""
+    chosen: list[Entry] = []
+    stale: list[bytes] = []
+    expired: list[Refusal] = []
+    size = 0
+    for entry in mempool:
+        if admit(parent, rules, entry.id, entry.transaction, time) is Code.OK:
+            size += len(entry.encoded)
+            if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= rules.parameters.block_transactions:
+                break
+            chosen.append(entry)
+            continue
+        code = admit(state, rules, entry.id, entry.transaction, state.time)
+        if code is not Code.OK:
+            stale.append(entry.id)
+            if code is Code.EXPIRED:
+                expired.append(Refusal(entry.id, code))
+    return chosen, stale, expired
+
+
+def choose_bundles(parent: State | Overlay, inbox: Inbox) -> tuple[list[CertifiedBundle], list[bytes]]:
+    """The bundles whose turn it is, as many as fit; one goes in whatever its size. Channels take turns at being first."""
+    bundles: list[CertifiedBundle] = []
+    encoded: list[bytes] = []
+    size = records = 0
+    first = parent.height % max(1, len(inbox.sources))
+    for source in inbox.sources[first:] + inbox.sources[:first]:
+        for delivery in inbox.following(source, parent.cursor(source)):
+            size += len(delivery.encoded)
+            records += len(delivery.certified.bundle.records)
+            if encoded and (not fits(size, records) or len(encoded) >= MAX_SHARDS):
+                size -= len(delivery.encoded)
+                records -= len(delivery.certified.bundle.records)
+                break
+            bundles.append(delivery.certified)
+            encoded.append(delivery.encoded)
+    return bundles, encoded
+
+
+def build_block(
+    parent: State | Overlay,
+    turn: Turn,
+    seat: Seat,
+    rules: Rules,
+    time: int,
+    bundles: tuple[Sequence[CertifiedBundle], Sequence[bytes]],
+    entries: Sequence[Entry],
+) -> Candidate:
+    """Execute a payload on ``parent`` and write the header that commits to all of it; the nonce is left at zero."""
+    certified, encoded_bundles = bundles
+    height = parent.height + 1
+    transactions = [(entry.id, entry.transaction) for entry in entries]
+    sent = [bundle.bundle for bundle in certified]
+    execution = execute(parent, rules, height, time, sent, transactions, Transaction.has_valid_signatures)
+    payload = tuple(encoded_bundles), tuple(entry.encoded for entry in entries)
+    header = Header(
+        network=rules.network,
+        shard=rules.shard,
+        epoch=seat.electorate.epoch,
+        view=turn.view,
+        height=height,
+        parent=turn.parent,
+        time=time,
+        proposer=seat.member,
+        payload_root=payload_root(*payload),
+        receipts_root=execution.receipts_root,
+        outbox_root=execution.outbox_root,
+        changes_hash=execution.changes_hash,
+        totals_hash=execution.totals_hash,
+        state_root=execution.state_root,
+        nonce=bytes(8),
+    )
+    return Candidate(turn, Block(header, *payload), Draft(Payload(tuple(certified), tuple(entries)), execution))

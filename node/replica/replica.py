@@ -1,0 +1,344 @@
+"""One member of one committee: it hands each event to whom it concerns, and does what consensus says, in order.
+
+Pure: each method is one event and returns the effects to perform, in order (see ``node.effects``).
+"""
+
+from collections.abc import Sequence
+
+from node.consensus.catching_up import CatchingUp
+from node.consensus.round import Seat
+from node.consensus.simplex import Execute, Finalized, Simplex, Timeouts
+from node.effects import Abstain, Broadcast, Checkpoint, Commit, Effect, Publish, Send
+from node.events import Instant, Recovered
+from node.ledger.execution import InvalidBlock, admit, execute, genesis_header
+from node.ledger.rules import Rules
+from node.protocol.block import Header
+from node.protocol.certificate import CertifiedBlock
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.crypto import KeyPair
+from node.protocol.epoch import EpochDocument
+from node.protocol.genesis import Genesis
+from node.protocol.messages import (
+    Ballot,
+    BodyReply,
+    BodyRequest,
+    BundleDelivery,
+    BundleRequest,
+    Certified,
+    ChainReply,
+    ChainRequest,
+    PeerMessage,
+    Proposal,
+    Standing,
+)
+from node.protocol.puzzle import leading_zero_bits
+from node.protocol.queries import Query
+from node.protocol.reports import Notable
+from node.protocol.topics import Refusal, Refusals, blocks_topic, refusals_topic
+from node.protocol.transaction import Transaction
+from node.replica.abstaining import Abstaining
+from node.replica.answering import Answering
+from node.replica.checking import Checking
+from node.replica.counters import Counters
+from node.replica.delivering import Delivering, certify_bundles
+from node.replica.drafts import Draft, Ledger, Payload
+from node.replica.inbox import Inbox
+from node.replica.mempool import Mempool
+from node.replica.payloads import read_payload
+from node.replica.proposing import Proposing
+from node.replica.serving import Serving
+
+_REFUSALS = 1_000
+"""In one message to clients."""
+_NEVER = 1 << 62
+
+
+class Replica:
+    """``recovered``: what storage held. ``abstain_through``: the view stored with ``Abstain``; None when this member's votes may
+    be lost and it is not known yet which: then it follows, and votes in no view that it may have voted in.
+
+    Raises:
+        Diverged: from any method: this node must stop, its state differs from what its committee made final.
+    """
+
+    def __init__(
+        self,
+        genesis: Genesis,
+        document: EpochDocument,
+        key: KeyPair,
+        name: str,
+        recovered: Recovered,
+        at: Instant,
+        abstain_through: int | None = 0,
+    ) -> None:
+        place = document.seat_of(key.public)
+        if place is None:
+            raise ValueError("this node has no seat in the epoch")
+        self.shard, self.member = place
+        self.document = document
+        self.electorate = document.electorates[self.shard]
+        self.seat = Seat(key, self.member, self.electorate)
+        self.parameters = genesis.parameters
+        self.state = state = recovered.state
+        self.rules: Rules = state.rules
+        self.mempool = Mempool()
+        self.inbox = Inbox(self.shard, document.electorates)
+        self.counters = Counters()
+        self.consensus = self._make_consensus(genesis, recovered, at, abstain_through)
+        self.ledger = Ledger(state, self.consensus)
+        self.catching_up = CatchingUp(state.height, at.now)
+        self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
+        self._checking = Checking(self.mempool)
+        self._proposing = Proposing(self.rules, self.consensus, self.ledger, self.mempool, self.inbox, at.now)
+        self._delivering = Delivering(self.shard, self.member, document.electorates, self.inbox)
+        self._serving = Serving(self.shard, document.electorates, state, self.consensus)
+        self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
+        self._abstaining = Abstaining(self.electorate) if abstain_through is None else None
+        self._next_standing = at.now
+        self._at = at
+        self._effects: list[Effect] = []
+
+    def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, abstain_through: int | None) -> Simplex[Draft]:
+        last = recovered.last
+        final = last.block.header if last is not None else genesis_header(genesis, self.shard, recovered.state)
+        certificate = last.finality.certificate if last is not None and not last.finality.descendants else None
+        view = self.parameters.heartbeat + self.parameters.view_timeout
+        timeouts = Timeouts(view=view, retransmit=self.parameters.view_timeout, skip=view)
+        through = _NEVER if abstain_through is None else abstain_through
+        return Simplex(self.seat, final, certificate, timeouts, recovered.records, at.now, through)
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def start(self, at: Instant) -> list[Effect]:
+        """First event after construction."""
+        self._learn_abstention()
+        return self._finish(at)
+
+    def on_message(self, peer: bytes, message: PeerMessage, at: Instant) -> list[Effect]:
+        """A decoded message from a node of the network, authenticated by its public key."""
+        self._at = at
+        member = self._members.get(peer)
+        match message:
+            case BundleDelivery(certified):
+                self.counters.bundles_in += self.inbox.receive(certified, self.state.cursor(certified.bundle.source))
+            case BundleRequest():
+                self._effects += self._serving.bundles(peer, message, at.now)
+            case _ if member is not None:
+                self._on_member_message(peer, member, message)
+        return self._finish(at)
+
+    def on_peer_up(self, peer: bytes, at: Instant) -> list[Effect]:
+        """A node is connected."""
+        if peer in self._members:
+            self._effects.append(Send(peer, self._standing()))
+        return self._finish(at)
+
+    def on_peer_down(self, peer: bytes, at: Instant) -> list[Effect]:
+        self.catching_up.lost(peer)
+        return self._finish(at)
+
+    def on_transactions(self, batch: Sequence[bytes], at: Instant) -> list[Effect]:
+        """Encoded transactions from clients."""
+        candidates, refusals = self.mempool.screen(batch)
+        time = max(self.state.time, at.wall)
+        entries = []
+        for entry in candidates:
+            code = admit(self.state, self.rules, entry.id, entry.transaction, time)
+            if code is Code.OK:
+                entries.append(entry)
+            else:
+                refusals.append(Refusal(entry.id, code))
+        self._effects += self._checking.transactions(entries)
+        self._refuse(refusals)
+        return self._finish(at)
+
+    def on_query(self, query: Query, at: Instant) -> list[Effect]:
+        """A client's question."""
+        if query.member in (-1, self.member):
+            self._effects.append(self._answering.answer(query))
+        return self._finish(at)
+
+    def sign_blocks(self, query: Query, stored: Sequence[bytes]) -> Publish:
+        """The reply to a question, of encoded blocks from storage."""
+        return self._answering.sign_blocks(query, stored)
+
+    def on_signatures_checked(self, token: int, verdicts: Sequence[bool], at: Instant) -> list[Effect]:
+        """The answer to ``CheckSignatures``."""
+        self._at = at
+        if (checked := self._checking.settle(token, verdicts)) is not None:
+            self._refuse(checked.refusals)
+            if checked.proposal is not None:
+                self.consensus.on_proposal(checked.proposal, checked.draft, at.now)
+            elif checked.invalid_view is not None:
+                self.consensus.on_invalid_proposal(checked.invalid_view, at.now)
+        return self._finish(at)
+
+    def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
+        """The answer to ``Mine``."""
+        self._at = at
+        self._proposing.on_mined(token, nonce, at)
+        return self._finish(at)
+
+    def on_tick(self, at: Instant) -> list[Effect]:
+        """Time passed; to be called at ``deadline`` at the latest."""
+        return self._finish(at)
+
+    @property
+    def deadline(self) -> int:
+        """When the next ``on_tick`` is due (ms, monotonic)."""
+        return min(self.consensus.deadline, self._next_standing, self._proposing.deadline, self.catching_up.deadline)
+
+    # -- messages of members ---------------------------------------------------------------------------------------
+
+    def _on_member_message(self, peer: bytes, member: int, message: PeerMessage) -> None:
+        now = self._at.now
+        match message:
+            case Ballot(vote) if vote.signer == member:
+                self.consensus.on_vote(vote, now)
+            case Proposal(_, vote) if vote.signer == member:
+                self._on_proposal(message)
+            case Certified(certificates):
+                self.consensus.on_certificates(certificates, now)
+            case Standing():
+                self._on_standing(peer, message)
+            case ChainRequest():
+                self._effects += self._serving.chain(peer, message, now)
+            case ChainReply(blocks) if self.catching_up.answered(peer):
+                self.consensus.on_final_blocks(blocks, now)
+            case BodyRequest():
+                self._serving.body(peer, message, now)
+            case BodyReply(block) if self.consensus.wants(block.header.hash):
+                self.consensus.on_block(block, now)
+
+    def _on_proposal(self, proposal: Proposal) -> None:
+        """Check what is cheap, then its bundles, then the signatures not checked before; then consensus sees it."""
+        header = proposal.block.header
+        if not self.consensus.expects(proposal):
+            return
+        payload = None
+        if self._is_timely(header) and self._is_mined(header):
+            payload = read_payload(proposal.block, self.mempool, self.inbox, self.parameters)
+        if payload is None:
+            self.consensus.on_invalid_proposal(header.view, self._at.now)
+            return
+        unknown = [entry for entry in payload.entries if self.mempool.find(entry.encoded) is None]
+        if unknown:
+            self._effects += self._checking.proposal(proposal, payload, unknown)
+        else:
+            self.consensus.on_proposal(proposal, Draft(payload), self._at.now)
+
+    def _is_timely(self, header: Header) -> bool:
+        return header.time <= self._at.wall + self.parameters.clock_skew
+
+    def _is_mined(self, header: Header) -> bool:
+        return leading_zero_bits(header.hash) >= self.parameters.block_difficulty_bits
+
+    def _on_standing(self, peer: bytes, standing: Standing) -> None:
+        self.catching_up.heard(peer, standing.height)
+        if self._abstaining is not None:
+            self._abstaining.heard(peer, standing)
+            self._learn_abstention()
+        self._effects += self._serving.help(peer, standing, self._at.now)
+
+    def _learn_abstention(self) -> None:
+        if self._abstaining is None or (through := self._abstaining.through(self.consensus.view)) is None:
+            return
+        self._abstaining = None
+        self.consensus.abstain_through(through)
+        self._effects += [Abstain(through), Notable(f"its earlier votes may be lost: no vote before view {through + 1}")]
+
+    # -- what consensus says ---------------------------------------------------------------------------------------
+
+    def _follow_consensus(self) -> None:
+        """Do what follows from the events it was told of, step by step."""
+        while (effect := self.consensus.next_effect()) is not None:
+            match effect:
+                case Execute():
+                    self.consensus.on_executed(effect.block_hash, self._execute(effect))
+                case Finalized():
+                    self._commit(effect)
+                case _:
+                    self._effects.append(effect)
+
+    def _execute(self, wanted: Execute[Draft]) -> Draft | None:
+        """Is the block valid on its parent, and are its header's roots what executing it gives?"""
+        block, header = wanted.block, wanted.block.header
+        parent = self.ledger.after(header.parent)
+        place = (self.electorate.network, self.shard, self.electorate.epoch)
+        if parent is None or (header.network, header.shard, header.epoch) != place or not self._is_mined(header):
+            return None
+        payload = wanted.draft.payload if wanted.draft is not None else self._read_payload(wanted)
+        if payload is None:
+            return None
+        transactions = [(entry.id, entry.transaction) for entry in payload.entries]
+        bundles = [certified.bundle for certified in payload.bundles]
+        valid = Transaction.has_valid_signatures
+        try:
+            execution = execute(parent, self.rules, header.height, header.time, bundles, transactions, valid)
+        except InvalidBlock:
+            return None
+        if not execution.gives(block.header):
+            return None
+        self._proposing.last_block_at = self._at.now
+        return Draft(payload, execution)
+
+    def _read_payload(self, wanted: Execute[Draft]) -> Payload | None:
+        return read_payload(wanted.block, self.mempool, self.inbox, self.parameters)
+
+    def _commit(self, finalized: Finalized[Draft]) -> None:
+        """A block is final: change the state, store, publish, deliver its bundles."""
+        final, draft = finalized.final, finalized.draft
+        header, execution = final.block.header, draft.execution
+        assert execution is not None, "consensus had it executed"
+        self.state.commit(execution.overlay)
+        certified = CertifiedBlock(final.block, final.finality, execution.effects)
+        encoded = encode(certified)
+        bundles = certify_bundles(execution, final)
+        stored = tuple((b.bundle.destination, b.bundle.sequence, encode(b)) for b in bundles)
+        self._effects.append(Commit(header.height, header.view, certified, encoded, stored))
+        if self.rules.is_checkpoint(header.height):
+            self._effects.append(Checkpoint(header.height, self.state.checkpoint()))
+        if header.proposer == self.member:
+            self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))
+        sent = self._delivering.deliver(bundles, header.height)
+        self._effects += sent
+        self.counters.bundles_out += len(bundles) if sent else 0
+        for taken in draft.payload.bundles:
+            self.inbox.prune(taken.bundle.source, self.state.cursor(taken.bundle.source))
+        self.mempool.remove([entry.id for entry in draft.payload.entries])
+        self.counters.count(execution, None if draft.proposed_at is None else self._at.now - draft.proposed_at)
+        self.catching_up.moved(header.height, self._at.now)
+
+    # -- after every event -----------------------------------------------------------------------------------------
+
+    def _finish(self, at: Instant) -> list[Effect]:
+        """What may follow from any event: timers, blocks that became final, a proposal, a request; then hand it all over."""
+        self._at = at
+        self._follow_consensus()
+        self.consensus.tick(at.now)
+        self._follow_consensus()
+        if at.now >= self._next_standing:
+            self._next_standing = at.now + self.parameters.heartbeat
+            self._effects.append(Broadcast(self._standing()))
+            self._effects += self._delivering.poll(self.state)
+        mining, expired = self._proposing.work(at)
+        self._effects += mining
+        self._refuse(expired)
+        self._follow_consensus()
+        peer = self.catching_up.next_request(at.now)
+        if peer is not None:
+            self._effects.append(Send(peer, ChainRequest(self.state.height + 1)))
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _standing(self) -> Standing:
+        return Standing(self.state.height, self.consensus.view, self.consensus.voted)
+
+    def _refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Tell clients over the broker which transactions were not admitted."""
+        topic = refusals_topic(self.electorate.network, self.shard)
+        for start in range(0, len(refusals), _REFUSALS):
+            part = tuple(refusals[start : start + _REFUSALS])
+            body = Refusals(self.shard, self.electorate.epoch, self.member, part).signed(self.seat.key)
+            self._effects.append(Publish(topic, encode(body)))

@@ -1,0 +1,48 @@
+"""Serving: answers to other nodes' requests, each kind once in a while only. Requests must not amplify."""
+
+from node.consensus.simplex import Simplex
+from node.effects import Send, SendBlocks, SendBundles
+from node.ledger.state import State
+from node.protocol.certificate import Electorate
+from node.protocol.messages import BodyRequest, BundleRequest, ChainRequest, PeerMessage, Standing
+from node.replica.drafts import Draft
+
+_INTERVAL = 100
+"""Milliseconds between two answers of a kind to one peer."""
+
+
+class Serving:
+    """Answers from the chain, the tree and the channels. ``electorates``: of all shards."""
+
+    def __init__(self, shard: int, electorates: dict[int, Electorate], state: State, consensus: Simplex[Draft]) -> None:
+        self._shard, self._electorates, self._state, self._consensus = shard, electorates, state, consensus
+        self._served: dict[tuple[bytes, type[PeerMessage]], int] = {}
+
+    def chain(self, peer: bytes, request: ChainRequest, now: int) -> list[SendBlocks]:
+        is_due = request.first <= self._state.height and self._may(peer, ChainRequest, now)
+        return [SendBlocks(peer, request.first)] if is_due else []
+
+    def body(self, peer: bytes, request: BodyRequest, now: int) -> None:
+        if self._may(peer, BodyRequest, now):
+            self._consensus.on_body_request(peer, request.hash)
+
+    def bundles(self, peer: bytes, request: BundleRequest, now: int) -> list[SendBundles]:
+        """To members of the shard that they are for."""
+        electorate = self._electorates.get(request.destination)
+        if electorate is None or peer not in electorate.keys or request.destination == self._shard:
+            return []
+        if request.sequence > self._state.sequence(request.destination) or not self._may(peer, BundleRequest, now):
+            return []
+        return [SendBundles(peer, request.destination, request.sequence)]
+
+    def help(self, peer: bytes, standing: Standing, now: int) -> list[Send]:
+        """What a member in an earlier view needs to join this one's."""
+        certified = self._consensus.catch_up_help(standing.view)
+        return [Send(peer, certified)] if certified is not None and self._may(peer, Standing, now) else []
+
+    def _may(self, peer: bytes, kind: type[PeerMessage], now: int) -> bool:
+        last = self._served.get((peer, kind))
+        if last is not None and now - last < _INTERVAL:
+            return False
+        self._served[(peer, kind)] = now
+        return True

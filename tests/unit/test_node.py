@@ -1,0 +1,98 @@
+"""The node's mind: from a seat to a replica, and what a restart believes."""
+
+import pytest
+
+from node.effects import Abstain, AcceptDocument, Ban, Begin, Effect, Meet, Recover, Subscribe, Tell
+from node.events import Recovered, Stored, Tick
+from node.ledger.state import State
+from node.network.events import Message, PeerDown, PeerUp
+from node.node import Node
+from node.protocol.codec import encode
+from node.protocol.epoch import Announcement, PhaseNotice, Readiness, SignedDocument
+from node.protocol.genesis import Phase
+from tests.unit.test_replica import DOCUMENT, GENESIS, ISSUER, KEYS, at
+
+COORDINATOR = ISSUER.public
+SIGNED = SignedDocument(DOCUMENT, ISSUER.sign(DOCUMENT.hash))
+
+
+def node(stored: Stored = Stored()) -> Node:
+    return Node(GENESIS, KEYS[0], "n", ("/ip4/127.0.0.1/tcp/1",), stored)
+
+
+def says(phase: Phase) -> Message:
+    notice = PhaseNotice(GENESIS.network, 1, phase, 1, 4).signed(ISSUER)
+    return Message(COORDINATOR, encode(Announcement(notice, None if phase is Phase.REGISTRATION else SIGNED)))
+
+
+def kinds(effects: list[Effect]) -> list[type[Effect]]:
+    return [type(effect) for effect in effects]
+
+
+def recover(mind: Node, effects: list[Effect]) -> list[Effect]:
+    (wanted,) = [effect for effect in effects if isinstance(effect, Recover)]
+    return mind.handle(Recovered(State.genesis(wanted.rules), None, ()), at(1))
+
+
+def test_a_seat_is_persisted_before_peers_are_met_and_mining_before_the_ledger_is_brought_back() -> None:
+    mind = node()
+    assert mind.start() == []
+    assert kinds(mind.handle(says(Phase.ASSIGNMENT), at(0)))[:2] == [Abstain, AcceptDocument]
+    effects = mind.handle(says(Phase.MINING), at(0))
+    assert kinds(effects)[0] is Begin
+    assert Subscribe(0) in recover(mind, effects)
+    assert mind.replica is not None
+
+
+def test_one_replica_is_made_however_often_the_coordinator_speaks_meanwhile() -> None:
+    """Two with one key would sign what contradicts each other."""
+    mind = node(Stored(SIGNED, True, 0))
+    effects = mind.start()
+    for _ in range(3):
+        effects += mind.handle(says(Phase.MINING), at(0))
+    assert kinds(effects).count(Recover) == 1
+
+
+@pytest.mark.parametrize(
+    ("stored", "starts"),
+    [
+        (Stored(SIGNED, True, 0), True),
+        (Stored(SIGNED, False, 0), False),
+        (Stored(SIGNED, False, None), True),
+        (Stored(None, True, 0), False),
+        (Stored(), False),
+    ],
+    ids=["mining", "assigned", "a new database under a known document", "no document", "new"],
+)
+def test_a_restart_starts_the_replica_only_if_mining_may_have_begun(stored: Stored, starts: bool) -> None:
+    effects = node(stored).start()
+    assert (Recover in kinds(effects)) == starts
+    assert (Meet in kinds(effects)) == (stored.document is not None)
+
+
+def test_a_new_database_under_a_known_document_does_not_vote_before_others_have_spoken() -> None:
+    mind = node(Stored(SIGNED, False, None))
+    recover(mind, mind.start())
+    assert mind.replica is not None
+    assert mind.deadline is not None
+    effects = mind.handle(Tick(), at(mind.deadline + 10_000))
+    assert not [effect for effect in effects if type(effect).__name__ == "Journal"]
+
+
+def test_readiness_is_told_once_a_quorum_can_be_reached() -> None:
+    mind = node()
+    mind.handle(says(Phase.ASSIGNMENT), at(0))
+    mind.handle(says(Phase.HANDOFF), at(0))
+    ready = Tell(Readiness(1, 0))
+    assert ready not in mind.handle(PeerUp(KEYS[1].public), at(0))
+    mind.handle(PeerDown(KEYS[1].public), at(0))
+    assert ready not in mind.handle(PeerUp(KEYS[2].public), at(0)), "one went, one came"
+    assert ready in mind.handle(PeerUp(KEYS[3].public), at(0)), "2 others and itself are 2f+1"
+
+
+def test_a_peer_that_sends_what_is_no_message_is_banned() -> None:
+    mind = node(Stored(SIGNED, True, 0))
+    recover(mind, mind.start())
+    (ban,) = mind.handle(Message(KEYS[1].public, b"junk"), at(1))
+    assert isinstance(ban, Ban)
+    assert ban.peer == KEYS[1].public

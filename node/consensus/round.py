@@ -32,7 +32,7 @@ class Round:
     def __init__(self) -> None:
         self.proposals: list[Proposal] = []
         self.own: dict[VoteKind, Vote] = {}
-        self._votes: dict[VoteKind, dict[int, Vote]] = {kind: {} for kind in VoteKind}
+        self._votes: dict[VoteKind, dict[int, Vote]] = {}
         self._certificates: dict[VoteKind, Certificate] = {}
         self._accused: set[tuple[VoteKind, int]] = set()
 
@@ -49,7 +49,7 @@ class Round:
 
         Invalid votes, and a member's second vote of a kind, are ignored.
         """
-        known, votes = self._certificates.get(vote.kind), self._votes[vote.kind]
+        known, votes = self._certificates.get(vote.kind), self._votes.setdefault(vote.kind, {})
         if known is not None or vote.signer in votes or not vote.is_valid(electorate):
             return known
         votes[vote.signer] = vote
@@ -69,7 +69,7 @@ class Round:
 
     def contradicts(self, vote: Vote, electorate: Electorate) -> bool:
         """Whether its signer voted otherwise before: validly signed evidence of equivocation, told once."""
-        other = self._votes[vote.kind].get(vote.signer)
+        other = self._votes.get(vote.kind, {}).get(vote.signer)
         charge = (vote.kind, vote.signer)
         if other is None or other.block == vote.block or charge in self._accused or not vote.is_valid(electorate):
             return False

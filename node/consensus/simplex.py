@@ -106,6 +106,8 @@ class Simplex(Generic[Draft]):
 
     Attributes:
         final, final_hash: the last final block.
+        turn: the proposal this member may make, once there is no next effect; None: not its view, made already, or the parent
+            is not at hand.
         view: the current one. ``deadline``: when to call ``tick`` at the latest (ms, monotonic).
         rounds: what is known of each view after the last final one. tree: the blocks after it.
         view_timeouts: views given up on a timer since the start.
@@ -144,6 +146,8 @@ class Simplex(Generic[Draft]):
         self._failures = 0
         self._repeated = 0
         self._abstain_through = abstain_through
+        self.turn: Turn | None = None
+        self._is_settled = self._is_due = False
         self._reload(records)
         self._enter(self.view + 1)
 
@@ -157,17 +161,11 @@ class Simplex(Generic[Draft]):
         """The greatest view this member has a vote in, of those after the last final block; else the final block's."""
         return max((view for view, known in self.rounds.items() if known.own), default=self.final.view)
 
-    @property
-    def turn(self) -> Turn | None:
-        """The proposal this member may make now, or None: not its view, made already, or the parent is not at hand."""
-        turn = self._turn()
-        return turn if turn is not None and self._is_ready(turn.parent) else None
-
     def propose(self, turn: Turn, block: Block, draft: Draft, now: int) -> None:
-        """Propose a block built and executed for ``turn``; ignored when the view has passed meanwhile."""
-        self._now = now
-        if turn.view != self.view or self.turn is None:
+        """Propose a block built and executed for ``turn``; ignored when that has passed meanwhile."""
+        if self.turn is None or (turn.view, turn.parent) != (self.turn.view, self.turn.parent):
             return
+        self._happens(now)
         vote = self.seat.vote(VoteKind.NOTARIZE, turn.view, block.header.hash)
         self.tree.add(vote.block, block, draft).verdict = Verdict.VALID
         self._accept(Proposal(block, vote, turn.notarization, turn.nullifications), vote)
@@ -198,11 +196,11 @@ class Simplex(Generic[Draft]):
 
     def on_proposal(self, proposal: Proposal, draft: Draft | None, now: int) -> None:
         """A proposal, its transactions' signatures checked. Ignored unless ``expects`` it."""
-        self._now = now
+        self._happens(now)
         if not self.expects(proposal):
             return
         vote = proposal.vote
-        known = self.rounds.setdefault(vote.view, Round()).proposals
+        known = self._open(vote.view).proposals
         if known:
             self._effects.append(Notable(f"member {vote.signer} proposed two blocks in view {vote.view}"))
         known.append(proposal)
@@ -216,16 +214,16 @@ class Simplex(Generic[Draft]):
 
     def on_invalid_proposal(self, view: int, now: int) -> None:
         """The leader of ``view`` proposed what the caller found invalid: nothing else is to be waited for (rule 7)."""
-        self._now = now
+        self._happens(now)
         if view == self.view and VoteKind.NOTARIZE not in self._round(view).own:
             self._nullify(view)
 
     def on_vote(self, vote: Vote, now: int) -> None:
         """A vote by any member. Ignored when invalid or out of the window of views."""
-        self._now = now
+        self._happens(now)
         if not self.final.view < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._heard):
             return
-        votes = self.rounds.setdefault(vote.view, Round())
+        votes = self._open(vote.view)
         if votes.contradicts(vote, self._electorate):
             self._effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
             return
@@ -238,13 +236,13 @@ class Simplex(Generic[Draft]):
 
     def on_certificates(self, certificates: tuple[Certificate, ...], now: int) -> None:
         """Certificates another member holds."""
-        self._now = now
+        self._happens(now)
         for certificate in certificates:
             self._on_certificate(certificate)
 
     def on_block(self, block: Block, now: int) -> None:
         """A body this member asked for."""
-        self._now = now
+        self._happens(now)
         block_hash = block.header.hash
         if self._fetching.wants(block_hash) and block.payload_root() == block.header.payload_root:
             self._fetching.arrived(block_hash)
@@ -261,30 +259,27 @@ class Simplex(Generic[Draft]):
 
     def on_final_blocks(self, blocks: Sequence[FinalBlock], now: int) -> None:
         """Final blocks from a peer (catch-up), lowest first: each is adopted that proves itself and follows on the last one."""
-        self._now = now
+        self._happens(now)
         self._adoptable = deque(blocks)
 
     def on_executed(self, block_hash: bytes, draft: Draft | None) -> None:
         """The answer to ``Execute``: what is to be kept with the block, or None when it is not valid."""
         pending = self.tree.get(block_hash)
         assert pending is not None, "only what is in the tree is executed"
+        self._is_settled = False
         pending.draft = draft
         pending.verdict = Verdict.REFUSED if draft is None else Verdict.VALID
 
     def abstain_through(self, view: int) -> None:
         """It is known now: no view after this one can have a vote of this member that is lost (rule 9)."""
         self._abstain_through = view
+        self._is_settled = False
 
     def tick(self, now: int) -> None:
-        """The deadline passed: give the view up, unless it is about to be final, and say again what was said."""
-        self._now = now
-        if now < self.deadline:
-            return
-        if self._nullify(self.view):
-            self.view_timeouts += 1
-            self._failures += 1
-        self._retransmit()
-        self.deadline = now + self._timeouts.retransmit * self._backoff()
+        """Time passed."""
+        if now >= self.deadline:
+            self._happens(now)
+            self._is_due = True
 
     def catch_up_help(self, view: int) -> Certified | None:
         """What a member at an earlier ``view`` needs to join this one."""
@@ -296,9 +291,25 @@ class Simplex(Generic[Draft]):
     def next_effect(self) -> Said | Execute[Draft] | Finalized[Draft] | None:
         """The next thing to be done on account of all events so far; None when there is nothing more."""
         while not self._effects:
-            if not self._advance():
+            if self._is_settled:
                 return None
+            if self._advance():
+                continue
+            if self._is_due and self._now >= self.deadline:
+                self._time_out()
+            else:
+                self._settle()
         return self._effects.popleft()
+
+    def _settle(self) -> None:
+        """Nothing more follows from what is known."""
+        self._is_settled, self._is_due = True, False
+        turn = self._turn()
+        self.turn = turn if turn is not None and self._is_ready(turn.parent) else None
+
+    def _happens(self, now: int) -> None:
+        """An event: something may follow from it."""
+        self._now, self._is_settled, self.turn = now, False, None
 
     def _advance(self) -> bool:
         """Take one step that what is known allows. Returns False when there is none."""
@@ -460,6 +471,13 @@ class Simplex(Generic[Draft]):
         """What is known of a view, to read."""
         return self.rounds.get(view, EMPTY)
 
+    def _open(self, view: int) -> Round:
+        """What is known of a view, to write."""
+        known = self.rounds.get(view)
+        if known is None:
+            known = self.rounds[view] = Round()
+        return known
+
     def _on_certificate(self, certificate: Certificate) -> bool:
         """Returns False for an invalid one: there is no point in looking at more from the same hand."""
         if certificate.view <= self.final.view:
@@ -504,7 +522,7 @@ class Simplex(Generic[Draft]):
 
     def _accept(self, proposal: Proposal, vote: Vote) -> None:
         """Vote notarize, the proposal on disk before the vote leaves (rule 1)."""
-        known = self.rounds.setdefault(vote.view, Round())
+        known = self._open(vote.view)
         if proposal not in known.proposals:
             known.proposals.append(proposal)
         self._effects.append(journaled(vote.view, proposal))
@@ -528,7 +546,7 @@ class Simplex(Generic[Draft]):
 
     def _cast(self, vote: Vote, record: JournalRecord, message: Broadcast) -> None:
         """Vote: on disk, then on the way (rule 1), then counted."""
-        self.rounds.setdefault(vote.view, Round()).own[vote.kind] = vote
+        self._open(vote.view).own[vote.kind] = vote
         self._effects += (journaled(vote.view, record), message)
         self._count_own(vote)
 
@@ -542,6 +560,14 @@ class Simplex(Generic[Draft]):
         if self._best_finalization is None or certificate.view > self._best_finalization.view:
             self._best_finalization = certificate
 
+    def _time_out(self) -> None:
+        """The deadline passed: give the view up, unless it is about to be final, and say again what was said."""
+        if self._nullify(self.view):
+            self.view_timeouts += 1
+            self._failures += 1
+        self._retransmit()
+        self.deadline = self._now + self._timeouts.retransmit * self._backoff()
+
     # -- saying it again -------------------------------------------------------------------------------------------
 
     def _reload(self, records: Sequence[JournalRecord]) -> None:
@@ -551,7 +577,7 @@ class Simplex(Generic[Draft]):
             vote = record if isinstance(record, Vote) else record.vote
             if vote.view <= self.final.view:
                 continue
-            known = self.rounds.setdefault(vote.view, Round())
+            known = self._open(vote.view)
             match record:
                 case Proposal(block, _, notarization, nullifications):
                     known.proposals.append(record)
@@ -568,7 +594,7 @@ class Simplex(Generic[Draft]):
 
     def _take_back(self, certificate: Certificate) -> None:
         if certificate.view > self.final.view:
-            self.rounds.setdefault(certificate.view, Round()).keep(certificate, self._electorate)
+            self._open(certificate.view).keep(certificate, self._electorate)
 
     def _retransmit(self) -> None:
         """Repeat the current view, and of those since the last final block a few each time (rule 8)."""

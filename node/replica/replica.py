@@ -315,7 +315,6 @@ class Replica:
     def _finish(self, at: Instant) -> list[Effect]:
         """What may follow from any event: timers, blocks that became final, a proposal, a request; then hand it all over."""
         self._at = at
-        self._follow_consensus()
         self.consensus.tick(at.now)
         self._follow_consensus()
         if at.now >= self._next_standing:

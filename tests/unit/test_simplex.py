@@ -1021,6 +1021,7 @@ def test_an_abstaining_leader_does_not_propose() -> None:
     bench = Bench(member=1)
     assert bench.turn is not None
     bench.simplex.abstain_through(1)
+    bench.follow()
     assert bench.turn is None
 
 

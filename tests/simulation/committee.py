@@ -5,18 +5,17 @@ crash between any two effects and come back with what their disk holds; the powe
 invariants are asserted as the effects are performed, so after every event. When the faults stop, everybody must move on.
 """
 
-import heapq
 from collections import Counter, deque
-from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from node.consensus.journal import remembered
 from node.consensus.round import Seat
-from node.consensus.simplex import Execute, Finalized, Said, Simplex, Timeouts, Turn
+from node.consensus.simplex import Diverged, Execute, Finalized, Said, Simplex, Timeouts, Turn
 from node.effects import Broadcast, Journal, Send
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, Electorate, FinalBlock, Vote, VoteKind, sign_vote
@@ -34,17 +33,18 @@ from node.protocol.messages import (
     Proposal,
     Standing,
 )
+from tests.simulation.invariants import violated
+from tests.simulation.loop import Loop
+from tests.simulation.network import arrivals
+from tests.simulation.plan import Links
 
 NETWORK = b"simulate"
 KEYS = [KeyPair(bytes([0] * 31 + [i + 1])) for i in range(16)]
 INVALID = b"does not execute"
 TIMEOUTS = Timeouts(view=150, retransmit=100, skip=1_000)
+_CALM = Links((1, 12))
 STATUS_INTERVAL = 150
 BLOCKS_PER_REPLY = 10
-
-
-class ViolationError(AssertionError):
-    """An invariant does not hold. The text says which."""
 
 
 def electorate_of(size: int, kind: type[Electorate] = Electorate) -> Electorate:
@@ -63,15 +63,12 @@ def make_block(view: int, height: int, parent: bytes, proposer: int, *transactio
 GENESIS = make_block(0, 0, ZERO_HASH, 0).header
 
 
-class Plan(Struct, frozen=True):
-    """What goes wrong in a run. Times in virtual ms, probabilities per message."""
+class CommitteePlan(Struct, frozen=True):
+    """What goes wrong in a run. Times in virtual ms."""
 
     members: int = 4
     faulty_until: int = 2_500
-    loss: float = 0.0
-    duplication: float = 0.0
-    tail: float = 0.0
-    """Share of messages that take up to two seconds."""
+    links: Links = Links((1, 20))
     cuts: int = 0
     crashes: int = 0
     power_cuts: int = 0
@@ -80,14 +77,14 @@ class Plan(Struct, frozen=True):
     ``"votes twice"`` (and answers with junk)."""
 
 
-def random_plan(random: Random) -> Plan:
+def random_plan(random: Random) -> CommitteePlan:
     members = random.choices([4, 1, 5, 7], [90, 3, 4, 3])[0]
     liars = ["", "silent", "equivocates", "forks", "votes twice"] if members >= 4 else [""]
-    return Plan(
+    return CommitteePlan(
         members=members,
-        loss=random.choice([0.0, 0.02, 0.1, 0.3, 0.5]),
-        duplication=random.choice([0.0, 0.1]),
-        tail=random.choice([0.0, 0.02, 0.1]),
+        links=Links(
+            (1, 20), random.choice([0.0, 0.02, 0.1]), random.choice([0.0, 0.02, 0.1, 0.3, 0.5]), random.choice([0.0, 0.1])
+        ),
         cuts=random.choice([0, 0, 2, 6]),
         crashes=random.choice([0, 0, 3, 10]),
         power_cuts=random.choice([0, 0, 1, 2]),
@@ -129,28 +126,26 @@ class Member:
     def execute(self, block: Block) -> Header | None:
         """The ledger's stand-in: heights number the blocks, and what is marked invalid is."""
         parent = self.headers.get(block.header.parent)
-        if parent is None:
-            raise ViolationError("executes a block before its parent")
+        assert parent is not None, "executes a block before its parent"
         if block.header.height != parent.height + 1 or INVALID in block.transactions:
             return None
         self.headers[block.header.hash] = block.header
         return block.header
 
 
-class Committee:
+class Committee(Loop):
     """The simulation of one seed. ``simplex`` and ``electorate`` let mutants in."""
 
     def __init__(
         self,
         seed: int,
-        plan: Plan | None = None,
+        plan: CommitteePlan | None = None,
         simplex: type[Simplex[Header]] = Simplex,
         electorate: type[Electorate] = Electorate,
     ) -> None:
+        super().__init__()
         self.random = Random(seed)
         self.plan = plan or random_plan(self.random)
-        self.now = 0
-        self.events = 0
         self.electorate = electorate_of(self.plan.members, electorate)
         self.members = [Member(i) for i in range(self.plan.members)]
         self.liar = self.random.randrange(self.plan.members) if self.plan.liar else -1
@@ -160,7 +155,6 @@ class Committee:
         self.promises: dict[tuple[int, int], dict[int, bytes]] = {}
         """What honest members' disks say they signed, by (member, view): block by kind."""
         self._simplex = simplex
-        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._cut: set[tuple[int, int]] = set()
         self._indices = {key: i for i, key in enumerate(self.electorate.keys)}
         self._seen: dict[int, dict[bytes, Proposal]] = {}
@@ -168,27 +162,23 @@ class Committee:
         self._faulty = True
         self._schedule_faults()
         for member in self.members:
-            self._at(self.random.randrange(50), self._start, member)
+            self.after(self.random.randrange(50), partial(self._start, member))
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def run(self, blocks: int = 3, within: int = 20_000) -> None:
+    def run_plan(self, blocks: int = 3, within: int = 20_000) -> None:
         """Run through the faults and then until every honest member has ``blocks`` new final blocks.
 
         Raises:
             ViolationError: an invariant is broken, or that did not happen ``within`` virtual ms.
         """
-        while self.now < self.plan.faulty_until:
-            self._step()
+        self.run(self.plan.faulty_until)
         self.heal()
         target = max(self.chain, default=0) + blocks
-        deadline = self.now + within
-        while any(member.height < target for member in self.honest):
-            if self.now > deadline:
-                heights = [member.height for member in self.members]
-                views = [member.simplex.view if member.simplex else None for member in self.members]
-                raise ViolationError(f"stuck: heights {heights}, views {views}, {target} wanted")
-            self._step()
+        if not self.run(self.time + within, lambda: all(member.height >= target for member in self.honest)):
+            heights = [member.height for member in self.members]
+            views = [member.simplex.view if member.simplex else None for member in self.members]
+            violated("liveness", f"stuck: heights {heights}, views {views}, {target} wanted")
 
     @property
     def honest(self) -> list[Member]:
@@ -203,21 +193,13 @@ class Committee:
             if member.simplex is None:
                 self._start(member)
 
-    def _at(self, delay: int, action: Callable[..., None], *arguments: Any) -> None:
-        self.events += 1
-        heapq.heappush(self._heap, (self.now + delay, self.events, action, arguments))
-
-    def _step(self) -> None:
-        self.now, _, action, arguments = heapq.heappop(self._heap)
-        action(*arguments)
-
     # -- faults ----------------------------------------------------------------------------------------------------
 
     def _schedule_faults(self) -> None:
         plan = self.plan
         for count, fault in ((plan.cuts, self._partition), (plan.crashes, self._tear), (plan.power_cuts, self._power_cut)):
             for _ in range(count):
-                self._at(self.random.randrange(plan.faulty_until), fault)
+                self.after(self.random.randrange(plan.faulty_until), fault)
 
     def _partition(self) -> None:
         everybody = range(len(self.members))
@@ -232,24 +214,24 @@ class Committee:
             self._cut = {pair for pair in pairs if self.random.random() < 0.4}
         else:
             self._cut = set()
-        self.story.append((self.now, "cut", sorted(self._cut)))
+        self.story.append((self.time, "cut", sorted(self._cut)))
 
     def _tear(self) -> None:
         if self._faulty:
             self.random.choice(self.members).torn = True
 
     def _power_cut(self) -> None:
-        self.story.append((self.now, "power cut"))
+        self.story.append((self.time, "power cut"))
         for member in self.members:
             self._crash(member)
 
     def _crash(self, member: Member) -> None:
         if member.simplex is None or not self._faulty:
             return
-        self.story.append((self.now, member.index, "crash"))
+        self.story.append((self.time, member.index, "crash"))
         self.counts["crashes"] += 1
         member.simplex, member.torn = None, False
-        self._at(self.random.randrange(20, 800), self._start, member)
+        self.after(self.random.randrange(20, 800), partial(self._start, member))
 
     # -- members ---------------------------------------------------------------------------------------------------
 
@@ -266,21 +248,21 @@ class Committee:
             certificate = None if last.finality.descendants else last.finality.certificate
         records = [remembered(member.disk.journal[key]) for key in sorted(member.disk.journal)]
         seat = Seat(KEYS[member.index], member.index, self.electorate)
-        member.simplex = self._simplex(seat, final, certificate, TIMEOUTS, records, self.now)
-        self.story.append((self.now, member.index, "start", final.height, member.simplex.view, len(records)))
+        member.simplex = self._simplex(seat, final, certificate, TIMEOUTS, records, self.time)
+        self.story.append((self.time, member.index, "start", final.height, member.simplex.view, len(records)))
         self._settle(member)
-        self._at(self.random.randrange(STATUS_INTERVAL), self._say_status, member, member.incarnation)
+        self.after(self.random.randrange(STATUS_INTERVAL), partial(self._say_status, member, member.incarnation))
 
     def _say_status(self, member: Member, incarnation: int) -> None:
         if member.simplex is not None and member.incarnation == incarnation:
             for other in self.members:
                 if other is not member:
                     self._send(member, other.index, Standing(member.height, member.simplex.view, 0))
-            self._at(STATUS_INTERVAL, self._say_status, member, incarnation)
+            self.after(STATUS_INTERVAL, partial(self._say_status, member, incarnation))
 
     def _wake(self, member: Member, incarnation: int) -> None:
         if member.simplex is not None and member.incarnation == incarnation:
-            member.simplex.tick(self.now)
+            member.simplex.tick(self.time)
             self._settle(member)
 
     def _build(self, member: Member, incarnation: int, turn: Turn) -> None:
@@ -290,32 +272,32 @@ class Committee:
         content = self.random.randbytes(8)
         block = make_block(turn.view, parent.height + 1, turn.parent, member.index, content)
         member.headers[block.header.hash] = block.header
-        member.simplex.propose(turn, block, block.header, self.now)
+        member.simplex.propose(turn, block, block.header, self.time)
         self._settle(member)
 
     def _deliver(self, receiver: Member, sender: int, message: PeerMessage) -> None:
         simplex = receiver.simplex
         if simplex is None:
             return
-        self.story.append((self.now, sender, "to", receiver.index, message))
+        self.story.append((self.time, sender, "to", receiver.index, message))
         if receiver.index == self.liar and isinstance(message, Proposal):
             self._seen.setdefault(message.vote.view, {})[message.vote.block] = message
         match message:
             case Proposal():
-                simplex.on_proposal(message, None, self.now)
+                simplex.on_proposal(message, None, self.time)
             case Ballot(vote):
-                simplex.on_vote(vote, self.now)
+                simplex.on_vote(vote, self.time)
             case Certified(certificates):
-                simplex.on_certificates(certificates, self.now)
+                simplex.on_certificates(certificates, self.time)
             case BodyRequest(_, hash):
                 simplex.on_body_request(self.electorate.keys[sender], hash)
             case BodyReply(block):
-                simplex.on_block(block, self.now)
+                simplex.on_block(block, self.time)
             case Standing(height, view, _):
                 self._help(receiver, sender, height, view)
             case ChainReply(blocks):
                 height = receiver.height
-                simplex.on_final_blocks(blocks, self.now)
+                simplex.on_final_blocks(blocks, self.time)
                 self._settle(receiver)
                 self.counts["adopted"] += receiver.height - height
         self._settle(receiver)
@@ -330,9 +312,12 @@ class Committee:
     def _settle(self, member: Member) -> None:
         """Perform what the last call asked for, one by one, then see what comes next. Torn: crash after some of it."""
         budget = self.random.randrange(4) if member.torn else -1
-        while budget and (simplex := member.simplex) is not None and (effect := simplex.next_effect()) is not None:
-            self._perform(member, simplex, effect)
-            budget -= 1
+        try:
+            while budget and (simplex := member.simplex) is not None and (effect := simplex.next_effect()) is not None:
+                self._perform(member, simplex, effect)
+                budget -= 1
+        except Diverged as error:
+            violated("committee", f"member {member.index} stops: {error}")
         if member.torn:
             self._crash(member)
         simplex = member.simplex
@@ -341,10 +326,10 @@ class Committee:
         turn = simplex.turn
         if turn is not None and member.building != (turn.view, turn.parent):
             member.building = (turn.view, turn.parent)
-            self._at(self.random.randrange(1, 25), self._build, member, member.incarnation, turn)
+            self.after(self.random.randrange(1, 25), partial(self._build, member, member.incarnation, turn))
         if simplex.deadline != member.armed:
             member.armed = simplex.deadline
-            self._at(max(0, simplex.deadline - self.now), self._wake, member, member.incarnation)
+            self.after(max(0, simplex.deadline - self.time), partial(self._wake, member, member.incarnation))
 
     def _perform(self, member: Member, simplex: Simplex[Header], effect: Said | Execute[Header] | Finalized[Header]) -> None:
         match effect:
@@ -373,9 +358,9 @@ class Committee:
         kind, view, block = (raw[0] if slot == "finalize" else raw)[:3]
         made = self.promises.setdefault((member, view), {})
         if made.setdefault(kind, block) != block:
-            raise ViolationError(f"member {member} votes twice in view {view}, kind {kind}")
+            violated("committee", f"member {member} votes twice in view {view}, kind {kind}")
         if VoteKind.NULLIFY in made and VoteKind.FINALIZE in made:
-            raise ViolationError(f"member {member} nullifies and finalizes view {view}")
+            violated("committee", f"member {member} nullifies and finalizes view {view}")
 
     def _check_sent(self, member: int, message: PeerMessage) -> None:
         """What leaves a member with its signature is on its disk before."""
@@ -390,7 +375,7 @@ class Committee:
         signed += [(c.kind, c.view, c.block) for c in certificates if member in c.signers]
         for kind, view, block in signed:
             if self.promises.get((member, view), {}).get(kind) != block:
-                raise ViolationError(f"member {member} sends a vote of view {view}, kind {kind}, before it is on disk")
+                violated("committee", f"member {member} sends a vote of view {view}, kind {kind}, before it is on disk")
 
     def _finalize(self, member: Member, final: FinalBlock) -> None:
         header = final.block.header
@@ -399,14 +384,14 @@ class Committee:
             if agreed is None or final.finality.descendants:
                 strict = Electorate(NETWORK, 0, 1, self.electorate.keys)
                 if not final.finality.proves(header, strict):
-                    raise ViolationError(f"member {member.index} holds no proof for height {header.height}")
+                    violated("committee", f"member {member.index} holds no proof for height {header.height}")
                 self.counts["by descendant" if final.finality.descendants else "own certificate"] += 1
             if self.chain.setdefault(header.height, header.hash) != header.hash:
-                raise ViolationError(f"two final blocks at height {header.height}")
+                violated("committee", f"two final blocks at height {header.height}")
         parent = member.disk.chain[-1].block.header if member.disk.chain else GENESIS
         if header.height != member.height + 1 or header.parent != parent.hash:
-            raise ViolationError(f"member {member.index} finalizes height {header.height} on height {member.height}")
-        self.story.append((self.now, member.index, "final", header.height, header.view))
+            violated("committee", f"member {member.index} finalizes height {header.height} on height {member.height}")
+        self.story.append((self.time, member.index, "final", header.height, header.view))
         member.disk.commit(final)
 
     # -- the network -----------------------------------------------------------------------------------------------
@@ -426,15 +411,14 @@ class Committee:
         if sender.index != self.liar:
             self._check_sent(sender.index, message)
         self.counts["messages"] += 1
-        random, plan = self.random, self.plan
-        if not self._faulty:
-            self._at(random.randrange(1, 12), self._deliver, self.members[receiver], sender.index, message)
+        is_liars = sender.index == self.liar
+        if self._faulty and (sender.index, receiver) in self._cut and not is_liars:
             return
-        if sender.index != self.liar and ((sender.index, receiver) in self._cut or random.random() < plan.loss):
-            return
-        for _ in range(2 if random.random() < plan.duplication else 1):
-            delay = random.randrange(100, 2_000) if random.random() < plan.tail else 1 + int(random.expovariate(0.1))
-            self._at(delay, self._deliver, self.members[receiver], sender.index, message)
+        links = self.plan.links if self._faulty else _CALM
+        if is_liars:
+            links = structs.replace(links, loss=0.0)
+        for delay in arrivals(links, self.random):
+            self.after(delay, partial(self._deliver, self.members[receiver], sender.index, message))
 
     # -- the liar --------------------------------------------------------------------------------------------------
 
@@ -481,22 +465,3 @@ class Committee:
 
     def _vote(self, kind: VoteKind, view: int, block: bytes) -> Vote:
         return sign_vote(KEYS[self.liar], self.liar, self.electorate, kind, view, block)
-
-
-def describe(item: Any) -> str:
-    """An event of the story, short."""
-    match item:
-        case Proposal(block, vote, notarization, nullifications):
-            parent = notarization.view if notarization else None
-            return f"Proposal(v{vote.view} h{block.header.height} {vote.block.hex()[:6]} on v{parent}, gap {len(nullifications)})"
-        case Ballot(vote):
-            return f"{vote.kind.name.lower()}(v{vote.view} {vote.block.hex()[:6]})"
-        case Certified(certificates):
-            return f"Certified({', '.join(f'{c.kind.name.lower()} v{c.view}' for c in certificates)})"
-        case BodyReply(block):
-            return f"BodyReply(v{block.header.view})"
-        case ChainReply(blocks):
-            return f"ChainReply({', '.join(str(final.block.header.height) for final in blocks)})"
-        case bytes():
-            return item.hex()[:6]
-    return str(item)

@@ -75,7 +75,3 @@ class Round:
             return False
         self._accused.add(charge)
         return True
-
-
-EMPTY = Round()
-"""Stands for every view of which nothing is known. Never written to."""

@@ -44,8 +44,10 @@ from msgspec import Struct
 
 from node.consensus.fetching import Fetching
 from node.consensus.journal import FinalizeRecord, JournalRecord, journaled
-from node.consensus.round import EMPTY, MAX_PROPOSALS, Round, Seat
-from node.consensus.tree import Draft, PendingBlock, Tree, Verdict
+from node.consensus.liveness import Liveness
+from node.consensus.round import MAX_PROPOSALS, Seat
+from node.consensus.tree import Draft, Missing, PendingBlock, Tree, Verdict
+from node.consensus.views import Views
 from node.effects import Broadcast, Journal, Send
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, FinalBlock, Finality, Vote, VoteKind
@@ -105,11 +107,10 @@ class Simplex(Generic[Draft]):
     member had persisted (rule 3). ``abstain_through``: no votes in views up to this one (rule 9).
 
     Attributes:
-        final, final_hash: the last final block.
+        tree: the blocks after the last final one, which is its root. views: what is known of the views after it.
         turn: the proposal this member may make, once there is no next effect; None: not its view, made already, or the parent
             is not at hand.
         view: the current one. ``deadline``: when to call ``tick`` at the latest (ms, monotonic).
-        rounds: what is known of each view after the last final one. tree: the blocks after it.
         view_timeouts: views given up on a timer since the start.
 
     Raises:
@@ -130,19 +131,19 @@ class Simplex(Generic[Draft]):
         self._electorate = seat.electorate
         self._timeouts = timeouts
         self._now = now
-        self.final, self.final_hash, self._final_certificate = final, final.hash, certificate
+        self._final_certificate = certificate
         self.view = final.view
         self.deadline = 0
         self.view_timeouts = 0
-        self.tree: Tree[Draft] = Tree()
+        self.tree: Tree[Draft] = Tree(final)
+        self.views = Views(seat.electorate, final.view)
         self._effects: deque[Said | Execute[Draft] | Finalized[Draft]] = deque()
-        self.rounds: dict[int, Round] = {}
         self._fetching = Fetching(seat.member, seat.electorate)
         self._adoptable: deque[FinalBlock] = deque()
         self._proven = b""
         self._entry: Certificate | None = None
         self._best_finalization: Certificate | None = None
-        self._heard = [now] * len(seat.electorate.keys)
+        self._liveness = Liveness(seat.member, seat.electorate, timeouts.skip, now)
         self._failures = 0
         self._repeated = 0
         self._abstain_through = abstain_through
@@ -155,11 +156,6 @@ class Simplex(Generic[Draft]):
 
     def leader_of(self, view: int) -> int:
         return view % len(self._electorate.keys)
-
-    @property
-    def voted(self) -> int:
-        """The greatest view this member has a vote in, of those after the last final block; else the final block's."""
-        return max((view for view, known in self.rounds.items() if known.own), default=self.final.view)
 
     def propose(self, turn: Turn, block: Block, draft: Draft, now: int) -> None:
         """Propose a block built and executed for ``turn``; ignored when that has passed meanwhile."""
@@ -175,9 +171,9 @@ class Simplex(Generic[Draft]):
     def expects(self, proposal: Proposal) -> bool:
         """Whether a proposal could still matter: in the window of views, signed by its leader, not seen, not one too many."""
         header = proposal.block.header
-        known = self._round(header.view).proposals
+        known = self.views.read(header.view).proposals
         return (
-            self.final.view < header.view <= self.view + MAX_VIEWS_AHEAD
+            self.views.final < header.view <= self.view + MAX_VIEWS_AHEAD
             and len(known) < MAX_PROPOSALS
             and all(other.block.header != header for other in known)
             and self._is_leaders(proposal)
@@ -200,11 +196,11 @@ class Simplex(Generic[Draft]):
         if not self.expects(proposal):
             return
         vote = proposal.vote
-        known = self._open(vote.view).proposals
+        known = self.views.write(vote.view).proposals
         if known:
             self._effects.append(Notable(f"member {vote.signer} proposed two blocks in view {vote.view}"))
         known.append(proposal)
-        self._heard[vote.signer] = now
+        self._liveness.heard(vote.signer, now)
         self.tree.add(vote.block, proposal.block, draft)
         justification = (proposal.notarization,) if proposal.notarization is not None else ()
         for certificate in justification + proposal.nullifications:
@@ -215,21 +211,20 @@ class Simplex(Generic[Draft]):
     def on_invalid_proposal(self, view: int, now: int) -> None:
         """The leader of ``view`` proposed what the caller found invalid: nothing else is to be waited for (rule 7)."""
         self._happens(now)
-        if view == self.view and VoteKind.NOTARIZE not in self._round(view).own:
+        if view == self.view and VoteKind.NOTARIZE not in self.views.read(view).own:
             self._nullify(view)
 
     def on_vote(self, vote: Vote, now: int) -> None:
         """A vote by any member. Ignored when invalid or out of the window of views."""
         self._happens(now)
-        if not self.final.view < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._heard):
+        if not self.views.final < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._electorate.keys):
             return
-        votes = self._open(vote.view)
+        votes = self.views.write(vote.view)
         if votes.contradicts(vote, self._electorate):
             self._effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
             return
-        is_news = vote.view >= self.view - 1 and now - self._heard[vote.signer] >= self._timeouts.skip // 4
-        if is_news and vote.is_valid(self._electorate):  # checked apart: a vote too late to be counted is a sign of life too
-            self._heard[vote.signer] = now
+        if vote.view >= self.view - 1:
+            self._liveness.heard_vote(vote, now)
         certificate = votes.count(vote, self._electorate)
         if certificate is not None:
             self._on_held(certificate)
@@ -305,7 +300,7 @@ class Simplex(Generic[Draft]):
         """Nothing more follows from what is known."""
         self._is_settled, self._is_due = True, False
         turn = self._turn()
-        self.turn = turn if turn is not None and self._is_ready(turn.parent) else None
+        self.turn = turn if turn is not None and self.tree.is_ready(turn.parent) else None
 
     def _happens(self, now: int) -> None:
         """An event: something may follow from it."""
@@ -313,22 +308,22 @@ class Simplex(Generic[Draft]):
 
     def _advance(self) -> bool:
         """Take one step that what is known allows. Returns False when there is none."""
-        before = self.view, self.final_hash, len(self._effects), len(self._adoptable)
+        before = self.view, self.tree.root_hash, len(self._effects), len(self._adoptable)
         for step in (self._vote_for_proposal, self._follow_certificates, self._finish, self._adopt, self._prepare_turn):
             step()
-            if (self.view, self.final_hash, len(self._effects), len(self._adoptable)) != before:
+            if (self.view, self.tree.root_hash, len(self._effects), len(self._adoptable)) != before:
                 return True
         return False
 
     def _vote_for_proposal(self) -> None:
         """Vote for a proposal of the current view, if one deserves it."""
-        current = self._round(self.view)
+        current = self.views.read(self.view)
         if VoteKind.NOTARIZE in current.own or self.view <= self._abstain_through:
             return
         for proposal in current.proposals:
             block_hash = proposal.vote.block
             if not self.tree.is_refused(block_hash) and self._is_justified(proposal.block.header):
-                if self._is_ready(block_hash):
+                if self.tree.is_ready(block_hash):
                     self._accept(proposal, self.seat.vote(VoteKind.NOTARIZE, self.view, block_hash))
                     return
                 self._make_ready(block_hash, self.view)
@@ -338,27 +333,19 @@ class Simplex(Generic[Draft]):
                 self._nullify(self.view)
 
     def _is_justified(self, header: Header) -> bool:
-        """Whether the parent is notarized or final, and every view between the two nullified."""
-        for view in range(header.view - 1, self.final.view, -1):
-            known = self._round(view)
-            notarization = known.certificate(VoteKind.NOTARIZE)
-            if notarization is not None and notarization.block == header.parent:
-                return True
-            if known.certificate(VoteKind.NULLIFY) is None:
-                return False
-        return header.parent == self.final_hash
+        return self.views.justify(header, self.tree.root_hash)
 
     def _follow_certificates(self) -> None:
         """Certificates of the current view that came before it did (rule 2)."""
-        for certificate in self._round(self.view).certificates:
+        for certificate in self.views.read(self.view).certificates:
             self._on_held(certificate)
 
     def _finish(self) -> None:
         """Make final what the best finalization makes final, as soon as the blocks are at hand."""
         best = self._best_finalization
-        if best is None or best.view <= self.final.view:
+        if best is None or best.view <= self.views.final:
             return
-        if not self._is_ready(best.block):
+        if not self.tree.is_ready(best.block):
             self._make_ready(best.block, best.view)
             if self.tree.is_refused(best.block):
                 raise Diverged(f"final block {best.block.hex()[:16]} of view {best.view} does not execute here")
@@ -366,7 +353,7 @@ class Simplex(Generic[Draft]):
         chain = list(self.tree.branch(best.block))[::-1]
         headers = tuple(pending.block.header for pending in chain)
         for i, header in enumerate(headers):
-            own_certificate = self._round(header.view).certificate(VoteKind.FINALIZE)
+            own_certificate = self.views.read(header.view).certificate(VoteKind.FINALIZE)
             finality = Finality((), own_certificate) if own_certificate is not None else Finality(headers[i + 1 :], best)
             self._emit_final(chain[i], finality)
         self._failures = 0
@@ -375,7 +362,7 @@ class Simplex(Generic[Draft]):
 
     def _adopt(self) -> None:
         """Make the next block of a peer's final: it proves itself. The rest is dropped with the first that does not."""
-        while self._adoptable and self._adoptable[0].block.header.height <= self.final.height:
+        while self._adoptable and self._adoptable[0].block.header.height <= self.tree.root.height:
             self._adoptable.popleft()
         if not self._adoptable:
             return
@@ -383,7 +370,7 @@ class Simplex(Generic[Draft]):
         header, finality = final.block.header, final.finality
         block_hash = header.hash
         if block_hash != self._proven:
-            follows = header.parent == self.final_hash and final.block.payload_root() == header.payload_root
+            follows = header.parent == self.tree.root_hash and final.block.payload_root() == header.payload_root
             if not follows or not finality.proves(header, self._electorate):
                 self._adoptable.clear()
                 return
@@ -402,53 +389,30 @@ class Simplex(Generic[Draft]):
     def _prepare_turn(self) -> None:
         """A leader needs its parent executed before it can propose."""
         turn = self._turn()
-        if turn is not None and not self._is_ready(turn.parent):
+        if turn is not None and not self.tree.is_ready(turn.parent):
             self._make_ready(turn.parent, turn.notarization.view if turn.notarization is not None else self.view)
 
     def _turn(self) -> Turn | None:
         """What this member may propose in this view, if the parent is at hand."""
-        own = self._round(self.view).own
+        own = self.views.read(self.view).own
         if self.leader_of(self.view) != self.seat.member or VoteKind.NOTARIZE in own or VoteKind.NULLIFY in own:
             return None
-        if self.view <= self._abstain_through:
+        if self.view <= self._abstain_through or (bridge := self.views.bridge(self.view)) is None:
             return None
-        nullifications: list[Certificate] = []
-        for view in range(self.view - 1, self.final.view, -1):
-            known = self._round(view)
-            notarization = known.certificate(VoteKind.NOTARIZE)
-            if notarization is not None:
-                return Turn(self.view, notarization.block, notarization, tuple(reversed(nullifications)))
-            nullification = known.certificate(VoteKind.NULLIFY)
-            if nullification is None:
-                return None
-            nullifications.append(nullification)
-        return Turn(self.view, self.final_hash, self._final_certificate, tuple(reversed(nullifications)))
+        if bridge.notarization is None:
+            return Turn(self.view, self.tree.root_hash, self._final_certificate, bridge.nullifications)
+        return Turn(self.view, bridge.notarization.block, bridge.notarization, bridge.nullifications)
 
     # -- blocks ----------------------------------------------------------------------------------------------------
 
-    def _is_ready(self, block_hash: bytes) -> bool:
-        """Whether a block is executed and valid, or the last final one."""
-        return block_hash == self.final_hash or self.tree.is_valid(block_hash)
-
     def _make_ready(self, block_hash: bytes, view: int) -> None:
-        """Take the next step towards executing a block: have its first ancestor executed that is not, or ask for the first
-        body that is missing. What descends from a refused block is refused."""
-        waiting: list[PendingBlock[Draft]] = []
-        while not self._is_ready(block_hash):
-            pending = self.tree.get(block_hash)
-            if pending is None:
-                notarization = self._round(view).certificate(VoteKind.NOTARIZE)
-                self._effects.extend(self._fetching.ask(block_hash, view, notarization))
-                return
-            waiting.append(pending)
-            header = pending.block.header
-            if pending.verdict is Verdict.REFUSED or header.height <= self.final.height:
-                for descendant in waiting:
-                    descendant.verdict = Verdict.REFUSED
-                return
-            block_hash, view = header.parent, header.view
-        if waiting:
-            self._execute(waiting[-1])
+        """Take the next step towards executing a block."""
+        match self.tree.obstacle(block_hash, view):
+            case PendingBlock() as pending:
+                self._execute(pending)
+            case Missing(missing, its_view):
+                notarization = self.views.read(its_view).certificate(VoteKind.NOTARIZE)
+                self._effects.extend(self._fetching.ask(missing, its_view, notarization))
 
     def _execute(self, pending: PendingBlock[Draft]) -> None:
         self._effects.append(Execute(pending.block_hash, pending.block, pending.draft))
@@ -458,43 +422,28 @@ class Simplex(Generic[Draft]):
         self._effects.append(Finalized(FinalBlock(pending.block, finality), pending.draft))
 
     def _set_final(self, header: Header, certificate: Certificate | None) -> None:
-        self.final, self.final_hash, self._final_certificate = header, header.hash, certificate
+        self._final_certificate = certificate
         if self._best_finalization is not None and self._best_finalization.view <= header.view:
             self._best_finalization = None
-        self.rounds = {view: known for view, known in self.rounds.items() if view > header.view}
-        self.tree.prune(header.view)
+        self.views.prune(header.view)
+        self.tree.prune(header)
         self._fetching.clear()
 
     # -- votes and certificates ------------------------------------------------------------------------------------
 
-    def _round(self, view: int) -> Round:
-        """What is known of a view, to read."""
-        return self.rounds.get(view, EMPTY)
-
-    def _open(self, view: int) -> Round:
-        """What is known of a view, to write."""
-        known = self.rounds.get(view)
-        if known is None:
-            known = self.rounds[view] = Round()
-        return known
-
     def _on_certificate(self, certificate: Certificate) -> bool:
         """Returns False for an invalid one: there is no point in looking at more from the same hand."""
-        if certificate.view <= self.final.view:
+        if certificate.view <= self.views.final:
             return True
-        known = self._round(certificate.view)
-        if known is EMPTY:
-            known = Round()
-        if not known.keep(certificate, self._electorate):
+        if not self.views.keep(certificate):
             return False
-        self.rounds[certificate.view] = known
         self._on_held(certificate)
         return True
 
     def _on_held(self, certificate: Certificate) -> None:
         """A certificate is held, new or known before: whatever follows from it, follows (rule 2)."""
         if certificate.kind is VoteKind.NOTARIZE:
-            own = self._round(certificate.view).own
+            own = self.views.read(certificate.view).own
             if VoteKind.NULLIFY not in own and VoteKind.FINALIZE not in own:
                 self._finalize(certificate)
         elif certificate.kind is VoteKind.FINALIZE:
@@ -511,18 +460,12 @@ class Simplex(Generic[Draft]):
         self.view = view
         self.deadline = self._now + self._timeouts.view * self._backoff()
         self._say_again(view)
-        if self._is_silent(self.leader_of(view)):
+        if self._liveness.is_dead(self.leader_of(view), self._now):
             self._nullify(view)
-
-    def _is_silent(self, leader: int) -> bool:
-        """Whether a leader has not been heard from for long while a quorum has (rule 7)."""
-        alive = [self._now - heard < self._timeouts.skip for heard in self._heard]
-        alive[self.seat.member] = True
-        return not alive[leader] and sum(alive) >= self._electorate.quorum
 
     def _accept(self, proposal: Proposal, vote: Vote) -> None:
         """Vote notarize, the proposal on disk before the vote leaves (rule 1)."""
-        known = self._open(vote.view)
+        known = self.views.write(vote.view)
         if proposal not in known.proposals:
             known.proposals.append(proposal)
         self._effects.append(journaled(vote.view, proposal))
@@ -531,7 +474,7 @@ class Simplex(Generic[Draft]):
 
     def _nullify(self, view: int) -> bool:
         """Vote nullify, unless that or finalize was voted in the view before. Returns whether it did."""
-        own = self._round(view).own
+        own = self.views.read(view).own
         if VoteKind.NULLIFY in own or VoteKind.FINALIZE in own or view <= self._abstain_through:
             return False
         vote = self.seat.vote(VoteKind.NULLIFY, view, ZERO_HASH)
@@ -546,13 +489,13 @@ class Simplex(Generic[Draft]):
 
     def _cast(self, vote: Vote, record: JournalRecord, message: Broadcast) -> None:
         """Vote: on disk, then on the way (rule 1), then counted."""
-        self._open(vote.view).own[vote.kind] = vote
+        self.views.write(vote.view).own[vote.kind] = vote
         self._effects += (journaled(vote.view, record), message)
         self._count_own(vote)
 
     def _count_own(self, vote: Vote) -> None:
         """Count an own vote; it may complete a finalization of any view after the last final one."""
-        certificate = self.rounds[vote.view].count(vote, self._electorate)
+        certificate = self.views.write(vote.view).count(vote, self._electorate)
         if certificate is not None and certificate.kind is VoteKind.FINALIZE:
             self._note_finalization(certificate)
 
@@ -575,9 +518,9 @@ class Simplex(Generic[Draft]):
         own: list[Vote] = []
         for record in records:
             vote = record if isinstance(record, Vote) else record.vote
-            if vote.view <= self.final.view:
+            if vote.view <= self.views.final:
                 continue
-            known = self._open(vote.view)
+            known = self.views.write(vote.view)
             match record:
                 case Proposal(block, _, notarization, nullifications):
                     known.proposals.append(record)
@@ -593,18 +536,18 @@ class Simplex(Generic[Draft]):
             self._count_own(vote)
 
     def _take_back(self, certificate: Certificate) -> None:
-        if certificate.view > self.final.view:
-            self._open(certificate.view).keep(certificate, self._electorate)
+        if certificate.view > self.views.final:
+            self.views.keep(certificate)
 
     def _retransmit(self) -> None:
         """Repeat the current view, and of those since the last final block a few each time (rule 8)."""
         self._say_again(self.view)
-        first = self._repeated if self.final.view < self._repeated < self.view else self.final.view + 1
+        first = self._repeated if self.views.final < self._repeated < self.view else self.views.final + 1
         self._repeated = min(first + _REPEATED_VIEWS, self.view)
         certificates: list[Certificate] = []
         for view in range(first, self._repeated):
             self._say_again(view)
-            held = self._round(view).certificates
+            held = self.views.read(view).certificates
             certificates += held
             if not held:
                 self._nullify(view)
@@ -616,7 +559,7 @@ class Simplex(Generic[Draft]):
 
     def _say_again(self, view: int) -> None:
         """Repeat own votes of a view, the leader's with its proposal: all are on disk already."""
-        known = self._round(view)
+        known = self.views.read(view)
         for vote in known.own.values():
             mine = [proposal for proposal in known.proposals if proposal.vote == vote]
             self._effects.append(Broadcast(mine[0] if mine else Ballot(vote)))

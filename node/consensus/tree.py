@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Generic, TypeVar
 
-from node.protocol.block import Block
+from msgspec import Struct
+
+from node.protocol.block import Block, Header
 
 Draft = TypeVar("Draft")
 """What the caller of consensus keeps with a block: its decoded payload, the result of executing it, when it was proposed."""
@@ -28,10 +30,18 @@ class PendingBlock(Generic[Draft]):
         self.verdict = Verdict.OPEN
 
 
-class Tree(Generic[Draft]):
-    """Blocks by hash."""
+class Missing(Struct, frozen=True):
+    """A block of ``view`` that is known by hash only."""
 
-    def __init__(self) -> None:
+    block_hash: bytes
+    view: int
+
+
+class Tree(Generic[Draft]):
+    """Blocks by hash. ``root``: the header of the last final block."""
+
+    def __init__(self, root: Header) -> None:
+        self.root, self.root_hash = root, root.hash
         self._blocks: dict[bytes, PendingBlock[Draft]] = {}
 
     def get(self, block_hash: bytes) -> PendingBlock[Draft] | None:
@@ -41,14 +51,31 @@ class Tree(Generic[Draft]):
         """Take a block in, unless it is here already."""
         return self._blocks.setdefault(block_hash, PendingBlock(block_hash, block, draft))
 
-    def is_valid(self, block_hash: bytes) -> bool:
-        """Whether a block is here, executed and found valid."""
+    def is_ready(self, block_hash: bytes) -> bool:
+        """Whether a block is the root, or here, executed and found valid: the next one can be built on it."""
         pending = self._blocks.get(block_hash)
-        return pending is not None and pending.verdict is Verdict.VALID
+        return block_hash == self.root_hash or (pending is not None and pending.verdict is Verdict.VALID)
 
     def is_refused(self, block_hash: bytes) -> bool:
         pending = self._blocks.get(block_hash)
         return pending is not None and pending.verdict is Verdict.REFUSED
+
+    def obstacle(self, block_hash: bytes, view: int) -> PendingBlock[Draft] | Missing | None:
+        """What keeps the block of this hash and view from being ready: its first ancestor that is not executed, or a body that
+        is missing. None: nothing does, or nothing can be done about it. What descends from a refused block is refused."""
+        waiting: list[PendingBlock[Draft]] = []
+        while not self.is_ready(block_hash):
+            pending = self._blocks.get(block_hash)
+            if pending is None:
+                return Missing(block_hash, view)
+            waiting.append(pending)
+            header = pending.block.header
+            if pending.verdict is Verdict.REFUSED or header.height <= self.root.height:
+                for descendant in waiting:
+                    descendant.verdict = Verdict.REFUSED
+                return None
+            block_hash, view = header.parent, header.view
+        return waiting[-1] if waiting else None
 
     def branch(self, block_hash: bytes) -> Iterator[PendingBlock[Draft]]:
         """A block and its ancestors, as far as they are here."""
@@ -56,6 +83,7 @@ class Tree(Generic[Draft]):
             yield pending
             block_hash = pending.block.header.parent
 
-    def prune(self, view: int) -> None:
-        """A block of ``view`` is final: none of an earlier view can become final beside its chain."""
-        self._blocks = {key: pending for key, pending in self._blocks.items() if pending.block.header.view > view}
+    def prune(self, root: Header) -> None:
+        """A block is final: none of an earlier view can become final beside its chain."""
+        self.root, self.root_hash = root, root.hash
+        self._blocks = {key: pending for key, pending in self._blocks.items() if pending.block.header.view > root.view}

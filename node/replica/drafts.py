@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from node.consensus.simplex import Simplex
+from node.consensus.tree import Tree
 from node.ledger.execution import Execution
 from node.ledger.state import Overlay, State
 from node.protocol.channel import CertifiedBundle
@@ -25,21 +25,21 @@ class Draft(Struct, frozen=True):
 
 
 class Ledger:
-    """``state``: after the last final block."""
+    """``state``: after the last final block, the root of ``tree``."""
 
-    def __init__(self, state: State, consensus: Simplex[Draft]) -> None:
+    def __init__(self, state: State, tree: Tree[Draft]) -> None:
         self.state = state
-        self._consensus = consensus
+        self._tree = tree
 
     def after(self, block_hash: bytes) -> State | Overlay | None:
         """The ledger after a block: the last final one, or one that was executed on top of it; else None."""
-        if block_hash == self._consensus.final_hash:
+        if block_hash == self._tree.root_hash:
             return self.state
-        pending = self._consensus.tree.get(block_hash)
+        pending = self._tree.get(block_hash)
         draft = pending.draft if pending is not None else None
         return draft.execution.overlay if draft is not None and draft.execution is not None else None
 
     def in_flight(self, block_hash: bytes) -> int:
         """How many transactions this block and its ancestors have taken that are not final yet."""
-        branch = self._consensus.tree.branch(block_hash)
+        branch = self._tree.branch(block_hash)
         return sum(len(pending.draft.payload.entries) for pending in branch if pending.draft is not None)

@@ -86,7 +86,7 @@ class Replica:
         self.inbox = Inbox(self.shard, document.electorates)
         self.counters = Counters()
         self.consensus = self._make_consensus(genesis, recovered, at, abstain_through)
-        self.ledger = Ledger(state, self.consensus)
+        self.ledger = Ledger(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self._checking = Checking(self.mempool)
@@ -332,7 +332,7 @@ class Replica:
         return effects
 
     def _standing(self) -> Standing:
-        return Standing(self.state.height, self.consensus.view, self.consensus.voted)
+        return Standing(self.state.height, self.consensus.view, self.consensus.views.voted)
 
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
         """Tell clients over the broker which transactions were not admitted."""

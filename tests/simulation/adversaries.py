@@ -271,7 +271,7 @@ def forge_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
             records.append(Prepare(liar.chance.choice(liar.transactions), state.time + 4_000))
         bundle = Bundle(replica.shard, destination, state.sequence(destination) + 1, tuple(records))
         header = structs.replace(
-            replica.consensus.final, outbox_root=merkle.root([encode(bundle)]), network=replica.electorate.network
+            replica.consensus.tree.root, outbox_root=merkle.root([encode(bundle)]), network=replica.electorate.network
         )
         signature = liar.vote(VoteKind.FINALIZE, header.view, header.hash).vote.signature
         signers = tuple(range(liar.electorate.quorum))
@@ -412,7 +412,7 @@ def _out_of_turn(liar: Adversary, proposal: Proposal) -> Block | None:
 def _without_justification(liar: Adversary, proposal: Proposal) -> Block | None:
     """On the last final block, whatever was notarized since."""
     replica = liar.replica
-    turn = Turn(proposal.block.header.view, replica.consensus.final_hash, None, ())
+    turn = Turn(proposal.block.header.view, replica.consensus.tree.root_hash, None, ())
     if proposal.block.header.parent == turn.parent:
         return None
     time = max(proposal.block.header.time, replica.state.time)

@@ -95,7 +95,7 @@ def _quorum_2f(_: Original) -> Any:
 
 def _finalize_what_was_nullified(_: Original) -> Any:
     def on_held(self: Consensus, certificate: Any) -> None:
-        if certificate.kind is VoteKind.NOTARIZE and VoteKind.FINALIZE not in self._round(certificate.view).own:
+        if certificate.kind is VoteKind.NOTARIZE and VoteKind.FINALIZE not in self.views.read(certificate.view).own:
             self._finalize(certificate)
         elif certificate.kind is VoteKind.FINALIZE:
             self._note_finalization(certificate)
@@ -108,7 +108,7 @@ def _finalize_what_was_nullified(_: Original) -> Any:
 
 def _nullify_what_was_finalized(original: Original) -> Any:
     def nullify(self: Consensus, view: int) -> bool:
-        own = self.rounds[view].own if view in self.rounds else {}
+        own = self.views.read(view).own
         finalize = own.pop(VoteKind.FINALIZE, None)
         done: bool = original(self, view)
         if finalize is not None:
@@ -121,7 +121,7 @@ def _nullify_what_was_finalized(original: Original) -> Any:
 def _vote_for_every_proposal(original: Original) -> Any:
     def vote(self: Consensus) -> None:
         original(self)
-        known, view = self._round(self.view), self.view
+        known, view = self.views.read(self.view), self.view
         first = known.own.get(VoteKind.NOTARIZE)
         for proposal in known.proposals:
             block, others = proposal.vote.block, self.__dict__.setdefault("others", set())

@@ -10,7 +10,6 @@ from collections import Counter
 
 import pytest
 
-from node.consensus.round import Round
 from node.consensus.simplex import Simplex
 from node.protocol.block import Header
 from node.protocol.certificate import Certificate, Electorate, VoteKind
@@ -54,7 +53,7 @@ def test_a_calm_committee_finalizes_a_block_per_view(members: int) -> None:
     assert all(member.simplex is not None and member.simplex.view_timeouts == 0 for member in committee.members)
     first = committee.members[0].simplex
     assert first is not None
-    assert first.final.view == first.final.height
+    assert first.tree.root.view == first.tree.root.height
 
 
 def test_a_silent_member_costs_one_timeout_until_it_is_skipped() -> None:
@@ -77,7 +76,7 @@ class TwoFQuorum(Electorate, frozen=True):
 
 class FinalizesWhatItNullified(Simplex[Header]):
     def _on_held(self, certificate: Certificate) -> None:
-        own = self._round(certificate.view).own
+        own = self.views.read(certificate.view).own
         if certificate.kind is VoteKind.NOTARIZE and VoteKind.NULLIFY in own and VoteKind.FINALIZE not in own:
             self._finalize(certificate)
         super()._on_held(certificate)
@@ -87,8 +86,8 @@ class NullifiesWhatItFinalized(Simplex[Header]):
     """Gives up the view before the current one too, whatever it voted there."""
 
     def tick(self, now: int) -> None:
-        if now >= self.deadline and self.view - 1 > self.final.view:
-            own = self.rounds.setdefault(self.view - 1, Round()).own
+        if now >= self.deadline and self.view - 1 > self.views.final:
+            own = self.views.write(self.view - 1).own
             own.pop(VoteKind.FINALIZE, None)
             own.pop(VoteKind.NULLIFY, None)
             self._nullify(self.view - 1)
@@ -118,14 +117,14 @@ class BuildsOverGaps(Simplex[Header]):
     """Accepts any parent it knows a notarization for, whatever happened between."""
 
     def _is_justified(self, header: Header) -> bool:
-        notarizations = (known.certificate(VoteKind.NOTARIZE) for known in self.rounds.values())
-        return header.parent == self.final_hash or any(n is not None and n.block == header.parent for n in notarizations)
+        notarizations = (known.certificate(VoteKind.NOTARIZE) for known in self.views.rounds.values())
+        return header.parent == self.tree.root_hash or any(n is not None and n.block == header.parent for n in notarizations)
 
 
 class VotesForEveryProposal(Simplex[Header]):
     def _vote_for_proposal(self) -> None:
         super()._vote_for_proposal()
-        known = self._round(self.view)
+        known = self.views.read(self.view)
         if not self._effects and len(known.proposals) == 2 and VoteKind.NOTARIZE in known.own:
             known.proposals.reverse()
             del known.own[VoteKind.NOTARIZE]

@@ -450,7 +450,7 @@ def liar_proposal(random: Random, target: Target, liar: int) -> Proposal:
     header = block.header
     vote = sign_vote(shard.members[liar], liar, shard.electorate, VoteKind.NOTARIZE, header.view, header.hash)
     notarization = random.choice((None, shard.chain[-1].finality.certificate))
-    first = target.replica.consensus.final.view + 1
+    first = target.replica.consensus.tree.root.view + 1
     nullifications = tuple(shard.certificate(VoteKind.NULLIFY, v, ZERO_HASH) for v in range(first, min(view, first + 8)))
     return Proposal(block, vote, notarization, random.choice((nullifications, nullifications[1:], ())))
 
@@ -503,7 +503,7 @@ def replica(random: Random) -> None:
 def liar_vote(random: Random, target: Target, liar: int) -> PeerMessage:
     shard, consensus = target.shard, target.replica.consensus
     view = max(0, consensus.view + random.choice((-2, -1, 0, 0, 0, 1, 2, 49, 51, 2**50)))
-    block = random.choice((ZERO_HASH, consensus.final_hash, random.randbytes(32), shard.head.hash))
+    block = random.choice((ZERO_HASH, consensus.tree.root_hash, random.randbytes(32), shard.head.hash))
     signer = random.choice((liar, liar, 255))
     return Ballot(sign_vote(shard.members[liar], signer, shard.electorate, random.choice(list(VoteKind)), view, block))
 

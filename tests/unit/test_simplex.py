@@ -191,7 +191,7 @@ def test_a_quorum_of_finalize_votes_makes_a_block_final_with_its_certificate() -
     assert final.block == A1
     assert final.finality.descendants == ()
     assert final.finality.proves(A1.header, FOUR)
-    assert bench.simplex.final == A1.header
+    assert bench.simplex.tree.root == A1.header
 
 
 def test_finality_of_a_descendant_makes_its_ancestors_final_and_proves_them() -> None:
@@ -333,8 +333,8 @@ def test_a_known_finalization_takes_effect_when_the_body_comes_later() -> None:
 def test_a_known_certificate_still_advances() -> None:
     bench = Bench()
     nullification = certificate(NULLIFY, 1)
-    bench.simplex.rounds[1] = Round()
-    bench.simplex.rounds[1].keep(nullification, FOUR)
+    bench.simplex.views.rounds[1] = Round()
+    bench.simplex.views.rounds[1].keep(nullification, FOUR)
     bench.hear_certificates(nullification)
     assert bench.view == 2
 
@@ -620,9 +620,9 @@ def test_votes_and_proposals_too_far_ahead_are_dropped() -> None:
     for signer in range(1, 4):
         bench.hear_vote(vote(NULLIFY, ahead + 1, signer))
     assert bench.view == 1
-    assert bench.simplex.rounds == {}
+    assert bench.simplex.views.rounds == {}
     bench.hear_proposal(proposal(block(ahead + 1, GENESIS)))
-    assert bench.simplex.rounds == {}
+    assert bench.simplex.views.rounds == {}
     for signer in range(1, 4):
         bench.hear_vote(vote(NULLIFY, ahead, signer))
     assert bench.view == ahead + 1
@@ -633,7 +633,7 @@ def test_a_second_proposal_is_evidence_and_a_third_is_not_kept() -> None:
     blocks = [block(1, GENESIS, bytes([i])) for i in range(5)]
     for candidate in blocks:
         bench.hear_proposal(proposal(candidate))
-    assert len(bench.simplex.rounds[1].proposals) == 2
+    assert len(bench.simplex.views.rounds[1].proposals) == 2
     assert bench.notables() == ["member 1 proposed two blocks in view 1", "member 1 voted twice in view 1"]
     assert bench.votes() == [(NOTARIZE, 1, blocks[0].header.hash)]
 
@@ -653,13 +653,13 @@ def test_what_is_final_is_forgotten() -> None:
     bench = Bench()
     bench.finalize(A1)
     simplex = bench.simplex
-    assert all(view > 1 for view in simplex.rounds)
+    assert all(view > 1 for view in simplex.views.rounds)
     assert simplex.tree.get(A1.header.hash) is None
     bench.sent()
     bench.hear_proposal(proposal(A1))
     bench.hear_vote(vote(NULLIFY, 1, 2))
     assert bench.sent() == []
-    assert all(view > 1 for view in simplex.rounds)
+    assert all(view > 1 for view in simplex.views.rounds)
 
 
 # -- rule 7: silent leaders ------------------------------------------------------------------------------------------
@@ -744,7 +744,7 @@ def test_a_view_jumped_over_is_nullified_late_and_then_bridged_by_the_leader() -
     bench.tick(100)
     assert (NULLIFY, 1, ZERO_HASH) in bench.votes()
     bench.hear_certificates(certificate(NULLIFY, 6), now=100)
-    assert [bench.simplex.rounds[view].certificate(NULLIFY) is not None for view in (1, 2)] == [True, True]
+    assert [bench.simplex.views.rounds[view].certificate(NULLIFY) is not None for view in (1, 2)] == [True, True]
 
 
 def test_a_view_jumped_over_is_not_nullified_late_when_finalize_was_voted_there() -> None:
@@ -827,7 +827,7 @@ def test_proposals_not_from_the_leader_are_ignored() -> None:
         bench.hear_proposal(Proposal(A1, bad, None, ()))
     bench.hear_proposal(Proposal(Block(header, (), (b"other payload",)), vote(NOTARIZE, 1, 1, header.hash), None, ()))
     assert bench.effects == []
-    assert not any(known.proposals for known in bench.simplex.rounds.values())
+    assert not any(known.proposals for known in bench.simplex.views.rounds.values())
 
 
 def test_a_header_that_names_another_proposer_is_ignored() -> None:
@@ -904,7 +904,7 @@ def test_catch_up_adopts_a_final_block() -> None:
     bench = Bench(member=2)
     finalization = certificate(FINALIZE, 1, A1.header.hash)
     bench.adopt(FinalBlock(A1, Finality((), finalization)), now=40)
-    assert (bench.simplex.final, bench.view, bench.simplex.deadline) == (A1.header, 2, 140)
+    assert (bench.simplex.tree.root, bench.view, bench.simplex.deadline) == (A1.header, 2, 140)
     assert bench.final_blocks == [A1]
     turn = bench.turn
     assert turn is not None
@@ -955,9 +955,9 @@ def test_adopting_what_is_final_already_changes_nothing() -> None:
     other = block(1, GENESIS, b"other")
     for same_height in (A1, other):
         bench.adopt(FinalBlock(same_height, Finality((), certificate(FINALIZE, 1, same_height.header.hash))))
-    assert bench.simplex.final == A1.header
+    assert bench.simplex.tree.root == A1.header
     bench.adopt(FinalBlock(b2, Finality((), certificate(FINALIZE, 2, b2.header.hash))))
-    assert bench.simplex.final == b2.header
+    assert bench.simplex.tree.root == b2.header
 
 
 def test_a_member_ahead_helps_one_behind_and_not_the_other_way() -> None:
@@ -1007,7 +1007,7 @@ def test_an_abstaining_member_follows_but_signs_nothing_up_to_that_view() -> Non
     bench.finalize(A1)
     bench.tick(1_000)
     assert bench.votes() == []
-    assert bench.simplex.final == A1.header
+    assert bench.simplex.tree.root == A1.header
     second = block(2, A1.header, b"b")
     bench.hear_proposal(proposal(second, certificate(FINALIZE, 1, A1.header.hash, (1, 2, 3))), 1_000)
     bench.hear_certificates(certificate(NOTARIZE, 2, second.header.hash, (1, 2, 3)), now=1_000)
@@ -1031,7 +1031,7 @@ def test_the_greatest_view_voted_in_counts_votes_of_before_a_restart() -> None:
         bench.tick()
         bench.sent()
         bench.hear_certificates(certificate(NULLIFY, view, ZERO_HASH, (1, 2, 3)))
-    assert bench.simplex.voted == 3
+    assert bench.simplex.views.voted == 3
     bench.start()
     assert bench.view == 1
-    assert bench.simplex.voted == 3
+    assert bench.simplex.views.voted == 3

@@ -1,6 +1,7 @@
 """What ``docs/protocol.md`` says of proposals, standings and what is due, and no other test holds: each test gives one member one
 thing that breaks one rule."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,22 +14,35 @@ from node.protocol.block import Block, Outcome, payload_root
 from node.protocol.certificate import VoteKind, sign_vote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
+from node.protocol.epoch import first_document
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES
 from node.protocol.messages import Ballot, Proposal, Standing
 from node.protocol.puzzle import search
 from node.protocol.transaction import Leg, Order, Transaction, Witness
-from tests.unit import test_replica
+from tests.unit import test_replica as ours
 from tests.unit.ledger_driver import Ledgers
-from tests.unit.test_replica import ELECTORATE, ISSUER, KEYS, NOW, at, payment, replica_of, take_in
+from tests.unit.test_replica import ISSUER, NOW, at, payment, replica_of, take_in
 
 LEADER, VOTER = 1, 0
 
 
 @pytest.fixture(autouse=True)
-def with_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A genesis whose blocks need 8 bits of work and hold 100 transactions."""
-    parameters = structs.replace(test_replica.GENESIS.parameters, block_difficulty_bits=8, block_transactions=100)
-    monkeypatch.setattr(test_replica, "GENESIS", structs.replace(test_replica.GENESIS, parameters=parameters))
+def form(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Form the committee of ``test_replica`` under other parameters; at first its blocks need 8 bits of work and hold 100
+    transactions."""
+
+    def again(**parameters: int) -> None:
+        genesis = structs.replace(ours.GENESIS, parameters=structs.replace(ours.GENESIS.parameters, **parameters))
+        document = first_document(genesis, ours.DOCUMENT.committees[0].members)
+        electorate = document.electorates[0]
+        by_public = {key.public: key for key in ours.KEYS}
+        monkeypatch.setattr(ours, "GENESIS", genesis)
+        monkeypatch.setattr(ours, "DOCUMENT", document)
+        monkeypatch.setattr(ours, "ELECTORATE", electorate)
+        monkeypatch.setattr(ours, "KEYS", [by_public[public] for public in electorate.keys])
+
+    again(block_difficulty_bits=8, block_transactions=100)
+    return again
 
 
 def proposals(effects: list[Effect]) -> list[Proposal]:
@@ -61,7 +75,7 @@ def proposed() -> Proposal:
 
 
 def signed(block: Block, member: int = LEADER) -> Proposal:
-    vote = sign_vote(KEYS[member], member, ELECTORATE, VoteKind.NOTARIZE, block.header.view, block.header.hash)
+    vote = sign_vote(ours.KEYS[member], member, ours.ELECTORATE, VoteKind.NOTARIZE, block.header.view, block.header.hash)
     return Proposal(block, vote, None, ())
 
 
@@ -73,8 +87,8 @@ def changed(**header: Any) -> Proposal:
 
 def filled(count: int, legs: int = 1) -> Proposal:
     """The leader's proposal with so many transactions, whose signatures nobody has looked at."""
-    payer, payee = address_of(ISSUER.public), address_of(KEYS[0].public)
-    network = test_replica.GENESIS.network
+    payer, payee = address_of(ISSUER.public), address_of(ours.KEYS[0].public)
+    network = ours.GENESIS.network
     orders = [Order(network, (Leg(payer, payee, "USD", 1),) * legs, "", NOW + 60_000, i.to_bytes(8, "big")) for i in range(count)]
     transactions = tuple(encode(Transaction(order, (Witness(ISSUER.public, bytes(64)),))) for order in orders)
     header = structs.replace(proposed().block.header, payload_root=payload_root((), transactions))
@@ -84,7 +98,7 @@ def filled(count: int, legs: int = 1) -> Proposal:
 def answer(proposal: Proposal, sender: int = LEADER) -> list[Effect]:
     voter = replica_of(VOTER)
     voter.start(at(0))
-    return voter.on_message(KEYS[sender].public, proposal, at(1_010))
+    return voter.on_message(ours.KEYS[sender].public, proposal, at(1_010))
 
 
 def test_a_mined_proposal_of_the_leader_is_voted_for() -> None:
@@ -119,9 +133,8 @@ def test_a_block_of_too_many_transactions_is_given_up_unchecked() -> None:
     assert not any(isinstance(effect, CheckSignatures) for effect in effects)
 
 
-def test_a_block_of_more_than_a_mebibyte_of_transactions_is_given_up_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = structs.replace(test_replica.GENESIS.parameters, block_transactions=2_000)
-    monkeypatch.setattr(test_replica, "GENESIS", structs.replace(test_replica.GENESIS, parameters=parameters))
+def test_a_block_of_more_than_a_mebibyte_of_transactions_is_given_up_unchecked(form: Callable[..., None]) -> None:
+    form(block_transactions=2_000)
     size = len(filled(1, legs=16).block.transactions[0])
     fits, too_large = (filled(MAX_BLOCK_PAYLOAD_BYTES // size + more, legs=16) for more in (0, 1))
     assert any(isinstance(effect, CheckSignatures) for effect in answer(fits))
@@ -130,12 +143,11 @@ def test_a_block_of_more_than_a_mebibyte_of_transactions_is_given_up_unchecked(m
     assert not any(isinstance(effect, CheckSignatures) for effect in effects)
 
 
-def test_a_leader_whose_mempool_fills_a_block_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = structs.replace(test_replica.GENESIS.parameters, block_difficulty_bits=0, block_transactions=1)
-    monkeypatch.setattr(test_replica, "GENESIS", structs.replace(test_replica.GENESIS, parameters=parameters))
+def test_a_leader_whose_mempool_fills_a_block_does_not_wait(form: Callable[..., None]) -> None:
+    form(block_difficulty_bits=0, block_transactions=1)
     leader = replica_of(LEADER)
     leader.start(at(0))
-    assert proposals(take_in(leader, payment(network=test_replica.GENESIS.network)))
+    assert proposals(take_in(leader, payment(network=ours.GENESIS.network)))
 
 
 def test_a_member_tells_its_standing_every_heartbeat_and_to_who_connects() -> None:
@@ -144,11 +156,11 @@ def test_a_member_tells_its_standing_every_heartbeat_and_to_who_connects() -> No
     def told(effects: list[Effect]) -> int:
         return sum(isinstance(effect, Broadcast | Send) and isinstance(effect.message, Standing) for effect in effects)
 
-    heartbeat = test_replica.GENESIS.parameters.heartbeat
+    heartbeat = ours.GENESIS.parameters.heartbeat
     assert told(replica.start(at(0))) == 1
     assert told(replica.on_tick(at(heartbeat - 1))) == 0
     assert told(replica.on_tick(at(heartbeat))) == 1
-    assert told(replica.on_peer_up(KEYS[2].public, at(heartbeat + 1))) == 1
+    assert told(replica.on_peer_up(ours.KEYS[2].public, at(heartbeat + 1))) == 1
     assert told(replica.on_peer_up(ISSUER.public, at(heartbeat + 2))) == 0
 
 

@@ -84,7 +84,10 @@ def _replay(storage: Storage, state: State, rules: Rules, electorate: Electorate
     """Execute the stored blocks after the checkpoint; returns the last block."""
     last: CertifiedBlock | None = None
     if state.height:
-        last = decode(CertifiedBlock, storage.blocks(state.height, 1)[0], MAX_STORED_BYTES)
+        stored = storage.blocks(state.height, 1)
+        if not stored:
+            raise DecodeError(f"the block of checkpoint {state.height} is missing")
+        last = decode(CertifiedBlock, stored[0], MAX_STORED_BYTES)
         if (last.block.header.state_root, last.block.header.time) != (state.state_root, state.time):
             raise DecodeError(f"checkpoint {state.height} is not the one its block commits to")
     while blocks := storage.blocks(state.height + 1, _READ_BYTES):

@@ -308,10 +308,10 @@ class Simplex(Generic[Draft]):
 
     def _advance(self) -> bool:
         """Take one step that what is known allows. Returns False when there is none."""
-        before = self.view, self.tree.root_hash, len(self._effects), len(self._adoptable)
+        view, root = self.view, self.tree.root
         for step in (self._vote_for_proposal, self._follow_certificates, self._finish, self._adopt, self._prepare_turn):
             step()
-            if (self.view, self.tree.root_hash, len(self._effects), len(self._adoptable)) != before:
+            if self._effects or self.view != view or self.tree.root is not root:
                 return True
         return False
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any, cast
 
 from msgspec import Struct
 
-from node import membership
-from node.protocol import certificate, crypto, epoch, queries, topics, transaction
+from node import membership, node
+from node.protocol import certificate, codec, crypto, epoch, queries, topics, transaction
 from tests.simulation.invariants import ViolationError
 from tests.simulation.mutants import mutated
 from tests.simulation.plan import Plan
@@ -16,6 +17,7 @@ from tests.simulation.world import World
 
 _VERIFIERS = (certificate, epoch, membership, queries, topics, transaction)
 _cached_verify = lru_cache(maxsize=1 << 16)(crypto.verify)
+_cached_decode = lru_cache(maxsize=1 << 12)(codec.decode)
 
 
 class Verdict(Struct):
@@ -32,21 +34,23 @@ class Verdict(Struct):
 
 
 @contextmanager
-def _remembered_signatures() -> Iterator[None]:
-    """Checking a signature is a pure function; many members check the same one."""
+def _remembered() -> Iterator[None]:
+    """Checking a signature and decoding a frame are pure functions; many members do it with the same ones."""
+    cast(Any, node).decode = _cached_decode
     for module in _VERIFIERS:
-        module.verify = _cached_verify  # type: ignore[attr-defined]
+        cast(Any, module).verify = _cached_verify
     try:
         yield
     finally:
+        cast(Any, node).decode = codec.decode
         for module in _VERIFIERS:
-            module.verify = crypto.verify  # type: ignore[attr-defined]
+            cast(Any, module).verify = crypto.verify
 
 
 def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) -> Verdict:
     """Run a plan, on the core as it is or with one of the mutations applied."""
     violation, kind = None, ""
-    with _remembered_signatures(), mutated(mutant):
+    with _remembered(), mutated(mutant):
         world = World(plan, story)
         try:
             world.run_plan()

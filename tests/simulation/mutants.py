@@ -20,11 +20,14 @@ from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
 from node.ledger.state import _SLOT_BITS, Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
+from node.membership import Membership
+from node.node import Node
 from node.protocol.block import Outcome, Receipt
 from node.protocol.certificate import Electorate, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
+from node.protocol.epoch import SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
 from node.replica import inbox, proposing, replica
@@ -370,6 +373,38 @@ def _any_bundle_in_block(original: Original) -> Any:
     return verified
 
 
+# -- the node's part in the network ------------------------------------------------------------------------------------------
+
+
+def _no_vote_is_lost(original: Original) -> Any:
+    """A database that took no part in the epoch counts as one that saw all of it."""
+
+    def start(self: Node, recovered: Any, at: Any) -> list[Effect]:
+        self.membership.abstain_through = self.membership.abstain_through or 0
+        effects: list[Effect] = original(self, recovered, at)
+        return effects
+
+    return start
+
+
+def _believe_documents(_: Original) -> Any:
+    def check(self: SignedDocument, genesis: Any) -> None:
+        return
+
+    return check
+
+
+def _believe_the_last_word(original: Original) -> Any:
+    """A second document takes the place of the first."""
+
+    def document(self: Membership, announcement: Any) -> Any:
+        if announcement.document is not None and not self.begun:
+            self.signed = None
+        return original(self, announcement)
+
+    return document
+
+
 def _on(owner: Any, attribute: str, make: Callable[[Original], Any]) -> tuple[Mutation, ...]:
     return (Mutation(owner, attribute, make),)
 
@@ -472,5 +507,12 @@ MUTANTS: dict[str, Mutant] = {
     "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
     "checkpoint-keeps-deleted-rows": Mutant(
         "a checkpoint keeps rows that are gone", 5, _on(State, "checkpoint", _skip_deleted_rows)
+    ),
+    "lost-votes-ignored": Mutant(
+        "a new database under a known document votes at once", 30, _on(Node, "_start_replica", _no_vote_is_lost)
+    ),
+    "document-unchecked": Mutant("any document is believed", 40, _on(SignedDocument, "check", _believe_documents)),
+    "second-document-believed": Mutant(
+        "the coordinator's last word counts", 40, _on(Membership, "_document", _believe_the_last_word)
     ),
 }

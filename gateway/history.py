@@ -16,10 +16,12 @@ from node.protocol.amounts import format_amount
 from node.protocol.genesis import Asset
 from node.protocol.transaction import Leg, Transaction, decode_transaction
 
+_LATEST = 253_402_300_799_999
+
 
 def iso(milliseconds: int | None) -> str | None:
-    """A time as ISO 8601 in UTC, with milliseconds."""
-    if milliseconds is None:
+    """A time as ISO 8601 in UTC, with milliseconds; None beyond the year 9999, which a captured committee may name."""
+    if milliseconds is None or milliseconds > _LATEST:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, update
 
 from gateway.database import AccountBalance, Cursor, Database, Posting, Transfer, Wallet, insert, insert_new
-from gateway.projection import Facts, Projection, Sent, Status, Tracked, Update
+from gateway.projection import Projection, Sent, Status, Tracked, Update
+from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
 from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
@@ -88,14 +89,14 @@ class Ledger:
             del self.projection.active[tracked.id]
         self._begun.pop(tracked.id, None)
 
-    async def apply(self, blocks: list[Facts]) -> None:
+    async def apply(self, blocks: list[ProvenBlock]) -> None:
         """Take in consecutive verified blocks of one shard: their effects and the cursor in one database transaction."""
         assert self.shards is not None
         await self._keep(self.projection.apply(blocks, self.shards))
 
-    async def refuse(self, id: bytes, code: Code) -> None:
-        """A transaction is refused for good."""
-        if (change := self.projection.refuse(id, code)) is not None:
+    async def refuse(self, id: bytes, code: Code, shard: int) -> None:
+        """f+1 members of a shard's committee refuse a transaction."""
+        if (change := self.projection.refuse(id, code, shard)) is not None:
             await self._keep(change)
 
     async def submitted(self, ids: list[bytes]) -> None:
@@ -143,7 +144,7 @@ class Ledger:
         found = [_transfer_row(tracked, None, "incoming", now_ms()) for tracked in change.found]
         moves = [_moves(tracked) for tracked in change.changed.values()]
         balances = [_balance_row(c.address, c.asset, c.balance, height) for c, height in change.balances.values()]
-        last = change.blocks[-1] if change.blocks else None
+        last = change.last
         postings = change.postings
         final = [tracked for tracked in change.changed.values() if tracked.status.is_final]
         self._settling.update(tracked.id for tracked in final)
@@ -157,7 +158,8 @@ class Ledger:
             if balances:
                 _put_balances(connection, balances)
             if last is not None:
-                row = {"shard": last.shard, "height": last.height, "hash": last.hash, "time": last.time}
+                header = last.header
+                row = {"shard": header.shard, "height": header.height, "hash": last.hash, "time": header.time}
                 connection.execute(insert(connection, Cursor).values(row).on_conflict_do_update(["shard"], set_=row))
 
         await self._database.write(save)

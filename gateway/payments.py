@@ -9,13 +9,13 @@ from msgspec import structs
 from sqlalchemy import Connection, Row, delete, func, select
 
 from gateway.database import AccountBalance, Cursor, Database, IdempotencyKey, Posting, User, Wallet, insert
-from gateway.epochs import Epochs
-from gateway.keys import Vault
+from gateway.epochs import StoredEpochs
 from gateway.ledger import Ledger, now_ms, put_postings, put_transfer
-from gateway.outbox import Outbox
 from gateway.problems import Problem
 from gateway.projection import tracked_order
 from gateway.queries import Queries
+from gateway.relay import Relay
+from gateway.vault import Vault
 from node.protocol.address import PREFIX, address_of, decode_address
 from node.protocol.amounts import parse_amount
 from node.protocol.codec import DecodeError, encode
@@ -25,6 +25,8 @@ from node.protocol.genesis import Asset, Genesis
 from node.protocol.keys import generate
 from node.protocol.transaction import Leg, Order, Transaction, decode_transaction
 
+MAX_TIME = 2**53
+"""The latest time an order can name, ms; only a captured committee's blocks come near."""
 MAX_WALLETS = 100
 """Per user."""
 
@@ -48,15 +50,15 @@ class Payments:
         genesis: Genesis,
         database: Database,
         vault: Vault,
-        epochs: Epochs,
+        epochs: StoredEpochs,
         ledger: Ledger,
-        outbox: Outbox,
+        relay: Relay,
         queries: Queries,
         issuers: dict[str, KeyPair],
         lifetime: int,
     ) -> None:
         self._genesis, self._database, self._vault, self._epochs = genesis, database, vault, epochs
-        self._ledger, self._outbox, self._queries, self._issuers, self._lifetime = ledger, outbox, queries, issuers, lifetime
+        self._ledger, self._relay, self._queries, self._issuers, self._lifetime = ledger, relay, queries, issuers, lifetime
         self.assets: dict[str, Asset] = {asset.code: asset for asset in genesis.assets}
         self.transfers = self.purchases = self.balance_reads = 0
 
@@ -179,13 +181,13 @@ class Payments:
             raise Problem(422, "same_account", "payer and payee are the same")
         draft = Order(self._genesis.network, (leg,), memo, 0, secrets.token_bytes(8))
         # A gateway whose clock is slow still signs for long enough.
-        valid_until = max(now_ms(), self._block_time(draft)) + self._lifetime
+        valid_until = min(max(now_ms(), self._block_time(draft)) + self._lifetime, MAX_TIME)
         transaction = structs.replace(draft, valid_until=valid_until).sign([payer])
         return await self._record(user_id, kind, transaction, encode(transaction), key)
 
     async def _record(self, user_id: str, kind: str, transaction: Transaction, encoded: bytes, key: Idempotency | None) -> bytes:
         """Accept a transaction durably and send it. A key used before yields the transaction of that time instead."""
-        self._outbox.check_room()
+        self._relay.check_room()
         id, created_at = transaction.id, now_ms()
         known = self._ledger.projection.active.get(id)
         tracked = known or tracked_order(transaction.order, id, encoded, self._epochs.require().shards, own=True)
@@ -207,7 +209,7 @@ class Payments:
                 self._ledger.untrack(tracked)
             raise
         if fresh and not tracked.status.is_final:
-            self._outbox.add(tracked)
+            self._relay.add(tracked)
         elif known is None and not fresh:
             self._ledger.untrack(tracked)
         return recorded

@@ -5,6 +5,7 @@ certified by the functions that nodes use; only the messages between the members
 no honest committee would: a captured one can.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import count
@@ -123,13 +124,7 @@ class Network:
     def waiting(self, destination: int) -> list[CertifiedBundle]:
         """Bundles on their way to a shard, proven, in order."""
         state = self.shards[destination].state
-        return [
-            bundle
-            for source in self.shards
-            for outbox in source.outboxes
-            for bundle in outbox
-            if bundle.bundle.destination == destination and bundle.bundle.sequence > state.cursor(source.number)
-        ]
+        return [bundle for source in self.shards for bundle in source.sent[destination][state.cursor(source.number) :]]
 
 
 class Shard:
@@ -138,7 +133,7 @@ class Shard:
     Attributes:
         members: the keys of its committee, in member order.
         state: after the last block; ``genesis``: the header at height 0; ``roots``: state roots by height.
-        chain: the certified blocks; ``outboxes``: the bundles each of them sends, proven.
+        chain: the certified blocks; ``outboxes``: the bundles each of them sends, proven; ``sent``: the same by destination.
     """
 
     def __init__(self, network: Network, number: int) -> None:
@@ -151,21 +146,25 @@ class Shard:
         self.roots = [self.state.state_root]
         self.chain: list[CertifiedBlock] = []
         self.outboxes: list[tuple[CertifiedBundle, ...]] = []
+        self.sent: defaultdict[int, list[CertifiedBundle]] = defaultdict(list)
 
     @property
     def head(self) -> Header:
         return self.chain[-1].block.header if self.chain else self.genesis
 
-    def certificate(self, kind: VoteKind, view: int, block_hash: bytes, signers: Iterable[int] | None = None) -> Certificate:
-        """By the first quorum of the members, or by ``signers``."""
-        chosen = range(self.electorate.quorum) if signers is None else signers
-        votes = [sign_vote(self.members[i], i, self.electorate, kind, view, block_hash) for i in chosen]
+    def certificate(
+        self, kind: VoteKind, view: int, block_hash: bytes, signers: Iterable[int] = (), keys: Sequence[KeyPair] = ()
+    ) -> Certificate:
+        """By ``signers``, or the first quorum of the members. ``keys``: who signs in the members' place."""
+        chosen = signers or range(self.electorate.quorum)
+        votes = [sign_vote((keys or self.members)[i], i, self.electorate, kind, view, block_hash) for i in chosen]
         return make_certificate(votes, self.electorate)
 
-    def certify(self, block: Block, effects: Effects) -> CertifiedBlock:
-        """The block, made final by a quorum; whether it makes sense is not asked."""
+    def certify(self, block: Block, effects: Effects, keys: Sequence[KeyPair] = ()) -> CertifiedBlock:
+        """The block, made final by a quorum (or by ``keys``); whether it makes sense is not asked."""
         header = block.header
-        return CertifiedBlock(block, Finality((), self.certificate(VoteKind.FINALIZE, header.view, header.hash)), effects)
+        certificate = self.certificate(VoteKind.FINALIZE, header.view, header.hash, keys=keys)
+        return CertifiedBlock(block, Finality((), certificate), effects)
 
     def build(
         self, transactions: Sequence[Transaction] = (), bundles: Sequence[CertifiedBundle] = (), view: int = 0, after: int = 100
@@ -199,6 +198,8 @@ class Shard:
                 CertifiedBundle(bundle, header, finality, merkle.branch(leaves, i)) for i, bundle in enumerate(execution.outbox)
             )
         )
+        for bundle in self.outboxes[-1]:
+            self.sent[bundle.bundle.destination].append(bundle)
         self.chain.append(certified)
         return certified
 
@@ -209,29 +210,29 @@ class Shard:
         effects: Effects | None = None,
         transactions: Sequence[bytes] | None = None,
         bundles: Sequence[bytes] | None = None,
+        keys: Sequence[KeyPair] = (),
         **header: Any,
     ) -> CertifiedBlock:
         """A certified block that nobody executed: ``base`` (an empty next block) with other content or header fields.
 
-        The roots follow the content. It is not added to the chain.
+        The roots follow the content. It is not added to the chain. ``keys``: who signs it in the members' place.
         """
         if base is None:
             candidate = self.build()
-            block, found = candidate.block, candidate.execution.effects
+            block, found = candidate.block, effects or candidate.execution.effects
         else:
-            block, found = base.block, base.effects
+            block, found = base.block, effects or base.effects
         payload = (
             block.bundles if bundles is None else tuple(bundles),
             block.transactions if transactions is None else tuple(transactions),
         )
-        found = effects or found
         roots = {
             "payload_root": payload_root(*payload),
             "receipts_root": merkle.root([encode(receipt) for receipt in found.receipts]),
             "changes_hash": found.changes.hash(),
             "totals_hash": found.totals.hash(),
         }
-        return self.certify(Block(structs.replace(block.header, **{**roots, **header}), *payload), found)
+        return self.certify(Block(structs.replace(block.header, **{**roots, **header}), *payload), found, keys)
 
     def reply(self, query: Query, member: int, answer: Answer) -> bytes:
         """A member's encoded, signed reply."""

@@ -76,7 +76,8 @@ async def wallet(id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalan
     rows, height = await gateway.payments.balances(row.address)
     balances = {}
     for line in rows:
-        asset = gateway.payments.assets[line.asset]
+        if (asset := gateway.payments.assets.get(line.asset)) is None:
+            continue  # an asset that only a captured committee knows
         amounts = (format_amount(units, asset.decimals) for units in (line.available, line.held))
         balances[line.asset] = Amounts(**dict(zip(("available", "held"), amounts, strict=True)), frozen=line.frozen)
     return WalletWithBalances(**_view(row, gateway), balances=balances, height=height)

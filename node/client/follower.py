@@ -19,7 +19,7 @@ from node.protocol.certificate import Electorate
 from node.protocol.queries import GetBlocks
 
 STALL = 2.5
-"""Seconds without a new block after which a member is asked: an idle shard makes one a second."""
+"""Seconds without a new block after which a member is asked (an idle shard makes one a second), and between fruitless rounds."""
 REORDERING = 0.1
 """Seconds a missing block is given to arrive late before it is asked for."""
 BATCH = 128
@@ -68,7 +68,7 @@ class Follower:
         self._asking = False
         self._fruitless, self._heard_one = 0, False
         self._gap_since: float | None = None
-        self._grown = -math.inf
+        self._grown = self._rest = -math.inf
         self.height, self.hash, self.known = height, block_hash, height
         self.caught_up = False
         self.refused = self.forks = self.nonsense = 0
@@ -80,7 +80,7 @@ class Follower:
             return math.inf
         if self._asking:
             return -math.inf
-        return self._grown + STALL if self._gap_since is None else self._gap_since + REORDERING
+        return self._grown + STALL if self._gap_since is None else max(self._gap_since + REORDERING, self._rest)
 
     def ask(self, now: float) -> Ask | None:
         """What to ask now, and whom: the next member in turn. Report the answer, or that there was none, to ``answered``."""
@@ -106,8 +106,7 @@ class Follower:
         self._heard_one |= blocks is not None
         self._fruitless = 0 if progress.blocks else self._fruitless + 1
         if self._fruitless > self._electorate.faults_tolerated:
-            self._asking, self._grown = False, now
-            self._gap_since = None if self.height >= self.known else now
+            self._asking, self._grown, self._rest = False, now, now + STALL
             self.caught_up |= self._heard_one and self.height >= self.known
         return progress
 
@@ -139,7 +138,7 @@ class Follower:
                 self._contradict(block, notables)
         self._ahead = {height: block for height, block in self._ahead.items() if height > self.height}
         if run:
-            self._grown = now
+            self._grown, self._rest = now, -math.inf
         self._gap_since = None if self.height >= self.known else now if self._gap_since is None else self._gap_since
         return Progress(tuple(run), tuple(notables))
 

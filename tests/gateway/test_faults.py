@@ -12,16 +12,15 @@ import pytest
 from msgspec import structs
 
 from gateway.__main__ import main
-from gateway.keys import Vault
-from node.protocol import merkle
+from gateway.vault import Vault
 from node.protocol.address import decode_address
 from node.protocol.block import Balance, BalanceChange
 from node.protocol.certificate import CertifiedBlock
-from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
+from tests.chains import key
 from tests.gateway.conftest import World
-from tests.gateway.fake_network import FakeNetwork, key
+from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
 from tests.gateway.harness import PASSWORD, GatewayProcess, eventually
 
 MakeWorld = Callable[..., World]
@@ -55,10 +54,8 @@ def generous(network: FakeNetwork, address: bytes) -> Callable[[CertifiedBlock],
     def forge(block: CertifiedBlock) -> CertifiedBlock:
         fortune = BalanceChange(address, "USD", Balance(10**12, 0))
         changes = structs.replace(block.effects.changes, balances=(*block.effects.changes.balances, fortune))
-        effects = structs.replace(block.effects, changes=changes)
-        header = structs.replace(block.block.header, changes_hash=changes.hash())
-        assert merkle.root([encode(r) for r in effects.receipts]) == header.receipts_root
-        return network.certify(structs.replace(block.block, header=header), effects, impostors)
+        shard = network.chains.shards[block.block.header.shard]
+        return shard.forge(block, effects=structs.replace(block.effects, changes=changes), keys=impostors)
 
     return forge
 
@@ -71,6 +68,38 @@ def test_a_forged_block_is_not_believed_and_the_true_one_is(world: World) -> Non
         assert alice.pay(purse, till["address"], "2.00", wait=15).json()["status"] == "committed"
     assert bob.balance(till) == ("2.00", "0.00")
     assert "shardpay_gateway_unproven_blocks_total" in world.gateway.http.get("/metrics").text
+
+
+def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(new_world: MakeWorld) -> None:
+    world = new_world()
+    world.gateway.start()
+    shard = next(s for s in world.network.chains.shards if s is not world.network.chains.shard_of(USD_ISSUER))
+    alice, bob = world.person(), world.person()
+    purse, till, captured = alice.wallet(1 - shard.number), bob.wallet(1 - shard.number), bob.wallet(shard.number)
+    fortune = BalanceChange(decode_address(captured["address"]), "NONSENSE", Balance(2**63 - 1, 2**63 - 1))
+
+    def nonsense(block: CertifiedBlock) -> CertifiedBlock:
+        if block.block.header.shard != shard.number:
+            return block
+        effects = structs.replace(block.effects, changes=structs.replace(block.effects.changes, balances=(fortune,)))
+        return shard.forge(block, effects=effects, transactions=[b"?"], bundles=[b"?"], time=2**53, proposer=99)
+
+    world.network.forge = nonsense
+    http = world.gateway.http
+
+    def latest() -> bool:
+        items = http.get("/v1/blocks", params={"shard": shard.number, "limit": 1}).json()["items"]
+        return bool(items) and items[0]["proposer"] == 99
+
+    eventually(latest, "believed, because certified")
+    alice.fund(purse, "10.00")
+    assert alice.pay(purse, till["address"], "2.00", wait=15).json()["status"] == "committed"
+    assert bob.get(f"/v1/wallets/{captured['id']}").json()["balances"] == {}
+    assert bob.pay(captured, till["address"], "1.00").status_code == 202, "taken in, whatever becomes of it"
+    world.gateway.kill()
+    world.gateway.start(ready=False)
+    assert alice.pay(purse, till["address"], "3.00", wait=15).json()["status"] == "committed"
+    assert bob.balance(till) == ("5.00", "0.00")
 
 
 def test_one_lying_refusal_is_not_believed_and_two_are(world: World) -> None:

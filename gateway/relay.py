@@ -6,10 +6,10 @@ import time
 
 import structlog
 
-from gateway.broker import Broker, BrokerUnavailable
 from gateway.ledger import Ledger
 from gateway.problems import Problem
 from gateway.projection import Tracked
+from node.client.line import BrokerUnavailable, Line
 from node.protocol.codec import encode
 from node.protocol.limits import MAX_BROKER_BATCH_BYTES
 from node.protocol.topics import TransactionBatch, transactions_topic
@@ -23,11 +23,11 @@ _GATHER = 0.002
 _MAX_BATCH = 4096
 
 
-class Outbox:
+class Relay:
     """Transactions under way, each with the time of its next sending. The database remembers them; this sends them."""
 
-    def __init__(self, broker: Broker, ledger: Ledger, network: bytes) -> None:
-        self._broker = broker
+    def __init__(self, line: Line, ledger: Ledger, network: bytes) -> None:
+        self._line = line
         self._ledger = ledger
         self._network = network
         self._pending: dict[bytes, Tracked] = {}
@@ -80,7 +80,7 @@ class Outbox:
             for shard, transactions in by_shard.items():
                 for batch in _batches(transactions):
                     body = encode(TransactionBatch(tuple(t.encoded for t in batch)))
-                    await self._broker.publish(transactions_topic(self._network, shard), body)
+                    await self._line.publish(transactions_topic(self._network, shard), body)
                     published += [t.id for t in batch]
         except BrokerUnavailable as error:
             log.warning("broker unavailable; transactions stay queued", pending=len(self._pending), error=str(error))

@@ -150,7 +150,7 @@ class Projection:
     def _find(self, block: ProvenBlock, shards: ShardTable) -> list[Tracked]:
         """Start tracking the block's transactions that touch a wallet here and are not known yet."""
         found = []
-        unseen = (p.transaction for p in block.prepared if self.heights.get(p.source, 0) < p.height)
+        unseen = (p.transaction for p in block.incoming if self.heights.get(p.source, 0) < p.height)
         for transaction in chain(block.transactions, unseen):
             if not any(leg.payer in self.wallets or leg.payee in self.wallets for leg in transaction.order.legs):
                 continue

@@ -19,7 +19,7 @@ from node.protocol.transaction import Transaction, decode_transaction
 _bundle = msgspec.msgpack.Decoder(CertifiedBundle)
 
 
-class Prepared(Struct, frozen=True, gc=False):
+class Incoming(Struct, frozen=True, gc=False):
     """A transaction that shard ``source`` asked this one to prepare, in its block at ``height``."""
 
     transaction: Transaction
@@ -31,13 +31,13 @@ class ProvenBlock(Struct, frozen=True, dict=True):
     """A block that its committee made final.
 
     Fields:
-        transactions: those of the payload, in order; ``prepared``: those in its bundles.
+        transactions: those of the payload, in order; ``incoming``: those in its bundles.
         unreadable: parts of the payload that are neither, left out.
     """
 
     certified: CertifiedBlock
     transactions: tuple[Transaction, ...]
-    prepared: tuple[Prepared, ...]
+    incoming: tuple[Incoming, ...]
     unreadable: int
 
     @property
@@ -62,7 +62,7 @@ def prove_block(certified: CertifiedBlock, electorate: Electorate) -> ProvenBloc
     if not certified.is_valid(electorate):
         return None
     transactions: list[Transaction] = []
-    prepared: list[Prepared] = []
+    incoming: list[Incoming] = []
     unreadable = 0
     for encoded in certified.block.transactions:
         try:
@@ -79,7 +79,7 @@ def prove_block(certified: CertifiedBlock, electorate: Electorate) -> ProvenBloc
             if isinstance(record, Prepare):
                 try:
                     transaction = decode_transaction(record.transaction)
-                    prepared.append(Prepared(transaction, bundle.header.shard, bundle.header.height))
+                    incoming.append(Incoming(transaction, bundle.header.shard, bundle.header.height))
                 except DecodeError:
                     unreadable += 1
-    return ProvenBlock(certified, tuple(transactions), tuple(prepared), unreadable)
+    return ProvenBlock(certified, tuple(transactions), tuple(incoming), unreadable)

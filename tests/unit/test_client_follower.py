@@ -203,6 +203,6 @@ def test_what_other_shards_ask_to_prepare_is_read_from_bundles() -> None:
     network.shards[0].add(payment)
     network.exchange()
     blocks = [prove_block(certified, network.document.electorates[1]) for certified in network.shards[1].chain]
-    prepared = [seen for block in blocks if block for seen in block.prepared if seen.transaction == payment]
+    prepared = [seen for block in blocks if block for seen in block.incoming if seen.transaction == payment]
     assert [(seen.source, seen.height) for seen in prepared] == [(0, before + 1)]
     assert issuer.public != payer.public

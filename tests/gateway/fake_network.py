@@ -6,7 +6,7 @@ It speaks the broker's contract as nodes and coordinator do, and can be told to 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import redis
@@ -89,14 +89,17 @@ class FakeNetwork:
 
     @contextmanager
     def switched(self, **switches: object) -> Iterator[None]:
-        """Some switches, for a while."""
+        """Some switches, for a while; a block that is being made is finished before."""
         before = {name: getattr(self, name) for name in switches}
-        for name, value in switches.items():
-            setattr(self, name, value)
+        self._switch(switches)
         try:
             yield
         finally:
-            for name, value in before.items():
+            self._switch(before)
+
+    def _switch(self, switches: Mapping[str, object]) -> None:
+        with self._lock:
+            for name, value in switches.items():
                 setattr(self, name, value)
 
     def balance(self, address: bytes, asset: str = "USD") -> tuple[int, int]:
@@ -111,6 +114,11 @@ class FakeNetwork:
 
     def height(self, shard: int) -> int:
         return len(self.chains.shards[shard].chain)
+
+    def hand_in(self, shard: int, transaction: Transaction) -> None:
+        """Have it in the next block that can take it."""
+        with self._lock:
+            self._waiting[shard][transaction.id] = transaction
 
     # -- what nodes and coordinator do over the broker
 
@@ -185,8 +193,7 @@ class FakeNetwork:
                 refusals = Refusals(shard.number, 1, member, (Refusal(id, code),)).signed(shard.members[member])
                 self._publish(client, refusals_topic(self.network, shard.number), encode(refusals))
             if not self.deaf and transaction.has_valid_signatures():
-                with self._lock:
-                    self._waiting[shard.number][id] = transaction
+                self.hand_in(shard.number, transaction)
 
     def _answer(self, client: "redis.Redis", shard: Shard, query: Query) -> None:
         for member in range(len(shard.members)) if query.member < 0 else [query.member]:

@@ -126,9 +126,9 @@ class Projection:
             update.last = block
         return update
 
-    def refuse(self, id: bytes, code: Code, shard: int) -> Update | None:
+    def refuse(self, transaction_id: bytes, code: Code, shard: int) -> Update | None:
         """f+1 members of a shard's committee refuse a transaction. A verdict, if it is theirs and time will not change it."""
-        tracked = self.active.get(id)
+        tracked = self.active.get(transaction_id)
         if tracked is None or tracked.home != shard or tracked.status not in (Status.QUEUED, Status.SUBMITTED):
             return None
         if code not in LASTING or tracked.committed:
@@ -154,9 +154,10 @@ class Projection:
         for transaction in chain(block.transactions, unseen):
             if not any(leg.payer in self.wallets or leg.payee in self.wallets for leg in transaction.order.legs):
                 continue
-            id = transaction.id
-            if id not in self.active:
-                self.active[id] = tracked = tracked_order(transaction.order, id, encode(transaction), shards, own=False)
+            transaction_id = transaction.id
+            if transaction_id not in self.active:
+                tracked = tracked_order(transaction.order, transaction_id, encode(transaction), shards, own=False)
+                self.active[transaction_id] = tracked
                 found.append(tracked)
         return found
 
@@ -206,7 +207,7 @@ class Projection:
         update.changed[tracked.id] = tracked
 
 
-def tracked_order(order: Order, id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
+def tracked_order(order: Order, transaction_id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
     """A new order to track: its home is its first payer's shard."""
     touched = frozenset(shards.shard_of(address) for leg in order.legs for address in (leg.payer, leg.payee))
-    return Tracked(id, order.legs, encoded, shards.shard_of(order.payers[0]), touched, order.valid_until, own)
+    return Tracked(transaction_id, order.legs, encoded, shards.shard_of(order.payers[0]), touched, order.valid_until, own)

@@ -49,9 +49,9 @@ class Relay:
         heapq.heappush(self._due, (time.monotonic(), _FIRST_RETRY, tracked.id))
         self._wake.set()
 
-    def forget(self, id: bytes) -> None:
+    def forget(self, transaction_id: bytes) -> None:
         """A transaction is final."""
-        self._pending.pop(id, None)
+        self._pending.pop(transaction_id, None)
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""
@@ -71,10 +71,10 @@ class Relay:
         now = time.monotonic()
         by_shard: dict[int, list[Tracked]] = {}
         while self._due and self._due[0][0] <= now:
-            _, pause, id = heapq.heappop(self._due)
-            if (tracked := self._pending.get(id)) is not None:
+            _, pause, transaction_id = heapq.heappop(self._due)
+            if (tracked := self._pending.get(transaction_id)) is not None:
                 by_shard.setdefault(tracked.home, []).append(tracked)
-                heapq.heappush(self._due, (now + pause, min(pause * 2, _LAST_RETRY), id))
+                heapq.heappush(self._due, (now + pause, min(pause * 2, _LAST_RETRY), transaction_id))
         published: list[bytes] = []
         try:
             for shard, transactions in by_shard.items():

@@ -111,36 +111,34 @@ class Follower:
         return progress
 
     def _take(self, blocks: Iterable[ProvenBlock | None], now: float) -> Progress:
+        came = list(blocks)
+        proven = sorted((block for block in came if block is not None), key=lambda block: block.header.height)
         run: list[ProvenBlock] = []
         notables: list[str] = []
-        proven: list[ProvenBlock] = []
-        refused = 0
-        for candidate in blocks:
-            if candidate is None:
-                refused += 1
-            else:
-                proven.append(candidate)
-        if refused:
+        if refused := len(came) - len(proven):
             self.refused += refused
             notables.append(f"shard {self._electorate.shard}: {refused} unproven blocks refused")
-        for block in sorted(proven, key=lambda block: block.header.height):
-            height = block.header.height
-            self.known = max(self.known, height)
-            if self._from_now or height == self.height + 1:
-                following: ProvenBlock | None = block
-                while following is not None and self._extend(following, notables):
-                    run.append(following)
-                    following = self._ahead.pop(self.height + 1, None)
-            elif height > self.height:
-                if height <= self.height + MAX_AHEAD:
-                    self._ahead[height] = block
-            elif self._hashes.get(height, block.hash) != block.hash:
-                self._contradict(block, notables)
+        for block in proven:
+            self.known = max(self.known, block.header.height)
+            self._place(block, run, notables)
         self._ahead = {height: block for height, block in self._ahead.items() if height > self.height}
         if run:
             self._grown, self._rest = now, -math.inf
         self._gap_since = None if self.height >= self.known else now if self._gap_since is None else self._gap_since
         return Progress(tuple(run), tuple(notables))
+
+    def _place(self, block: ProvenBlock, run: list[ProvenBlock], notables: list[str]) -> None:
+        height = block.header.height
+        if self._from_now or height == self.height + 1:
+            following: ProvenBlock | None = block
+            while following is not None and self._extend(following, notables):
+                run.append(following)
+                following = self._ahead.pop(self.height + 1, None)
+        elif height > self.height:
+            if height <= self.height + MAX_AHEAD:
+                self._ahead[height] = block
+        elif self._hashes.get(height, block.hash) != block.hash:
+            self._contradict(block, notables)
 
     def _extend(self, block: ProvenBlock, notables: list[str]) -> bool:
         header = block.header

@@ -158,7 +158,11 @@ class Load:
     def flows(self, since: float) -> bool:
         """Whether of the payments posted after ``since`` (monotonic) one has committed from each shard."""
         with self._lock:
-            homes = {self.taken[id].payer.shard for id in self.committed if id in self.taken and self.taken[id].posted > since}
+            homes = {
+                self.taken[transfer_id].payer.shard
+                for transfer_id in self.committed
+                if transfer_id in self.taken and self.taken[transfer_id].posted > since
+            }
         return homes == {wallet.shard for wallet in self._everybody}
 
     def outcomes(self, within: float) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -174,11 +178,11 @@ class Load:
                         odd.append(item["id"])
                     views[item["id"]] = item
         by_wallet = {wallet: customer for customer in self.customers for wallet in customer.wallets}
-        for id, view in views.items():
-            while view["status"] not in FINAL and id in self.taken and time.monotonic() < deadline:
+        for transfer_id, view in views.items():
+            while view["status"] not in FINAL and transfer_id in self.taken and time.monotonic() < deadline:
                 with suppress(httpx.HTTPError):
-                    view = by_wallet[self.taken[id].payer].get(f"/v1/transfers/{id}?wait=5")
-                views[id] = view
+                    view = by_wallet[self.taken[transfer_id].payer].get(f"/v1/transfers/{transfer_id}?wait=5")
+                views[transfer_id] = view
         return views, odd
 
     def balances(self) -> dict[Purse, tuple[int, int]]:
@@ -193,21 +197,21 @@ class Load:
             payer = chance.choice(customer.wallets)
             payee = chance.choice([wallet for wallet in self._everybody if wallet != payer])
             payment = Payment(payer, payee, chance.randint(1, LARGEST_PAYMENT), f"chaos-{number}", time.monotonic())
-            if id := self._post(customer, payment):
+            if transfer_id := self._post(customer, payment):
                 with self._lock:
-                    self.taken[id] = payment
-                made.append((id, payment))
+                    self.taken[transfer_id] = payment
+                made.append((transfer_id, payment))
             if made and chance.random() < REPEATED_SHARE:
                 self._repeat(customer, *chance.choice(made[-500:]))
             number += 1
             due = max(due + self._pause, time.monotonic() - 5 * self._pause)  # an outage is not made up for by a burst
 
-    def _repeat(self, customer: Customer, id: str, payment: Payment) -> None:
+    def _repeat(self, customer: Customer, transfer_id: str, payment: Payment) -> None:
         """As a client does that is not sure: it must get the same transfer."""
         again = self._post(customer, payment)
         self.repeated += 1
-        if again is not None and again != id:
-            self.wrong.append(f"key {payment.key} gave transfer {id}, and when repeated {again}")
+        if again is not None and again != transfer_id:
+            self.wrong.append(f"key {payment.key} gave transfer {transfer_id}, and when repeated {again}")
 
     def _post(self, customer: Customer, payment: Payment) -> str | None:
         """The transfer's id; asks until there is an answer."""

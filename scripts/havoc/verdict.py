@@ -25,9 +25,17 @@ Views = Mapping[str, Mapping[str, Any]]
 
 def check_payments(load: Load, views: Views, odd: list[str]) -> list[str]:
     """Nothing taken in is lost or undecided, nothing is there twice, nothing is taken back."""
-    lost = [id for id in load.taken if id not in views]
-    undecided = [f"{id} is {views[id]['status']}" for id in load.taken if id in views and views[id]["status"] not in FINAL]
-    taken_back = [f"{id} is {views[id]['status']}" for id in load.committed if id in views and views[id]["status"] != "committed"]
+    lost = [transfer_id for transfer_id in load.taken if transfer_id not in views]
+    undecided = [
+        f"{transfer_id} is {views[transfer_id]['status']}"
+        for transfer_id in load.taken
+        if transfer_id in views and views[transfer_id]["status"] not in FINAL
+    ]
+    taken_back = [
+        f"{transfer_id} is {views[transfer_id]['status']}"
+        for transfer_id in load.committed
+        if transfer_id in views and views[transfer_id]["status"] != "committed"
+    ]
     return [
         *_counted("payments lost", lost),
         *_counted("payments not decided", undecided),
@@ -40,8 +48,8 @@ def check_payments(load: Load, views: Views, odd: list[str]) -> list[str]:
 def expected_balances(load: Load, views: Views) -> dict[Purse, int]:
     """What each wallet holds when exactly the committed payments happened, each once."""
     expected = {wallet: FUNDS for customer in load.customers for wallet in customer.wallets}
-    for id, payment in load.taken.items():
-        if id in views and views[id]["status"] == "committed":
+    for transfer_id, payment in load.taken.items():
+        if transfer_id in views and views[transfer_id]["status"] == "committed":
             expected[payment.payer] -= payment.units
             expected[payment.payee] += payment.units
     return expected

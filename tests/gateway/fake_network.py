@@ -170,9 +170,8 @@ class FakeNetwork:
         if self.hold or idle:
             return None
         now = max(_now(), shard.head.time)
-        chosen = [t for id, t in list(waiting.items())[:500] if admit(shard.state, shard.rules, id, t, now) is Code.OK]
-        for id in list(waiting)[:500]:
-            del waiting[id]
+        taken = [waiting.pop(one) for one in list(waiting)[:500]]
+        chosen = [t for t in taken if admit(shard.state, shard.rules, t.id, t, now) is Code.OK]
         self._made[shard.number] = time.monotonic()
         return shard.add(*chosen, bundles=bundles, after=now - shard.head.time)
 
@@ -187,10 +186,10 @@ class FakeNetwork:
                 transaction = decode_transaction(encoded)
             except DecodeError:
                 continue
-            id = transaction.id
-            self.heard[id] += 1
+            transaction_id = transaction.id
+            self.heard[transaction_id] += 1
             for member, code in self.refusing.items():
-                refusals = Refusals(shard.number, 1, member, (Refusal(id, code),)).signed(shard.members[member])
+                refusals = Refusals(shard.number, 1, member, (Refusal(transaction_id, code),)).signed(shard.members[member])
                 self._publish(client, refusals_topic(self.network, shard.number), encode(refusals))
             if not self.deaf and transaction.has_valid_signatures():
                 self.hand_in(shard.number, transaction)
@@ -208,7 +207,7 @@ class FakeNetwork:
         if isinstance(request, GetAccount):
             return Account(state.height, state.balances_of(request.address))
         if isinstance(request, GetPending):
-            return PendingList(len(waiting), tuple((id, encode(t)) for id, t in list(waiting.items())[: request.limit]))
+            return PendingList(len(waiting), tuple((t.id, encode(t)) for t in list(waiting.values())[: request.limit]))
         name = self.chains.document.committees[shard.number].members[member].name
         return NodeStatus(name, state.height, state.height, state.state_root, 0, len(waiting), state.totals().pending)
 

@@ -40,10 +40,10 @@ def test_one_lost_block_is_noticed_by_the_next(world: World) -> None:
     purse, till = alice.wallet(0), bob.wallet(0)
     alice.fund(purse, "10.00")
     with world.network.switched(lose_blocks=True):
-        id = alice.pay(purse, till["address"], "2.00").json()["id"]
+        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
         eventually(lambda: world.network.balance(decode_address(till["address"])) == (200, 0), "in a block")
     begun = time.monotonic()
-    assert alice.get(f"/v1/transfers/{id}", wait=10).json()["status"] == "committed"
+    assert alice.get(f"/v1/transfers/{transfer_id}", wait=10).json()["status"] == "committed"
     assert time.monotonic() - begun < 2.0, "by the next block, not by a timeout"
 
 
@@ -107,11 +107,11 @@ def test_one_lying_refusal_is_not_believed_and_two_are(world: World) -> None:
     purse, till = alice.wallet(0), bob.wallet(0)
     alice.fund(purse, "10.00")
     with world.network.switched(deaf=True, refusing={2: Code.UNKNOWN_ASSET}):
-        id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        eventually(lambda: world.network.heard[bytes.fromhex(id)] >= 2, "sent again")
-        assert alice.get(f"/v1/transfers/{id}").json()["status"] == "submitted"
+        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
+        eventually(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
+        assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
         world.network.refusing = {0: Code.UNKNOWN_ASSET, 2: Code.UNKNOWN_ASSET}
-        refused = alice.get(f"/v1/transfers/{id}", wait=15).json()
+        refused = alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()
     assert (refused["status"], refused["code"]) == ("rejected", "unknown_asset")
 
 
@@ -121,10 +121,10 @@ def test_refusals_that_time_or_a_spoiled_copy_explain_are_no_verdict(world: Worl
     purse, till = alice.wallet(0), bob.wallet(0)
     alice.fund(purse, "10.00")
     with world.network.switched(deaf=True, refusing=dict.fromkeys(range(4), code)):
-        id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        eventually(lambda: world.network.heard[bytes.fromhex(id)] >= 2, "sent again")
-        assert alice.get(f"/v1/transfers/{id}").json()["status"] == "submitted"
-    assert alice.get(f"/v1/transfers/{id}", wait=15).json()["status"] == "committed"
+        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
+        eventually(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
+        assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
+    assert alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()["status"] == "committed"
 
 
 def test_what_no_block_takes_in_time_expires(new_world: MakeWorld) -> None:
@@ -160,8 +160,8 @@ def test_a_killed_gateway_resumes_and_nothing_is_lost_or_doubled(new_world: Make
     world.broker.start()
     world.gateway.start()
 
-    for id in [half_done, *(answer.json()["id"] for answer in queued)]:
-        assert alice.get(f"/v1/transfers/{id}", wait=15).json()["status"] == "committed"
+    for transfer_id in [half_done, *(answer.json()["id"] for answer in queued)]:
+        assert alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()["status"] == "committed"
     again = alice.pay(purse, near["address"], "0.50", key=near["address"])
     assert again.json()["id"] == queued[0].json()["id"]
     assert alice.balance(purse) == ("8.00", "0.00")
@@ -195,7 +195,7 @@ def test_payments_survive_a_broker_that_dies_under_load(new_world: MakeWorld) ->
     eventually(lambda: len(ids) > before + 20, "load again")
     done.set()
     payer.join()
-    assert {alice.get(f"/v1/transfers/{id}", wait=20).json()["status"] for id in ids} == {"committed"}
+    assert {alice.get(f"/v1/transfers/{transfer_id}", wait=20).json()["status"] for transfer_id in ids} == {"committed"}
     assert bob.balance(till)[0] == f"{len(ids) / 100:.2f}"
 
 

@@ -1,6 +1,6 @@
 """THE maker of networks for tests: genesis, keys, epoch document, and chains of really executed, mined and certified blocks.
 
-Nothing here draws a random number or reads a clock: the bytes are the same on every machine. Blocks are built, executed and
+Nothing here draws a random number or reads a clock: the bytes are the same on every machine. Blocks are executed and
 certified by the functions that nodes use; only the messages between the members are left out. ``Shard.forge`` certifies what
 no honest committee would: a captured one can.
 """
@@ -9,15 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from node.blocks import Candidate, build_block, genesis_header
-from node.consensus.simplex import Turn
+from node.blocks import genesis_header
+from node.ledger.execution import Execution, execute
 from node.ledger.rules import Rules
 from node.ledger.state import State
-from node.mempool import Entry
 from node.protocol import merkle
 from node.protocol.address import address_of
 from node.protocol.block import Block, Effects, Header, payload_root
@@ -42,6 +41,13 @@ def key(label: str) -> KeyPair:
 
 def leg(payer: KeyPair, payee: KeyPair, asset: str, amount: int, action: Action = Action.PAY) -> Leg:
     return Leg(address_of(payer.public), address_of(payee.public), asset, amount, action)
+
+
+class Built(NamedTuple):
+    """A block nobody has signed, and what executing it gave."""
+
+    block: Block
+    execution: Execution
 
 
 class Network:
@@ -168,15 +174,32 @@ class Shard:
 
     def build(
         self, transactions: Sequence[Transaction] = (), bundles: Sequence[CertifiedBundle] = (), view: int = 0, after: int = 100
-    ) -> Candidate:
-        """A mined block on the head, in ``view`` (0: the next), ``after`` ms later, by that view's leader; not certified."""
-        turn = Turn(view or self.head.view + 1, self.head.hash, None, ())
-        proposer = turn.view % len(self.members)
-        entries = [Entry(t.id, t, encode(t)) for t in transactions]
-        payload = bundles, [encode(bundle) for bundle in bundles]
-        time = self.head.time + after
-        candidate = build_block(self.state, turn, proposer, self.electorate, self.rules, time, payload, entries)
-        return Candidate(self.mined(candidate.block), candidate.body, candidate.execution)
+    ) -> Built:
+        """A block on the head, in ``view`` (0: the next) by that view's leader, ``after`` ms later; mined, but not certified."""
+        head, view = self.head, view or self.head.view + 1
+        pairs = [(transaction.id, transaction) for transaction in transactions]
+        sent = [bundle.bundle for bundle in bundles]
+        verify, time = Transaction.has_valid_signatures, head.time + after
+        execution = execute(self.state, self.rules, head.height + 1, time, sent, pairs, verify)
+        payload = tuple(map(encode, bundles)), tuple(map(encode, transactions))
+        header = Header(
+            network=self.rules.network,
+            shard=self.number,
+            epoch=self.electorate.epoch,
+            view=view,
+            height=head.height + 1,
+            parent=head.hash,
+            time=time,
+            proposer=view % len(self.members),
+            payload_root=payload_root(*payload),
+            receipts_root=execution.receipts_root,
+            outbox_root=execution.outbox_root,
+            changes_hash=execution.changes_hash,
+            totals_hash=execution.totals_hash,
+            state_root=execution.state_root,
+            nonce=bytes(8),
+        )
+        return Built(self.mined(Block(header, *payload)), execution)
 
     def mined(self, block: Block) -> Block:
         """The block with the first nonce that satisfies the difficulty."""
@@ -186,9 +209,8 @@ class Shard:
 
     def add(self, *transactions: Transaction, bundles: Sequence[CertifiedBundle] = (), after: int = 100) -> CertifiedBlock:
         """Make the next block final."""
-        candidate = self.build(transactions, bundles, after=after)
-        execution = candidate.execution
-        certified = self.certify(candidate.block, execution.effects)
+        block, execution = self.build(transactions, bundles, after=after)
+        certified = self.certify(block, execution.effects)
         self.state.commit(execution)
         self.roots.append(self.state.state_root)
         leaves = [encode(bundle) for bundle in execution.outbox]
@@ -218,8 +240,8 @@ class Shard:
         The roots follow the content. It is not added to the chain. ``keys``: who signs it in the members' place.
         """
         if base is None:
-            candidate = self.build()
-            block, found = candidate.block, effects or candidate.execution.effects
+            block, execution = self.build()
+            found = effects or execution.effects
         else:
             block, found = base.block, effects or base.effects
         payload = (

@@ -58,7 +58,7 @@ class Accounts:
     """The users and their sessions.
 
     Attributes:
-        registrations, logins: since start.
+        sign_ups, logins: since start.
     """
 
     def __init__(self, database: Database, token_secret: bytes, token_lifetime: int) -> None:
@@ -69,7 +69,7 @@ class Accounts:
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._turn = asyncio.Semaphore(2)
         self._hashing = 0
-        self.registrations = self.logins = 0
+        self.sign_ups = self.logins = 0
 
     async def register(self, email: str, password: str, name: str) -> str:
         """Create a user; returns the id. Raises Problem (409) when the e-mail address is taken."""
@@ -79,7 +79,7 @@ class Accounts:
             await self._database.write(lambda c: c.execute(insert(c, User).values(**row)) and None)
         except IntegrityError:
             raise Problem(409, "email_taken", "this e-mail address is registered already") from None
-        self.registrations += 1
+        self.sign_ups += 1
         return str(row["id"])
 
     async def login(self, email: str, password: str) -> Tokens:

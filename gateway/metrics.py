@@ -40,7 +40,7 @@ class Metrics(Collector):
         gateway = self._gateway
         ledger, payments, accounts = gateway.ledger, gateway.payments, gateway.accounts
         counts = {
-            "registrations": (accounts.registrations, "Users registered"),
+            "sign_ups": (accounts.sign_ups, "Users signed up"),
             "logins": (accounts.logins, "Logins"),
             "purchases": (payments.purchases, "Amounts minted to users"),
             "transfers": (payments.transfers, "Transfers accepted"),

@@ -49,7 +49,7 @@ class Reporter:
         recent = [(milliseconds, cross) for at, milliseconds, cross in gateway.ledger.latencies if at >= since]
         return GatewayFigures(
             process=this_process(self._doing()),
-            sign_ups=gateway.accounts.registrations,
+            sign_ups=gateway.accounts.sign_ups,
             logins=gateway.accounts.logins,
             purchases=gateway.payments.purchases,
             transfers=gateway.payments.transfers,

@@ -184,7 +184,7 @@ def test_an_announcement_of_another_coordinator_is_ignored(network: Network, col
     collector.announcement(Network().announcement(), TIME)
     collector.announcement(b"junk", TIME)
     assert collector.ignored == 2
-    assert collector.chain.document == network.document
+    assert collector.epochs.document == network.document
 
 
 def test_an_old_phase_told_again_changes_nothing(network: Network, collector: Collector) -> None:

@@ -47,7 +47,8 @@ class Shard:
 class Chain:
     """The shards, and counts since the dashboard started of transactions that became final.
 
-    A cross-shard transaction is one whose home shard first wrote PREPARED; with that block lost it counts as intra-shard.
+    A cross-shard transaction is one whose home shard first wrote PREPARED; with that block lost it counts as intra-shard in
+    each shard that settles it.
     """
 
     def __init__(self, genesis: Genesis) -> None:

@@ -18,7 +18,7 @@ HISTORY = 300
 """Seconds of history kept for the charts."""
 FEED_LINES = 50
 FEED_RATE = 20
-"""Lines the feed takes in per second, so that a flood cannot wash it away at once."""
+"""Lines the feed takes in per second for long, and FEED_LINES at once: a network that starts has much to tell, a liar too."""
 
 COLUMNS = (
     "time", "intra", "cross", "refused", "p50", "p99", "cross_p50", "cross_p99", "finalization",
@@ -44,7 +44,7 @@ class Collector:
         self._lost_since: int | None = now
         self._feed: deque[dict[str, Any]] = deque(maxlen=FEED_LINES)
         self._feed_number = 0
-        self._feed_budget = FEED_RATE
+        self._feed_budget = FEED_LINES
         self._ticked = now
         self._counted = (0, 0, 0, 0)
         self._counted_by_shard: dict[int, int] = {}
@@ -115,7 +115,7 @@ class Collector:
 
     def tick(self, now: int) -> None:
         """Once a second: who fell silent, and a row of history."""
-        self._feed_budget = FEED_RATE
+        self._feed_budget = min(FEED_LINES, self._feed_budget + FEED_RATE)
         for source in self.sources.age(now, self._connected_since, self.epochs.seats):
             if source.state != "unknown":
                 self._note(source.name, f"{source.role} is {source.state}", now)

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from node.blocks import genesis_header
-from node.ledger.execution import Execution, execute
+from node.ledger.execution import Execution, execute, genesis_header
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol import merkle
@@ -211,7 +210,7 @@ class Shard:
         """Make the next block final."""
         block, execution = self.build(transactions, bundles, after=after)
         certified = self.certify(block, execution.effects)
-        self.state.commit(execution)
+        self.state.commit(execution.overlay)
         self.roots.append(self.state.state_root)
         leaves = [encode(bundle) for bundle in execution.outbox]
         header, finality = certified.block.header, certified.finality

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import redis
 
+from demo.__main__ import main
 from demo.api import WEB
 from demo.stream import MAX_STREAMS
 from node.protocol.block import Outcome
@@ -94,14 +95,11 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
         broker.kill()
 
 
-def events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
     """(kind, data) of each server-sent event."""
-    kind = ""
-    for line in lines:
-        if line.startswith("event: "):
-            kind = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield kind, json.loads(line.removeprefix("data: "))
+    lines = (line.partition(": ") for line in response.iter_lines())
+    told = (value for name, _, value in lines if name in ("event", "data"))
+    return ((kind, json.loads(data)) for kind, data in zip(told, told, strict=True))
 
 
 def test_what_the_broker_carries_is_in_the_snapshot(dashboard: Dashboard) -> None:
@@ -123,7 +121,7 @@ def test_what_the_broker_carries_is_in_the_snapshot(dashboard: Dashboard) -> Non
 def test_the_stream_begins_with_everything_and_goes_on_once_a_second(dashboard: Dashboard) -> None:
     with httpx.stream("GET", f"{dashboard.url}/api/stream", timeout=5) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        stream = events(response.iter_lines())
+        stream = events(response)
         kind, first = next(stream)
         assert (kind, "history" in first) == ("snapshot", True)
         dashboard.say(node("node-7", first["time"], height=77))
@@ -190,15 +188,18 @@ def test_it_survives_the_loss_of_the_broker_and_ends_in_time_with_a_page_open(tm
         ('genesis = "{folder}/genesis.json"\nbroker = "redis://127.0.0.1:1/0"\nprot = 1\n', "prot"),
     ],
 )
-def test_bad_settings_are_refused_in_one_line(tmp_path: Path, settings: str, says: str) -> None:
+def test_bad_settings_are_refused_in_one_line(
+    tmp_path: Path, settings: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_genesis(tmp_path / "genesis.json", Network().genesis)
     config = tmp_path / "dashboard.toml"
+    monkeypatch.setattr(sys, "argv", ["demo", "--config", str(config)])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config.write_text(settings.format(folder=tmp_path, taken=taken.getsockname()[1]))
-        command = [sys.executable, "-m", "demo", "--config", str(config)]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert says in result.stderr
+        assert main() == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert says in told
 
 
 # -- the page -------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from config.logs import configure
 from config.settings import DashboardSettings, SettingsError, read_settings
 from demo.api import make_app
 from demo.collector import Collector
-from demo.feed import connect, follow, now_ms, report
+from demo.feed import feed, now_ms, report
 from demo.stream import MAX_STREAMS, Board
+from node.client.line import Line
 from node.protocol.genesis import Genesis, read_genesis
 
 MAX_CONNECTIONS = MAX_STREAMS + 100
@@ -45,11 +46,11 @@ async def tick(board: Board) -> None:
         await asyncio.sleep(due - loop.time())
 
 
-async def serve(settings: DashboardSettings, genesis: Genesis, listener: socket.socket) -> None:
+async def serve(settings: DashboardSettings, genesis: Genesis, line: Line, listener: socket.socket) -> None:
     """Run until SIGTERM or SIGINT. A task that fails ends it all: better no page than one that shows the past as the present."""
     collector = Collector(genesis, settings.gateway, now_ms())
     board = Board(collector)
-    client = connect(settings.broker)
+    feed(line, collector)
     server = Server(
         uvicorn.Config(
             make_app(collector, board),
@@ -71,14 +72,16 @@ async def serve(settings: DashboardSettings, genesis: Genesis, listener: socket.
     host, port = listener.getsockname()[:2]
     structlog.get_logger().info("listening", host=host, port=port)
     try:
-        async with contextlib.aclosing(client), asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow(client, collector))
-            tasks.create_task(report(client, collector, lambda: f"open pages: {board.streams}"))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(line.run())
+            tasks.create_task(report(line, collector, lambda: f"open pages: {board.streams}"))
             tasks.create_task(tick(board))
             await server.serve(sockets=[listener])
             raise Stopped
     except* Stopped:
         pass
+    finally:
+        await line.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -96,14 +99,14 @@ def main() -> int:
     try:
         settings = read_settings(DashboardSettings, arguments.config)
         genesis = read_genesis(Path(settings.genesis))
-        connect(settings.broker)
+        line = Line(settings.broker)
         listener = listen(settings.host, settings.port)
     except OSError as error:
         return refuse(f"{error.filename or f'{settings.host}:{settings.port}'}: {error.strerror or error}")
     except (SettingsError, ValueError) as error:
         return refuse(str(error))
     configure("dashboard", "dashboard")
-    asyncio.run(serve(settings, genesis, listener))
+    asyncio.run(serve(settings, genesis, line, listener))
     return 0
 
 

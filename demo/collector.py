@@ -8,8 +8,9 @@ from typing import Any
 
 from demo.chain import Chain
 from demo.sources import ROLES, Source, Sources
+from node.client.epochs import Epochs, NewDocument, NewPhase, Refused
 from node.protocol.codec import DecodeError
-from node.protocol.epoch import Committee, InvalidDocument
+from node.protocol.epoch import Committee
 from node.protocol.genesis import Genesis
 from node.protocol.reports import CoordinatorFigures, Figures, GatewayFigures, Latency, NodeFigures, Notable, numbers, read_report
 
@@ -17,7 +18,7 @@ HISTORY = 300
 """Seconds of history kept for the charts."""
 FEED_LINES = 50
 FEED_RATE = 20
-"""Lines the feed takes in per second, so that a flood cannot wash it away at once."""
+"""Lines the feed takes in per second for long, and FEED_LINES at once: a network that starts has much to tell, a liar too."""
 
 COLUMNS = (
     "time", "intra", "cross", "refused", "p50", "p99", "cross_p50", "cross_p99", "finalization",
@@ -32,6 +33,8 @@ class Collector:
 
     def __init__(self, genesis: Genesis, gateway: str, now: int) -> None:
         """``gateway``: URL where a person's browser reaches the gateway."""
+        self.genesis = genesis
+        self.epochs = Epochs(genesis)
         self.chain = Chain(genesis)
         self._gateway = gateway
         self.sources = Sources()
@@ -41,7 +44,7 @@ class Collector:
         self._lost_since: int | None = now
         self._feed: deque[dict[str, Any]] = deque(maxlen=FEED_LINES)
         self._feed_number = 0
-        self._feed_budget = FEED_RATE
+        self._feed_budget = FEED_LINES
         self._ticked = now
         self._counted = (0, 0, 0, 0)
         self._counted_by_shard: dict[int, int] = {}
@@ -68,7 +71,7 @@ class Collector:
     def _figures(self, name: str, figures: Figures, time: int, now: int) -> None:
         known = self.sources.get(ROLES[type(figures)], name)
         if known is None:
-            self.ignored += not self.sources.add(Source(name, figures, time, now), self.chain.seated)
+            self.ignored += not self.sources.add(Source(name, figures, time, now), self.epochs.seats)
             return
         restarts = known.restarts
         known.update(figures, time, now)
@@ -78,18 +81,25 @@ class Collector:
     def announcement(self, body: bytes, now: int) -> None:
         """A message of the epoch topic."""
         self.messages += 1
-        try:
-            for change in self.chain.announce(body):
-                self._note("coordinator", change, now)
-        except (DecodeError, InvalidDocument):
-            self.ignored += 1
+        for news in self.epochs.announce(body):
+            match news:
+                case NewDocument(document):
+                    members = len(self.epochs.seats)
+                    text = f"epoch {document.number}: {members} nodes form {len(document.committees)} committees"
+                    self._note("coordinator", text, now)
+                case NewPhase(notice):
+                    self._note("coordinator", f"epoch {notice.epoch}: phase {notice.phase}", now)
+                case Refused():
+                    self.ignored += 1
 
     def block(self, shard: int, body: bytes) -> None:
-        """A message of a shard's blocks topic."""
+        """A message of a shard's blocks topic; until the committees are known nobody can tell a block from a lie."""
         self.messages += 1
+        if self.epochs.document is None:
+            return
         try:
-            self.chain.add(shard, body)
-        except (DecodeError, InvalidDocument):
+            self.chain.add(shard, body, self.epochs.document)
+        except DecodeError:
             self.ignored += 1
 
     def connection(self, connected: bool, now: int) -> None:
@@ -105,8 +115,8 @@ class Collector:
 
     def tick(self, now: int) -> None:
         """Once a second: who fell silent, and a row of history."""
-        self._feed_budget = FEED_RATE
-        for source in self.sources.age(now, self._connected_since, self.chain.seated):
+        self._feed_budget = min(FEED_LINES, self._feed_budget + FEED_RATE)
+        for source in self.sources.age(now, self._connected_since, self.epochs.seats):
             if source.state != "unknown":
                 self._note(source.name, f"{source.role} is {source.state}", now)
         seconds = max(now - self._ticked, 1) / 1000
@@ -152,10 +162,10 @@ class Collector:
 
     def update(self, now: int) -> dict[str, Any]:
         """The present: everything but the history, of which only the newest row."""
-        notice = self.chain.notice
+        notice = self.epochs.notice
         return {
             "time": now,
-            "network": {"name": self.chain.genesis.name, "id": self.chain.genesis.network.hex(), "gateway": self._gateway},
+            "network": {"name": self.genesis.name, "id": self.genesis.network.hex(), "gateway": self._gateway},
             "broker": {
                 "connected": self.connected,
                 "since": self._connected_since if self._connected_since is not None else self._lost_since,
@@ -168,7 +178,7 @@ class Collector:
             "sources": [self._source(source, now) for source in sorted(self.sources, key=_order)],
             "activity": self._activity(),
             "finalized": {"intra": self.chain.intra, "cross": self.chain.cross, "refused": self.chain.refused},
-            "supply": self.chain.supply(),
+            "supply": self.chain.supply(self.epochs.document),
             "blocks": list(self.chain.latest),
             "feed": list(self._feed),
             "columns": COLUMNS,
@@ -181,7 +191,7 @@ class Collector:
         return {**self.update(now), "history": list(self._rows), "load_history": load}
 
     def _committees(self) -> tuple[Committee, ...]:
-        return self.chain.document.committees if self.chain.document else ()
+        return self.epochs.document.committees if self.epochs.document else ()
 
     def _committee(self, committee: Committee) -> dict[str, Any]:
         shard = self.chain.shards.get(committee.shard)

@@ -5,10 +5,12 @@ takes nothing for ten seconds is dropped.
 """
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import msgspec
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from demo.collector import Collector
 
@@ -48,10 +50,17 @@ class Board:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def newer_than(self, number: int) -> None:
-        """Wait until there is a picture after ``number``, or the board is closed."""
-        while self.number <= number and not self.closed:
-            await self._changed.wait()
+    async def events(self) -> AsyncIterator[bytes]:
+        """For one page: a ``snapshot``, then an ``update`` each second; a ``snapshot`` again when it missed one."""
+        shown = 0
+        while not self.closed:
+            if self.number == shown:
+                await self._changed.wait()
+                continue
+            in_sequence = shown != 0 and self.number == shown + 1
+            shown = self.number
+            kind, data = (b"update", self.update) if in_sequence else (b"snapshot", self.snapshot)
+            yield b"retry: 1000\nevent: %b\ndata: %b\n\n" % (kind, data)
 
     @property
     def update(self) -> bytes:
@@ -66,42 +75,23 @@ class Board:
         return self._snapshot
 
 
-class EventStream(Response):
-    """The board as ``text/event-stream``: a ``snapshot``, then an ``update`` each second until either side goes away."""
+class EventStream(StreamingResponse):
+    """The board as ``text/event-stream``, until either side goes away."""
 
     media_type = "text/event-stream"
 
     def __init__(self, board: Board) -> None:
-        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__(board.events(), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         self._board = board
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await send(message)
+
         self._board.streams += 1
-        writing, leaving = asyncio.create_task(self._write(send)), asyncio.create_task(_departure(receive))
         try:
-            await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(TimeoutError):
+                await super().__call__(scope, receive, in_time)
         finally:
             self._board.streams -= 1
-            writing.cancel()
-            leaving.cancel()
-            await asyncio.gather(writing, leaving, return_exceptions=True)  # OSError: gone; TimeoutError: too slow
-
-    async def _write(self, send: Send) -> None:
-        board, shown = self._board, 0
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        while not board.closed:
-            await board.newer_than(shown)
-            in_sequence = shown != 0 and board.number == shown + 1
-            shown = board.number
-            kind, data = (b"update", board.update) if in_sequence else (b"snapshot", board.snapshot)
-            body = b"retry: 1000\nevent: %b\ndata: %b\n\n" % (kind, data)
-            async with asyncio.timeout(SEND_TIMEOUT):
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _departure(receive: Receive) -> None:
-    """Wait until the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -16,10 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.logs import configure
 from config.settings import GatewaySettings, SettingsError, read_settings
 from gateway.app import create_app
-from gateway.broker import Broker
 from gateway.database import open_engine
-from gateway.keys import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
 from gateway.service import Gateway
+from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
+from node.client.line import Line
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import read_key_file
@@ -43,7 +43,7 @@ def _serve(settings: GatewaySettings) -> int:
     vault = Vault(read_secret(KEY_ENCRYPTION_KEY, settings.devnet))
     token_secret = read_secret(TOKEN_SECRET, settings.devnet)
     issuers = _read_issuers(settings, genesis)
-    broker = Broker(settings.broker)
+    line = Line(settings.broker)
     engine = open_engine(settings.database)
     configure("gateway", settings.name)
     log = structlog.get_logger()
@@ -53,7 +53,7 @@ def _serve(settings: GatewaySettings) -> int:
     def make_gateway() -> Gateway:
         lifetimes = (settings.token_lifetime, settings.transaction_lifetime)
         nonlocal running
-        gateway = Gateway(settings.name, genesis, engine, broker, vault, token_secret, issuers, *lifetimes, settings.devnet)
+        gateway = Gateway(settings.name, genesis, engine, line, vault, token_secret, issuers, *lifetimes, settings.devnet)
         running = (gateway, asyncio.get_running_loop())
         return gateway
 

@@ -58,7 +58,7 @@ class Accounts:
     """The users and their sessions.
 
     Attributes:
-        registrations, logins: since start.
+        sign_ups, logins: since start.
     """
 
     def __init__(self, database: Database, token_secret: bytes, token_lifetime: int) -> None:
@@ -69,7 +69,7 @@ class Accounts:
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._turn = asyncio.Semaphore(2)
         self._hashing = 0
-        self.registrations = self.logins = 0
+        self.sign_ups = self.logins = 0
 
     async def register(self, email: str, password: str, name: str) -> str:
         """Create a user; returns the id. Raises Problem (409) when the e-mail address is taken."""
@@ -79,7 +79,7 @@ class Accounts:
             await self._database.write(lambda c: c.execute(insert(c, User).values(**row)) and None)
         except IntegrityError:
             raise Problem(409, "email_taken", "this e-mail address is registered already") from None
-        self.registrations += 1
+        self.sign_ups += 1
         return str(row["id"])
 
     async def login(self, email: str, password: str) -> Tokens:
@@ -102,16 +102,16 @@ class Accounts:
         Raises:
             Problem: 401, unknown, used or expired.
         """
-        hash = sha256(token.encode()).digest()
+        token_hash = sha256(token.encode()).digest()
 
         def rotate(connection: Connection) -> tuple[str, str] | None:
-            row = connection.execute(select(RefreshToken.__table__).where(RefreshToken.token_hash == hash)).first()
+            row = connection.execute(select(RefreshToken.__table__).where(RefreshToken.token_hash == token_hash)).first()
             if row is None or row.expires_at < now_ms():
                 return None
             if row.used:
                 connection.execute(delete(RefreshToken).where(RefreshToken.family == row.family))
                 return None
-            connection.execute(update(RefreshToken).where(RefreshToken.token_hash == hash).values(used=True))
+            connection.execute(update(RefreshToken).where(RefreshToken.token_hash == token_hash).values(used=True))
             return row.user_id, _new_refresh_token(connection, row.family, row.user_id)
 
         rotated = await self._database.write(rotate)
@@ -121,10 +121,10 @@ class Accounts:
 
     async def logout(self, token: str) -> None:
         """End the session a refresh token belongs to, if there is one."""
-        hash = sha256(token.encode()).digest()
+        token_hash = sha256(token.encode()).digest()
 
         def revoke(connection: Connection) -> None:
-            family = connection.execute(select(RefreshToken.family).where(RefreshToken.token_hash == hash)).scalar()
+            family = connection.execute(select(RefreshToken.family).where(RefreshToken.token_hash == token_hash)).scalar()
             connection.execute(delete(RefreshToken).where(RefreshToken.family == family))
 
         await self._database.write(revoke)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import problems
 from gateway.api import auth, explorer, operations, transfers, wallets
 from gateway.metrics import Metrics
+from gateway.reporter import Reporter
 from gateway.service import Gateway
 
 log = structlog.get_logger()
@@ -29,18 +30,23 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
         gateway = make_gateway()
         app.state.gateway, app.state.metrics = gateway, Metrics(gateway)
         started = asyncio.Event()
+        reporter = Reporter(gateway, gateway.name)
         task = asyncio.create_task(gateway.run(started))
         starting = asyncio.create_task(started.wait())
         await asyncio.wait({task, starting}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             starting.cancel()
             task.result()
-        task.add_done_callback(crashed)
+        reporting = asyncio.create_task(reporter.run())
+        for work in (task, reporting):
+            work.add_done_callback(crashed)
         try:
             yield
         finally:
+            reporting.cancel()
+            await reporter.notable("gateway stopping")
             task.cancel()
-            await asyncio.wait({task})
+            await asyncio.wait({task, reporting})
 
     def crashed(task: "asyncio.Task[None]") -> None:
         if not task.cancelled():

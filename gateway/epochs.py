@@ -1,53 +1,47 @@
-"""Which committee keeps which shard: the epoch document, believed only after recomputing it from the genesis."""
+"""The epoch, kept in the database: after a restart the gateway knows the committees though the coordinator be away."""
 
 from collections.abc import Callable
 
 import structlog
 from sqlalchemy import select
 
-from gateway.broker import Broker
 from gateway.database import Database, EpochRecord, insert
 from gateway.problems import Problem
-from node.protocol.certificate import Electorate
-from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import Announcement, EpochDocument, InvalidDocument, PhaseNotice, SignedDocument
+from node.client.epochs import Epochs, NewDocument, News, Refused
+from node.protocol.codec import encode
+from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
-from node.protocol.limits import MAX_BROKER_BODY_BYTES
-from node.protocol.topics import epoch_topic
 
 log = structlog.get_logger()
 
 
-class Epochs:
-    """The current epoch document and phase, as announced over the broker and checked here.
+class StoredEpochs(Epochs):
+    """``on_document`` is called with the document as soon as there is one, announced or restored."""
 
-    Attributes:
-        document: None until one has been seen, now or before the last restart.
-        notice: the coordinator's latest word on the phase.
-    """
-
-    def __init__(self, genesis: Genesis, database: Database, broker: Broker) -> None:
-        self._genesis = genesis
+    def __init__(self, genesis: Genesis, database: Database, on_document: Callable[[EpochDocument], None]) -> None:
+        super().__init__(genesis)
         self._database = database
-        self._broker = broker
-        self._announce: Callable[[EpochDocument], None] = lambda document: None
-        self._unsaved: SignedDocument | None = None
-        self.document: EpochDocument | None = None
-        self.notice: PhaseNotice | None = None
+        self._on_document = on_document
 
-    async def start(self, announce: Callable[[EpochDocument], None]) -> None:
-        """Load the last document and listen for the next. ``announce`` is called with each new one."""
-        self._announce = announce
-        stored = await self._database.read(
-            lambda c: c.execute(select(EpochRecord.document).order_by(EpochRecord.number.desc())).scalar()
-        )
+    async def load(self) -> None:
+        """Restore the stored document. Raises ValueError when it is not this network's, or damaged."""
+        query = select(EpochRecord.document).order_by(EpochRecord.number.desc())
+        stored = await self._database.read(lambda c: c.execute(query).scalar())
         if stored is not None:
-            self._adopt(decode(SignedDocument, stored, MAX_BROKER_BODY_BYTES))
-        self._broker.subscribe(epoch_topic(self._genesis.network), self._hear)
+            news = self.restore(stored)
+            self._tell(news)
+            for one in news:
+                if isinstance(one, Refused):
+                    raise ValueError(f"stored epoch document: {one.reason}")
 
-    def electorate(self, shard: int) -> Electorate | None:
-        """Who may sign for ``shard`` now."""
-        return self.document.electorates.get(shard) if self.document else None
+    async def save(self) -> None:
+        """Keep the document in the database."""
+        row = {"number": self.require().number, "document": encode(self.signed)}
+        await self._database.write(lambda c: c.execute(insert(c, EpochRecord).values(**row).on_conflict_do_nothing()) and None)
+
+    def hear(self, body: bytes) -> None:
+        """Take in a message of the epoch topic."""
+        self._tell(self.announce(body))
 
     def require(self) -> EpochDocument:
         """The document. Raises Problem (503) while there is none."""
@@ -55,32 +49,10 @@ class Epochs:
             raise Problem(503, "not_ready", "the network has not formed its committees yet", retry_after=2)
         return self.document
 
-    def _hear(self, body: bytes) -> None:
-        try:
-            announcement = decode(Announcement, body, MAX_BROKER_BODY_BYTES)
-            notice, signed = announcement.notice, announcement.document
-            if not notice.is_valid(self._genesis):
-                raise InvalidDocument("the phase notice is not signed by the coordinator")
-            if signed is not None and signed.document != self.document:
-                self._adopt(signed)
-        except (DecodeError, InvalidDocument) as error:
-            log.warning("epoch announcement refused", error=str(error))
-            return
-        if self.notice is None or (notice.epoch, notice.since) >= (self.notice.epoch, self.notice.since):
-            self.notice = notice  # an older one is a repetition by the broker
-
-    def _adopt(self, signed: SignedDocument) -> None:
-        signed.check(self._genesis)
-        if self.document is not None:
-            raise InvalidDocument("another document for the same epoch")
-        self.document, self._unsaved = signed.document, signed
-        log.info("epoch document", epoch=signed.document.number, committees=len(signed.document.committees))
-        self._announce(signed.document)
-
-    async def save(self) -> None:
-        """Keep a newly adopted document in the database."""
-        if self._unsaved is None:
-            return
-        row = {"number": self._unsaved.document.number, "document": encode(self._unsaved)}
-        await self._database.write(lambda c: c.execute(insert(c, EpochRecord).values(**row).on_conflict_do_nothing()) and None)
-        self._unsaved = None
+    def _tell(self, news: list[News]) -> None:
+        for one in news:
+            if isinstance(one, NewDocument):
+                log.info("epoch document", epoch=one.document.number, committees=len(one.document.committees))
+                self._on_document(one.document)
+            elif isinstance(one, Refused):
+                log.warning("epoch announcement refused", error=one.reason)

@@ -16,10 +16,12 @@ from node.protocol.amounts import format_amount
 from node.protocol.genesis import Asset
 from node.protocol.transaction import Leg, Transaction, decode_transaction
 
+_LATEST = 253_402_300_799_999
+
 
 def iso(milliseconds: int | None) -> str | None:
-    """A time as ISO 8601 in UTC, with milliseconds."""
-    if milliseconds is None:
+    """A time as ISO 8601 in UTC, with milliseconds; None beyond the year 9999, which a captured committee may name."""
+    if milliseconds is None or milliseconds > _LATEST:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -42,15 +44,15 @@ class History:
         self._database = database
         self._assets = assets
 
-    async def transfer(self, id: bytes, user_id: str | None) -> dict[str, Any]:
+    async def transfer(self, transaction_id: bytes, user_id: str | None) -> dict[str, Any]:
         """A transfer: for ``user_id`` one handed in by, or touching a wallet of, that user; for None any.
 
         Raises:
             Problem: 404.
         """
-        query = select(Transfer.__table__).where(Transfer.transaction_id == id)
+        query = select(Transfer.__table__).where(Transfer.transaction_id == transaction_id)
         if user_id is not None:
-            mine = and_(Posting.transaction_id == id, Posting.wallet_id == Wallet.id, Wallet.user_id == user_id)
+            mine = and_(Posting.transaction_id == transaction_id, Posting.wallet_id == Wallet.id, Wallet.user_id == user_id)
             query = query.where((Transfer.user_id == user_id) | exists().where(mine))
         row = await self._database.read(lambda c: c.execute(query).mappings().first())
         if row is None:
@@ -81,10 +83,10 @@ class History:
     def _view(self, row: Mapping[Any, Any]) -> dict[str, Any]:
         transaction = decode_transaction(row["payload"])
         legs = legs_view(transaction, self._assets)
-        id = row["transaction_id"].hex()
+        shown_id = row["transaction_id"].hex()
         return {
-            "id": id,
-            "transaction_id": id,
+            "id": shown_id,
+            "transaction_id": shown_id,
             "kind": row["kind"],
             "status": row["status"],
             "code": row["code"] or None,

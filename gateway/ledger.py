@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, update
 
 from gateway.database import AccountBalance, Cursor, Database, Posting, Transfer, Wallet, insert, insert_new
-from gateway.projection import Facts, Projection, Sent, Status, Tracked, Update
+from gateway.projection import Projection, Sent, Status, Tracked, Update
+from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
 from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
@@ -47,7 +48,7 @@ class Ledger:
         self._settling: set[bytes] = set()  # final, but not durable yet: nobody is told before
         self._stopping = False
         self.projection = Projection()
-        self.on_final: Callable[[bytes], None] = lambda id: None
+        self.on_final: Callable[[bytes], None] = lambda _: None
         self.shards: ShardTable | None = None
         self.cursors: dict[int, tuple[int, bytes]] = {}
         self.finished = {status.value: 0 for status in Status if status.is_final}
@@ -65,8 +66,8 @@ class Ledger:
         )
         projection = self.projection
         projection.wallets = {row.address: row.id for row in wallets}
-        for shard, height, hash, block_time in cursors:
-            self.cursors[shard] = (height, hash)
+        for shard, height, block_hash, block_time in cursors:
+            self.cursors[shard] = (height, block_hash)
             projection.heights[shard], projection.times[shard] = height, block_time
         mine = []
         for row in rows:
@@ -88,33 +89,35 @@ class Ledger:
             del self.projection.active[tracked.id]
         self._begun.pop(tracked.id, None)
 
-    async def apply(self, blocks: list[Facts]) -> None:
+    async def apply(self, blocks: list[ProvenBlock]) -> None:
         """Take in consecutive verified blocks of one shard: their effects and the cursor in one database transaction."""
         assert self.shards is not None
         await self._keep(self.projection.apply(blocks, self.shards))
 
-    async def refuse(self, id: bytes, code: Code) -> None:
-        """A transaction is refused for good."""
-        if (change := self.projection.refuse(id, code)) is not None:
+    async def refuse(self, transaction_id: bytes, code: Code, shard: int) -> None:
+        """f+1 members of a shard's committee refuse a transaction."""
+        if (change := self.projection.refuse(transaction_id, code, shard)) is not None:
             await self._keep(change)
 
     async def submitted(self, ids: list[bytes]) -> None:
         """Transactions have been published for the first time."""
-        ids = [id for id in ids if (t := self.projection.active.get(id)) and t.status == Status.QUEUED]
-        for id in ids:
-            self.projection.active[id].status = Status.SUBMITTED
+        active = [tracked for one in ids if (tracked := self.projection.active.get(one)) is not None]
+        queued = [tracked for tracked in active if tracked.status == Status.QUEUED]
+        for tracked in queued:
+            tracked.status = Status.SUBMITTED
+        ids = [tracked.id for tracked in queued]
         statement = update(Transfer).where(Transfer.status == Status.QUEUED).values(status=Status.SUBMITTED.value)
         for first in range(0, len(ids), 500):
             chunk = statement.where(Transfer.transaction_id.in_(ids[first : first + 500]))
             await self._database.write(lambda c, chunk=chunk: c.execute(chunk) and None)  # type: ignore[misc]
 
-    async def wait_final(self, id: bytes, seconds: float) -> None:
+    async def wait_final(self, transaction_id: bytes, seconds: float) -> None:
         """Return when the transaction is final, durably, or after ``seconds``."""
-        under_way = id in self.projection.active or id in self._settling
+        under_way = transaction_id in self.projection.active or transaction_id in self._settling
         if not under_way or self._stopping or len(self._waiters) >= MAX_WAITERS:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiters.setdefault(id, set())
+        waiting = self._waiters.setdefault(transaction_id, set())
         waiting.add(future)
         try:
             async with asyncio.timeout(seconds):
@@ -123,8 +126,8 @@ class Ledger:
             pass
         finally:
             waiting.discard(future)
-            if not waiting and self._waiters.get(id) is waiting:
-                del self._waiters[id]
+            if not waiting and self._waiters.get(transaction_id) is waiting:
+                del self._waiters[transaction_id]
 
     def stop_waiting(self) -> None:
         """The process ends: whoever waits gets what is known now."""
@@ -143,7 +146,7 @@ class Ledger:
         found = [_transfer_row(tracked, None, "incoming", now_ms()) for tracked in change.found]
         moves = [_moves(tracked) for tracked in change.changed.values()]
         balances = [_balance_row(c.address, c.asset, c.balance, height) for c, height in change.balances.values()]
-        last = change.blocks[-1] if change.blocks else None
+        last = change.last
         postings = change.postings
         final = [tracked for tracked in change.changed.values() if tracked.status.is_final]
         self._settling.update(tracked.id for tracked in final)
@@ -157,7 +160,8 @@ class Ledger:
             if balances:
                 _put_balances(connection, balances)
             if last is not None:
-                row = {"shard": last.shard, "height": last.height, "hash": last.hash, "time": last.time}
+                header = last.header
+                row = {"shard": header.shard, "height": header.height, "hash": last.hash, "time": header.time}
                 connection.execute(insert(connection, Cursor).values(row).on_conflict_do_update(["shard"], set_=row))
 
         await self._database.write(save)

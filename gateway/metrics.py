@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from gateway.service import Gateway
+from gateway.service import Gateway
 
 PREFIX = "shardpay_gateway_"
 
@@ -17,7 +15,7 @@ PREFIX = "shardpay_gateway_"
 class Metrics(Collector):
     """The gateway's metrics."""
 
-    def __init__(self, gateway: "Gateway") -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._registry = CollectorRegistry()
         self._requests = Counter(PREFIX + "requests", "HTTP requests", ["method", "status"], registry=self._registry)
@@ -42,12 +40,12 @@ class Metrics(Collector):
         gateway = self._gateway
         ledger, payments, accounts = gateway.ledger, gateway.payments, gateway.accounts
         counts = {
-            "registrations": (accounts.registrations, "Users registered"),
+            "sign_ups": (accounts.sign_ups, "Users signed up"),
             "logins": (accounts.logins, "Logins"),
             "purchases": (payments.purchases, "Amounts minted to users"),
             "transfers": (payments.transfers, "Transfers accepted"),
             "balance_reads": (payments.balance_reads, "Balances read"),
-            "sent": (gateway.outbox.sent, "Transactions published, repetitions included"),
+            "sent": (gateway.relay.sent, "Transactions published, repetitions included"),
         }
         for name, (value, text) in counts.items():
             yield CounterMetricFamily(PREFIX + name, text, value=value)
@@ -55,7 +53,7 @@ class Metrics(Collector):
         for status, count in ledger.finished.items():
             finished.add_metric([status], count)
         yield finished
-        yield GaugeMetricFamily(PREFIX + "pending", "Transfers under way", value=len(gateway.outbox))
+        yield GaugeMetricFamily(PREFIX + "pending", "Transfers under way", value=len(gateway.relay))
         yield GaugeMetricFamily(PREFIX + "broker_connected", "1 when connected", value=gateway.broker.connected)
         heights = GaugeMetricFamily(PREFIX + "height", "Last block followed", labels=["shard"])
         refused = CounterMetricFamily(PREFIX + "unproven_blocks", "Blocks refused", labels=["shard"])

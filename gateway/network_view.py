@@ -3,12 +3,11 @@
 import asyncio
 import time
 from contextlib import suppress
-from functools import partial
 
-from gateway.broker import BrokerUnavailable
-from gateway.queries import EVERYONE, Queries
+from gateway.queries import Queries
+from node.client.line import BrokerUnavailable
 from node.protocol.certificate import Electorate
-from node.protocol.queries import Answer, GetStatus, NodeStatus
+from node.protocol.queries import GetStatus, NodeStatus
 
 _INTERVAL = 1.0
 _UP_WITHIN = 3.0
@@ -31,10 +30,8 @@ class NetworkView:
         while True:
             begun = time.monotonic()
             with suppress(BrokerUnavailable):
-                await self._queries.ask(electorate, EVERYONE, GetStatus(), _INTERVAL, partial(self._note, electorate.shard))
+                question = await self._queries.ask(electorate, GetStatus(), _INTERVAL)
+                for member, status in question.answers.items():
+                    if isinstance(status, NodeStatus):
+                        self._latest[electorate.shard, member] = (time.monotonic(), status)
             await asyncio.sleep(max(0.05, _INTERVAL - (time.monotonic() - begun)))
-
-    def _note(self, shard: int, answer: Answer, member: int) -> bool:
-        if isinstance(answer, NodeStatus):
-            self._latest[shard, member] = (time.monotonic(), answer)
-        return False

@@ -9,13 +9,13 @@ from msgspec import structs
 from sqlalchemy import Connection, Row, delete, func, select
 
 from gateway.database import AccountBalance, Cursor, Database, IdempotencyKey, Posting, User, Wallet, insert
-from gateway.epochs import Epochs
-from gateway.keys import Vault
+from gateway.epochs import StoredEpochs
 from gateway.ledger import Ledger, now_ms, put_postings, put_transfer
-from gateway.outbox import Outbox
 from gateway.problems import Problem
 from gateway.projection import tracked_order
 from gateway.queries import Queries
+from gateway.relay import Relay
+from gateway.vault import Vault
 from node.protocol.address import PREFIX, address_of, decode_address
 from node.protocol.amounts import parse_amount
 from node.protocol.codec import DecodeError, encode
@@ -25,6 +25,8 @@ from node.protocol.genesis import Asset, Genesis
 from node.protocol.keys import generate
 from node.protocol.transaction import Leg, Order, Transaction, decode_transaction
 
+MAX_TIME = 2**53
+"""The latest time an order can name, ms; only a captured committee's blocks come near."""
 MAX_WALLETS = 100
 """Per user."""
 
@@ -48,15 +50,15 @@ class Payments:
         genesis: Genesis,
         database: Database,
         vault: Vault,
-        epochs: Epochs,
+        epochs: StoredEpochs,
         ledger: Ledger,
-        outbox: Outbox,
+        relay: Relay,
         queries: Queries,
         issuers: dict[str, KeyPair],
         lifetime: int,
     ) -> None:
         self._genesis, self._database, self._vault, self._epochs = genesis, database, vault, epochs
-        self._ledger, self._outbox, self._queries, self._issuers, self._lifetime = ledger, outbox, queries, issuers, lifetime
+        self._ledger, self._relay, self._queries, self._issuers, self._lifetime = ledger, relay, queries, issuers, lifetime
         self.assets: dict[str, Asset] = {asset.code: asset for asset in genesis.assets}
         self.transfers = self.purchases = self.balance_reads = 0
 
@@ -69,12 +71,12 @@ class Payments:
         sealed, pair = None, generate() if public_key is None else None
         public = public_key if pair is None else pair.public
         assert public is not None
-        address, id = address_of(public), uuid.uuid4().hex
+        address, wallet_id = address_of(public), uuid.uuid4().hex
         if pair is not None:
             sealed = self._vault.seal(pair.secret, address)
         if address in self._ledger.projection.wallets:
             raise Problem(409, "key_taken", "a wallet with this key exists already")
-        row: dict[str, Any] = {"id": id, "user_id": user_id, "label": label, "address": address, "public_key": public}
+        row: dict[str, Any] = {"id": wallet_id, "user_id": user_id, "label": label, "address": address, "public_key": public}
         row |= {"sealed_key": sealed, "created_at": now_ms()}
 
         def save(connection: Connection) -> bool:
@@ -84,15 +86,15 @@ class Payments:
             return bool(count < MAX_WALLETS)
 
         # Followed from the same moment on that its row waits to be written: no block may be missed in between.
-        self._ledger.projection.wallets[address] = id
+        self._ledger.projection.wallets[address] = wallet_id
         if not await self._database.write(save):
             del self._ledger.projection.wallets[address]
             raise Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
         if pair is None:
-            await self._import_balances(id, address)
-        return await self.wallet(user_id, id)
+            await self._import_balances(wallet_id, address)
+        return await self.wallet(user_id, wallet_id)
 
-    async def _import_balances(self, id: str, address: bytes) -> None:
+    async def _import_balances(self, wallet_id: str, address: bytes) -> None:
         """Start a wallet from what its account holds already; later blocks go on from there."""
         shard = self._epochs.require().shards.shard_of(address)
         electorate = self._epochs.require().electorates[shard]
@@ -100,14 +102,14 @@ class Payments:
             account = await self._queries.account(electorate, address, self._ledger.projection.heights.get(shard, 0))
         except Exception:
             del self._ledger.projection.wallets[address]
-            await self._database.write(lambda c: _remove_wallet(c, id))
+            await self._database.write(lambda c: _remove_wallet(c, wallet_id))
             raise
         balances = list(account.balances)
         await self._database.write(lambda c: self._ledger.put_balances(c, address, account.height, balances))
 
-    async def wallet(self, user_id: str, id: str) -> Row[Any]:
+    async def wallet(self, user_id: str, wallet_id: str) -> Row[Any]:
         """A user's wallet. Raises Problem (404), also when it is somebody else's."""
-        return await self._database.read(lambda c: _wallet_of(c, user_id, id))
+        return await self._database.read(lambda c: _wallet_of(c, user_id, wallet_id))
 
     async def wallets(self, user_id: str) -> Sequence[Row[Any]]:
         query = select(Wallet.__table__).where(Wallet.user_id == user_id).order_by(Wallet.created_at, Wallet.id)
@@ -132,9 +134,9 @@ class Payments:
         if issuer is None:
             raise Problem(409, "no_issuer_key", f"this gateway cannot mint {asset}")
         wallet = await self.wallet(user_id, wallet_id)
-        id = await self._sign_and_record(user_id, "faucet", issuer, wallet.address, asset, units, "faucet", key)
+        transaction_id = await self._sign_and_record(user_id, "faucet", issuer, wallet.address, asset, units, "faucet", key)
         self.purchases += 1
-        return id
+        return transaction_id
 
     async def transfer(
         self, user_id: str, from_wallet: str, to: str, asset: str, amount: str, memo: str, key: Idempotency | None
@@ -147,9 +149,9 @@ class Payments:
         if wallet.address == payee:
             raise Problem(422, "same_account", "payer and payee are the same")
         pair = KeyPair(self._vault.open(wallet.sealed_key, wallet.address))
-        id = await self._sign_and_record(user_id, "transfer", pair, payee, asset, units, memo, key)
+        transaction_id = await self._sign_and_record(user_id, "transfer", pair, payee, asset, units, memo, key)
         self.transfers += 1
-        return id
+        return transaction_id
 
     async def hand_in(self, user_id: str, encoded: bytes, key: Idempotency | None) -> bytes:
         """Take in a transaction signed elsewhere. Returns its id. Raises Problem (422) with the ledger's code."""
@@ -179,24 +181,24 @@ class Payments:
             raise Problem(422, "same_account", "payer and payee are the same")
         draft = Order(self._genesis.network, (leg,), memo, 0, secrets.token_bytes(8))
         # A gateway whose clock is slow still signs for long enough.
-        valid_until = max(now_ms(), self._block_time(draft)) + self._lifetime
+        valid_until = min(max(now_ms(), self._block_time(draft)) + self._lifetime, MAX_TIME)
         transaction = structs.replace(draft, valid_until=valid_until).sign([payer])
         return await self._record(user_id, kind, transaction, encode(transaction), key)
 
     async def _record(self, user_id: str, kind: str, transaction: Transaction, encoded: bytes, key: Idempotency | None) -> bytes:
         """Accept a transaction durably and send it. A key used before yields the transaction of that time instead."""
-        self._outbox.check_room()
-        id, created_at = transaction.id, now_ms()
-        known = self._ledger.projection.active.get(id)
-        tracked = known or tracked_order(transaction.order, id, encoded, self._epochs.require().shards, own=True)
+        self._relay.check_room()
+        transaction_id, created_at = transaction.id, now_ms()
+        known = self._ledger.projection.active.get(transaction_id)
+        tracked = known or tracked_order(transaction.order, transaction_id, encoded, self._epochs.require().shards, own=True)
         postings = self._ledger.projection.postings_of(tracked, ("sent",))
 
         def save(connection: Connection) -> tuple[bytes, bool]:
-            if key is not None and (earlier := _claim(connection, user_id, key, id, created_at)) is not None:
+            if key is not None and (earlier := _claim(connection, user_id, key, transaction_id, created_at)) is not None:
                 return earlier, False
             fresh = put_transfer(connection, tracked, user_id, kind, created_at)
             put_postings(connection, postings)
-            return id, fresh
+            return transaction_id, fresh
 
         if known is None:
             self._ledger.track(tracked)
@@ -207,7 +209,7 @@ class Payments:
                 self._ledger.untrack(tracked)
             raise
         if fresh and not tracked.status.is_final:
-            self._outbox.add(tracked)
+            self._relay.add(tracked)
         elif known is None and not fresh:
             self._ledger.untrack(tracked)
         return recorded
@@ -228,11 +230,11 @@ class Payments:
         return units
 
 
-def _claim(connection: Connection, user_id: str, key: Idempotency, id: bytes, created_at: int) -> bytes | None:
+def _claim(connection: Connection, user_id: str, key: Idempotency, transaction_id: bytes, created_at: int) -> bytes | None:
     """Bind a client's key to a transaction; returns the one it is bound to already. Raises Problem (409) on another body."""
     query = select(IdempotencyKey.__table__).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key.key)
     if (row := connection.execute(query).first()) is None:
-        values = {"user_id": user_id, "key": key.key, "fingerprint": key.fingerprint, "transaction_id": id}
+        values = {"user_id": user_id, "key": key.key, "fingerprint": key.fingerprint, "transaction_id": transaction_id}
         connection.execute(insert(connection, IdempotencyKey).values(**values, created_at=created_at))
         return None
     if row.fingerprint != key.fingerprint:
@@ -241,8 +243,8 @@ def _claim(connection: Connection, user_id: str, key: Idempotency, id: bytes, cr
     return earlier
 
 
-def _wallet_of(connection: Connection, user_id: str, id: str) -> Row[Any]:
-    row = connection.execute(select(Wallet.__table__).where(Wallet.id == id, Wallet.user_id == user_id)).first()
+def _wallet_of(connection: Connection, user_id: str, wallet_id: str) -> Row[Any]:
+    row = connection.execute(select(Wallet.__table__).where(Wallet.id == wallet_id, Wallet.user_id == user_id)).first()
     if row is None:
         raise Problem(404, "wallet_not_found", "you have no such wallet")
     return row
@@ -266,6 +268,6 @@ def _resolve(connection: Connection, to: str) -> bytes:
     return address
 
 
-def _remove_wallet(connection: Connection, id: str) -> None:
-    connection.execute(delete(Posting).where(Posting.wallet_id == id))
-    connection.execute(delete(Wallet).where(Wallet.id == id))
+def _remove_wallet(connection: Connection, wallet_id: str) -> None:
+    connection.execute(delete(Posting).where(Posting.wallet_id == wallet_id))
+    connection.execute(delete(Wallet).where(Wallet.id == wallet_id))

@@ -1,4 +1,4 @@
-"""What certified blocks mean for the gateway's wallets and transfers. Pure: facts in, updates out, no I/O and no clock.
+"""What certified blocks mean for the gateway's wallets and transfers. Pure: blocks in, updates out, no I/O and no clock.
 
 A transfer is shown committed only when *every* shard it touches has applied it, so whoever is told so finds the money on all
 sides. Each shard's chain is followed on its own, so the receipts of one transaction may come in any order between shards.
@@ -12,9 +12,12 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import NamedTuple
 
-from node.protocol.block import BalanceChange, Outcome, Receipt
+from node.client.blocks import ProvenBlock
+from node.protocol.block import BalanceChange, Header, Outcome, Receipt
+from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
 from node.protocol.transaction import Leg, Order
@@ -35,26 +38,13 @@ class Status(StrEnum):
         return self in (Status.COMMITTED, Status.REJECTED, Status.EXPIRED)
 
 
-class Seen(NamedTuple):
-    """A transaction in a block: in its home shard's (``source_height`` None), or in a prepare from ``source`` at that height."""
+LASTING = frozenset({Code.WRONG_NETWORK, Code.WRONG_SHARD, Code.UNKNOWN_ASSET, Code.NOT_ISSUER})
+"""Reasons to refuse that lie in the signed order itself, so no block can ever take it: a verdict.
 
-    order: Order
-    encoded: bytes
-    source: int
-    source_height: int | None
-
-
-class Facts(NamedTuple):
-    """What a certified block says, as far as a wallet gateway cares."""
-
-    shard: int
-    height: int
-    hash: bytes
-    parent: bytes
-    time: int
-    receipts: tuple[Receipt, ...]
-    balances: tuple[BalanceChange, ...]
-    seen: tuple[Seen, ...]
+Funds, freezes, limits and time change: another member may still propose the transaction, so those codes are only kept as the
+reason to give when it expires. A bad signature or malformed bytes are no verdict either: signatures are not part of a
+transaction's id, so anybody can have the members refuse a spoiled copy of a good one, which was checked here before.
+"""
 
 
 class Sent(NamedTuple):
@@ -89,7 +79,7 @@ class Tracked:
 class Update:
     """What changed, to be made durable in one database transaction before anyone is told."""
 
-    blocks: list[Facts] = field(default_factory=list)
+    last: ProvenBlock | None = None
     balances: dict[tuple[bytes, str], tuple[BalanceChange, int]] = field(default_factory=dict)
     found: list[Tracked] = field(default_factory=list)
     changed: dict[bytes, Tracked] = field(default_factory=dict)
@@ -117,28 +107,32 @@ class Projection:
         self.active[tracked.id] = tracked
         heapq.heappush(self._expiries.setdefault(tracked.home, []), (tracked.valid_until, tracked.id))
 
-    def apply(self, blocks: Iterable[Facts], shards: ShardTable) -> Update:
+    def apply(self, blocks: Iterable[ProvenBlock], shards: ShardTable) -> Update:
         """Take in consecutive blocks of one shard."""
         update = Update()
-        for facts in blocks:
-            found = self._find(facts, shards)
-            for receipt in facts.receipts:
+        for block in blocks:
+            header, effects = block.header, block.certified.effects
+            found = self._find(block, shards)
+            for receipt in effects.receipts:
                 tracked = self.active.get(receipt.transaction_id)
                 if tracked is not None and receipt.code != Code.DUPLICATE:
-                    self._take(tracked, receipt, facts, update)
-            self._keep_found(found, facts.shard, update)
-            self._expire(facts, update)
-            for change in facts.balances:
+                    self._take(tracked, receipt, header, update)
+            self._keep_found(found, header.shard, update)
+            self._expire(header, update)
+            for change in effects.changes.balances:
                 if change.address in self.wallets:
-                    update.balances[change.address, change.asset] = (change, facts.height)
-            self.heights[facts.shard], self.times[facts.shard] = facts.height, facts.time
-            update.blocks.append(facts)
+                    update.balances[change.address, change.asset] = (change, header.height)
+            self.heights[header.shard], self.times[header.shard] = header.height, header.time
+            update.last = block
         return update
 
-    def refuse(self, id: bytes, code: Code) -> Update | None:
-        """f+1 members of the home committee refuse a transaction for what it *is*, which time will not change."""
-        tracked = self.active.get(id)
-        if tracked is None or tracked.status not in (Status.QUEUED, Status.SUBMITTED) or tracked.committed:
+    def refuse(self, transaction_id: bytes, code: Code, shard: int) -> Update | None:
+        """f+1 members of a shard's committee refuse a transaction. A verdict, if it is theirs and time will not change it."""
+        tracked = self.active.get(transaction_id)
+        if tracked is None or tracked.home != shard or tracked.status not in (Status.QUEUED, Status.SUBMITTED):
+            return None
+        if code not in LASTING or tracked.committed:
+            tracked.reason = code
             return None
         update = Update()
         self._finish(tracked, Status.REJECTED, code, update)
@@ -153,26 +147,26 @@ class Projection:
                     lines.append(Sent(self.wallets[address], tracked.id, index, direction))
         return lines
 
-    def _find(self, facts: Facts, shards: ShardTable) -> list[Tracked]:
+    def _find(self, block: ProvenBlock, shards: ShardTable) -> list[Tracked]:
         """Start tracking the block's transactions that touch a wallet here and are not known yet."""
         found = []
-        for seen in facts.seen:
-            if seen.source_height is not None and self.heights.get(seen.source, 0) >= seen.source_height:
+        unseen = (p.transaction for p in block.incoming if self.heights.get(p.source, 0) < p.height)
+        for transaction in chain(block.transactions, unseen):
+            if not any(leg.payer in self.wallets or leg.payee in self.wallets for leg in transaction.order.legs):
                 continue
-            if not any(leg.payer in self.wallets or leg.payee in self.wallets for leg in seen.order.legs):
-                continue
-            id = seen.order.id
-            if id not in self.active:
-                self.active[id] = tracked = tracked_order(seen.order, id, seen.encoded, shards, own=False)
+            transaction_id = transaction.id
+            if transaction_id not in self.active:
+                tracked = tracked_order(transaction.order, transaction_id, encode(transaction), shards, own=False)
+                self.active[transaction_id] = tracked
                 found.append(tracked)
         return found
 
-    def _take(self, tracked: Tracked, receipt: Receipt, facts: Facts, update: Update) -> None:
-        at_home = facts.shard == tracked.home
+    def _take(self, tracked: Tracked, receipt: Receipt, header: Header, update: Update) -> None:
+        at_home = header.shard == tracked.home
         if at_home:
-            tracked.height = facts.height
+            tracked.height = header.height
         if receipt.outcome == Outcome.COMMITTED:
-            tracked.committed.add(facts.shard)
+            tracked.committed.add(header.shard)
             update.changed[tracked.id] = tracked
             if tracked.committed >= tracked.shards:
                 self._finish(tracked, Status.COMMITTED, Code.OK, update)
@@ -195,12 +189,12 @@ class Projection:
                 self.active.pop(tracked.id, None)
                 update.changed.pop(tracked.id, None)
 
-    def _expire(self, facts: Facts, update: Update) -> None:
+    def _expire(self, header: Header, update: Update) -> None:
         """Block time never goes back, so past ``valid_until`` no later block of the home shard can take a transaction."""
-        expiries = self._expiries.get(facts.shard, [])
-        while expiries and expiries[0][0] < facts.time:
+        expiries = self._expiries.get(header.shard, [])
+        while expiries and expiries[0][0] < header.time:
             tracked = self.active.get(heapq.heappop(expiries)[1])
-            if tracked is None or tracked.status not in (Status.QUEUED, Status.SUBMITTED) or facts.shard in tracked.committed:
+            if tracked is None or tracked.status not in (Status.QUEUED, Status.SUBMITTED) or header.shard in tracked.committed:
                 continue
             if tracked.reason in (Code.OK, Code.EXPIRED):
                 self._finish(tracked, Status.EXPIRED, Code.EXPIRED, update)
@@ -213,7 +207,7 @@ class Projection:
         update.changed[tracked.id] = tracked
 
 
-def tracked_order(order: Order, id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
+def tracked_order(order: Order, transaction_id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
     """A new order to track: its home is its first payer's shard."""
     touched = frozenset(shards.shard_of(address) for leg in order.legs for address in (leg.payer, leg.payee))
-    return Tracked(id, order.legs, encoded, shards.shard_of(order.payers[0]), touched, order.valid_until, own)
+    return Tracked(transaction_id, order.legs, encoded, shards.shard_of(order.payers[0]), touched, order.valid_until, own)

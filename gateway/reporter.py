@@ -3,23 +3,20 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from gateway.broker import BrokerUnavailable
 from gateway.ledger import now_ms
+from gateway.service import Gateway
+from node.client.line import BrokerUnavailable
 from node.process import this_process
 from node.protocol.codec import encode
 from node.protocol.reports import GatewayFigures, Latency, Notable, Report
 from node.protocol.topics import reports_topic
 
-if TYPE_CHECKING:
-    from gateway.service import Gateway
-
 
 class Reporter:
     """Reads the gateway's parts, changes nothing."""
 
-    def __init__(self, gateway: "Gateway", name: str) -> None:
+    def __init__(self, gateway: Gateway, name: str) -> None:
         self._gateway = gateway
         self._name = name
 
@@ -52,12 +49,12 @@ class Reporter:
         recent = [(milliseconds, cross) for at, milliseconds, cross in gateway.ledger.latencies if at >= since]
         return GatewayFigures(
             process=this_process(self._doing()),
-            sign_ups=gateway.accounts.registrations,
+            sign_ups=gateway.accounts.sign_ups,
             logins=gateway.accounts.logins,
             purchases=gateway.payments.purchases,
             transfers=gateway.payments.transfers,
             balance_reads=gateway.payments.balance_reads,
-            pending=len(gateway.outbox),
+            pending=len(gateway.relay),
             intra=latency(milliseconds for milliseconds, cross in recent if not cross),
             cross=latency(milliseconds for milliseconds, cross in recent if cross),
         )
@@ -65,7 +62,7 @@ class Reporter:
     def _doing(self) -> str:
         if lacking := self._gateway.missing():
             return "waiting: " + ", ".join(lacking)
-        pending = len(self._gateway.outbox)
+        pending = len(self._gateway.relay)
         return f"serving, {pending} transfers under way" if pending else "serving"
 
 

@@ -7,25 +7,24 @@ import structlog
 from sqlalchemy import Engine
 
 from gateway.accounts import Accounts, Throttle
-from gateway.broker import Broker
 from gateway.database import Database
-from gateway.epochs import Epochs
-from gateway.follower import Follower
+from gateway.epochs import StoredEpochs
+from gateway.follower import ShardFollower
 from gateway.history import History
-from gateway.keys import Vault
 from gateway.ledger import Ledger
 from gateway.network_view import NetworkView
-from gateway.outbox import Outbox
 from gateway.payments import Payments
 from gateway.queries import Queries
-from gateway.refusals import RefusalTally
-from gateway.reporter import Reporter
-from node.protocol.certificate import Electorate
+from gateway.relay import Relay
+from gateway.vault import Vault
+from node.client.follower import Follower
+from node.client.line import Line
+from node.client.refusals import RefusalTally
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
-from node.protocol.topics import blocks_topic, refusals_topic
+from node.protocol.topics import blocks_topic, epoch_topic, refusals_topic
 
 log = structlog.get_logger()
 _PURGE_EVERY = 3600.0
@@ -39,7 +38,7 @@ class Gateway:
         name: str,
         genesis: Genesis,
         engine: Engine,
-        broker: Broker,
+        line: Line,
         vault: Vault,
         token_secret: bytes,
         issuers: dict[str, KeyPair],
@@ -47,24 +46,23 @@ class Gateway:
         transaction_lifetime: int,
         devnet: bool,
     ) -> None:
-        self.genesis, self.devnet, self.broker = genesis, devnet, broker
+        self.name, self.genesis, self.devnet, self.broker = name, genesis, devnet, line
         self.database = Database(engine)
-        self.epochs = Epochs(genesis, self.database, broker)
-        self.queries = Queries(broker, genesis.network)
+        self.epochs = StoredEpochs(genesis, self.database, self._form)
+        self.queries = Queries(line, self.epochs, genesis.network)
         self.ledger = Ledger(self.database)
-        self.outbox = Outbox(broker, self.ledger, genesis.network)
-        self.refusals = RefusalTally(self.ledger.projection)
+        self.relay = Relay(line, self.ledger, genesis.network)
         self.view = NetworkView(self.queries)
         self.accounts = Accounts(self.database, token_secret, token_lifetime)
         self.payments = Payments(
-            genesis, self.database, vault, self.epochs, self.ledger, self.outbox, self.queries, issuers, transaction_lifetime
+            genesis, self.database, vault, self.epochs, self.ledger, self.relay, self.queries, issuers, transaction_lifetime
         )
         self.history = History(self.database, self.payments.assets)
         self.logins = Throttle(limit=10, window=60)
-        self.followers: dict[int, Follower] = {}
-        self.reporter = Reporter(self, name)
+        self.followers: dict[int, ShardFollower] = {}
+        self._refusals: dict[int, RefusalTally] = {}
         self._formed = asyncio.Event()
-        self._verdicts: asyncio.Queue[tuple[bytes, Code]] = asyncio.Queue()
+        self._refused: asyncio.Queue[tuple[bytes, Code, int]] = asyncio.Queue()
 
     async def run(self, started: asyncio.Event) -> None:
         """Work until cancelled; sets ``started`` when requests can be taken."""
@@ -73,19 +71,18 @@ class Gateway:
                 tasks.create_task(self.database.run())
                 self.ledger.on_final = self._forget
                 for tracked in await self.ledger.load():
-                    self.outbox.add(tracked)
-                await self.epochs.start(self._form)
-                for work in (self.broker.run, self.queries.run, self.outbox.run, self.reporter.run, self._refuse, self._purge):
+                    self.relay.add(tracked)
+                await self.epochs.load()
+                self.broker.subscribe(epoch_topic(self.genesis.network), self.epochs.hear)
+                for work in (self.broker.run, self.queries.run, self.relay.run, self._refuse, self._purge):
                     tasks.create_task(work())
                 started.set()
                 await self._formed.wait()
                 await self.epochs.save()
-                document = self.epochs.require()
-                for shard, electorate in document.electorates.items():
+                for shard, electorate in self.epochs.electorates.items():
                     tasks.create_task(self.followers[shard].run())
                     tasks.create_task(self.view.watch(electorate))
         finally:
-            await self.reporter.notable("gateway stopping")
             await self.broker.close()
             self.database.close()
 
@@ -104,23 +101,25 @@ class Gateway:
         network = self.genesis.network
         self.ledger.shards = document.shards
         for shard, electorate in document.electorates.items():
-            follower = self.followers[shard] = Follower(electorate, self.queries, self.ledger.apply)
-            follower.height, follower.hash = self.ledger.cursors.get(shard, (0, b""))
+            chain = Follower(electorate, *self.ledger.cursors.get(shard, (0, b"")))
+            follower = self.followers[shard] = ShardFollower(chain, electorate, self.queries, self.ledger.apply)
+            self._refusals[shard] = RefusalTally(electorate)
             self.broker.subscribe(blocks_topic(network, shard), follower.hear)
-            self.broker.subscribe(refusals_topic(network, shard), partial(self._hear_refusals, electorate))
+            self.broker.subscribe(refusals_topic(network, shard), partial(self._hear_refusals, shard))
         self._formed.set()
 
-    def _hear_refusals(self, electorate: Electorate, body: bytes) -> None:
-        for id, code in self.refusals.hear(body, electorate):
-            self._verdicts.put_nowait((id, code))
+    def _hear_refusals(self, shard: int, body: bytes) -> None:
+        for transaction_id, code in self._refusals[shard].hear(body, self.ledger.projection.active):
+            self._refused.put_nowait((transaction_id, code, shard))
 
     async def _refuse(self) -> None:
         while True:
-            await self.ledger.refuse(*await self._verdicts.get())
+            await self.ledger.refuse(*await self._refused.get())
 
-    def _forget(self, id: bytes) -> None:
-        self.outbox.forget(id)
-        self.refusals.forget(id)
+    def _forget(self, transaction_id: bytes) -> None:
+        self.relay.forget(transaction_id)
+        for tally in self._refusals.values():
+            tally.forget(transaction_id)
 
     async def _purge(self) -> None:
         while True:

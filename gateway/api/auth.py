@@ -1,4 +1,4 @@
-"""Registration, sessions, the user's profile."""
+"""Signing up, sessions, the user's profile."""
 
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ Email = Annotated[
 Password = Annotated[str, Field(min_length=8, max_length=200)]
 
 
-class Registration(BaseModel):
+class SignUp(BaseModel):
     model_config = ConfigDict(extra="forbid")
     email: Email
     password: Password
@@ -51,7 +51,7 @@ class Profile(BaseModel):
 
 
 @router.post("/auth/register", status_code=201)
-async def register(request: Request, body: Registration, gateway: GatewayPart) -> Profile:
+async def register(request: Request, body: SignUp, gateway: GatewayPart) -> Profile:
     """Create a user."""
     gateway.logins.check(_attempt(request, body.email))
     user = await gateway.accounts.register(body.email, body.password, body.name)

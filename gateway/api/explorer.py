@@ -8,11 +8,11 @@ import msgspec
 from fastapi import APIRouter, Query
 
 from gateway.api.requests import GatewayPart
-from gateway.broker import BrokerUnavailable
-from gateway.follower import Follower, summary_of
+from gateway.follower import ShardFollower, summary_of
 from gateway.history import iso, legs_view
 from gateway.problems import Problem
 from gateway.service import Gateway
+from node.client.line import BrokerUnavailable
 from node.protocol.address import decode_address, encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.codec import DecodeError
@@ -62,21 +62,20 @@ async def block(shard: int, height: int, gateway: GatewayPart) -> dict[str, Any]
         raise Problem(404, "block_not_found", "there is no such block")
     for _ in range(_TRIES):
         found = await _ask(follower.fetch(height, 1))
-        if found and found[0].block.header.height == height:
-            certified = found[0]
+        if found and found[0].header.height == height:
+            proven = found[0]
             break
     else:
         raise Problem(503, "no_answer", "no member gives this block now", retry_after=2)
     assets = gateway.payments.assets
-    decoded = [decode_transaction(data) for data in certified.block.transactions]
-    header = certified.block.header
+    header, certified = proven.header, proven.certified
     return {
-        **msgspec.to_builtins(summary_of(certified)),
+        **msgspec.to_builtins(summary_of(proven)),
         "time": iso(header.time),
         "parent": header.parent.hex(),
         "state_root": header.state_root.hex(),
         "signers": certified.finality.certificate.signers,
-        "transactions": [{"id": t.id.hex(), "memo": t.order.memo, "legs": legs_view(t, assets)} for t in decoded],
+        "transactions": [{"id": t.id.hex(), "memo": t.order.memo, "legs": legs_view(t, assets)} for t in proven.transactions],
         "receipts": [
             {"transaction_id": r.transaction_id.hex(), "outcome": r.outcome.name.lower(), "code": r.code.value or None}
             for r in certified.effects.receipts
@@ -126,7 +125,7 @@ async def pending(gateway: GatewayPart, limit: Limit = 50) -> dict[str, Any]:
 
 async def _fetch(gateway: Gateway, shard: int, first: int, count: int) -> list[dict[str, Any]]:
     found = await _ask(gateway.followers[shard].fetch(first, count))
-    return [msgspec.to_builtins(summary_of(certified)) for certified in found or []]
+    return [msgspec.to_builtins(summary_of(proven)) for proven in found or []]
 
 
 async def _ask(question: Awaitable[T]) -> T:
@@ -136,7 +135,7 @@ async def _ask(question: Awaitable[T]) -> T:
         raise Problem(503, "not_ready", "the broker cannot be reached", retry_after=2) from None
 
 
-def _follower(gateway: Gateway, shard: int) -> Follower:
+def _follower(gateway: Gateway, shard: int) -> ShardFollower:
     gateway.epochs.require()
     if shard not in gateway.followers:
         raise Problem(404, "shard_not_found", "there is no such shard")

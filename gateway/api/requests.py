@@ -55,9 +55,9 @@ def idempotency(request: Request, body: BaseModel, key: str | None) -> Idempoten
 def transaction_id(text: str) -> bytes:
     """A transfer's id from its hex form. Raises Problem (404): nothing has an id of another form."""
     try:
-        id = bytes.fromhex(text)
+        raw = bytes.fromhex(text)
     except ValueError:
-        id = b""
-    if len(id) != 32:
+        raw = b""
+    if len(raw) != 32:
         raise Problem(404, "transfer_not_found", "there is no such transfer")
-    return id
+    return raw

@@ -71,8 +71,8 @@ async def faucet(
     """Play money, on a development network only."""
     if not gateway.devnet:
         raise Problem(404, "not_found", "this network has no faucet")
-    id = await gateway.payments.fund(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
-    return await _outcome(gateway, id, user, wait, response)
+    transfer_id = await gateway.payments.fund(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
+    return await _outcome(gateway, transfer_id, user, wait, response)
 
 
 @router.post("/transfers", status_code=202)
@@ -86,20 +86,20 @@ async def transfer(
     key: IdempotencyHeader = None,
 ) -> dict[str, Any]:
     """Pay. 202 while under way, 200 when the status is final already."""
-    id = await gateway.payments.transfer(
+    transfer_id = await gateway.payments.transfer(
         user, body.from_wallet, body.to, body.asset, body.amount, body.memo, idempotency(request, body, key)
     )
-    return await _outcome(gateway, id, user, wait, response)
+    return await _outcome(gateway, transfer_id, user, wait, response)
 
 
-@router.get("/transfers/{id}")
-async def transfer_status(id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
+@router.get("/transfers/{transfer_id}")
+async def transfer_status(transfer_id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
     """A transfer you made or received."""
-    hash = transaction_id(id)
-    view = await gateway.history.transfer(hash, user)
+    raw = transaction_id(transfer_id)
+    view = await gateway.history.transfer(raw, user)
     if wait and not Status(view["status"]).is_final:
-        await gateway.ledger.wait_final(hash, min(wait, LONGEST_WAIT))
-        view = await gateway.history.transfer(hash, user)
+        await gateway.ledger.wait_final(raw, min(wait, LONGEST_WAIT))
+        view = await gateway.history.transfer(raw, user)
     return view
 
 
@@ -114,23 +114,23 @@ async def hand_in(
     key: IdempotencyHeader = None,
 ) -> dict[str, Any]:
     """Hand in a transaction signed elsewhere. Handing it in again is the same as asking for it."""
-    id = await gateway.payments.hand_in(user, _raw_bytes(body.transaction), idempotency(request, body, key))
-    return await _outcome(gateway, id, None, wait, response)
+    transfer_id = await gateway.payments.hand_in(user, _raw_bytes(body.transaction), idempotency(request, body, key))
+    return await _outcome(gateway, transfer_id, None, wait, response)
 
 
-@router.get("/transactions/{id}")
-async def transaction(id: str, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
+@router.get("/transactions/{transfer_id}")
+async def transaction(transfer_id: str, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
     """A transaction this gateway sent, or that touches one of its wallets. The ledger is public, so is this."""
-    hash = transaction_id(id)
+    raw = transaction_id(transfer_id)
     if wait:
-        await gateway.ledger.wait_final(hash, min(wait, LONGEST_WAIT))
-    return await gateway.history.transfer(hash, None)
+        await gateway.ledger.wait_final(raw, min(wait, LONGEST_WAIT))
+    return await gateway.history.transfer(raw, None)
 
 
-async def _outcome(gateway: Gateway, id: bytes, user: str | None, wait: float, response: Response) -> dict[str, Any]:
+async def _outcome(gateway: Gateway, transfer_id: bytes, user: str | None, wait: float, response: Response) -> dict[str, Any]:
     if wait:
-        await gateway.ledger.wait_final(id, min(wait, LONGEST_WAIT))
-    view = await gateway.history.transfer(id, user)
+        await gateway.ledger.wait_final(transfer_id, min(wait, LONGEST_WAIT))
+    view = await gateway.history.transfer(transfer_id, user)
     response.status_code = 200 if Status(view["status"]).is_final else 202
     return view
 

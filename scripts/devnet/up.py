@@ -101,7 +101,7 @@ def bring_up(folder: Folder, options: argparse.Namespace) -> int:
         folders.write_settings(folder, devnet.settings())
         programs = devnet.programs(sys.executable, get_binary_path(), folders.read_gateway_secrets(folder))
         running, started = start(folder, programs, screen)
-    listener = Listener(devnet.broker_url, read_genesis(folder.genesis).network)
+    listener = Listener(devnet.broker_url, read_genesis(folder.genesis))
     listener.start()
     try:
         with processes.supervising(folder) as mine:

@@ -5,12 +5,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-import redis
-
 from node.protocol.codec import DecodeError
-from node.protocol.genesis import Phase
+from node.protocol.genesis import Genesis, Phase
 from node.protocol.reports import CoordinatorFigures, NodeFigures, ReplicaFigures, Report, read_report
 from node.protocol.topics import reports_topic
+from scripts.devnet.client import Client
 
 MAX_SOURCES = 1024
 FRESH_SECONDS = 4.0
@@ -86,25 +85,20 @@ def status_line(heights: Mapping[int, int], rate: float, nodes_up: int, nodes: i
 class Listener(threading.Thread):
     """Feeds a View from the broker, for as long as the script runs; a broker that is away is tried again."""
 
-    def __init__(self, url: str, network: bytes) -> None:
+    def __init__(self, url: str, genesis: Genesis) -> None:
         super().__init__(daemon=True)
-        self._url, self._channel = url, reports_topic(network)
+        self._url, self._genesis = url, genesis
         self._view, self._lock = View(), threading.Lock()
 
     def run(self) -> None:
-        while True:
-            with suppress(redis.RedisError, OSError):
-                self._listen()
-            time.sleep(0.5)
-
-    def _listen(self) -> None:
-        with redis.Redis.from_url(self._url, socket_connect_timeout=2, socket_timeout=5) as client, client.pubsub() as pubsub:
-            pubsub.subscribe(self._channel)
+        with Client(self._url, self._genesis) as client:
+            client.subscribe(reports_topic(self._genesis.network), self._hear)
             while True:
-                message = pubsub.get_message(ignore_subscribe_messages=True, timeout=2)
-                if message is not None:
-                    with suppress(DecodeError), self._lock:
-                        self._view.add(read_report(message["data"]), time.monotonic())
+                client.poll(1.0)
+
+    def _hear(self, body: bytes) -> None:
+        with suppress(DecodeError), self._lock:
+            self._view.add(read_report(body), time.monotonic())
 
     def forming(self) -> str:
         with self._lock:

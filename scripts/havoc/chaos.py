@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.audit_money import epoch_document
 from scripts.devnet import processes
+from scripts.devnet.client import devnet_client
 from scripts.devnet.folder import FolderError
 from scripts.devnet.layout import Folder
 from scripts.devnet.session import Screen
@@ -21,10 +21,10 @@ from scripts.havoc.faults import Saboteur, clock_libraries
 from scripts.havoc.hosts import Hosts
 from scripts.havoc.load import FINAL, Load
 from scripts.havoc.network import Network
+from scripts.havoc.observer import Observer
 from scripts.havoc.plan import SINGLE, Episode, Seat, episodes
 from scripts.havoc.record import Record, Tail
 from scripts.havoc.report import bar, clock
-from scripts.havoc.witness import Witness
 
 START_SECONDS = 120.0
 RECOVERY_SECONDS = 90.0
@@ -61,7 +61,7 @@ class Chaos:
         self._floor: tuple[float, dict[int, int]] = (0.0, {})
         """Where the shards were at a moment (monotonic)."""
         self._network: Network
-        self._witness: Witness
+        self._observer: Observer
         self._load: Load | None = None
 
     def run(self) -> dict[str, Any]:
@@ -135,8 +135,8 @@ class Chaos:
             f"{options.rate:g} payments a second, {options.minutes:g} minutes."
         )
         network.start(network.names)
-        self._witness = Witness(network.devnet)
-        self._witness.start()
+        self._observer = Observer(network.devnet)
+        self._observer.start()
         self._wait(network.is_ready, START_SECONDS, "the network to be ready")
         self._screen.progress("Customers open wallets ...")
         shards = range(options.committees)
@@ -156,8 +156,9 @@ class Chaos:
         return self._conclude()
 
     def _seats(self) -> dict[Seat, str]:
-        document = epoch_document(self._folder, self._network.devnet.broker_url, self._network.genesis)
-        return {(c.shard, index): member.name for c in document.committees for index, member in enumerate(c.members)}
+        with devnet_client(self._network.devnet) as client:
+            client.document()
+            return {seat: name for name, seat in client.epochs.seats.items()}
 
     def _episode(self, episode: Episode, saboteur: Saboteur) -> bool:
         """Do it all, undo it all, and wait until the network goes on. Whether it does."""
@@ -204,7 +205,7 @@ class Chaos:
         return not self._missing(since)
 
     def _missing(self, since: float) -> str:
-        behind = self._witness.behind(self._heights_at(since), since)
+        behind = self._observer.behind(self._heights_at(since), since)
         if behind is None:
             return "nobody was asked yet"
         if behind:
@@ -213,7 +214,7 @@ class Chaos:
 
     def _heights_at(self, since: float) -> dict[int, int]:
         if self._floor[0] != since:
-            self._floor = (since, self._witness.heights())
+            self._floor = (since, self._observer.heights())
         return self._floor[1]
 
     def _flows(self, since: float) -> bool:
@@ -230,7 +231,7 @@ class Chaos:
             done = min(1.0, (time.monotonic() - self._began) / (self._options.minutes * 60))
             load = self._load
             paid = f"{len(load.taken)} payments, {len(load.committed)} seen committed" if load else ""
-            heights = ", ".join(f"shard {shard} at {height}" for shard, height in self._witness.heights().items())
+            heights = ", ".join(f"shard {shard} at {height}" for shard, height in self._observer.heights().items())
             self._screen.status(f"{bar(done)} {self._clock()}  {paid}  {heights}  {self._doing}")
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -265,12 +266,12 @@ class Chaos:
         self._violations += wrong
         settled, roots = time.monotonic(), None
         with contextlib.suppress(CannotRun):
-            self._wait(lambda: self._witness.agreement(settled) is not None, 30.0, "all nodes of each committee at one height")
-        if (roots := self._witness.agreement(settled)) is None:
-            silent = self._witness.silent(settled)
+            self._wait(lambda: self._observer.agreement(settled) is not None, 30.0, "all nodes of each committee at one height")
+        if (roots := self._observer.agreement(settled)) is None:
+            silent = self._observer.silent(settled)
             self._violations.append(f"the nodes of a committee do not agree on height and state (silent: {silent or 'none'})")
-        self._witness.end()
-        self._violations += self._witness.forks
+        self._observer.end()
+        self._violations += self._observer.forks
         times = verdict.commit_times(views)
         for record in self._records:
             record.paused = round(verdict.longest_pause(times, record.began, record.ended or time.time()), 2)
@@ -302,7 +303,7 @@ class Chaos:
             "balances": {"wallets": len(verdict.expected_balances(load, views)), "answers_of_nodes": compared},
             "audit": audited,
             "states": {str(shard): {"height": h, "root": root} for shard, (h, root) in (roots or {}).items()},
-            "states_compared": self._witness.compared,
+            "states_compared": self._observer.compared,
             "violations": self._violations,
         }
 

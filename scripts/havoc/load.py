@@ -26,7 +26,7 @@ class LoadError(Exception):
     """The gateway does not do what customers need to begin with; the text says what."""
 
 
-class Wallet(NamedTuple):
+class Purse(NamedTuple):
     id: str
     address: str
     shard: int
@@ -35,8 +35,8 @@ class Wallet(NamedTuple):
 class Payment(NamedTuple):
     """A transfer the gateway took in, under ``key``."""
 
-    payer: Wallet
-    payee: Wallet
+    payer: Purse
+    payee: Purse
     units: int
     key: str
     posted: float
@@ -50,7 +50,7 @@ class Customer:
         self._login = {"email": f"{name}@example.org", "password": PASSWORD}
         self._expect(self._http.post("/v1/auth/register", json=self._login | {"name": name}), 201)
         self._log_in()
-        self.wallets: list[Wallet] = []
+        self.wallets: list[Purse] = []
 
     def open_wallets(self, shards: Iterable[int]) -> None:
         """One in each shard - keys fall where they fall - with FUNDS."""
@@ -61,13 +61,13 @@ class Customer:
             view = self._expect(self._http.post("/v1/wallets", json={"label": "chaos"}), 201)
             if view["shard"] in missing:
                 missing.remove(view["shard"])
-                self.wallets.append(Wallet(view["id"], view["address"], view["shard"]))
+                self.wallets.append(Purse(view["id"], view["address"], view["shard"]))
         for wallet in self.wallets:
             body = {"wallet_id": wallet.id, "asset": ASSET, "amount": format_amount(FUNDS, DECIMALS)}
             if self._expect(self._http.post("/v1/faucet?wait=15", json=body), 200)["status"] != "committed":
                 raise LoadError("a wallet could not be funded")
 
-    def post(self, payer: Wallet, payee: Wallet, units: int, key: str) -> httpx.Response | None:
+    def post(self, payer: Purse, payee: Purse, units: int, key: str) -> httpx.Response | None:
         """A transfer; None when there is no answer."""
         body = {"from_wallet": payer.id, "to": payee.address, "asset": ASSET, "amount": format_amount(units, DECIMALS)}
         with suppress(httpx.TransportError, LoadError):
@@ -86,7 +86,7 @@ class Customer:
         body: dict[str, Any] = answer.raise_for_status().json()
         return body
 
-    def history(self, wallet: Wallet, limit: int | None = None) -> list[dict[str, Any]]:
+    def history(self, wallet: Purse, limit: int | None = None) -> list[dict[str, Any]]:
         """What the wallet sent to others, latest first; all of it, or what is among the last ``limit`` lines."""
         items, cursor = [], ""
         while True:
@@ -96,7 +96,7 @@ class Customer:
                 return items
             cursor = f"&cursor={page['next_cursor']}"
 
-    def balance(self, wallet: Wallet) -> tuple[int, int]:
+    def balance(self, wallet: Purse) -> tuple[int, int]:
         """(available, held) in units."""
         amounts = self.get(f"/v1/wallets/{wallet.id}")["balances"].get(ASSET, {"available": "0", "held": "0"})
         return parse_amount(amounts["available"], DECIMALS), parse_amount(amounts["held"], DECIMALS)
@@ -158,7 +158,11 @@ class Load:
     def flows(self, since: float) -> bool:
         """Whether of the payments posted after ``since`` (monotonic) one has committed from each shard."""
         with self._lock:
-            homes = {self.taken[id].payer.shard for id in self.committed if id in self.taken and self.taken[id].posted > since}
+            homes = {
+                self.taken[transfer_id].payer.shard
+                for transfer_id in self.committed
+                if transfer_id in self.taken and self.taken[transfer_id].posted > since
+            }
         return homes == {wallet.shard for wallet in self._everybody}
 
     def outcomes(self, within: float) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -174,14 +178,14 @@ class Load:
                         odd.append(item["id"])
                     views[item["id"]] = item
         by_wallet = {wallet: customer for customer in self.customers for wallet in customer.wallets}
-        for id, view in views.items():
-            while view["status"] not in FINAL and id in self.taken and time.monotonic() < deadline:
+        for transfer_id, view in views.items():
+            while view["status"] not in FINAL and transfer_id in self.taken and time.monotonic() < deadline:
                 with suppress(httpx.HTTPError):
-                    view = by_wallet[self.taken[id].payer].get(f"/v1/transfers/{id}?wait=5")
-                views[id] = view
+                    view = by_wallet[self.taken[transfer_id].payer].get(f"/v1/transfers/{transfer_id}?wait=5")
+                views[transfer_id] = view
         return views, odd
 
-    def balances(self) -> dict[Wallet, tuple[int, int]]:
+    def balances(self) -> dict[Purse, tuple[int, int]]:
         """(available, held) of every wallet, as the API says."""
         return {wallet: customer.balance(wallet) for customer in self.customers for wallet in customer.wallets}
 
@@ -193,21 +197,21 @@ class Load:
             payer = chance.choice(customer.wallets)
             payee = chance.choice([wallet for wallet in self._everybody if wallet != payer])
             payment = Payment(payer, payee, chance.randint(1, LARGEST_PAYMENT), f"chaos-{number}", time.monotonic())
-            if id := self._post(customer, payment):
+            if transfer_id := self._post(customer, payment):
                 with self._lock:
-                    self.taken[id] = payment
-                made.append((id, payment))
+                    self.taken[transfer_id] = payment
+                made.append((transfer_id, payment))
             if made and chance.random() < REPEATED_SHARE:
                 self._repeat(customer, *chance.choice(made[-500:]))
             number += 1
             due = max(due + self._pause, time.monotonic() - 5 * self._pause)  # an outage is not made up for by a burst
 
-    def _repeat(self, customer: Customer, id: str, payment: Payment) -> None:
+    def _repeat(self, customer: Customer, transfer_id: str, payment: Payment) -> None:
         """As a client does that is not sure: it must get the same transfer."""
         again = self._post(customer, payment)
         self.repeated += 1
-        if again is not None and again != id:
-            self.wrong.append(f"key {payment.key} gave transfer {id}, and when repeated {again}")
+        if again is not None and again != transfer_id:
+            self.wrong.append(f"key {payment.key} gave transfer {transfer_id}, and when repeated {again}")
 
     def _post(self, customer: Customer, payment: Payment) -> str | None:
         """The transfer's id; asks until there is an answer."""

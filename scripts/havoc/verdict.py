@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import httpx
-import redis
 
 from node.protocol.address import decode_address
 from node.protocol.amounts import format_amount
 from node.protocol.queries import Account, GetAccount
-from scripts.audit_money import AuditError, Auditor, epoch_document, run
-from scripts.havoc.load import ASSET, DECIMALS, FINAL, FUNDS, Load, Wallet
+from scripts.audit_money import AuditError, run
+from scripts.devnet.client import Client, ClientError, devnet_client
+from scripts.havoc.load import ASSET, DECIMALS, FINAL, FUNDS, Load, Purse
 from scripts.havoc.network import Network
 
 SHOWN = 3
@@ -25,9 +25,17 @@ Views = Mapping[str, Mapping[str, Any]]
 
 def check_payments(load: Load, views: Views, odd: list[str]) -> list[str]:
     """Nothing taken in is lost or undecided, nothing is there twice, nothing is taken back."""
-    lost = [id for id in load.taken if id not in views]
-    undecided = [f"{id} is {views[id]['status']}" for id in load.taken if id in views and views[id]["status"] not in FINAL]
-    taken_back = [f"{id} is {views[id]['status']}" for id in load.committed if id in views and views[id]["status"] != "committed"]
+    lost = [transfer_id for transfer_id in load.taken if transfer_id not in views]
+    undecided = [
+        f"{transfer_id} is {views[transfer_id]['status']}"
+        for transfer_id in load.taken
+        if transfer_id in views and views[transfer_id]["status"] not in FINAL
+    ]
+    taken_back = [
+        f"{transfer_id} is {views[transfer_id]['status']}"
+        for transfer_id in load.committed
+        if transfer_id in views and views[transfer_id]["status"] != "committed"
+    ]
     return [
         *_counted("payments lost", lost),
         *_counted("payments not decided", undecided),
@@ -37,11 +45,11 @@ def check_payments(load: Load, views: Views, odd: list[str]) -> list[str]:
     ]
 
 
-def expected_balances(load: Load, views: Views) -> dict[Wallet, int]:
+def expected_balances(load: Load, views: Views) -> dict[Purse, int]:
     """What each wallet holds when exactly the committed payments happened, each once."""
     expected = {wallet: FUNDS for customer in load.customers for wallet in customer.wallets}
-    for id, payment in load.taken.items():
-        if id in views and views[id]["status"] == "committed":
+    for transfer_id, payment in load.taken.items():
+        if transfer_id in views and views[transfer_id]["status"] == "committed":
             expected[payment.payer] -= payment.units
             expected[payment.payee] += payment.units
     return expected
@@ -53,31 +61,27 @@ def check_balances(load: Load, views: Views, network: Network) -> tuple[list[str
     wrong, compared = [], 0
     try:
         shown = load.balances()
-        auditor = Auditor(
-            network.devnet.broker_url,
-            network.genesis,
-            epoch_document(network.folder, network.devnet.broker_url, network.genesis),
-        )
-        for wallet, units in expected.items():
-            at_nodes = _ask(auditor, wallet)
-            if not at_nodes:
-                wrong.append(f"no node says what {wallet.address} holds")
-            compared += len(at_nodes)
-            for where, (available, held) in {"the gateway": shown[wallet], **at_nodes}.items():
-                if (available, held) != (units, 0):
-                    wrong.append(
-                        f"{wallet.address} (shard {wallet.shard}) at {where}: {format_amount(available, DECIMALS)} available, "
-                        f"{format_amount(held, DECIMALS)} held; {format_amount(units, DECIMALS)} expected"
-                    )
-    except (httpx.HTTPError, redis.RedisError, AuditError) as error:
-        wrong.append(f"cannot be compared: {error}")
+        with devnet_client(network.devnet) as client:
+            told = {wallet: _ask(client, wallet) for wallet in expected}
+    except (httpx.HTTPError, ClientError) as error:
+        return _counted("balances cannot be compared", [str(error)]), 0
+    for wallet, units in expected.items():
+        if not told[wallet]:
+            wrong.append(f"no node says what {wallet.address} holds")
+        compared += len(told[wallet])
+        for where, (available, held) in {"the gateway": shown[wallet], **told[wallet]}.items():
+            if (available, held) != (units, 0):
+                wrong.append(
+                    f"{wallet.address} (shard {wallet.shard}) at {where}: {format_amount(available, DECIMALS)} available, "
+                    f"{format_amount(held, DECIMALS)} held; {format_amount(units, DECIMALS)} expected"
+                )
     return _counted("balances wrong, or money held", wrong), compared
 
 
-def _ask(auditor: Auditor, wallet: Wallet) -> dict[str, tuple[int, int]]:
+def _ask(client: Client, wallet: Purse) -> dict[str, tuple[int, int]]:
     """(available, held) by member, as text."""
     for _ in range(ASK_ROUNDS):
-        answers = auditor.ask(wallet.shard, GetAccount(decode_address(wallet.address)))
+        answers = client.answers(wallet.shard, GetAccount(decode_address(wallet.address))).answers
         found = {}
         for member, answer in answers.items():
             if isinstance(answer, Account):
@@ -92,9 +96,9 @@ def check_audit(network: Network) -> tuple[list[str], dict[str, Any]]:
     """What ``scripts/audit`` finds."""
     try:
         result = run(network.folder, AUDIT_SECONDS)
-    except (AuditError, OSError, redis.RedisError) as error:
+    except (AuditError, ClientError, OSError) as error:
         return [f"audit: {error}"], {}
-    wrong = [] if result["conserved"] else [f"audit: money is not conserved: {result['assets']}"]
+    wrong = [f"audit: money is not conserved: {result['assets']}"] if result["conserved"] is False else []
     if not result["settled"]:
         wrong.append(f"audit: {result['pending']} transactions are still under way")
     return wrong, result

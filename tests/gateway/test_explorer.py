@@ -145,11 +145,11 @@ def test_waiting_transactions_can_be_seen(world: World) -> None:
     purse = alice.wallet()
     with world.network.switched(hold=True):
         body = {"wallet_id": purse["id"], "asset": "USD", "amount": "1.00"}
-        id = alice.post("/v1/faucet", body).json()["id"]
+        transfer_id = alice.post("/v1/faucet", body).json()["id"]
 
         def seen() -> bool:
             pending = world.gateway.http.get("/v1/pending").json()
-            return id in {item["id"] for item in pending["items"]}
+            return transfer_id in {item["id"] for item in pending["items"]}
 
         eventually(seen, "pending")
 

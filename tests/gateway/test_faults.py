@@ -12,16 +12,15 @@ import pytest
 from msgspec import structs
 
 from gateway.__main__ import main
-from gateway.keys import Vault
-from node.protocol import merkle
+from gateway.vault import Vault
 from node.protocol.address import decode_address
 from node.protocol.block import Balance, BalanceChange
 from node.protocol.certificate import CertifiedBlock
-from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
+from tests.chains import key
 from tests.gateway.conftest import World
-from tests.gateway.fake_network import FakeNetwork, key
+from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
 from tests.gateway.harness import PASSWORD, GatewayProcess, eventually
 
 MakeWorld = Callable[..., World]
@@ -41,10 +40,10 @@ def test_one_lost_block_is_noticed_by_the_next(world: World) -> None:
     purse, till = alice.wallet(0), bob.wallet(0)
     alice.fund(purse, "10.00")
     with world.network.switched(lose_blocks=True):
-        id = alice.pay(purse, till["address"], "2.00").json()["id"]
+        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
         eventually(lambda: world.network.balance(decode_address(till["address"])) == (200, 0), "in a block")
     begun = time.monotonic()
-    assert alice.get(f"/v1/transfers/{id}", wait=10).json()["status"] == "committed"
+    assert alice.get(f"/v1/transfers/{transfer_id}", wait=10).json()["status"] == "committed"
     assert time.monotonic() - begun < 2.0, "by the next block, not by a timeout"
 
 
@@ -55,10 +54,8 @@ def generous(network: FakeNetwork, address: bytes) -> Callable[[CertifiedBlock],
     def forge(block: CertifiedBlock) -> CertifiedBlock:
         fortune = BalanceChange(address, "USD", Balance(10**12, 0))
         changes = structs.replace(block.effects.changes, balances=(*block.effects.changes.balances, fortune))
-        effects = structs.replace(block.effects, changes=changes)
-        header = structs.replace(block.block.header, changes_hash=changes.hash())
-        assert merkle.root([encode(r) for r in effects.receipts]) == header.receipts_root
-        return network.certify(structs.replace(block.block, header=header), effects, impostors)
+        shard = network.chains.shards[block.block.header.shard]
+        return shard.forge(block, effects=structs.replace(block.effects, changes=changes), keys=impostors)
 
     return forge
 
@@ -73,16 +70,48 @@ def test_a_forged_block_is_not_believed_and_the_true_one_is(world: World) -> Non
     assert "shardpay_gateway_unproven_blocks_total" in world.gateway.http.get("/metrics").text
 
 
+def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(new_world: MakeWorld) -> None:
+    world = new_world()
+    world.gateway.start()
+    shard = next(s for s in world.network.chains.shards if s is not world.network.chains.shard_of(USD_ISSUER))
+    alice, bob = world.person(), world.person()
+    purse, till, captured = alice.wallet(1 - shard.number), bob.wallet(1 - shard.number), bob.wallet(shard.number)
+    fortune = BalanceChange(decode_address(captured["address"]), "NONSENSE", Balance(2**63 - 1, 2**63 - 1))
+
+    def nonsense(block: CertifiedBlock) -> CertifiedBlock:
+        if block.block.header.shard != shard.number:
+            return block
+        effects = structs.replace(block.effects, changes=structs.replace(block.effects.changes, balances=(fortune,)))
+        return shard.forge(block, effects=effects, transactions=[b"?"], bundles=[b"?"], time=2**53, proposer=99)
+
+    world.network.forge = nonsense
+    http = world.gateway.http
+
+    def latest() -> bool:
+        items = http.get("/v1/blocks", params={"shard": shard.number, "limit": 1}).json()["items"]
+        return bool(items) and items[0]["proposer"] == 99
+
+    eventually(latest, "believed, because certified")
+    alice.fund(purse, "10.00")
+    assert alice.pay(purse, till["address"], "2.00", wait=15).json()["status"] == "committed"
+    assert bob.get(f"/v1/wallets/{captured['id']}").json()["balances"] == {}
+    assert bob.pay(captured, till["address"], "1.00").status_code == 202, "taken in, whatever becomes of it"
+    world.gateway.kill()
+    world.gateway.start(ready=False)
+    assert alice.pay(purse, till["address"], "3.00", wait=15).json()["status"] == "committed"
+    assert bob.balance(till) == ("5.00", "0.00")
+
+
 def test_one_lying_refusal_is_not_believed_and_two_are(world: World) -> None:
     alice, bob = world.person(), world.person()
     purse, till = alice.wallet(0), bob.wallet(0)
     alice.fund(purse, "10.00")
     with world.network.switched(deaf=True, refusing={2: Code.UNKNOWN_ASSET}):
-        id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        eventually(lambda: world.network.heard[bytes.fromhex(id)] >= 2, "sent again")
-        assert alice.get(f"/v1/transfers/{id}").json()["status"] == "submitted"
+        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
+        eventually(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
+        assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
         world.network.refusing = {0: Code.UNKNOWN_ASSET, 2: Code.UNKNOWN_ASSET}
-        refused = alice.get(f"/v1/transfers/{id}", wait=15).json()
+        refused = alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()
     assert (refused["status"], refused["code"]) == ("rejected", "unknown_asset")
 
 
@@ -92,10 +121,10 @@ def test_refusals_that_time_or_a_spoiled_copy_explain_are_no_verdict(world: Worl
     purse, till = alice.wallet(0), bob.wallet(0)
     alice.fund(purse, "10.00")
     with world.network.switched(deaf=True, refusing=dict.fromkeys(range(4), code)):
-        id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        eventually(lambda: world.network.heard[bytes.fromhex(id)] >= 2, "sent again")
-        assert alice.get(f"/v1/transfers/{id}").json()["status"] == "submitted"
-    assert alice.get(f"/v1/transfers/{id}", wait=15).json()["status"] == "committed"
+        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
+        eventually(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
+        assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
+    assert alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()["status"] == "committed"
 
 
 def test_what_no_block_takes_in_time_expires(new_world: MakeWorld) -> None:
@@ -131,8 +160,8 @@ def test_a_killed_gateway_resumes_and_nothing_is_lost_or_doubled(new_world: Make
     world.broker.start()
     world.gateway.start()
 
-    for id in [half_done, *(answer.json()["id"] for answer in queued)]:
-        assert alice.get(f"/v1/transfers/{id}", wait=15).json()["status"] == "committed"
+    for transfer_id in [half_done, *(answer.json()["id"] for answer in queued)]:
+        assert alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()["status"] == "committed"
     again = alice.pay(purse, near["address"], "0.50", key=near["address"])
     assert again.json()["id"] == queued[0].json()["id"]
     assert alice.balance(purse) == ("8.00", "0.00")
@@ -166,7 +195,7 @@ def test_payments_survive_a_broker_that_dies_under_load(new_world: MakeWorld) ->
     eventually(lambda: len(ids) > before + 20, "load again")
     done.set()
     payer.join()
-    assert {alice.get(f"/v1/transfers/{id}", wait=20).json()["status"] for id in ids} == {"committed"}
+    assert {alice.get(f"/v1/transfers/{transfer_id}", wait=20).json()["status"] for transfer_id in ids} == {"committed"}
     assert bob.balance(till)[0] == f"{len(ids) / 100:.2f}"
 
 

@@ -122,11 +122,11 @@ def test_what_belongs_to_others_is_not_there(world: World) -> None:
     alice, eve = world.person(), world.person()
     purse, hers = alice.wallet(), eve.wallet()
     alice.fund(purse, "1.00")
-    id = alice.get(f"/v1/wallets/{purse['id']}/transfers").json()["items"][0]["id"]
+    transfer_id = alice.get(f"/v1/wallets/{purse['id']}/transfers").json()["items"][0]["id"]
     for answer in (
         eve.get(f"/v1/wallets/{purse['id']}"),
         eve.get(f"/v1/wallets/{purse['id']}/transfers"),
-        eve.get(f"/v1/transfers/{id}"),
+        eve.get(f"/v1/transfers/{transfer_id}"),
         eve.pay(purse, hers["address"], "1.00"),
         eve.post("/v1/faucet", {"wallet_id": purse["id"], "asset": "USD", "amount": "1"}),
     ):

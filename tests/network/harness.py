@@ -27,7 +27,7 @@ from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import generate
 from node.protocol.transaction import Leg, Order, Transaction
-from scripts.audit_money import Auditor, epoch_document
+from scripts.devnet.client import Client, devnet_client
 from scripts.devnet.folder import open_devnet, read_gateway_secrets
 from scripts.devnet.layout import ROOT, Devnet, Folder, Ports
 from scripts.devnet.processes import marked, programs_running, start_missing
@@ -65,11 +65,12 @@ class Network:
 
     @cached_property
     def document(self) -> EpochDocument:
-        return epoch_document(self.folder, self.devnet.broker_url, self.genesis)
+        with self.client() as client:
+            return client.document()
 
-    def auditor(self) -> Auditor:
+    def client(self) -> Client:
         """Asks members questions over the broker."""
-        return Auditor(self.devnet.broker_url, self.genesis, self.document)
+        return devnet_client(self.devnet)
 
     def up(self, *arguments: str) -> str:
         """Start what is missing and wait until everything is ready; what ``up`` said."""

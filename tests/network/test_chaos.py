@@ -17,7 +17,7 @@ import pytest
 
 from scripts.devnet.layout import ROOT, Folder, Ports
 from scripts.devnet.processes import marked
-from scripts.havoc.load import FUNDS, Load, Payment, Wallet
+from scripts.havoc.load import FUNDS, Load, Payment, Purse
 from scripts.havoc.plan import KINDS, SEVERE, episodes
 from scripts.havoc.verdict import check_payments, expected_balances, longest_pause
 
@@ -102,7 +102,7 @@ class Customers:
     """Two wallets, one payment of 5 units taken in, and seen committed."""
 
     def __init__(self) -> None:
-        self.a, self.b = Wallet("a", "spay1a", 0), Wallet("b", "spay1b", 1)
+        self.a, self.b = Purse("a", "spay1a", 0), Purse("b", "spay1b", 1)
         self.customers = [SimpleNamespace(wallets=[self.a, self.b])]
         self.taken = {"t": Payment(self.a, self.b, 5, "key", 0.0)}
         self.committed = {"t"}

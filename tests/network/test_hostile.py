@@ -260,9 +260,9 @@ class Forger:
 
     def __init__(self, network: Network, shard: int, address: bytes, key: KeyPair) -> None:
         self.electorate = network.document.electorates[shard]
-        auditor = network.auditor()
         heights = [node["height"] for node in network.status()["nodes"] if node["shard"] == shard]
-        (answer,) = auditor.ask(shard, GetBlocks(min(filter(None, heights)), 1), 1).values()
+        with network.client() as client:
+            answer = client.answers(shard, GetBlocks(min(filter(None, heights)), 1), 1).answer
         assert isinstance(answer, BlockList)
         self.tip = answer.blocks[0]
         self._keys = [key, *(generate() for _ in self.electorate.keys[1:])]

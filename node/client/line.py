@@ -1,4 +1,7 @@
-"""The connection to the broker: what is subscribed to stays subscribed across its outages; what is lost meanwhile is lost."""
+"""The line to the broker, for asyncio: the only file of this package that does I/O.
+
+What is subscribed to stays subscribed across the broker's outages; what is published meanwhile is lost.
+"""
 
 import asyncio
 import time
@@ -18,14 +21,20 @@ _POLL = 0.25
 _PING_EVERY = 2.0
 _SILENCE_LIMIT = 6.0
 """Seconds without so much as a pong after which the connection counts as dead: a stopped server closes nothing."""
+_RETRY_FIRST, _RETRY_LAST = 0.1, 1.0
+"""Seconds between attempts to connect."""
 
 
 class BrokerUnavailable(Exception):
     """The broker cannot be reached now."""
 
 
-class Broker:
-    """Publishes, and hands each message of a subscribed channel to its handler (which must not block)."""
+class Line:
+    """Publishes, and hands each message of a topic to its handler, which must neither block nor raise.
+
+    Attributes:
+        connected: whether the broker is heard. ``on_change`` is called, without arguments, when that changes.
+    """
 
     def __init__(self, url: str) -> None:
         """Raises ValueError when ``url`` is not a redis:// URL."""
@@ -34,31 +43,32 @@ class Broker:
         )
         self._handlers: dict[bytes, Handler] = {}
         self.connected = False
+        self.on_change: Callable[[], None] = lambda: None
 
-    def subscribe(self, channel: str, handler: Handler) -> None:
-        self._handlers[channel.encode()] = handler
+    def subscribe(self, topic: str, handler: Handler) -> None:
+        self._handlers[topic.encode()] = handler
 
-    async def publish(self, channel: str, body: bytes) -> None:
+    async def publish(self, topic: str, body: bytes) -> None:
         """Raises BrokerUnavailable."""
         try:
-            await self._client.publish(channel, body)
+            await self._client.publish(topic, body)
         except (RedisError, OSError, TimeoutError) as error:
             raise BrokerUnavailable(str(error)) from None
 
     async def run(self) -> None:
         """Stay connected and deliver messages, until cancelled."""
-        delay = 0.1
+        pause = _RETRY_FIRST
         while True:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
                     await self._listen(subscription)
             except (RedisError, OSError, TimeoutError) as error:
                 if self.connected:
-                    log.warning("broker lost", error=str(error))
-                    delay = 0.1
-                self.connected = False
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
+                    log.warning("broker lost", error=str(error) or type(error).__name__)
+                    pause = _RETRY_FIRST
+                self._connection(False)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RETRY_LAST)
 
     async def _listen(self, subscription: PubSub) -> None:
         subscribed: set[bytes] = set()
@@ -71,17 +81,23 @@ class Broker:
             now = time.monotonic()
             if message is not None:
                 heard = now
-                if not self.connected:
-                    log.info("broker connected")
-                    self.connected = True
+                self._connection(True)
                 handler = self._handlers.get(message["channel"] or b"")
                 if message["type"] == "message" and handler is not None:
                     handler(message["data"])
+                    await asyncio.sleep(0)  # a burst that is here already must not keep everybody else waiting
             elif now - heard > _SILENCE_LIMIT:
                 raise TimeoutError("the broker is silent")
             if now - pinged > _PING_EVERY or not self.connected:
                 pinged = now
                 await subscription.ping()
+
+    def _connection(self, connected: bool) -> None:
+        if connected != self.connected:
+            self.connected = connected
+            if connected:
+                log.info("broker connected")
+            self.on_change()
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -12,7 +12,7 @@ from scripts.devnet.status import ask_nodes
 PAUSE_SECONDS = 0.5
 
 
-class Witness(threading.Thread):
+class Observer(threading.Thread):
     """Attributes:
     seats: shard by node name, once the committees are formed.
     forks: what was seen that must never be.

@@ -6,10 +6,10 @@ import time
 
 import structlog
 
-from gateway.broker import Broker, BrokerUnavailable
 from gateway.ledger import Ledger
 from gateway.problems import Problem
 from gateway.projection import Tracked
+from node.client.line import BrokerUnavailable, Line
 from node.protocol.codec import encode
 from node.protocol.limits import MAX_BROKER_BATCH_BYTES
 from node.protocol.topics import TransactionBatch, transactions_topic
@@ -23,11 +23,11 @@ _GATHER = 0.002
 _MAX_BATCH = 4096
 
 
-class Outbox:
+class Relay:
     """Transactions under way, each with the time of its next sending. The database remembers them; this sends them."""
 
-    def __init__(self, broker: Broker, ledger: Ledger, network: bytes) -> None:
-        self._broker = broker
+    def __init__(self, line: Line, ledger: Ledger, network: bytes) -> None:
+        self._line = line
         self._ledger = ledger
         self._network = network
         self._pending: dict[bytes, Tracked] = {}
@@ -49,9 +49,9 @@ class Outbox:
         heapq.heappush(self._due, (time.monotonic(), _FIRST_RETRY, tracked.id))
         self._wake.set()
 
-    def forget(self, id: bytes) -> None:
+    def forget(self, transaction_id: bytes) -> None:
         """A transaction is final."""
-        self._pending.pop(id, None)
+        self._pending.pop(transaction_id, None)
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""
@@ -71,16 +71,16 @@ class Outbox:
         now = time.monotonic()
         by_shard: dict[int, list[Tracked]] = {}
         while self._due and self._due[0][0] <= now:
-            _, pause, id = heapq.heappop(self._due)
-            if (tracked := self._pending.get(id)) is not None:
+            _, pause, transaction_id = heapq.heappop(self._due)
+            if (tracked := self._pending.get(transaction_id)) is not None:
                 by_shard.setdefault(tracked.home, []).append(tracked)
-                heapq.heappush(self._due, (now + pause, min(pause * 2, _LAST_RETRY), id))
+                heapq.heappush(self._due, (now + pause, min(pause * 2, _LAST_RETRY), transaction_id))
         published: list[bytes] = []
         try:
             for shard, transactions in by_shard.items():
                 for batch in _batches(transactions):
                     body = encode(TransactionBatch(tuple(t.encoded for t in batch)))
-                    await self._broker.publish(transactions_topic(self._network, shard), body)
+                    await self._line.publish(transactions_topic(self._network, shard), body)
                     published += [t.id for t in batch]
         except BrokerUnavailable as error:
             log.warning("broker unavailable; transactions stay queued", pending=len(self._pending), error=str(error))

@@ -1,0 +1,171 @@
+"""One shard's chain: every block proven, linked to the last, none left out. Pure: proven blocks and the time in, the chain out.
+
+Blocks are published and may be lost, so whoever follows also asks members for what is missing:
+
+    follower.published([read_block(body, electorate), ...], now)   what came over the blocks topic
+    follower.ask(now)                                              what to ask, and whom, if anything is due
+    follower.answered([prove_block(block, electorate), ...], now)  what the member said; None: it did not
+
+The first and the last return what they add to the chain. ``due`` says when to call ``ask`` again at the latest.
+"""
+
+import math
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from node.client.blocks import ProvenBlock
+from node.protocol.certificate import Electorate
+from node.protocol.queries import GetBlocks
+
+STALL = 2.5
+"""Seconds without a new block after which a member is asked (an idle shard makes one a second), and between fruitless rounds."""
+REORDERING = 0.1
+"""Seconds a missing block is given to arrive late before it is asked for."""
+BATCH = 128
+"""Blocks asked for at a time."""
+MAX_AHEAD = 64
+"""Blocks kept that wait for one before them; those further ahead are asked for when it is their turn."""
+_REMEMBERED = 256
+
+
+class Ask(Struct, frozen=True):
+    """A request to put to a member."""
+
+    member: int
+    request: GetBlocks
+
+
+class Progress(Struct, frozen=True):
+    """The chain's next blocks, in order, and what a person should know about what came: lines of text."""
+
+    blocks: tuple[ProvenBlock, ...]
+    notables: tuple[str, ...]
+
+
+class Follower:
+    """The chain from a given block on.
+
+    Attributes:
+        height, hash: of the last block; 0 and empty before the first.
+        known: the greatest height of a proven block seen.
+        caught_up: whether the chain's end has been reached once: a published block was the next, or f+1 members in a row,
+            so an honest one among them, had nothing more.
+        refused: what came that was not proven.
+        forks: proven blocks that contradict the chain: more than f members lie. The chain goes on with those that link.
+        nonsense: blocks of the chain whose content makes no sense, though a quorum has certified them.
+    """
+
+    def __init__(self, electorate: Electorate, height: int = 0, block_hash: bytes = b"", *, from_now: bool = False) -> None:
+        """``height``, ``block_hash``: of the block to go on from. ``from_now``: begin with the first block that is published."""
+        self._electorate = electorate
+        self._from_now = from_now
+        self._time = 0
+        self._ahead: dict[int, ProvenBlock] = {}
+        self._hashes = {height: block_hash}
+        self._contradictions: set[bytes] = set()
+        self._next_member = 0
+        self._asking = False
+        self._fruitless, self._heard_one = 0, False
+        self._gap_since: float | None = None
+        self._grown = self._rest = -math.inf
+        self.height, self.hash, self.known = height, block_hash, height
+        self.caught_up = False
+        self.refused = self.forks = self.nonsense = 0
+
+    @property
+    def due(self) -> float:
+        """When ``ask`` will have something to say if nothing comes until then: the clock's time, in seconds."""
+        if self._from_now:
+            return math.inf
+        if self._asking:
+            return -math.inf
+        return self._grown + STALL if self._gap_since is None else max(self._gap_since + REORDERING, self._rest)
+
+    def ask(self, now: float) -> Ask | None:
+        """What to ask now, and whom: the next member in turn. Report the answer, or that there was none, to ``answered``."""
+        if now < self.due:
+            return None
+        if not self._asking:
+            self._asking, self._fruitless, self._heard_one = True, 0, False
+        member, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
+        return Ask(member, GetBlocks(self.height + 1, BATCH))
+
+    def published(self, blocks: Iterable[ProvenBlock | None], now: float) -> Progress:
+        """Take in published blocks; None stands for one that was not proven."""
+        progress = self._take(blocks, now)
+        if progress.blocks and self.height >= self.known:
+            self.caught_up, self._asking = True, False
+        return progress
+
+    def answered(self, blocks: Iterable[ProvenBlock | None] | None, now: float) -> Progress:
+        """Take in a member's answer; None: it gave none. The next one is asked until f+1 in a row had nothing new."""
+        progress = self._take(blocks or (), now)
+        if not self._asking:
+            return progress
+        self._heard_one |= blocks is not None
+        self._fruitless = 0 if progress.blocks else self._fruitless + 1
+        if self._fruitless > self._electorate.faults_tolerated:
+            self._asking, self._grown, self._rest = False, now, now + STALL
+            self.caught_up |= self._heard_one and self.height >= self.known
+        return progress
+
+    def _take(self, blocks: Iterable[ProvenBlock | None], now: float) -> Progress:
+        came = list(blocks)
+        proven = sorted((block for block in came if block is not None), key=lambda block: block.header.height)
+        run: list[ProvenBlock] = []
+        notables: list[str] = []
+        if refused := len(came) - len(proven):
+            self.refused += refused
+            notables.append(f"shard {self._electorate.shard}: {refused} unproven blocks refused")
+        for block in proven:
+            self.known = max(self.known, block.header.height)
+            self._place(block, run, notables)
+        self._ahead = {height: block for height, block in self._ahead.items() if height > self.height}
+        if run:
+            self._grown, self._rest = now, -math.inf
+        self._gap_since = None if self.height >= self.known else now if self._gap_since is None else self._gap_since
+        return Progress(tuple(run), tuple(notables))
+
+    def _place(self, block: ProvenBlock, run: list[ProvenBlock], notables: list[str]) -> None:
+        height = block.header.height
+        if self._from_now or height == self.height + 1:
+            following: ProvenBlock | None = block
+            while following is not None and self._extend(following, notables):
+                run.append(following)
+                following = self._ahead.pop(self.height + 1, None)
+        elif height > self.height:
+            if height <= self.height + MAX_AHEAD:
+                self._ahead[height] = block
+        elif self._hashes.get(height, block.hash) != block.hash:
+            self._contradict(block, notables)
+
+    def _extend(self, block: ProvenBlock, notables: list[str]) -> bool:
+        header = block.header
+        if self.hash and header.parent != self.hash and not self._from_now:
+            self._contradict(block, notables)
+            return False
+        if odd := self._oddities(block):
+            self.nonsense += 1
+            notables.append(f"shard {header.shard} height {header.height}: certified, but {' and '.join(odd)}")
+        self._from_now = False
+        self.height, self.hash, self._time = header.height, block.hash, header.time
+        self._hashes[self.height] = block.hash
+        self._hashes.pop(self.height - _REMEMBERED, None)
+        return True
+
+    def _oddities(self, block: ProvenBlock) -> list[str]:
+        found = []
+        if block.unreadable:
+            found.append(f"{block.unreadable} parts of its payload cannot be read")
+        if block.header.time < self._time:
+            found.append("its time is before its parent's")
+        if block.header.proposer >= len(self._electorate.keys):
+            found.append("its proposer is no member")
+        return found
+
+    def _contradict(self, block: ProvenBlock, notables: list[str]) -> None:
+        self.forks += 1
+        if block.hash not in self._contradictions and len(self._contradictions) < _REMEMBERED:
+            self._contradictions.add(block.hash)
+            notables.append(f"shard {block.header.shard} height {block.header.height}: a second certified chain")

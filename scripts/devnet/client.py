@@ -1,0 +1,157 @@
+"""A client of a running network for scripts: one blocking connection to the broker, and what ``node.client`` makes of it.
+
+Nothing that arrives can end a script: what is not signed by who may say it is skipped.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from node.client.epochs import Epochs, NewDocument
+from node.client.questions import EVERYONE, Question, Questions, read_reply
+from node.protocol.certificate import Electorate
+from node.protocol.codec import encode
+from node.protocol.epoch import EpochDocument
+from node.protocol.genesis import Genesis, read_genesis
+from node.protocol.queries import Request
+from node.protocol.topics import epoch_topic
+from scripts.devnet.layout import Devnet
+
+ANSWER_SECONDS = 2.0
+RETRY_SECONDS = 0.2
+Handler = Callable[[bytes], None]
+
+
+class ClientError(Exception):
+    """The network cannot be asked; the text says why."""
+
+
+class Client:
+    """Close it, or use it in a ``with``. A broker that is away is tried again while something is waited for.
+
+    Attributes:
+        epochs: what the coordinator announces, or what was kept of it while it is away.
+    """
+
+    def __init__(self, url: str, genesis: Genesis, kept: Path | None = None) -> None:
+        """``kept``: a file with the epoch document, read if it is there and written when the coordinator announces one.
+
+        Raises:
+            ValueError: ``url`` is no broker's.
+        """
+        self.genesis, self.epochs = genesis, Epochs(genesis)
+        self._redis = redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=5)
+        self._pubsub: Any = None
+        self._kept = kept
+        self._questions = Questions(genesis.network, secrets.token_hex(16))
+        self._handlers: dict[str, Handler] = {}
+        self.subscribe(epoch_topic(genesis.network), self._announced)
+        self.subscribe(self._questions.topic, self._replied)
+        if kept is not None:
+            with suppress(OSError):
+                self.epochs.restore(kept.read_bytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hang_up()
+        self._redis.close()
+
+    def subscribe(self, topic: str, handler: Handler) -> None:
+        """Have what comes on a topic handed to ``handler``, from the next ``poll`` on."""
+        self._hang_up()
+        self._handlers[topic] = handler
+
+    def publish(self, topic: str, body: bytes) -> None:
+        """Raises ClientError."""
+        try:
+            self._redis.publish(topic, body)
+        except (redis.RedisError, OSError) as error:
+            raise ClientError(f"the broker cannot be reached: {error}") from None
+
+    def poll(self, seconds: float) -> None:
+        """Hand on the next message, or return after ``seconds``."""
+        deadline = time.monotonic() + seconds
+        try:
+            if self._pubsub is None:
+                self._listen()
+            self._dispatch(self._pubsub.get_message(timeout=max(0.0, deadline - time.monotonic())))
+        except (redis.RedisError, OSError):
+            self._hang_up()
+            time.sleep(max(0.0, min(RETRY_SECONDS, deadline - time.monotonic())))
+
+    def wait(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Poll until ``done``; whether that was within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
+            self.poll(min(left, 0.5))
+        return True
+
+    def document(self, seconds: float = 3.0) -> EpochDocument:
+        """The epoch document. Raises ClientError when none was kept and none comes in time."""
+        self.wait(lambda: self.epochs.document is not None, seconds)
+        if self.epochs.document is None:
+            raise ClientError("no epoch document: none was kept, and no coordinator announces one")
+        return self.epochs.document
+
+    def ask(self, electorate: Electorate, request: Request, member: int = EVERYONE) -> Question:
+        """Ask without waiting: ``poll`` brings the answers. ``close`` it after. Raises ClientError."""
+        if self._pubsub is None:
+            self.poll(0.0)
+        question = self._questions.ask(electorate, request, secrets.token_bytes(16), member)
+        self.publish(question.topic, question.body)
+        return question
+
+    def close(self, question: Question) -> None:
+        self._questions.close(question)
+
+    def answers(self, shard: int, request: Request, member: int = EVERYONE, seconds: float = ANSWER_SECONDS) -> Question:
+        """Ask a shard's members and wait until all have answered, or ``seconds``. Raises ClientError."""
+        question = self.ask(self.document().electorates[shard], request, member)
+        self.wait(lambda: question.is_done, seconds)
+        self.close(question)
+        return question
+
+    def _listen(self) -> None:
+        self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]
+        self._pubsub.subscribe(*self._handlers)
+        confirmed = 0
+        while confirmed < len(self._handlers):  # before that a question's answers could come too early
+            message = self._pubsub.get_message(timeout=2.0)
+            if message is None:
+                raise redis.TimeoutError("the broker is silent")
+            confirmed += message["type"] == "subscribe"
+            self._dispatch(message)
+
+    def _dispatch(self, message: dict[str, Any] | None) -> None:
+        if message is not None and message["type"] == "message":
+            self._handlers[message["channel"].decode()](message["data"])
+
+    def _hang_up(self) -> None:
+        if self._pubsub is not None:
+            with suppress(redis.RedisError, OSError):
+                self._pubsub.close()
+            self._pubsub = None
+
+    def _announced(self, body: bytes) -> None:
+        new = any(isinstance(news, NewDocument) for news in self.epochs.announce(body))
+        if new and self._kept is not None:
+            self._kept.write_bytes(encode(self.epochs.signed))
+
+    def _replied(self, body: bytes) -> None:
+        reply = read_reply(body, self.epochs.electorates)
+        if reply is not None:
+            self._questions.take(reply)
+
+
+def devnet_client(devnet: Devnet) -> Client:
+    """A client of the network of a folder, which keeps the epoch document there. Raises ValueError, OSError."""
+    return Client(devnet.broker_url, read_genesis(devnet.folder.genesis), devnet.folder.run / "epoch-document")

@@ -1,0 +1,260 @@
+"""THE maker of networks for tests: genesis, keys, epoch document, and chains of really executed, mined and certified blocks.
+
+Nothing here draws a random number or reads a clock: the bytes are the same on every machine. Blocks are executed and
+certified by the functions that nodes use; only the messages between the members are left out. ``Shard.forge`` certifies what
+no honest committee would: a captured one can.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import count
+from typing import Any, NamedTuple
+
+from msgspec import structs
+
+from node.ledger.execution import Execution, execute, genesis_header
+from node.ledger.rules import Rules
+from node.ledger.state import State
+from node.protocol import merkle
+from node.protocol.address import address_of
+from node.protocol.block import Block, Effects, Header, payload_root
+from node.protocol.certificate import Certificate, CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import encode
+from node.protocol.crypto import KeyPair, digest
+from node.protocol.epoch import Announcement, EpochDocument, PhaseNotice, Registration, SignedDocument, first_document
+from node.protocol.genesis import Asset, Genesis, Parameters, Phase
+from node.protocol.puzzle import identity_prefix, search
+from node.protocol.queries import Answer, Query, sign_reply
+from node.protocol.transaction import Action, Leg, Order, Transaction
+
+TIME = 1_700_000_000_000
+
+
+@cache
+def key(label: str) -> KeyPair:
+    """The key pair whose secret is the digest of the label under the domain "test vector"."""
+    return KeyPair(digest("test vector", label.encode()))
+
+
+def leg(payer: KeyPair, payee: KeyPair, asset: str, amount: int, action: Action = Action.PAY) -> Leg:
+    return Leg(address_of(payer.public), address_of(payee.public), asset, amount, action)
+
+
+class Built(NamedTuple):
+    """A block nobody has signed, and what executing it gave."""
+
+    block: Block
+    execution: Execution
+
+
+class Network:
+    """``committees`` of ``size``, and ``standby`` nodes more. USD (2 decimals) and VND (none) exist, but nobody has any.
+
+    Attributes:
+        genesis, coordinator, issuers (by asset), nodes (by public key): who there is.
+        document, signed: epoch 1.
+        shards: one chain each, at height 0.
+    """
+
+    def __init__(
+        self, name: str = "test", committees: int = 2, size: int = 4, standby: int = 0, time: int = TIME, **parameters: int
+    ) -> None:
+        """``parameters``: of the genesis, where they shall not be the cheapest to compute."""
+        cheap = {"block_difficulty_bits": 0, "puzzle_difficulty_bits": 2, "checkpoint_interval": 4}
+        self.coordinator = key("coordinator")
+        self.issuers = {"USD": key("issuer USD"), "VND": key("issuer VND")}
+        assets = tuple(Asset(code, 2 if code == "USD" else 0, pair.public.hex()) for code, pair in self.issuers.items())
+        rules = Parameters(committees=committees, committee_size=size, **{**cheap, **parameters})
+        self.genesis = Genesis(name=name, time=time, coordinator=self.coordinator.public.hex(), assets=assets, parameters=rules)
+        pairs = [key(f"node {i}") for i in range(committees * size + standby)]
+        self.nodes = {pair.public: pair for pair in pairs}
+        self.registrations = tuple(self.register(number, pair) for number, pair in enumerate(pairs))
+        self.document = first_document(self.genesis, self.registrations)
+        self.signed = self.sign_document(self.document)
+        self.shards = [Shard(self, number) for number in range(committees)]
+        self._salts = count(1)
+
+    def register(self, number: int, node: KeyPair) -> Registration:
+        """A valid registration of ``node`` as ``node-{number}``."""
+        prefix = identity_prefix(self.genesis.network, 1, self.genesis.hash, node.public)
+        nonce = search(prefix, self.genesis.parameters.puzzle_difficulty_bits, 0, 1 << 20)
+        assert nonce is not None
+        address = f"/ip4/192.0.2.{number + 1}/tcp/8100"
+        return Registration(self.genesis.network, 1, node.public, f"node-{number}", (address,), nonce).signed(node)
+
+    def sign_document(self, document: EpochDocument) -> SignedDocument:
+        return SignedDocument(document, self.coordinator.sign(document.hash))
+
+    def announcement(self, phase: Phase = Phase.MINING, since: int = TIME, *, assigned: bool = True) -> Announcement:
+        """What the coordinator says; ``assigned``: with the document."""
+        notice = PhaseNotice(self.genesis.network, 1, phase, since, len(self.nodes)).signed(self.coordinator)
+        return Announcement(notice, self.signed if assigned else None)
+
+    def shard_of(self, owner: KeyPair) -> "Shard":
+        return self.shards[self.document.shards.shard_of(address_of(owner.public))]
+
+    def person(self, shard: int, number: int = 0) -> KeyPair:
+        """The ``number``-th of the keys "person 0", "person 1", ... whose address the shard keeps."""
+        found = (pair for i in count() if self.shard_of(pair := key(f"person {i}")).number == shard)
+        for _ in range(number):
+            next(found)
+        return next(found)
+
+    def sign(
+        self, keys: Sequence[KeyPair], *legs: Leg, memo: str = "", valid_until: int | None = None, salt: int | None = None
+    ) -> Transaction:
+        """``valid_until``: by default a minute after the genesis. ``salt``: by default one more with every call."""
+        until = self.genesis.time + 60_000 if valid_until is None else valid_until
+        salted = (next(self._salts) if salt is None else salt).to_bytes(8, "big")
+        return Order(self.genesis.network, legs, memo, until, salted).sign(keys)
+
+    def pay(self, payer: KeyPair, payee: KeyPair, amount: int, asset: str = "USD", **order: Any) -> Transaction:
+        return self.sign([payer], leg(payer, payee, asset, amount), **order)
+
+    def fund(self, payee: KeyPair, amount: int, asset: str = "USD") -> None:
+        """Mint, and make blocks until it has arrived."""
+        issuer = self.issuers[asset]
+        self.shard_of(issuer).add(self.pay(issuer, payee, amount, asset))
+        self.exchange()
+
+    def exchange(self) -> None:
+        """Blocks in all shards until every bundle has been taken."""
+        while any(waiting := [self.waiting(shard.number) for shard in self.shards]):
+            for shard, bundles in zip(self.shards, waiting, strict=True):
+                if bundles:
+                    shard.add(bundles=bundles)
+
+    def waiting(self, destination: int) -> list[CertifiedBundle]:
+        """Bundles on their way to a shard, proven, in order."""
+        state = self.shards[destination].state
+        return [bundle for source in self.shards for bundle in source.sent[destination][state.cursor(source.number) :]]
+
+
+class Shard:
+    """One shard's chain.
+
+    Attributes:
+        members: the keys of its committee, in member order.
+        state: after the last block; ``genesis``: the header at height 0; ``roots``: state roots by height.
+        chain: the certified blocks; ``outboxes``: the bundles each of them sends, proven; ``sent``: the same by destination.
+    """
+
+    def __init__(self, network: Network, number: int) -> None:
+        self.number = number
+        self.electorate = network.document.electorates[number]
+        self.members = [network.nodes[public] for public in self.electorate.keys]
+        self.rules = Rules(network.genesis, number, network.document.shards)
+        self.state = State.genesis(self.rules)
+        self.genesis = genesis_header(network.genesis, number, self.state)
+        self.roots = [self.state.state_root]
+        self.chain: list[CertifiedBlock] = []
+        self.outboxes: list[tuple[CertifiedBundle, ...]] = []
+        self.sent: defaultdict[int, list[CertifiedBundle]] = defaultdict(list)
+
+    @property
+    def head(self) -> Header:
+        return self.chain[-1].block.header if self.chain else self.genesis
+
+    def certificate(
+        self, kind: VoteKind, view: int, block_hash: bytes, signers: Iterable[int] = (), keys: Sequence[KeyPair] = ()
+    ) -> Certificate:
+        """By ``signers``, or the first quorum of the members. ``keys``: who signs in the members' place."""
+        chosen = signers or range(self.electorate.quorum)
+        votes = [sign_vote((keys or self.members)[i], i, self.electorate, kind, view, block_hash) for i in chosen]
+        return make_certificate(votes, self.electorate)
+
+    def certify(self, block: Block, effects: Effects, keys: Sequence[KeyPair] = ()) -> CertifiedBlock:
+        """The block, made final by a quorum (or by ``keys``); whether it makes sense is not asked."""
+        header = block.header
+        certificate = self.certificate(VoteKind.FINALIZE, header.view, header.hash, keys=keys)
+        return CertifiedBlock(block, Finality((), certificate), effects)
+
+    def build(
+        self, transactions: Sequence[Transaction] = (), bundles: Sequence[CertifiedBundle] = (), view: int = 0, after: int = 100
+    ) -> Built:
+        """A block on the head, in ``view`` (0: the next) by that view's leader, ``after`` ms later; mined, but not certified."""
+        head, view = self.head, view or self.head.view + 1
+        pairs = [(transaction.id, transaction) for transaction in transactions]
+        sent = [bundle.bundle for bundle in bundles]
+        verify, time = Transaction.has_valid_signatures, head.time + after
+        execution = execute(self.state, self.rules, head.height + 1, time, sent, pairs, verify)
+        payload = tuple(map(encode, bundles)), tuple(map(encode, transactions))
+        header = Header(
+            network=self.rules.network,
+            shard=self.number,
+            epoch=self.electorate.epoch,
+            view=view,
+            height=head.height + 1,
+            parent=head.hash,
+            time=time,
+            proposer=view % len(self.members),
+            payload_root=payload_root(*payload),
+            receipts_root=execution.receipts_root,
+            outbox_root=execution.outbox_root,
+            changes_hash=execution.changes_hash,
+            totals_hash=execution.totals_hash,
+            state_root=execution.state_root,
+            nonce=bytes(8),
+        )
+        return Built(self.mined(Block(header, *payload)), execution)
+
+    def mined(self, block: Block) -> Block:
+        """The block with the first nonce that satisfies the difficulty."""
+        nonce = search(block.header.mining_prefix, self.rules.parameters.block_difficulty_bits, 0, 1 << 20)
+        assert nonce is not None
+        return structs.replace(block, header=structs.replace(block.header, nonce=nonce))
+
+    def add(self, *transactions: Transaction, bundles: Sequence[CertifiedBundle] = (), after: int = 100) -> CertifiedBlock:
+        """Make the next block final."""
+        block, execution = self.build(transactions, bundles, after=after)
+        certified = self.certify(block, execution.effects)
+        self.state.commit(execution.overlay)
+        self.roots.append(self.state.state_root)
+        leaves = [encode(bundle) for bundle in execution.outbox]
+        header, finality = certified.block.header, certified.finality
+        self.outboxes.append(
+            tuple(
+                CertifiedBundle(bundle, header, finality, merkle.branch(leaves, i)) for i, bundle in enumerate(execution.outbox)
+            )
+        )
+        for bundle in self.outboxes[-1]:
+            self.sent[bundle.bundle.destination].append(bundle)
+        self.chain.append(certified)
+        return certified
+
+    def forge(
+        self,
+        base: CertifiedBlock | None = None,
+        *,
+        effects: Effects | None = None,
+        transactions: Sequence[bytes] | None = None,
+        bundles: Sequence[bytes] | None = None,
+        keys: Sequence[KeyPair] = (),
+        **header: Any,
+    ) -> CertifiedBlock:
+        """A certified block that nobody executed: ``base`` (an empty next block) with other content or header fields.
+
+        The roots follow the content. It is not added to the chain. ``keys``: who signs it in the members' place.
+        """
+        if base is None:
+            block, execution = self.build()
+            found = effects or execution.effects
+        else:
+            block, found = base.block, effects or base.effects
+        payload = (
+            block.bundles if bundles is None else tuple(bundles),
+            block.transactions if transactions is None else tuple(transactions),
+        )
+        roots = {
+            "payload_root": payload_root(*payload),
+            "receipts_root": merkle.root([encode(receipt) for receipt in found.receipts]),
+            "changes_hash": found.changes.hash(),
+            "totals_hash": found.totals.hash(),
+        }
+        return self.certify(Block(structs.replace(block.header, **{**roots, **header}), *payload), found, keys)
+
+    def reply(self, query: Query, member: int, answer: Answer) -> bytes:
+        """A member's encoded, signed reply."""
+        return sign_reply(query.id, self.number, self.electorate.epoch, member, answer, self.members[member])

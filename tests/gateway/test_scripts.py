@@ -1,0 +1,166 @@
+"""The scripts that are clients of the network, too: audit, status and bench, whatever somebody else publishes."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from msgspec import structs
+
+from node.protocol.block import Totals
+from node.protocol.codec import encode
+from node.protocol.genesis import Phase, write_genesis
+from node.protocol.topics import epoch_topic
+from scripts import audit_money
+from scripts.benchmark import load
+from scripts.benchmark.client import LoadClient
+from scripts.devnet.client import Client, ClientError
+from scripts.devnet.folder import State, write_state
+from scripts.devnet.layout import Folder
+from scripts.devnet.status import ask_nodes
+from tests.gateway.conftest import World
+from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
+from tests.gateway.harness import eventually, free_port
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def world(new_world: MakeWorld) -> World:
+    return new_world()
+
+
+@pytest.fixture
+def folder(world: World, tmp_path: Path) -> Folder:
+    """As ``up`` would have made it."""
+    made = Folder(tmp_path / "data")
+    made.run.mkdir(parents=True)
+    write_genesis(made.genesis, world.network.genesis)
+    write_state(made, State(25_000, broker=world.broker.url))
+    return made
+
+
+@contextmanager
+def junk(world: World) -> Iterator[None]:
+    """Somebody publishes on the coordinator's topic what the coordinator never signed."""
+    chains = world.network.chains
+    genuine = chains.announcement(Phase.REGISTRATION)
+    forged = structs.replace(genuine, notice=genuine.notice.signed(USD_ISSUER))
+    bodies = [b"", b"junk", encode([1, 2, 3]), encode(forged)]
+    stop = threading.Event()
+
+    def publish() -> None:
+        with redis.Redis.from_url(world.broker.url) as client:
+            while not stop.wait(0.01):
+                for body in bodies:
+                    client.publish(epoch_topic(world.network.network), body)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def spend(network: FakeNetwork, *, across: bool) -> None:
+    """Mint to somebody in the issuer's shard, or in the other."""
+    chains = network.chains
+    home = chains.shard_of(USD_ISSUER).number
+    payee = chains.person(1 - home if across else home)
+    valid_until = time.time_ns() // 1_000_000 + 60_000
+    network.hand_in(home, chains.pay(USD_ISSUER, payee, 5, valid_until=valid_until))
+    height = network.height(home)
+    eventually(lambda: network.height(home) > height + 1, "in a block")
+
+
+def audit(folder: Folder, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, object]]:
+    code = audit_money.main(["--data", str(folder.data), "--json", "--wait", "1"])
+    return code, json.loads(capsys.readouterr().out or "{}")
+
+
+def test_audit_is_not_confused_by_what_others_publish(world: World, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    spend(world.network, across=True)
+    with junk(world):
+        eventually(lambda: audit(folder, capsys)[0] == 0, "conserved")
+        code, result = audit(folder, capsys)
+    assert (code, result["conserved"], result["pending"]) == (0, True, 0)
+
+
+def test_audit_cannot_tell_while_transactions_are_under_way(
+    world: World, folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with world.network.switched(slow_commit=True):
+        spend(world.network, across=True)
+        code, result = audit(folder, capsys)
+        assert (code, result["conserved"], result["settled"], result["pending"]) == (2, None, False, 1)
+        assert audit_money.main(["--data", str(folder.data), "--wait", "0"]) == 2
+        assert "cannot be told now. Not settled: 1 transactions" in capsys.readouterr().out
+
+
+def test_audit_says_so_when_a_committee_certifies_money_that_nobody_issued(
+    world: World, folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = world.network
+    spend(network, across=False)
+    shard = network.chains.shard_of(USD_ISSUER)
+    with network.switched(hold=True):
+        tip = shard.chain[-1]
+        rich = tuple(structs.replace(total, available=total.available + 1) for total in tip.effects.totals.assets)
+        shard.chain[-1] = shard.forge(tip, effects=structs.replace(tip.effects, totals=Totals(rich, 0)))
+        code, result = audit(folder, capsys)
+    assert (code, result["conserved"]) == (1, False)
+
+
+def test_audit_cannot_tell_without_a_broker_or_a_network(folder: Folder, world: World, tmp_path: Path) -> None:
+    assert audit_money.main(["--data", str(tmp_path / "nowhere")]) == 2
+    world.broker.kill()
+    assert audit_money.main(["--data", str(folder.data), "--wait", "0"]) == 2
+
+
+def test_status_asks_every_node_and_remembers_the_committees(world: World, folder: Folder) -> None:
+    genesis = world.network.genesis
+    names = {f"node-{i}" for i in range(8)}
+    with junk(world):
+        seats, statuses = ask_nodes(folder, world.broker.url, genesis, names)
+        assert seats.keys() == statuses.keys() == names
+        assert {status.name for status in statuses.values()} == names
+    world.network.announcing = False
+    assert ask_nodes(folder, world.broker.url, genesis, names)[1].keys() == names
+    world.broker.kill()
+    assert ask_nodes(folder, world.broker.url, genesis, names) == (seats, {})
+
+
+def test_a_load_that_nobody_heard_is_sent_again_and_lost_blocks_are_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "RESEND_SECONDS", 0.3)
+    network = world.network
+    network.deaf = True
+    threading.Timer(0.5, lambda: setattr(network, "deaf", False)).start()
+    with junk(world), Client(world.broker.url, network.genesis) as client:
+        bench = LoadClient(client, 10.0)
+        payers = load.Payers(bench, 8, seed=1)
+        payers.fund(USD_ISSUER, "USD", 100)
+        with network.switched(lose_blocks=True):
+            threading.Timer(0.5, lambda: setattr(network, "lose_blocks", False)).start()
+            sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 20, lambda: False)
+    assert (sample.committed, dict(sample.failed)) == (20, {})
+    assert sample.cross > 0
+
+
+def test_a_broker_that_is_not_up_yet_is_waited_for(world: World) -> None:
+    with Client(f"redis://127.0.0.1:{free_port()}", world.network.genesis) as client:
+        with pytest.raises(ClientError):
+            LoadClient(client, 0.5)
+        with pytest.raises(ClientError):
+            client.document(0.5)
+    world.broker.kill()
+    threading.Timer(0.5, world.broker.start).start()
+    with Client(world.broker.url, world.network.genesis) as client:
+        assert LoadClient(client, 20.0).document == world.network.chains.document

@@ -27,7 +27,8 @@ from node.protocol.genesis import write_genesis
 from node.protocol.topics import blocks_topic, epoch_topic, reports_topic
 from tests.chains import Network
 from tests.demo.messages import block, gateway, node, notable
-from tests.gateway.harness import BrokerProcess, eventually, free_port
+from tests.gateway.harness import BrokerProcess, free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +50,7 @@ class Dashboard:
         command = [sys.executable, "-m", "demo", "--config", str(config)]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
         self.url = f"http://127.0.0.1:{self.port}"
-        eventually(lambda: self.hears("connected"), "dashboard up", 60)
+        until(lambda: self.hears("connected"), "dashboard up", 60)
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path)
@@ -109,7 +110,7 @@ def test_what_the_broker_carries_is_in_the_snapshot(dashboard: Dashboard) -> Non
     dashboard.say(node("node-1", now(), doing=hostile, height=42))
     dashboard.say(gateway("gateway", now(), transfers=3))
     dashboard.say(notable("node-1", now(), "caught up"))
-    eventually(lambda: dashboard.snapshot()["feed"][-1]["text"] == "caught up", "the line in the feed")
+    until(lambda: dashboard.snapshot()["feed"][-1]["text"] == "caught up", "the line in the feed")
     picture = dashboard.snapshot()
     assert (picture["network"]["name"], picture["epoch"], picture["phase"]) == ("test", 1, "mining")
     assert (picture["committees"][0]["height"], picture["finalized"]["intra"]) == (42, 2)
@@ -146,7 +147,7 @@ def test_streams_are_limited_and_given_back(dashboard: Dashboard) -> None:
         with httpx.stream("GET", f"{dashboard.url}/api/stream") as response:
             return response.status_code == 200
 
-    eventually(accepted, "room for a page")
+    until(accepted, "room for a page")
 
 
 def test_hostile_messages_leave_it_running(dashboard: Dashboard) -> None:
@@ -155,7 +156,7 @@ def test_hostile_messages_leave_it_running(dashboard: Dashboard) -> None:
     for topic in (reports_topic(network), epoch_topic(network), blocks_topic(network, 1)):
         for junk in (b"", b"\xc1", os.urandom(500), b"\x91" * 5_000, encode([[]])):
             dashboard.say(junk, topic)
-    eventually(lambda: dashboard.snapshot()["broker"]["ignored"] >= ignored + 15, "all of it counted")
+    until(lambda: dashboard.snapshot()["broker"]["ignored"] >= ignored + 15, "all of it counted")
 
 
 def test_it_survives_the_loss_of_the_broker_and_ends_in_time_with_a_page_open(tmp_path: Path) -> None:
@@ -164,13 +165,13 @@ def test_it_survives_the_loss_of_the_broker_and_ends_in_time_with_a_page_open(tm
     try:
         dashboard = Dashboard(tmp_path, broker)
         dashboard.say(node("node-1", now()))
-        eventually(lambda: dashboard.shows("node-1", state="up"), "the node")
+        until(lambda: dashboard.shows("node-1", state="up"), "the node")
         broker.kill()
-        eventually(lambda: dashboard.hears("lost") and dashboard.shows("node-1", state="unknown"), "the loss")
+        until(lambda: dashboard.hears("lost") and dashboard.shows("node-1", state="unknown"), "the loss")
         broker.start()
-        eventually(lambda: dashboard.hears("connected"), "the broker again")
+        until(lambda: dashboard.hears("connected"), "the broker again")
         dashboard.say(node("node-1", now(), height=5))
-        eventually(lambda: dashboard.shows("node-1", state="up", height=5), "the node again")
+        until(lambda: dashboard.shows("node-1", state="up", height=5), "the node again")
         with httpx.stream("GET", f"{dashboard.url}/api/stream", timeout=5) as page:
             next(page.iter_lines())
             assert dashboard.stop() == 0

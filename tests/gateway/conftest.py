@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.gateway.fake_network import FakeNetwork
-from tests.gateway.harness import BrokerProcess, GatewayProcess, Person
+from tests.gateway.harness import BrokerProcess, GatewayProcess
+from tests.person import Person
 
 
 class World:
@@ -20,11 +21,9 @@ class World:
         self.network = FakeNetwork(self.broker.url)
         self.network.start()
         self.gateway = GatewayProcess(folder, self.broker.url, self.network, **settings)
-        self._people = 0
 
     def person(self) -> Person:
-        self._people += 1
-        return Person(self.gateway, f"person{self._people}@example.org")
+        return Person(self.gateway.url)
 
     def close(self) -> None:
         self.gateway.kill()

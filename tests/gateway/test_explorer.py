@@ -14,8 +14,8 @@ from node.protocol.topics import TransactionBatch, transactions_topic
 from node.protocol.transaction import Leg, Order, Transaction
 from tests.gateway.conftest import World
 from tests.gateway.fake_network import USD_ISSUER, address
-from tests.gateway.harness import eventually
 from tests.gateway.test_accounts import problem
+from tests.waiting import until
 
 
 def signed(world: World, payer: KeyPair, payee: bytes, amount: int, memo: str = "", salt: bytes = bytes(8)) -> Transaction:
@@ -47,7 +47,7 @@ def test_payments_signed_elsewhere_show_up_from_inside_and_across_shards(world: 
             found: list[Any] = bob.get(f"/v1/wallets/{till['id']}/transfers").json()["items"]
             return found
 
-        (item,) = eventually(items, "in the history")
+        (item,) = until(items, "in the history")
         assert (item["id"], item["kind"], item["direction"]) == (transaction.id.hex(), "incoming", "received")
         assert (item["memo"], item["amount"]) == (f"from afar to {shard}", "12.34")
         assert (item["status"], item["counterparty"]) == ("committed", encode_address(address(USD_ISSUER)))
@@ -58,7 +58,7 @@ def test_a_key_with_a_past_is_taken_over_with_its_balance_and_pays_with_its_own_
     bob, pair = world.person(), key_in(world, 0)
     till = bob.wallet(1)
     send_directly(world, signed(world, USD_ISSUER, address(pair), 1000))
-    eventually(lambda: world.network.balance(address(pair)) == (1000, 0), "funded")
+    until(lambda: world.network.balance(address(pair)) == (1000, 0), "funded")
 
     made = bob.post("/v1/wallets", {"label": "mine", "public_key": pair.public.hex()})
     assert (made.status_code, made.json()["custodial"]) == (201, False)
@@ -104,7 +104,7 @@ def test_the_network_as_it_is(world: World) -> None:
         seen = world.gateway.http.get("/v1/network").json()
         return seen if all(m["up"] for c in seen["committees"] for m in c["members"]) else None
 
-    seen = eventually(up, "all up")
+    seen = until(up, "all up")
     assert (seen["network"], seen["epoch"], seen["phase"]) == (world.network.network.hex(), 1, "mining")
     assert {asset["code"]: asset["decimals"] for asset in seen["assets"]} == {"USD": 2, "VND": 0}
     assert [committee["shard"] for committee in seen["committees"]] == [0, 1]
@@ -134,7 +134,7 @@ def test_blocks_one_by_one_and_as_a_list(world: World) -> None:
 def test_any_account_can_be_looked_up(world: World) -> None:
     pair = generate()
     send_directly(world, signed(world, USD_ISSUER, address(pair), 555))
-    eventually(lambda: world.network.balance(address(pair)) == (555, 0), "funded")
+    until(lambda: world.network.balance(address(pair)) == (555, 0), "funded")
     found = world.gateway.http.get(f"/v1/accounts/{encode_address(address(pair))}").json()
     assert found["balances"]["USD"] == {"available": "5.55", "held": "0.00", "frozen": False}
     assert problem(world.gateway.http.get("/v1/accounts/spay1x")) == (422, "invalid_address")
@@ -151,7 +151,7 @@ def test_waiting_transactions_can_be_seen(world: World) -> None:
             pending = world.gateway.http.get("/v1/pending").json()
             return transfer_id in {item["id"] for item in pending["items"]}
 
-        eventually(seen, "pending")
+        until(seen, "pending")
 
 
 def test_operators_see_health_readiness_and_metrics_and_docs_need_no_other_site(world: World) -> None:

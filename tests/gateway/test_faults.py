@@ -21,7 +21,9 @@ from node.protocol.crypto import KeyPair
 from tests.chains import key
 from tests.gateway.conftest import World
 from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
-from tests.gateway.harness import PASSWORD, GatewayProcess, eventually
+from tests.gateway.harness import GatewayProcess
+from tests.person import PASSWORD
+from tests.waiting import until
 
 MakeWorld = Callable[..., World]
 
@@ -41,7 +43,7 @@ def test_one_lost_block_is_noticed_by_the_next(world: World) -> None:
     alice.fund(purse, "10.00")
     with world.network.switched(lose_blocks=True):
         transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        eventually(lambda: world.network.balance(decode_address(till["address"])) == (200, 0), "in a block")
+        until(lambda: world.network.balance(decode_address(till["address"])) == (200, 0), "in a block")
     begun = time.monotonic()
     assert alice.get(f"/v1/transfers/{transfer_id}", wait=10).json()["status"] == "committed"
     assert time.monotonic() - begun < 2.0, "by the next block, not by a timeout"
@@ -91,7 +93,7 @@ def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(ne
         items = http.get("/v1/blocks", params={"shard": shard.number, "limit": 1}).json()["items"]
         return bool(items) and items[0]["proposer"] == 99
 
-    eventually(latest, "believed, because certified")
+    until(latest, "believed, because certified")
     alice.fund(purse, "10.00")
     assert alice.pay(purse, till["address"], "2.00", wait=15).json()["status"] == "committed"
     assert bob.get(f"/v1/wallets/{captured['id']}").json()["balances"] == {}
@@ -108,7 +110,7 @@ def test_one_lying_refusal_is_not_believed_and_two_are(world: World) -> None:
     alice.fund(purse, "10.00")
     with world.network.switched(deaf=True, refusing={2: Code.UNKNOWN_ASSET}):
         transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        eventually(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
+        until(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
         assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
         world.network.refusing = {0: Code.UNKNOWN_ASSET, 2: Code.UNKNOWN_ASSET}
         refused = alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()
@@ -122,7 +124,7 @@ def test_refusals_that_time_or_a_spoiled_copy_explain_are_no_verdict(world: Worl
     alice.fund(purse, "10.00")
     with world.network.switched(deaf=True, refusing=dict.fromkeys(range(4), code)):
         transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        eventually(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
+        until(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
         assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
     assert alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()["status"] == "committed"
 
@@ -147,15 +149,15 @@ def test_a_killed_gateway_resumes_and_nothing_is_lost_or_doubled(new_world: Make
     alice.fund(purse, "10.00")
     with world.network.switched(slow_commit=True):
         half_done = alice.pay(purse, far["address"], "1.00").json()["id"]
-        eventually(lambda: alice.get(f"/v1/transfers/{half_done}").json()["status"] == "prepared", "prepared")
+        until(lambda: alice.get(f"/v1/transfers/{half_done}").json()["status"] == "prepared", "prepared")
         world.broker.kill()
         queued = [alice.pay(purse, to, "0.50", key=to) for to in (near["address"], far["address"])]
         assert {answer.status_code for answer in queued} == {202}
-        eventually(lambda: world.gateway.http.get("/readyz").status_code == 503, "not ready without a broker")
+        until(lambda: world.gateway.http.get("/readyz").status_code == 503, "not ready without a broker")
         world.gateway.kill()
         # What happens while it is away: the pending commit goes through.
     height = world.network.height(0)
-    eventually(lambda: world.network.height(0) > height + 2, "more blocks")
+    until(lambda: world.network.height(0) > height + 2, "more blocks")
     world.network.announcing = False  # a restart needs no coordinator
     world.broker.start()
     world.gateway.start()
@@ -186,13 +188,13 @@ def test_payments_survive_a_broker_that_dies_under_load(new_world: MakeWorld) ->
 
     payer = threading.Thread(target=load)
     payer.start()
-    eventually(lambda: len(ids) > 20, "load")
+    until(lambda: len(ids) > 20, "load")
     world.broker.kill()
     before = len(ids)
-    eventually(lambda: len(ids) > before + 20, "accepted while the broker is away")
+    until(lambda: len(ids) > before + 20, "accepted while the broker is away")
     world.broker.start()
     before = len(ids)
-    eventually(lambda: len(ids) > before + 20, "load again")
+    until(lambda: len(ids) > before + 20, "load again")
     done.set()
     payer.join()
     assert {alice.get(f"/v1/transfers/{transfer_id}", wait=20).json()["status"] for transfer_id in ids} == {"committed"}
@@ -223,7 +225,7 @@ def test_sigterm_ends_it_quickly_even_while_somebody_waits(new_world: MakeWorld)
     answers: list[int] = []
     waiter = threading.Thread(target=lambda: answers.append(alice.pay(purse, till["address"], "1", wait=30).status_code))
     waiter.start()
-    eventually(lambda: world.network.batches > 0, "the transfer is under way")
+    until(lambda: world.network.batches > 0, "the transfer is under way")
     begun = time.monotonic()
     assert world.gateway.stop() == 0
     assert time.monotonic() - begun < 10.0, "long before the 30 s somebody waits for"

@@ -24,7 +24,8 @@ from scripts.devnet.layout import Folder
 from scripts.devnet.status import ask_nodes
 from tests.gateway.conftest import World
 from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
-from tests.gateway.harness import eventually, free_port
+from tests.gateway.harness import free_port
+from tests.waiting import until
 
 MakeWorld = Callable[..., World]
 
@@ -76,7 +77,7 @@ def spend(network: FakeNetwork, *, across: bool) -> None:
     valid_until = time.time_ns() // 1_000_000 + 60_000
     network.hand_in(home, chains.pay(USD_ISSUER, payee, 5, valid_until=valid_until))
     height = network.height(home)
-    eventually(lambda: network.height(home) > height + 1, "in a block")
+    until(lambda: network.height(home) > height + 1, "in a block")
 
 
 def audit(folder: Folder, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, object]]:
@@ -87,7 +88,7 @@ def audit(folder: Folder, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict
 def test_audit_is_not_confused_by_what_others_publish(world: World, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     spend(world.network, across=True)
     with junk(world):
-        eventually(lambda: audit(folder, capsys)[0] == 0, "conserved")
+        until(lambda: audit(folder, capsys)[0] == 0, "conserved")
         code, result = audit(folder, capsys)
     assert (code, result["conserved"], result["pending"]) == (0, True, 0)
 

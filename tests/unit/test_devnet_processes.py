@@ -18,6 +18,7 @@ from scripts.devnet.layout import ROOT, Folder, Program, broker_arguments
 from scripts.devnet.processes import ProcessError
 from scripts.devnet.status import answers_ping
 from scripts.devnet.supervisor import Supervisor
+from tests.waiting import until
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = """
@@ -53,13 +54,6 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 def program(folder: Folder, name: str, code: str = SLEEPER, *ports: int) -> Program:
     return Program(name, (sys.executable, "-c", code), folder.log(name), ports)
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def said(folder: Folder, name: str, text: str) -> Callable[[], bool]:

@@ -77,23 +77,9 @@ from node.protocol.transaction import Transaction, decode_transaction
 from node.replica.replica import Replica
 from signaling.phases import MAX_MESSAGE_BYTES, Coordinator, Saved
 from tests import figures
+from tests.chains import TIME, Shard, key, leg
 from tests.unit.ledger_driver import Ledgers
-from tests.vectors.network import (
-    COORDINATOR,
-    DOCUMENT,
-    GENESIS,
-    NODES,
-    REGISTRATIONS,
-    SIGNED,
-    TIME,
-    Shard,
-    key,
-    leg,
-    mined,
-    person,
-    play,
-    sign,
-)
+from tests.vectors.network import COORDINATOR, DOCUMENT, GENESIS, NODES, REGISTRATIONS, SIGNED, person, play, sign
 
 SHARDS = play()
 STRANGER = key("stranger")
@@ -446,7 +432,7 @@ def liar_proposal(random: Random, target: Target, liar: int) -> Proposal:
     header = block.header
     if random.random() < 0.8:
         header = structs.replace(header, payload_root=block.payload_root(), view=view, proposer=liar)
-    block = mined(structs.replace(block, header=header))
+    block = shard.mined(structs.replace(block, header=header))
     header = block.header
     vote = sign_vote(shard.members[liar], liar, shard.electorate, VoteKind.NOTARIZE, header.view, header.hash)
     notarization = random.choice((None, shard.chain[-1].finality.certificate))

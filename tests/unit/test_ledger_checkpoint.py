@@ -3,35 +3,25 @@
 import random
 
 import pytest
+from msgspec import structs
 
+from node.ledger.commitment import BucketTree
 from node.ledger.execution import Execution, admit
 from node.ledger.rows import ANSWERED, META_KEY, WAITING, CheckpointRow
 from node.ledger.state import Corrupt, State
-from node.protocol.block import Balance
+from node.protocol.block import Balance, Totals
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.transaction import Leg
-from tests.unit.ledger_driver import COMMITTED, EXPIRED, Ledgers
+from tests.unit.ledger_driver import Ledgers, write
 
-
-class Disk:
-    """Rows as storage keeps them."""
-
-    def __init__(self) -> None:
-        self.rows: dict[bytes, bytes] = {}
-
-    def write(self, rows: tuple[tuple[bytes, bytes | None], ...]) -> None:
-        for key, data in rows:
-            if data is None:
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = data
+Rows = dict[bytes, bytes]
 
 
 @pytest.fixture
-def busy() -> tuple[Ledgers, Disk]:
+def busy() -> tuple[Ledgers, Rows]:
     """Two shards with holds and undecided transactions; shard 0 is at a checkpoint, all of them written."""
-    ledgers, disk = Ledgers(2, checkpoint_interval=5), Disk()
+    ledgers, rows = Ledgers(2, checkpoint_interval=5), Rows()
     a, b = ledgers.account(0), ledgers.account(1)
     ledgers.fund(a, 1_000)
     ledgers.fund(b, 1_000)
@@ -43,133 +33,98 @@ def busy() -> tuple[Ledgers, Disk]:
     while ledgers.states[0].height % 5 or len(ledgers.states[0].alarms_before(1 << 60)) < 12:
         ledgers.now += 10
         ledgers.block(0, *(ledgers.pay(a, b, 1) for _ in range(3)), take=0)
-    disk.write(ledgers.states[0].checkpoint())
-    return ledgers, disk
+    write(rows, ledgers.states[0])
+    return ledgers, rows
 
 
-def restored(ledgers: Ledgers, disk: Disk) -> State:
-    return State.restore(ledgers.rules[0], disk.rows.items())
+def restored(ledgers: Ledgers, rows: Rows) -> State:
+    return State.restore(ledgers.rules[0], rows.items())
 
 
-def test_restored_state_is_the_same(busy: tuple[Ledgers, Disk]) -> None:
-    ledgers, _ = busy
-    original, state = ledgers.states[0], restored(*busy)
-    assert (state.height, state.time, state.state_root) == (original.height, original.time, original.state_root)
-    assert state.balances == original.balances
-    assert state.records == original.records
+def test_the_restored_state_is_the_same(busy: tuple[Ledgers, Rows]) -> None:
+    original, state = busy[0].states[0], restored(*busy)
     assert any(key.endswith(WAITING) for key in state.records)
-    assert state.totals() == original.totals()
     assert state.totals().pending > 0
+    for part in ("height", "time", "state_root", "balances", "records"):
+        assert getattr(state, part) == getattr(original, part), part
+    assert state.totals() == original.totals()
     assert {k: v for k, v in state.undecided.items() if v} == {k: v for k, v in original.undecided.items() if v}
     assert (state.cursor(1), state.sequence(1)) == (original.cursor(1), original.sequence(1))
 
 
-@pytest.mark.parametrize("expire", [False, True])
-def test_later_blocks_have_the_same_roots(busy: tuple[Ledgers, Disk], expire: bool) -> None:
-    ledgers, _ = busy
-    twin, original = restored(*busy), ledgers.states[0]
-    seen = set()
-    for i in range(12):
-        ledgers.now += 995 if expire else 0
-        bundles = list(ledgers.channels[1, 0])
-        ledgers.channels[1, 0].clear()
-        transactions = [ledgers.pay(ledgers.account(0), ledgers.account(i % 2, i % 4 + 1), 3)]
-        ledgers.states[0] = twin
-        again = ledgers.execute(0, *transactions, bundles=bundles)
-        twin.commit(again.overlay)
-        ledgers.states[0] = original
-        execution = ledgers.block(0, *transactions, bundles=bundles)
-        assert (again.state_root, again.effects, again.outbox) == (execution.state_root, execution.effects, execution.outbox)
-        seen |= {receipt.outcome for receipt in execution.effects.receipts}
-        ledgers.block(1)
-    assert (EXPIRED if expire else COMMITTED) in seen
-    assert twin.totals() == original.totals()
-    assert twin.records == original.records
-    assert any(key.endswith(ANSWERED) for key in twin.records) is not expire
-
-
-def test_rows_are_what_changed_since_the_last_call(busy: tuple[Ledgers, Disk]) -> None:
-    ledgers, disk = busy
-    assert [key for key, _ in ledgers.states[0].checkpoint()] == [META_KEY]
+def test_rows_are_what_changed_since_the_last_call(busy: tuple[Ledgers, Rows]) -> None:
+    ledgers, rows = busy
+    state = ledgers.states[0]
+    assert [key for key, _ in state.checkpoint()] == [META_KEY]
     a, c = ledgers.account(0), ledgers.account(0, 1)
-    everything = ledgers.balance(c)[0]
-    ledgers.block(0, ledgers.pay(c, a, everything), take=0)
-    for _ in range(4):
-        ledgers.block(0, take=0)
-    rows = ledgers.states[0].checkpoint()
-    assert {key for key, _ in rows} == {a + b"USD", c + b"USD", META_KEY}
-    assert dict(rows)[c + b"USD"] is None
-    disk.write(rows)
-    assert restored(*busy).state_root == ledgers.states[0].state_root
-
-
-def test_checkpoint_is_taken_only_where_the_header_commits_to_the_state(busy: tuple[Ledgers, Disk]) -> None:
-    ledgers, _ = busy
-    ledgers.block(0, take=0)
+    ledgers.block(0, ledgers.pay(c, a, ledgers.balance(c)[0]), take=0)
     with pytest.raises(ValueError, match="not a checkpoint"):
-        ledgers.states[0].checkpoint()
+        state.checkpoint()
+    for _ in range(9):  # one checkpoint is left out
+        ledgers.block(0, take=0)
+    before = dict(rows)
+    write(rows, state)
+    changed = {key for key in rows.keys() | before.keys() if rows.get(key) != before.get(key)}
+    assert changed == {a + b"USD", c + b"USD", META_KEY}
+    assert c + b"USD" not in rows
+    assert restored(*busy).state_root == state.state_root
 
 
-def test_genesis_checkpoint() -> None:
-    ledgers, disk = Ledgers(1), Disk()
-    disk.write(ledgers.states[0].checkpoint())
-    assert restored(ledgers, disk).state_root == ledgers.states[0].state_root
+def test_genesis_is_a_checkpoint() -> None:
+    ledgers, rows = Ledgers(1), Rows()
+    write(rows, ledgers.states[0])
+    assert restored(ledgers, rows).state_root == ledgers.states[0].state_root
 
 
-def test_replay_set_comes_back_through_remember(busy: tuple[Ledgers, Disk]) -> None:
+def test_the_replay_set_comes_back_through_remember(busy: tuple[Ledgers, Rows]) -> None:
     ledgers, _ = busy
-    ledgers.now += 1
-    transaction = ledgers.pay(ledgers.account(0), ledgers.account(0, 1), 1)
     state = restored(*busy)
-    state.remember(transaction.id, transaction.order.valid_until)
-    assert admit(state, ledgers.rules[0], transaction.id, transaction, ledgers.now) is Code.DUPLICATE
-    late = ledgers.sign(*transaction.order.legs, valid_until=state.time - 1)
-    state.remember(late.id, late.order.valid_until)
-    assert not state.has_seen(late.id, late.order.valid_until)
+    leg = Leg(ledgers.account(0), ledgers.account(0, 1), "USD", 1)
+    for late, code in ((-1, Code.EXPIRED), (0, Code.DUPLICATE), (5_000, Code.DUPLICATE)):
+        transaction = ledgers.sign(leg, valid_until=state.time + late)
+        state.remember(transaction.id, transaction.order.valid_until)
+        assert admit(state, ledgers.rules[0], transaction.id, transaction, state.time) is code
+        assert state.has_seen(transaction.id, transaction.order.valid_until) is (late >= 0)
 
 
-def test_every_damaged_missing_or_added_row_is_noticed(busy: tuple[Ledgers, Disk]) -> None:
-    ledgers, disk = busy
-    rules, rng = ledgers.rules[0], random.Random(3)
-    assert len(disk.rows) > 5
-    for key, data in disk.rows.items():
+def test_every_damaged_missing_or_added_row_is_noticed(busy: tuple[Ledgers, Rows]) -> None:
+    ledgers, rows = busy
+    rng = random.Random(3)
+    assert len(rows) > 5
+    wrong = [rows | {key: encode(Balance(1))} for key in (b"", b"short", *(bytes(20) + end for end in (b"USD", b"\xff", b"XYZ")))]
+    for key, data in rows.items():
         at = rng.randrange(len(data))
         flipped = data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+        wrong += [{other: value for other, value in rows.items() if other != key}]
         if key != META_KEY or at != 3:  # the time in the meta row is compared with the header by the caller
-            for change in ({key: flipped}, {key: b""}, {key: data + b"\0"}, {key + b"x": data}):
-                with pytest.raises(Corrupt):
-                    State.restore(rules, (disk.rows | change).items())
+            wrong += [rows | change for change in ({key: flipped}, {key: b""}, {key: data + b"\0"}, {key + b"x": data})]
+    for damaged in wrong:
         with pytest.raises(Corrupt):
-            State.restore(rules, [row for row in disk.rows.items() if row[0] != key])
-    for key in (b"", b"short", bytes(20) + b"USD", bytes(20) + b"\xff", bytes(20) + b"XYZ"):
-        with pytest.raises(Corrupt):
-            State.restore(rules, (disk.rows | {key: encode(Balance(1))}).items())
+            restored(ledgers, damaged)
 
 
-def test_rows_of_an_older_checkpoint_mixed_in_are_noticed(busy: tuple[Ledgers, Disk]) -> None:
-    ledgers, disk = busy
-    old = dict(disk.rows)
+def test_rows_of_an_older_checkpoint_mixed_in_are_noticed(busy: tuple[Ledgers, Rows]) -> None:
+    ledgers, rows = busy
+    old = dict(rows)
     for _ in range(5):
         ledgers.block(0, ledgers.pay(ledgers.account(0), ledgers.account(0, 1), 1), take=0)
-    disk.write(ledgers.states[0].checkpoint())
+    write(rows, ledgers.states[0])
     key = ledgers.account(0) + b"USD"
     with pytest.raises(Corrupt, match="state root"):
-        State.restore(ledgers.rules[0], (disk.rows | {key: old[key]}).items())
+        restored(ledgers, rows | {key: old[key]})
 
 
-def test_balances_that_do_not_sum_up_are_noticed_even_under_a_right_root(busy: tuple[Ledgers, Disk]) -> None:
-    ledgers, disk = busy
-    state = ledgers.states[0]
-    key = ledgers.account(0) + b"USD"
-    rows = disk.rows | {key: encode(Balance(state.balances[key].available + 1, state.balances[key].held))}
-    del rows[META_KEY]
-    forged = State(ledgers.rules[0], state.time)
-    forged._load(rows)
-    root = forged.tree.updated(rows, forged.value).root
-    for totals in (state.totals(), decode(CheckpointRow, disk.rows[META_KEY], 1 << 20).totals):
-        meta = encode(CheckpointRow(state.height, state.time, root, totals))
+def test_balances_that_do_not_sum_up_are_noticed_even_under_a_right_root(busy: tuple[Ledgers, Rows]) -> None:
+    ledgers, rows = busy
+    state, key = ledgers.states[0], ledgers.account(0) + b"USD"
+    forged = Balance(state.balances[key].available + 1, state.balances[key].held)
+    root = BucketTree().updated(rows.keys() - {META_KEY}, lambda row: forged if row == key else state.value(row)).root
+    meta = decode(CheckpointRow, rows[META_KEY], 1 << 20)
+    (usd,) = meta.totals.assets
+    for totals in (meta.totals, Totals((structs.replace(usd, available=usd.available + 1),), meta.totals.pending)):
+        row = encode(CheckpointRow(meta.height, meta.time, root, totals))
         with pytest.raises(Corrupt, match="USD"):
-            State.restore(ledgers.rules[0], (rows | {META_KEY: meta}).items())
+            restored(ledgers, rows | {key: encode(forged), META_KEY: row})
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3])
@@ -180,7 +135,6 @@ def test_checkpoint_roots_of_blocks_not_committed_yet(interval: int) -> None:
     for i in range(9):
         mint = early.pay(early.issuer("USD"), early.account(0, i % 4), 10 + i)
         burn = early.pay(early.account(0, i % 4), early.issuer("USD"), 10 + i)
-        late.account(0, i % 4)
         transactions = (mint, burn) if i % 2 else (mint,)
         roots.append(early.block(0, *transactions).state_root)
         pending.append(late.execute(0, *transactions, parent=pending[-1] if pending else None))

@@ -14,6 +14,7 @@ import trio
 
 from node.mining import SLICE, SLICES, Miner
 from node.protocol.puzzle import is_solution, search
+from tests.waiting import trio_until
 
 EASY, HARD, HOPELESS = 4, 16, 200
 
@@ -38,12 +39,6 @@ def worker_processes() -> list[psutil.Process]:
     return workers_of(os.getpid())
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    with trio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.01)
-
-
 async def test_easy_work_needs_no_process() -> None:
     miner = Miner(workers=2)
     nonce = await miner.solve(b"prefix", EASY)
@@ -66,7 +61,7 @@ async def test_hard_work_is_solved_by_workers_that_end_with_the_miner(nursery: t
     assert await miner._context.run_sync(eval, heavy) == [], "a worker loads no more than it needs"
     assert miner.hashes > SLICE * SLICES
     scope.cancel()
-    await until(lambda: not worker_processes())
+    await trio_until(lambda: not worker_processes())
 
 
 async def test_cancelled_work_stops_and_leaves_workers_for_the_next(nursery: trio.Nursery) -> None:
@@ -80,7 +75,7 @@ async def test_cancelled_work_stops_and_leaves_workers_for_the_next(nursery: tri
 
     assert miner._context is not None
     statistics = miner._context.statistics
-    await until(lambda: statistics().running_workers == 0, seconds=2)
+    await trio_until(lambda: statistics().running_workers == 0, within=2)
     prefix = prefix_beyond_first_slices()
     with trio.fail_after(30):
         assert is_solution(prefix, await miner.solve(prefix, HARD), HARD)
@@ -92,12 +87,12 @@ async def test_a_worker_that_dies_is_replaced(nursery: trio.Nursery) -> None:
     miner = Miner(workers=1)
     await nursery.start(run_in_scope, miner)
     nursery.start_soon(miner.solve, b"prefix", HOPELESS)
-    await until(lambda: miner.hashes > 2 * SLICE * SLICES)
+    await trio_until(lambda: miner.hashes > 2 * SLICE * SLICES)
     (worker,) = worker_processes()
     worker.kill()
-    await until(lambda: worker not in worker_processes())
+    await trio_until(lambda: worker not in worker_processes())
     before = miner.hashes
-    await until(lambda: miner.hashes > before + 100_000)
+    await trio_until(lambda: miner.hashes > before + 100_000)
     nursery.cancel_scope.cancel()
 
 
@@ -152,5 +147,5 @@ async def run_in_scope(miner: Miner, *, task_status: object) -> None:
 
 
 async def cancel_when(scope: trio.CancelScope, condition: Callable[[], object]) -> None:
-    await until(condition)
+    await trio_until(condition)
     scope.cancel()

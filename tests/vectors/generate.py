@@ -6,6 +6,8 @@
 """
 
 import json
+from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,7 @@ from node.protocol import merkle
 from node.protocol.address import address_of, encode_address
 from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.block import Block, Header, Outcome, Receipt
-from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, Vote, VoteKind, sign_vote
-from node.protocol.channel import CertifiedBundle
+from node.protocol.certificate import Certificate, Electorate, Finality, Vote, VoteKind, sign_vote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair, digest, domain_prefix
@@ -26,27 +27,17 @@ from node.protocol.genesis import Phase
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.puzzle import identity_prefix, is_solution, leading_zero_bits
 from node.protocol.transaction import Action, Leg, Transaction, Witness
-from tests.vectors.network import (
-    COORDINATOR,
-    DOCUMENT,
-    DOLLAR,
-    GENESIS,
-    NODES,
-    REGISTRATIONS,
-    SIGNED,
-    TIME,
-    Shard,
-    key,
-    leg,
-    mined,
-    person,
-    play,
-    sign,
-)
+from tests.chains import TIME, Shard, key, leg
+from tests.vectors.network import COORDINATOR, DOCUMENT, DOLLAR, GENESIS, NETWORK, NODES, REGISTRATIONS, SIGNED, person, play
 
 FOLDER = Path(__file__).parent
 ALICE, BOB, CAROL = person(0, 0), person(0, 1), person(1, 0)
 ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
+DOMAINS = [
+    *("transaction", "block", "vote", "totals", "changes", "records", "state", "bucket", "node", "genesis", "epoch document"),
+    *("registration", "phase", "randomness", "seat", "identity puzzle", "refusals", "reply"),
+]
+sign = partial(NETWORK.sign, salt=0)
 
 
 def plain(value: Any) -> Any:
@@ -65,71 +56,57 @@ def encoded(value: Any) -> dict[str, Any]:
     return {"fields": plain(value), "encoded": encode(value).hex()}
 
 
+def judged(valid: bool, entries: Mapping[str, Any], fields: bool = True) -> list[dict[str, Any]]:
+    """Encoded values by name, with the verdict on them."""
+    return [
+        {"name": name, **(encoded(value) if fields else {"encoded": encode(value).hex()}), "valid": valid}
+        for name, value in entries.items()
+    ]
+
+
+def high_s(signature: bytes) -> bytes:
+    return signature[:32] + (ORDER - int.from_bytes(signature[32:], "big")).to_bytes(32, "big")
+
+
 def _keys() -> list[dict[str, str]]:
     special = [KeyPair(n.to_bytes(32, "big")) for n in (1, 2, ORDER - 1)]
+    pairs = [(pair, address_of(pair.public)) for pair in [*special, ALICE, BOB, CAROL, COORDINATOR, DOLLAR, *NODES.values()]]
     return [
-        {
-            "secret": pair.secret.hex(),
-            "public": pair.public.hex(),
-            "address": address_of(pair.public).hex(),
-            "text": encode_address(address_of(pair.public)),
-        }
-        for pair in [*special, ALICE, BOB, CAROL, COORDINATOR, DOLLAR, *NODES.values()]
+        {"secret": pair.secret.hex(), "public": pair.public.hex(), "address": address.hex(), "text": encode_address(address)}
+        for pair, address in pairs
     ]
 
 
 def _bad_addresses() -> list[dict[str, str]]:
     good = encode_address(address_of(ALICE.public))
     wrong = "q" if good[-1] != "q" else "p"
-    return [
-        {"text": good[:-1] + wrong, "why": "checksum"},
-        {"text": good[:-1], "why": "too short"},
-        {"text": good + "q", "why": "too long"},
-        {"text": "span" + good[4:], "why": "prefix"},
-        {"text": good[:10] + good[10:].upper(), "why": "mixed case"},
-        {"text": good[:-1] + "b", "why": "a letter that is not used"},
-        {"text": "", "why": "empty"},
-    ]
+    bad = {"checksum": good[:-1] + wrong, "too short": good[:-1], "too long": good + "q", "prefix": "span" + good[4:]}
+    bad |= {"mixed case": good[:10] + good[10:].upper(), "a letter that is not used": good[:-1] + "b", "empty": ""}
+    return [{"text": text, "why": why} for why, text in bad.items()]
 
 
 def _signatures() -> list[dict[str, Any]]:
-    found = []
-    for pair in (KeyPair((1).to_bytes(32, "big")), ALICE, COORDINATOR):
-        for message in (bytes(32), b"\xff" * 32, sha256(b"hello").digest()):
-            found.append(_signature(pair, message, pair.sign(message), True, ""))
-    message = sha256(b"hello").digest()
-    signature = ALICE.sign(message)
-    r, s = signature[:32], int.from_bytes(signature[32:], "big")
+    hello = sha256(b"hello").digest()
+    signature = ALICE.sign(hello)
+    r, s = signature[:32], signature[32:]
+    signers = (KeyPair((1).to_bytes(32, "big")), ALICE, COORDINATOR)
+    found = [(pair, data, pair.sign(data), "") for pair in signers for data in (bytes(32), b"\xff" * 32, hello)]
     found += [
-        _signature(ALICE, message, r + (ORDER - s).to_bytes(32, "big"), False, "high s"),
-        _signature(ALICE, message, s.to_bytes(32, "big") + r, False, "r and s exchanged"),
-        _signature(ALICE, message, bytes(64), False, "zeros"),
-        _signature(ALICE, message, ORDER.to_bytes(32, "big") + signature[32:], False, "r is not below the order"),
-        _signature(BOB, message, signature, False, "another key"),
-        _signature(ALICE, bytes(32), signature, False, "another hash"),
+        (ALICE, hello, high_s(signature), "high s"),
+        (ALICE, hello, s + r, "r and s exchanged"),
+        (ALICE, hello, bytes(64), "zeros"),
+        (ALICE, hello, ORDER.to_bytes(32, "big") + s, "r is not below the order"),
+        (BOB, hello, signature, "another key"),
+        (ALICE, bytes(32), signature, "another hash"),
     ]
-    return found
-
-
-def _signature(pair: KeyPair, message: bytes, signature: bytes, valid: bool, why: str) -> dict[str, Any]:
-    return {"public": pair.public.hex(), "hash": message.hex(), "signature": signature.hex(), "valid": valid, "why": why}
+    return [
+        {"public": pair.public.hex(), "hash": data.hex(), "signature": made.hex(), "valid": not why, "why": why}
+        for pair, data, made, why in found
+    ]
 
 
 def _digests() -> list[dict[str, Any]]:
-    domains: tuple[str, ...] = (
-        "transaction",
-        "block",
-        "vote",
-        "totals",
-        "changes",
-        "records",
-        "state",
-        "bucket",
-        "node",
-        "genesis",
-    )
-    domains += ("epoch document", "registration", "phase", "randomness", "seat", "identity puzzle", "refusals", "reply")
-    return [{"domain": d, "prefix": domain_prefix(d).hex(), "data": "616263", "digest": digest(d, b"abc").hex()} for d in domains]
+    return [{"domain": d, "prefix": domain_prefix(d).hex(), "data": "616263", "digest": digest(d, b"abc").hex()} for d in DOMAINS]
 
 
 def _amounts() -> dict[str, Any]:
@@ -143,25 +120,22 @@ def _amounts() -> dict[str, Any]:
     }
 
 
-def _transaction(name: str, transaction: Transaction) -> dict[str, Any]:
-    return {"name": name, **encoded(transaction), "id": transaction.id.hex()}
-
-
 def _transactions() -> dict[str, Any]:
     pay = leg(ALICE, BOB, "USD", 1_250)
     exchange = sign([ALICE, CAROL], leg(ALICE, CAROL, "USD", 1_000), leg(CAROL, ALICE, "VND", 25_000), memo="exchange", salt=2)
     payers = [key(f"payer {i}") for i in range(16)]
     largest = [leg(payer, BOB, "A" * 12, MAX_AMOUNT) for payer in payers]
     one = sign([ALICE], pay, memo="Lunch, café", salt=1)
-    valid = [
-        _transaction("a payment", one),
-        _transaction("the smallest numbers", sign([ALICE], leg(ALICE, BOB, "U", 1), valid_until=0)),
-        _transaction("an exchange over two payers", exchange),
-        _transaction("a freeze", sign([DOLLAR], leg(DOLLAR, BOB, "USD", 0, Action.FREEZE))),
-        _transaction("an unfreeze", sign([DOLLAR], leg(DOLLAR, BOB, "USD", 0, Action.UNFREEZE))),
-        _transaction("the largest of everything", sign(payers, *largest, memo="é" * 70, valid_until=2**53, salt=2**64 - 1)),
-    ]
-    return {"valid": valid, "invalid": _invalid_transactions(one, exchange)}
+    valid = {
+        "a payment": one,
+        "the smallest numbers": sign([ALICE], leg(ALICE, BOB, "U", 1), valid_until=0),
+        "an exchange over two payers": exchange,
+        "a freeze": sign([DOLLAR], leg(DOLLAR, BOB, "USD", 0, Action.FREEZE)),
+        "an unfreeze": sign([DOLLAR], leg(DOLLAR, BOB, "USD", 0, Action.UNFREEZE)),
+        "the largest of everything": sign(payers, *largest, memo="é" * 70, valid_until=2**53, salt=2**64 - 1),
+    }
+    entries = [{"name": name, **encoded(transaction), "id": transaction.id.hex()} for name, transaction in valid.items()]
+    return {"valid": entries, "invalid": _invalid_transactions(one, exchange)}
 
 
 def _invalid_transactions(one: Transaction, exchange: Transaction) -> list[dict[str, Any]]:
@@ -194,8 +168,7 @@ def _invalid_transactions(one: Transaction, exchange: Transaction) -> list[dict[
         "bytes as text": data.replace(b"\xc4\x08" + GENESIS.network, b"\xa8" + GENESIS.network, 1),
     }
     forged = structs.replace(one.witnesses[0], signature=BOB.sign(one.id))
-    high = one.witnesses[0].signature
-    high = high[:32] + (ORDER - int.from_bytes(high[32:], "big")).to_bytes(32, "big")
+    high = high_s(one.witnesses[0].signature)
     badly_signed = {
         "another key's signature": Transaction(one.order, (forged,)),
         "signature of another order": Transaction(structs.replace(one.order, memo="more"), one.witnesses),
@@ -207,18 +180,15 @@ def _invalid_transactions(one: Transaction, exchange: Transaction) -> list[dict[
 
 
 def _merkle() -> list[dict[str, Any]]:
-    found = []
-    for size in (0, 1, 2, 3, 4, 5, 7, 8, 13):
-        leaves = [bytes([i]) * (i % 4) for i in range(size)]
-        branches = [merkle.branch(leaves, i) for i in range(size)]
-        found.append(
-            {
-                "leaves": [leaf.hex() for leaf in leaves],
-                "root": merkle.root(leaves).hex(),
-                "branches": [encoded(branch) for branch in branches],
-            }
-        )
-    return found
+    trees = [[bytes([i]) * (i % 4) for i in range(size)] for size in (0, 1, 2, 3, 4, 5, 7, 8, 13)]
+    return [
+        {
+            "leaves": [leaf.hex() for leaf in leaves],
+            "root": merkle.root(leaves).hex(),
+            "branches": [encoded(merkle.branch(leaves, i)) for i in range(len(leaves))],
+        }
+        for leaves in trees
+    ]
 
 
 def _header(header: Header) -> dict[str, Any]:
@@ -284,9 +254,8 @@ def _votes(shard: Shard) -> dict[str, Any]:
     return {
         "electorate": _electorate(electorate),
         "votes": [{"name": vote.kind.name, **encoded(vote), "statement": statement_of(vote), "valid": True} for vote in votes]
-        + [{"name": name, **encoded(vote), "valid": False} for name, vote in broken_votes.items()],
-        "certificates": [{"name": "a quorum", **encoded(good), "valid": True}]
-        + [{"name": name, **encoded(certificate), "valid": False} for name, certificate in broken.items()],
+        + judged(False, broken_votes),
+        "certificates": judged(True, {"a quorum": good}) + judged(False, broken),
     }
 
 
@@ -295,79 +264,66 @@ def _finality(shard: Shard) -> dict[str, Any]:
     first, second, third = shard.chain[-3:]
     header, child, grandchild = (certified.block.header for certified in (first, second, third))
     certificate = third.finality.certificate
+    by_grandchild = Finality((child, grandchild), certificate)
     notarized = shard.certificate(VoteKind.NOTARIZE, grandchild.view, grandchild.hash)
+    later = shard.certificate(VoteKind.FINALIZE, header.view + 1, header.hash)
     proofs = {
-        "its own certificate": (first.finality, True),
-        "its child's": (Finality((child,), second.finality.certificate), True),
-        "its grandchild's": (Finality((child, grandchild), certificate), True),
-        "a header missing": (Finality((grandchild,), certificate), False),
-        "headers in another order": (Finality((grandchild, child), certificate), False),
-        "certificate of another block": (Finality((), certificate), False),
-        "only notarized": (Finality((child, grandchild), notarized), False),
-        "certificate with another view": (
-            Finality((), shard.certificate(VoteKind.FINALIZE, header.view + 1, header.hash)),
-            False,
-        ),
+        "its own certificate": first.finality,
+        "its child's": Finality((child,), second.finality.certificate),
+        "its grandchild's": by_grandchild,
     }
-    totals = structs.replace(first.effects.totals, pending=first.effects.totals.pending + 1)
-    other_totals = structs.replace(first, effects=structs.replace(first.effects, totals=totals))
-    fewer_changes = structs.replace(first.effects.changes, balances=first.effects.changes.balances[1:])
+    no_proofs = {
+        "a header missing": Finality((grandchild,), certificate),
+        "headers in another order": Finality((grandchild, child), certificate),
+        "certificate of another block": Finality((), certificate),
+        "only notarized": Finality((child, grandchild), notarized),
+        "certificate with another view": Finality((), later),
+    }
+    effects, totals = first.effects, first.effects.totals
     assert first.block.bundles
-    assert first.effects.changes.balances
-    other_changes = structs.replace(first, effects=structs.replace(first.effects, changes=fewer_changes))
-    receipt = Receipt(ZERO_HASH, Outcome.COMMITTED)
-    other_receipts = structs.replace(first, effects=structs.replace(first.effects, receipts=(*first.effects.receipts, receipt)))
-    moved = structs.replace(first, block=Block(header, (), first.block.bundles + first.block.transactions))
-    blocks = {
-        "proven by the grandchild": (
-            CertifiedBlock(first.block, Finality((child, grandchild), certificate), first.effects),
-            True,
-        ),
-        "a receipt more": (other_receipts, False),
-        "a balance less": (other_changes, False),
-        "other totals": (other_totals, False),
-        "bundles among the transactions": (moved, False),
+    assert effects.changes.balances
+    fewer = structs.replace(effects.changes, balances=effects.changes.balances[1:])
+    other_effects: dict[str, dict[str, Any]] = {
+        "a receipt more": {"receipts": (*effects.receipts, Receipt(ZERO_HASH, Outcome.COMMITTED))},
+        "a balance less": {"changes": fewer},
+        "other totals": {"totals": structs.replace(totals, pending=totals.pending + 1)},
     }
+    blocks = {name: structs.replace(first, effects=structs.replace(effects, **other)) for name, other in other_effects.items()}
+    moved = Block(header, (), first.block.bundles + first.block.transactions)
+    blocks["bundles among the transactions"] = structs.replace(first, block=moved)
     bundle = next(bundle for outbox in shard.outboxes for bundle in outbox)
     bundles = {
-        "a bundle": (bundle, True),
-        "another sequence": (structs.replace(bundle, bundle=structs.replace(bundle.bundle, sequence=9)), False),
-        "another branch": (structs.replace(bundle, branch=merkle.branch([b"a", b"b"], 0)), False),
-        "another block's header": (structs.replace(bundle, header=shard.head), False),
+        "another sequence": structs.replace(bundle, bundle=structs.replace(bundle.bundle, sequence=9)),
+        "another branch": structs.replace(bundle, branch=merkle.branch([b"a", b"b"], 0)),
+        "another block's header": structs.replace(bundle, header=shard.head),
     }
-    assert isinstance(bundle, CertifiedBundle)
+    good_block = {"proven by the grandchild": structs.replace(first, finality=by_grandchild)}
     return {
         "electorate": _electorate(shard.electorate),
         "header": encode(header).hex(),
-        "proofs": [{"name": n, **encoded(p), "valid": valid} for n, (p, valid) in proofs.items()],
-        "certified_blocks": [{"name": n, "encoded": encode(b).hex(), "valid": valid} for n, (b, valid) in blocks.items()],
-        "certified_bundles": [{"name": n, "encoded": encode(b).hex(), "valid": valid} for n, (b, valid) in bundles.items()],
+        "proofs": judged(True, proofs) + judged(False, no_proofs),
+        "certified_blocks": judged(True, good_block, fields=False) + judged(False, blocks, fields=False),
+        "certified_bundles": judged(True, {"a bundle": bundle}, fields=False) + judged(False, bundles, fields=False),
     }
 
 
 def _puzzles() -> dict[str, Any]:
-    bits = GENESIS.parameters.puzzle_difficulty_bits
-    found = []
+    bits, found = GENESIS.parameters.puzzle_difficulty_bits, []
     for registration in REGISTRATIONS:
-        prefix = identity_prefix(GENESIS.network, 1, GENESIS.hash, registration.public_key)
+        public = registration.public_key
+        prefix = identity_prefix(GENESIS.network, 1, GENESIS.hash, public)
         wrong = next(n for i in range(256) if not is_solution(prefix, n := i.to_bytes(8, "big"), bits))
-        for nonce, valid in ((registration.nonce, True), (wrong, False)):
-            found.append(
-                {
-                    "public": registration.public_key.hex(),
-                    "prefix": prefix.hex(),
-                    "nonce": nonce.hex(),
-                    "bits": bits,
-                    "valid": valid,
-                }
-            )
-    block = mined(play()[0].chain[0].block)
+        found += [
+            {"public": public.hex(), "prefix": prefix.hex(), "nonce": nonce.hex(), "bits": bits, "valid": valid}
+            for nonce, valid in ((registration.nonce, True), (wrong, False))
+        ]
+    header = play()[0].chain[0].block.header
     return {
         "network": GENESIS.network.hex(),
         "epoch": 1,
         "challenge": GENESIS.hash.hex(),
         "identity": found,
-        "block": {"mining_prefix": block.header.mining_prefix.hex(), "nonce": block.header.nonce.hex(), "bits": 4},
+        "block": {"mining_prefix": header.mining_prefix.hex(), "nonce": header.nonce.hex(), "bits": 4},
     }
 
 

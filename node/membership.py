@@ -52,7 +52,7 @@ class Membership:
         signed: the accepted document.
         phase: where the epoch stands as far as this node knows.
         begun: whether consensus may run.
-        abstain_through: the views this member must not vote in; None when its votes may be lost.
+        abstain_through: as of the start, the views this member must not vote in; None when its votes may be lost.
     """
 
     def __init__(self, genesis: Genesis, key: KeyPair, name: str, addresses: tuple[str, ...], stored: Stored) -> None:
@@ -64,6 +64,7 @@ class Membership:
         self.abstain_through = stored.abstain_through
         is_new = stored.abstain_through is None  # with a document: its database is lost, and it was mining maybe
         self.begun = self.signed is not None and (stored.begun or is_new)
+        self._begun_unstored = self.begun and not stored.begun
         self.phase = Phase.MINING if self.begun else Phase.ASSIGNMENT if self.signed else Phase.REGISTRATION
         self._puzzle_asked = False
         self._nonce: bytes | None = None
@@ -81,6 +82,10 @@ class Membership:
     def seat(self) -> tuple[int, int] | None:
         """(shard, member index), or None without one."""
         return self.signed.document.seat_of(self._key.public) if self.signed else None
+
+    def start(self) -> list[MembershipEffect]:
+        """First thing after construction."""
+        return [Begin()] if self._begun_unstored else []
 
     def connected(self) -> None:
         """The coordinator is connected; it speaks first."""

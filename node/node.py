@@ -40,7 +40,7 @@ class Node:
 
     def start(self) -> list[Effect]:
         """First thing after construction."""
-        return self._follow([])
+        return self._follow(self.membership.start())
 
     def handle(self, event: Event, at: Instant) -> list[Effect]:
         """What is to be done about an event."""

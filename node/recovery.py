@@ -4,6 +4,7 @@ Nothing stored is believed that does not prove itself: rows must give the checkp
 other, and executing one must give what its header says.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
-from node.storage import Storage, StorageDamaged
+from node.storage import Storage, StorageDamaged, StorageFull
 
 _READ_BYTES = 4 << 20
 
@@ -32,12 +33,17 @@ def read_document(path: Path) -> SignedDocument | None:
 
 
 def write_document(path: Path, signed: SignedDocument) -> None:
-    """Store the epoch document durably, whole or not at all. Raises OSError."""
+    """Store the epoch document durably, whole or not at all. Raises StorageFull, or another OSError."""
     draft = path.with_name(path.name + ".draft")
-    with draft.open("wb") as file:
-        file.write(encode(signed))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with draft.open("wb") as file:
+            file.write(encode(signed))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left for {path}: free some, nothing is lost") from None
+        raise
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -1,5 +1,5 @@
-"""The node's shell on trio: it tells the mind of what comes in and performs its effects - all that persist first, durably and
-in one transaction, then the rest in order.
+"""The node's shell on trio: it tells the mind of what comes in and performs its effects - all that persist first, durably (rows
+in one transaction, the epoch document in a file of its own), then the rest in order.
 
 One loop owns the mind. Everything that takes long (disk, signatures, mining) happens elsewhere and comes back as an event;
 while it waits for the disk, further events gather and are handled, persisted and answered together.
@@ -7,7 +7,7 @@ while it waits for the disk, further events gather and are handled, persisted an
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -39,7 +39,8 @@ from node.effects import (
     Subscribe,
     Tell,
 )
-from node.events import Asked, Event, Instant, Mined, SignaturesChecked, Tick, Transactions
+from node.events import Instant, Mined, SignaturesChecked
+from node.intake import Intake
 from node.metrics import Metrics
 from node.mining import Miner
 from node.network.broker import Broker
@@ -61,11 +62,6 @@ from node.storage import Storage, StorageFull
 
 log = structlog.get_logger(__name__)
 
-_MAX_EVENTS = 2_000
-_MAX_EVENT_BYTES = 64 << 20
-_BATCH = 4_096
-_MAX_WAITING_TRANSACTIONS = 20_000
-_MAX_QUERIES = 64
 _MAX_QUERY_BYTES = 4_096
 _SERVE_BYTES = 1 << 20
 _REPLY_BYTES = 2 << 20
@@ -101,14 +97,10 @@ class Runtime:
         self.reporter = Reporter(
             settings.name, genesis.network, self.node, self._transport, self._broker, self._miner, self._metrics
         )
-        self._events: deque[tuple[Event, int]] = deque()
-        self._event_bytes = 0
+        self._intake = Intake()
         self._checks: tuple[deque[CheckSignatures], deque[CheckSignatures]] = (deque(), deque())
         self._check_wake = trio.Event()
-        self._queries = 0
-        self._transactions: list[bytes] = []
-        self._wake = trio.Event()
-        self._room = trio.Event()
+        self._disk = trio.CapacityLimiter(1)
         self._mining = trio.CancelScope()
         self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
         self._nursery: trio.Nursery
@@ -140,45 +132,14 @@ class Runtime:
         while True:
             await self._wait()
             effects: list[Effect] = []
-            for event in self._gathered():
+            for event in self._intake.take():
                 effects += self.node.handle(event, self._at)
             await self._perform(effects)
 
-    def _gathered(self) -> Iterator[Event]:
-        """What has come in, a bounded part of the clients' transactions, and that time has passed."""
-        while self._events:
-            event, size = self._events.popleft()
-            self._event_bytes -= size
-            yield event
-        self._room.set()
-        if self._transactions:
-            batch, self._transactions = self._transactions[:_BATCH], self._transactions[_BATCH:]
-            yield Transactions(tuple(batch))
-        yield Tick()
-
     async def _wait(self) -> None:
         """Until there is an event, or the mind's deadline is due."""
-        if self._events or self._transactions:
-            await trio.lowlevel.checkpoint()
-            return
-        seconds = _IDLE_SECONDS
-        if (deadline := self.node.deadline) is not None:
-            seconds = max(0.0, min(seconds, (deadline - self._at.now) / 1000))
-        with trio.move_on_after(seconds):
-            await self._wake.wait()
-        self._wake = trio.Event()
-
-    def _put(self, event: Event, size: int = 0) -> None:
-        self._events.append((event, size))
-        self._event_bytes += size
-        self._wake.set()
-
-    async def _put_bounded(self, event: Event, size: int) -> None:
-        """Like ``_put``, but waits for room: slows the network down rather than pile events up."""
-        while len(self._events) >= _MAX_EVENTS or self._event_bytes >= _MAX_EVENT_BYTES:
-            self._room = trio.Event()
-            await self._room.wait()
-        self._put(event, size)
+        deadline = self.node.deadline
+        await self._intake.wait(_IDLE_SECONDS if deadline is None else min(_IDLE_SECONDS, (deadline - self._at.now) / 1000))
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
@@ -199,7 +160,7 @@ class Runtime:
         is_full = False
         while True:
             try:
-                await trio.to_thread.run_sync(write, *arguments)
+                await trio.to_thread.run_sync(write, *arguments, limiter=self._disk)
             except StorageFull as error:
                 if not is_full:
                     self.reporter.notable(f"standing still: {error}")
@@ -287,17 +248,17 @@ class Runtime:
         request, replica = query.request, self.node.replica
         assert isinstance(request, GetBlocks)
         assert replica is not None
-        self._queries += 1
+        self._intake.question_waits()
         try:
             stored = await trio.to_thread.run_sync(self._storage.blocks, request.first, _REPLY_BYTES, request.count)
         finally:
-            self._queries -= 1
+            self._intake.question_answered()
         self._do(replica.sign_blocks(query, stored))
 
     # -- work that takes long --------------------------------------------------------------------------------------
 
     async def _recover(self, wanted: Recover) -> None:
-        self._put(await trio.to_thread.run_sync(recover, self._storage, wanted.rules, wanted.electorate))
+        self._intake.put(await trio.to_thread.run_sync(recover, self._storage, wanted.rules, wanted.electorate))
 
     async def _check_signatures(self) -> None:
         """One batch at a time, those that proposals wait for first: more threads would only fight for the interpreter."""
@@ -308,11 +269,11 @@ class Runtime:
                 await self._check_wake.wait()
             check = (urgent or later).popleft()
             verdicts = await trio.to_thread.run_sync(_signature_verdicts, check.transactions)
-            self._put(SignaturesChecked(check.token, verdicts))
+            self._intake.put(SignaturesChecked(check.token, verdicts))
 
     async def _mine(self, scope: trio.CancelScope, work: Mine) -> None:
         with scope:
-            self._put(Mined(work.token, await self._miner.solve(work.prefix, work.bits)))
+            self._intake.put(Mined(work.token, await self._miner.solve(work.prefix, work.bits)))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -322,7 +283,7 @@ class Runtime:
 
     async def _receive_frames(self) -> None:
         async for item in self._transport.inbox:
-            await self._put_bounded(item, len(item.frame) if isinstance(item, Message) else 0)
+            await self._intake.put_when_there_is_room(item, len(item.frame) if isinstance(item, Message) else 0)
 
     async def _receive_broker(self) -> None:
         async for topic, body in self._broker.inbox:
@@ -331,12 +292,9 @@ class Runtime:
                 continue
             try:
                 if topic == transactions_topic(self._genesis.network, replica.shard):
-                    batch = decode(TransactionBatch, body, MAX_BROKER_BODY_BYTES)
-                    if len(self._transactions) < _MAX_WAITING_TRANSACTIONS:
-                        self._transactions += batch.transactions
-                        self._wake.set()
-                elif self._queries < _MAX_QUERIES:
-                    await self._put_bounded(Asked(decode(Query, body, _MAX_QUERY_BYTES)), len(body))
+                    self._intake.offer_transactions(decode(TransactionBatch, body, MAX_BROKER_BODY_BYTES).transactions)
+                else:
+                    self._intake.offer_question(decode(Query, body, _MAX_QUERY_BYTES))
             except DecodeError:
                 self._metrics.bad_broker_message()
 

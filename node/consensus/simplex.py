@@ -138,9 +138,9 @@ class Simplex(Generic[Draft]):
         self.tree: Tree[Draft] = Tree(final)
         self.views = Views(seat.electorate, final.view)
         self._effects: deque[Said | Execute[Draft] | Finalized[Draft]] = deque()
-        self._fetching = Fetching(seat.member, seat.electorate)
+        self._fetching = Fetching(seat.member, seat.electorate, self.views)
         self._adoptable: deque[FinalBlock] = deque()
-        self._proven = b""
+        self._proven: bytes | None = None
         self._entry: Certificate | None = None
         self._best_finalization: Certificate | None = None
         self._liveness = Liveness(seat.member, seat.electorate, timeouts.skip, now)
@@ -157,14 +157,16 @@ class Simplex(Generic[Draft]):
     def leader_of(self, view: int) -> int:
         return view % len(self._electorate.keys)
 
-    def propose(self, turn: Turn, block: Block, draft: Draft, now: int) -> None:
-        """Propose a block built and executed for ``turn``; ignored when that has passed meanwhile."""
-        if self.turn is None or (turn.view, turn.parent) != (self.turn.view, self.turn.parent):
-            return
+    def propose(self, turn: Turn, block: Block, draft: Draft, now: int) -> bool:
+        """Propose a block built and executed for ``turn``. Returns False when that has passed meanwhile."""
+        if self.turn is None or turn.view != self.turn.view or not self.tree.is_ready(turn.parent):
+            return False
         self._happens(now)
         vote = self.seat.vote(VoteKind.NOTARIZE, turn.view, block.header.hash)
-        self.tree.add(vote.block, block, draft).verdict = Verdict.VALID
+        pending = self.tree.add(vote.block, block)
+        pending.draft, pending.verdict = draft, Verdict.VALID
         self._accept(Proposal(block, vote, turn.notarization, turn.nullifications), vote)
+        return True
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -265,10 +267,10 @@ class Simplex(Generic[Draft]):
         pending.draft = draft
         pending.verdict = Verdict.REFUSED if draft is None else Verdict.VALID
 
-    def abstain_through(self, view: int) -> None:
+    def abstain_through(self, view: int, now: int) -> None:
         """It is known now: no view after this one can have a vote of this member that is lost (rule 9)."""
+        self._happens(now)
         self._abstain_through = view
-        self._is_settled = False
 
     def tick(self, now: int) -> None:
         """Time passed."""
@@ -351,6 +353,8 @@ class Simplex(Generic[Draft]):
                 raise Diverged(f"final block {best.block.hex()[:16]} of view {best.view} does not execute here")
             return
         chain = list(self.tree.branch(best.block))[::-1]
+        if chain[0].block.header.parent != self.tree.root_hash:
+            raise Diverged(f"final block {best.block.hex()[:16]} does not build on the last final one")
         headers = tuple(pending.block.header for pending in chain)
         for i, header in enumerate(headers):
             own_certificate = self.views.read(header.view).certificate(VoteKind.FINALIZE)
@@ -411,8 +415,7 @@ class Simplex(Generic[Draft]):
             case PendingBlock() as pending:
                 self._execute(pending)
             case Missing(missing, its_view):
-                notarization = self.views.read(its_view).certificate(VoteKind.NOTARIZE)
-                self._effects.extend(self._fetching.ask(missing, its_view, notarization))
+                self._effects.extend(self._fetching.ask(missing, its_view, self._now))
 
     def _execute(self, pending: PendingBlock[Draft]) -> None:
         self._effects.append(Execute(pending.block_hash, pending.block, pending.draft))
@@ -555,7 +558,7 @@ class Simplex(Generic[Draft]):
             self._effects.append(Broadcast(Certified(tuple(certificates))))
         if (help_for_all := self.catch_up_help(0)) is not None:
             self._effects.append(Broadcast(help_for_all))
-        self._effects.extend(self._fetching.ask_again())
+        self._effects.extend(self._fetching.ask_again(self._now))
 
     def _say_again(self, view: int) -> None:
         """Repeat own votes of a view, the leader's with its proposal: all are on disk already."""

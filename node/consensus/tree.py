@@ -84,6 +84,7 @@ class Tree(Generic[Draft]):
             block_hash = pending.block.header.parent
 
     def prune(self, root: Header) -> None:
-        """A block is final: none of an earlier view can become final beside its chain."""
+        """A block is final: none of an earlier view can become final beside its chain. Dead branches of later views stay until
+        their time has come."""
         self.root, self.root_hash = root, root.hash
         self._blocks = {key: pending for key, pending in self._blocks.items() if pending.block.header.view > root.view}

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from node.consensus.round import MAX_PROPOSALS
 from node.effects import CheckSignatures
 from node.protocol.messages import Proposal
 from node.protocol.topics import Refusal
 from node.replica.drafts import Draft, Payload
 from node.replica.mempool import Entry, Mempool
-
-_MAX_PROPOSALS = 2
-"""Of one view, under check at once."""
 
 
 class _Check(Struct, frozen=True):
@@ -47,7 +45,7 @@ class Checking:
     def proposal(self, proposal: Proposal, payload: Payload, unknown: Sequence[Entry]) -> list[CheckSignatures]:
         """Have the transactions of a proposal checked that nobody has checked here before."""
         view = proposal.vote.view
-        if sum(c.proposal is not None and c.proposal.vote.view == view for c in self._checks.values()) >= _MAX_PROPOSALS:
+        if sum(c.proposal is not None and c.proposal.vote.view == view for c in self._checks.values()) >= MAX_PROPOSALS:
             return []
         return self._check(_Check(tuple(unknown), proposal, payload))
 

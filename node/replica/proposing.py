@@ -51,11 +51,8 @@ class Proposing:
 
     @property
     def deadline(self) -> int:
-        """When ``work`` is to be called at the latest (ms, monotonic)."""
-        return self._due()
-
-    def _due(self) -> int:
-        """When this member, if it leads, shall propose: at once or after a pause with work, else at the heartbeat."""
+        """When this member, if it leads, shall propose (ms, monotonic): at once or after a pause with work, else at the
+        heartbeat. ``work`` is to be called then."""
         turn = self._consensus.turn
         if turn is None or self._mining is not None:
             return self._consensus.deadline
@@ -86,7 +83,7 @@ class Proposing:
             self._mining = None
             effects.append(StopMining())
         turn = self._consensus.turn
-        if turn is None or self._mining is not None or at.now < self._due():
+        if turn is None or self._mining is not None or at.now < self.deadline:
             return effects, []
         parent = self._ledger.after(turn.parent)
         if parent is None:
@@ -115,11 +112,11 @@ class Proposing:
             self._propose(candidate, nonce, at)
 
     def _propose(self, candidate: Candidate, nonce: bytes, at: Instant) -> None:
-        turn, block = candidate.turn, candidate.block
-        if turn.view == self._consensus.view and self._ledger.after(turn.parent) is not None:
+        block = candidate.block
+        mined = structs.replace(block, header=structs.replace(block.header, nonce=nonce))
+        draft = structs.replace(candidate.draft, proposed_at=at.now)
+        if self._consensus.propose(candidate.turn, mined, draft, at.now):
             self.last_block_at = at.now
-            mined = structs.replace(block, header=structs.replace(block.header, nonce=nonce))
-            self._consensus.propose(turn, mined, structs.replace(candidate.draft, proposed_at=at.now), at.now)
 
 
 def choose_transactions(

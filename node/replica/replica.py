@@ -12,7 +12,7 @@ from node.effects import Abstain, Broadcast, Checkpoint, Commit, Effect, Publish
 from node.events import Instant, Recovered
 from node.ledger.execution import InvalidBlock, admit, execute, genesis_header
 from node.ledger.rules import Rules
-from node.protocol.block import Header
+from node.protocol.block import Block, Header
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -218,7 +218,7 @@ class Replica:
             return
         payload = None
         if self._is_timely(header) and self._is_mined(header):
-            payload = read_payload(proposal.block, self.mempool, self.inbox, self.parameters)
+            payload = self._read_payload(proposal.block)
         if payload is None:
             self.consensus.on_invalid_proposal(header.view, self._at.now)
             return
@@ -245,7 +245,7 @@ class Replica:
         if self._abstaining is None or (through := self._abstaining.through(self.consensus.view)) is None:
             return
         self._abstaining = None
-        self.consensus.abstain_through(through)
+        self.consensus.abstain_through(through, self._at.now)
         self._effects += [Abstain(through), Notable(f"its earlier votes may be lost: no vote before view {through + 1}")]
 
     # -- what consensus says ---------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class Replica:
         place = (self.electorate.network, self.shard, self.electorate.epoch)
         if parent is None or (header.network, header.shard, header.epoch) != place or not self._is_mined(header):
             return None
-        payload = wanted.draft.payload if wanted.draft is not None else self._read_payload(wanted)
+        payload = wanted.draft.payload if wanted.draft is not None else self._read_payload(block)
         if payload is None:
             return None
         transactions = [(entry.id, entry.transaction) for entry in payload.entries]
@@ -283,8 +283,8 @@ class Replica:
         self._proposing.last_block_at = self._at.now
         return Draft(payload, execution)
 
-    def _read_payload(self, wanted: Execute[Draft]) -> Payload | None:
-        return read_payload(wanted.block, self.mempool, self.inbox, self.parameters)
+    def _read_payload(self, block: Block) -> Payload | None:
+        return read_payload(block, self.mempool, self.inbox, self.parameters)
 
     def _commit(self, finalized: Finalized[Draft]) -> None:
         """A block is final: change the state, store, publish, deliver its bundles."""

@@ -24,9 +24,9 @@ from node.effects import (
     SendBundles,
     Tell,
 )
-from node.events import Event, Instant, Mined, SignaturesChecked, Stored, Tick
+from node.events import Event, Instant, Mined, SignaturesChecked, Stored, Tick, Transactions
 from node.membership import Membership
-from node.network.events import PeerDown, PeerUp
+from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
 from node.protocol import puzzle
 from node.protocol.certificate import CertifiedBlock, FinalBlock
@@ -72,6 +72,8 @@ class Host:
         self._events: list[Event] = []
         self._writing = False
         self._wakeup = 0
+        self.handled_at = -1
+        """When the node was told of something last."""
 
     def __repr__(self) -> str:
         return self.name
@@ -152,8 +154,9 @@ class Host:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def put(self, event: Event) -> None:
-        """An event for the node: handled now, or when the process has time."""
-        if self.node is not None and len(self._events) < _MAX_EVENTS:
+        """An event for the node: handled now, or when the process has time. When too much waits, messages are lost."""
+        is_lossy = isinstance(event, Message | Transactions)
+        if self.node is not None and (len(self._events) < _MAX_EVENTS or not is_lossy):
             self._events.append(event)
             self._work()
 
@@ -164,6 +167,7 @@ class Host:
         if len(events) != 1:
             events.append(Tick())
         effects: list[Effect] = []
+        self.handled_at = self.world.time
         with self.world.monitor.guard(self):
             for event in events:
                 effects += self.node.handle(event, self.at)
@@ -216,6 +220,7 @@ class Host:
         if self.node is None or (due := self.node.deadline) is None:
             return
         now = self.world.time
+        self.world.monitor.on_sleep(self, due)
         deadline = max(now + 1, due)
         if now < self._wakeup <= deadline:
             return

@@ -207,6 +207,11 @@ class Monitor:
         if not fits:
             violated("double vote", f"{node} votes {vote.kind.name} in view {vote.view} against an earlier vote of its own")
 
+    def on_sleep(self, node: "Host", deadline: int) -> None:
+        """Nobody is due again at the same moment: that would keep a processor busy for nothing."""
+        if node.is_honest and deadline <= self._world.time and node.handled_at == self._world.time:
+            violated("busy", f"{node} wants to be woken at {deadline}, which has passed")
+
     # -- at the end ------------------------------------------------------------------------------------------------
 
     def is_settled(self) -> bool:

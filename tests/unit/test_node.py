@@ -79,6 +79,12 @@ def test_a_new_database_under_a_known_document_does_not_vote_before_others_have_
     assert not [effect for effect in effects if type(effect).__name__ == "Journal"]
 
 
+def test_a_new_database_under_a_known_document_stores_that_mining_has_begun() -> None:
+    """Else the next restart, no longer new, would wait for the coordinator."""
+    assert [kind for kind in kinds(node(Stored(SIGNED, False, None)).start()) if kind in (Begin, Recover)] == [Begin, Recover]
+    assert Begin not in kinds(node(Stored(SIGNED, True, 0)).start())
+
+
 def test_readiness_is_told_once_a_quorum_can_be_reached() -> None:
     mind = node()
     mind.handle(says(Phase.ASSIGNMENT), at(0))

@@ -242,6 +242,22 @@ def test_a_proposal_built_too_late_is_dropped() -> None:
     assert bench.sent() == []
 
 
+def test_a_proposal_built_on_a_parent_that_is_justified_still_is_made() -> None:
+    """A later notarization came while its nonce was mined."""
+    bench = Bench(member=3)
+    b2 = block(2, A1.header)
+    bench.hear_proposal(proposal(A1))
+    bench.hear_certificates(certificate(NOTARIZE, 1, A1.header.hash), certificate(NULLIFY, 2))
+    turn = bench.turn
+    assert turn is not None
+    bench.hear_proposal(proposal(b2, certificate(NOTARIZE, 1, A1.header.hash)))
+    bench.hear_certificates(certificate(NOTARIZE, 2, b2.header.hash))
+    mine = block(3, A1.header, b"mine")
+    bench.sent()
+    bench.propose(turn, mine)
+    assert [m.block for m in bench.sent() if isinstance(m, Proposal)] == [mine]
+
+
 def test_a_leader_that_gave_its_view_up_does_not_propose_in_it() -> None:
     bench = Bench(member=1)
     bench.tick(100)
@@ -551,6 +567,20 @@ def test_a_missing_body_is_asked_of_one_member_then_of_another() -> None:
         peers.add(again.peer)
         bench.sent()
     assert peers == set(FOUR.keys[1:])
+
+
+def test_who_voted_for_a_missing_body_is_asked_once_that_is_known() -> None:
+    bench = Bench()
+    bench.hear_certificates(certificate(FINALIZE, 1, A1.header.hash))
+    bench.hear_certificates(certificate(NOTARIZE, 1, A1.header.hash, (0, 2, 3)))
+    bench.sent()
+    asked = set()
+    for now in range(1_000, 20_000, 1_000):
+        bench.tick(now)
+        asked |= {FOUR.keys.index(e.peer) for e in bench.effects if isinstance(e, Send)}
+        assert len([e for e in bench.effects if isinstance(e, Send)]) <= 1, "one member at a time"
+        bench.sent()
+    assert asked == {2, 3}
 
 
 def test_a_body_is_asked_first_of_those_who_voted_for_it() -> None:
@@ -1020,7 +1050,7 @@ def test_an_abstaining_member_follows_but_signs_nothing_up_to_that_view() -> Non
 def test_an_abstaining_leader_does_not_propose() -> None:
     bench = Bench(member=1)
     assert bench.turn is not None
-    bench.simplex.abstain_through(1)
+    bench.simplex.abstain_through(1, 0)
     bench.follow()
     assert bench.turn is None
 

@@ -1,0 +1,80 @@
+"""The queue between shell and mind: bounded, and nobody waits for ever."""
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from node.events import Asked, Event, SignaturesChecked, Tick, Transactions
+from node.intake import MAX_EVENT_BYTES, MAX_EVENTS, MAX_QUESTIONS, MAX_TRANSACTIONS, Intake
+from node.network.events import Message
+from node.protocol.queries import GetStatus, Query
+
+FRAME = Message(b"peer", b"frame")
+QUESTION = Query(bytes(16), "client", -1, GetStatus())
+
+
+def kinds(intake: Intake) -> list[type[Event]]:
+    return [type(event) for event in intake.take()]
+
+
+async def test_all_who_wait_for_room_go_on_when_there_is_room(autojump_clock: MockClock) -> None:
+    intake = Intake()
+    await intake.put_when_there_is_room(FRAME, MAX_EVENT_BYTES)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(intake.put_when_there_is_room, FRAME, 1)
+            await wait_all_tasks_blocked()
+        assert kinds(intake) == [Message, Tick], "none of the three before there is room"
+        with trio.fail_after(1):
+            await wait_all_tasks_blocked()
+    assert kinds(intake) == [Message] * 3 + [Tick]
+
+
+async def test_frames_are_bounded_in_number_too(autojump_clock: MockClock) -> None:
+    intake = Intake()
+    for _ in range(MAX_EVENTS):
+        await intake.put_when_there_is_room(FRAME, 1)
+    with trio.move_on_after(1) as scope:
+        await intake.put_when_there_is_room(FRAME, 1)
+    assert scope.cancelled_caught
+
+
+async def test_answers_to_effects_always_find_room() -> None:
+    intake = Intake()
+    await intake.put_when_there_is_room(FRAME, MAX_EVENT_BYTES)
+    intake.put(SignaturesChecked(1, (True,)))
+    assert kinds(intake) == [Message, SignaturesChecked, Tick]
+
+
+async def test_questions_beyond_a_bound_are_dropped_while_earlier_ones_wait_or_are_read() -> None:
+    intake = Intake()
+    for _ in range(MAX_QUESTIONS + 5):
+        intake.offer_question(QUESTION)
+    assert kinds(intake).count(Asked) == MAX_QUESTIONS
+    for _ in range(MAX_QUESTIONS):
+        intake.question_waits()
+    intake.offer_question(QUESTION)
+    assert kinds(intake) == [Tick]
+    intake.question_answered()
+    intake.offer_question(QUESTION)
+    assert kinds(intake) == [Asked, Tick]
+
+
+async def test_transactions_are_bounded_and_come_in_parts() -> None:
+    intake = Intake()
+    for number in range(MAX_TRANSACTIONS + 5):
+        intake.offer_transactions([b"%d" % number])
+    parts = []
+    while len(events := list(intake.take())) > 1:
+        (part,) = (event for event in events if isinstance(event, Transactions))
+        parts.append(part.batch)
+    assert [encoded for part in parts for encoded in part] == [b"%d" % number for number in range(MAX_TRANSACTIONS)]
+    assert len(parts) > 1
+
+
+async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock) -> None:
+    intake = Intake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(intake.wait, 100)
+        await wait_all_tasks_blocked()
+        intake.offer_transactions([b"x"])
+    assert trio.current_time() < 1

@@ -121,7 +121,6 @@ class Follower:
         for block in proven:
             self.known = max(self.known, block.header.height)
             self._place(block, run, notables)
-        self._ahead = {height: block for height, block in self._ahead.items() if height > self.height}
         if run:
             self._grown, self._rest = now, -math.inf
         self._gap_since = None if self.height >= self.known else now if self._gap_since is None else self._gap_since
@@ -151,6 +150,7 @@ class Follower:
         self._from_now = False
         self.height, self.hash, self._time = header.height, block.hash, header.time
         self._hashes[self.height] = block.hash
+        self._ahead.pop(self.height, None)
         self._hashes.pop(self.height - _REMEMBERED, None)
         return True
 

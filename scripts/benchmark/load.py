@@ -36,7 +36,7 @@ class Signed(Struct, frozen=True, gc=False):
     encoded: bytes
 
 
-class Waiting(Struct, gc=False):
+class UnderWay(Struct, gc=False):
     """A transaction under way: when it was first sent (monotonic), and in how many shards it is not final yet."""
 
     payment: Signed
@@ -113,7 +113,7 @@ def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, unt
 
     ``committed`` counts up to ``until``, ``drained`` after it. Raises BenchError when nothing moves for half a minute.
     """
-    waiting: dict[bytes, Waiting] = {}
+    waiting: dict[bytes, UnderWay] = {}
     queue = deque(payments)
     sample = Sample(0.0, 0, 0, 0, [], [], Counter())
     began = moved = sent = time.monotonic()
@@ -124,7 +124,7 @@ def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, unt
         if not over and queue and len(waiting) <= in_flight * 9 // 10:
             due = [queue.popleft() for _ in range(min(in_flight - len(waiting), len(queue)))]
             sent = time.monotonic()
-            waiting |= {payment.id: Waiting(payment, sent, payment.shards) for payment in due}
+            waiting |= {payment.id: UnderWay(payment, sent, payment.shards) for payment in due}
             _send(client, due)
         receipts = client.receipts(0.05)
         now = time.monotonic()

@@ -112,6 +112,8 @@ def test_a_gap_is_asked_for_after_a_moment_and_again_while_it_lasts(chain: list[
         assert follower.due == 2.0 + STALL, "members are not asked again and again for what nobody has"
     assert heights(follower.published([chain[2]], 3.0).blocks) == [3, 4]
     assert follower.due == 3.0 + STALL
+    follower.published([chain[5]], 3.1)
+    assert follower.due == 3.1 + REORDERING, "what is missing now may well be there"
 
 
 def test_a_gap_too_wide_to_keep_what_is_behind_it_is_asked_for_too() -> None:
@@ -122,10 +124,12 @@ def test_a_gap_too_wide_to_keep_what_is_behind_it_is_asked_for_too() -> None:
     follower = caught_up(blocks[:2])
     while follower.ask(0.0):
         follower.answered([], 0.0)
-    for number, block in enumerate(blocks[3:]):
-        follower.published([block], number * 0.001)
-    asked = follower.ask(REORDERING)
+    follower.published([blocks[-1]], 0.5)
+    asked = follower.ask(0.5 + REORDERING)
     assert asked is not None
+    assert asked.request.first == 3
+    for block in blocks[3:]:
+        follower.published([block], 0.6)
     assert heights(follower.answered([blocks[2]], 1.0).blocks) == list(range(3, 3 + MAX_AHEAD))
     assert heights(follower.answered(blocks[follower.height :], 1.0).blocks)[-1] == len(blocks)
 

@@ -237,7 +237,7 @@ async def test_a_newer_connection_takes_the_place_of_the_older(nursery: trio.Nur
 
 
 async def test_a_peer_that_does_not_read_fills_its_queue_and_no_more(nursery: trio.Nursery) -> None:
-    a, key, limit = await start(nursery, outbox_bytes=1 << 20), new_key(), 1 << 20
+    a, key, limit = await start(nursery, queue_bytes=1 << 20), new_key(), 1 << 20
     nursery.start_soon(swallow, call, a, key, forever)
     await expect(a, PeerUp(key.public))
     frame, sent, refused = bytes(100_000), 0, 0
@@ -258,7 +258,7 @@ async def test_a_slow_consumer_slows_the_sender_down_and_loses_nothing(
 ) -> None:
     monkeypatch.setattr(transport, "INBOX_BYTES", 1 << 20)
     a = await start(nursery)
-    b = await start(nursery, outbox_bytes=1 << 20)
+    b = await start(nursery, queue_bytes=1 << 20)
     b.connect(public(a), a.addresses)
     await expect(b, PeerUp(public(a)))
     await expect(a, PeerUp(public(b)))

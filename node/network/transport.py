@@ -95,7 +95,8 @@ class Transport:
         Raises:
             ValueError: ``listen`` is not the multiaddr of a TCP port.
         """
-        self._key = key
+        self.public_key = key.public
+        """Who this host is to others."""
         self._listen = host_and_port(listen)
         self._accept = accept
         self._queue_bytes = queue_bytes
@@ -149,7 +150,7 @@ class Transport:
             ValueError: ``public_key`` is none, or this host's own.
         """
         peer_id_of(public_key)
-        if public_key == self._key.public:
+        if public_key == self.public_key:
             raise ValueError("a host does not connect to itself")
         if public_key in self._wanted:
             self._wanted[public_key].addresses = tuple(addresses)

@@ -1,7 +1,7 @@
 """Makes .venv/ from pyproject.toml and config/constraints.txt when it is absent or out of date, then runs a module in it.
 
 Standard library only: this runs before anything is installed. The environment holds the dependencies; the project itself
-runs from the checkout. Called by scripts/_env.
+runs from the checkout. Called by scripts/_env. SHARDPAY_ENVIRONMENT names another folder than .venv/.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / ".venv"
+ENVIRONMENT = Path(os.environ.get("SHARDPAY_ENVIRONMENT", ROOT / ".venv"))
 PYTHON = ENVIRONMENT / "bin" / "python"
 CONSTRAINTS = ROOT / "config" / "constraints.txt"
 

@@ -7,18 +7,20 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-USAGE = """usage: ./scripts/test [PYTEST ARGUMENTS...]
+USAGE = """usage: ./scripts/test [--quick | PYTEST ARGUMENTS...]
 
-Checks lint (ruff), formatting, types (mypy --strict) and runs all tests. With arguments only pytest runs, with them:
-  ./scripts/test tests/unit -k ledger -x
+Checks lint (ruff), formatting, types (mypy --strict) and runs all tests, with their coverage by package. For the working day:
+  ./scripts/test --quick                      the same checks, but of the tests only the folder tests/unit
+  ./scripts/test tests/unit -k ledger -x      only pytest, with these arguments
 The first use makes .venv/ with the development tools. The exit code is not 0 when anything fails.
 """
-STEPS = {
+CHECKS = {
     "lint": ["ruff", "check", "."],
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
-    "tests": ["pytest"],
 }
+ALL_TESTS = ["pytest", "-p", "scripts.coverage"]
+QUICK_TESTS = ["pytest", "tests/unit"]
 
 
 def run(arguments: list[str]) -> int:
@@ -36,10 +38,11 @@ def main(arguments: list[str]) -> int:
     if arguments in (["--help"], ["-h"]):
         print(USAGE, end="")
         return 0
-    if arguments:
+    quick = arguments == ["--quick"]
+    if arguments and not quick:
         return run(["pytest", *arguments])
     results: list[str] = []
-    for name, command in STEPS.items():
+    for name, command in (CHECKS | {"tests": QUICK_TESTS if quick else ALL_TESTS}).items():
         print(f"== {name}: {' '.join(command)}", flush=True)
         if name == "tests":  # last: pytest's summary ends the output
             for line in results:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import structlog
 import trio
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import Counter, Gauge
 
 from config.settings import CoordinatorSettings
 from node.network.broker import Broker
 from node.network.events import Inbound, Message, PeerDown, PeerUp
+from node.network.metrics import Exporter
 from node.network.transport import Transport
 from node.process import this_process
 from node.protocol.codec import encode
@@ -51,10 +52,9 @@ class Runtime:
 
     async def run(self, stop: trio.Event) -> None:
         """Serve until ``stop`` is set. Raises OSError when a port is taken."""
-        host, port = self._metrics_at
-        server, _ = start_http_server(port, host, self._metrics.registry)
         try:
             async with trio.open_nursery() as nursery:
+                await nursery.start(self._metrics.serve, *self._metrics_at)
                 await nursery.start(self._broker.run)
                 await nursery.start(self._transport.run)
                 log.info("listening", addresses=self._transport.addresses, doing=self._coordinator.doing)
@@ -65,8 +65,6 @@ class Runtime:
                 await trio.sleep(FAREWELL)
                 nursery.cancel_scope.cancel()
         finally:
-            server.shutdown()
-            server.server_close()
             self._storage.close()
 
     async def _serve(self) -> None:
@@ -139,16 +137,17 @@ class Runtime:
         m.broker.set(self._broker.connected)
         for phase in Phase:
             m.phase.labels(phase.value).set(phase is c.phase)
+        m.alive()
 
     def _publish(self, content: CoordinatorFigures | Notable) -> None:
         self._broker.publish(self._reports_topic, encode(Report("coordinator", _now(), content)))
 
 
-class Metrics:
+class Metrics(Exporter):
     """What Prometheus reads from the coordinator."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__()
         self.epoch = Gauge("shardpay_coordinator_epoch", "Current epoch", registry=self.registry)
         self.phase = Gauge("shardpay_coordinator_phase", "1 for the current phase", ["phase"], registry=self.registry)
         self.registered = Gauge("shardpay_coordinator_registered_nodes", "Nodes registered", registry=self.registry)

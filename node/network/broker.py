@@ -1,44 +1,42 @@
-"""The node's line to the broker: redis-py's synchronous client in two threads, batches handed over to trio's loop.
+"""The line to the broker: one connection to a Redis-protocol server, to publish and to subscribe.
 
 The broker may be away, stopped, slow or lossy at any time. Nothing here waits for it: what cannot be sent is kept up to a
 bound, what cannot be taken in is dropped, both are counted, and the protocol above asks again for whatever matters.
 """
 
-import time
+import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
-from threading import Condition, Event
+from collections.abc import Sequence
 from typing import Any
 
-import redis
+import hiredis
 import structlog
 import trio
-from redis.backoff import NoBackoff
-from redis.connection import Connection, parse_url
-from redis.retry import Retry
+from redis.connection import SSLConnection, parse_url
 
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 
 Message = tuple[str, bytes]
 """(channel, body)"""
 
-Line = Callable[[Any, Callable[[], None]], None]
-"""Works on a redis-py connection (those are not typed) until it breaks; calls back once the broker has answered."""
-
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 << 20
 """Bounds of the queue to the broker; the inbox's are the same."""
 
-_BATCH, _BATCH_BYTES = 256, 1 << 20
-_POLL = 0.1
-"""Seconds until the receiver notices new subscriptions and the end."""
-_PING = 1.0
-_SILENCE = 3.0
-"""Seconds without an answer after which a connection counts as lost."""
-_BACKOFF = (0.1, 2.0)
+_BATCH_BYTES = 1 << 20
+_READ_BYTES = 256 << 10
+_UNFINISHED_BYTES = MAX_BROKER_BODY_BYTES + _READ_BYTES
+"""Of one reply: whoever makes the broker announce a larger one loses us the connection, not our memory."""
+_PING_SECONDS = 1.0
+_SILENCE_SECONDS = 3.0
+"""A broker that says nothing, or takes nothing, for this long is gone: it has a ping to answer every second."""
+_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.1, 2.0
 
 log = structlog.get_logger()
+
+
+class BrokerRefused(Exception):
+    """The broker does not do what it must: wrong password, no permission, too large a reply."""
 
 
 class Broker:
@@ -53,183 +51,187 @@ class Broker:
             ValueError: ``url`` is not a redis://, rediss:// or unix:// URL. The text does not show it: it may hold a password.
         """
         try:
-            options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
-            kind = options.pop("connection_class", Connection)
-            options |= {"protocol": 2, "socket_timeout": _SILENCE, "socket_connect_timeout": _SILENCE}
-            self._connection: Callable[[], Any] = partial(kind, **options, retry=Retry(NoBackoff(), 0))
-            self._connection()  # does not connect yet, but refuses unknown options
-        except (ValueError, TypeError):
+            self._address = _Address(url)
+        except (ValueError, TypeError, OSError):
             raise ValueError("the broker's URL must look like redis://[:password@]host:port or rediss://...") from None
-        self._address = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
         self._wanted = dict.fromkeys(subscriptions)
-        self._outbox: deque[Message] = deque()
-        self._outbox_bytes = 0
-        self._outbox_ready = Condition()
+        self._queue: deque[Message] = deque()
+        self._unanswered: deque[Message | str] = deque()  # sent, and not known to have arrived; a name: another command
+        self._queue_bytes = 0  # of both
+        self._wakeup = trio.Event()
+        self._commands: list[tuple[str, ...]] = []  # to send besides
         self._deliver, self.inbox = trio.open_memory_channel[Message](MAX_QUEUED)
         self._inbox_sizes: deque[int] = deque()
         self._inbox_bytes = 0
-        self._stopped = Event()
-        self._up = {"receiver": False, "sender": False}
+        self.connected = False
+        """Whether the broker answered within the last seconds."""
         self.dropped = 0
         """Messages lost in either direction since start: too large, refused, or more than fit."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether the broker answered within the last seconds, in both directions."""
-        return all(self._up.values())
 
     async def run(
         self,
         *,
         task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined]  # old stubs, by libp2p
     ) -> None:
-        """Keep the lines to the broker open until cancelled. Once only."""
-        receive = partial(self._receive, trio.lowlevel.current_trio_token())
-        in_thread = partial(
-            trio.to_thread.run_sync,  # type: ignore[call-arg]  # old stubs, by libp2p
-            abandon_on_cancel=True,
-            limiter=trio.CapacityLimiter(2),
-        )
-        try:
-            async with trio.open_nursery() as nursery:
-                for name, line in ("receiver", receive), ("sender", self._send):
-                    nursery.start_soon(partial(in_thread, self._hold, name, line))
-                task_status.started()
-        finally:
-            self._stopped.set()
-            with self._outbox_ready:
-                self._outbox_ready.notify_all()
+        """Keep the line to the broker open until cancelled. Once only."""
+        task_status.started()
+        delay, told = _FIRST_RETRY_SECONDS, False
+        while True:
+            try:
+                with trio.fail_after(_SILENCE_SECONDS):
+                    stream = await self._address.connect()
+                try:
+                    await self._talk(stream)
+                finally:
+                    await trio.aclose_forcefully(stream)
+            except* Exception as errors:  # whatever a broken or hostile broker provokes, the node goes on
+                if self.connected:
+                    delay, told = _FIRST_RETRY_SECONDS, False
+                if not told:
+                    log.warning("broker lost", broker=str(self._address), error=_reason(errors))
+                told = True
+            self.connected = False
+            self._put_back()
+            await trio.sleep(delay)
+            delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
     def subscribe(self, *channels: str) -> None:
         """Also take in what comes on ``channels``, from about now on and after every reconnection."""
         self._wanted |= dict.fromkeys(channels)
+        self._command("SUBSCRIBE", *channels)
 
     def publish(self, channel: str, body: bytes) -> None:
         """Queue ``body``; never blocks. When the queue is full its oldest messages are dropped."""
         if len(body) > MAX_BROKER_BODY_BYTES:
             self.dropped += 1
             return
-        with self._outbox_ready:
-            self._outbox.append((channel, body))
-            self._outbox_bytes += len(body)
-            self._trim()
-            self._outbox_ready.notify()
+        self._queue.append((channel, body))
+        self._queue_bytes += len(body)
+        self._trim()
+        self._wakeup.set()
 
     def _trim(self) -> None:
-        while len(self._outbox) > MAX_QUEUED or self._outbox_bytes > MAX_QUEUED_BYTES:
-            self._outbox_bytes -= len(self._outbox.popleft()[1])
+        while self._queue and (len(self._queue) > MAX_QUEUED or self._queue_bytes > MAX_QUEUED_BYTES):
+            self._queue_bytes -= len(self._queue.popleft()[1])
             self.dropped += 1
 
-    # In threads
+    def _command(self, *words: str) -> None:
+        self._commands.append(words)
+        self._wakeup.set()
 
-    def _hold(self, name: str, line: Line) -> None:
-        """Connect and run ``line``, again and again."""
-        delay, told = _BACKOFF[0], False
+    def _put_back(self) -> None:
+        """How much of what was under way got through is unknown, and to repeat is better than to lose."""
+        self._queue.extendleft(reversed([sent for sent in self._unanswered if not isinstance(sent, str)]))
+        self._unanswered.clear()
+        self._trim()
 
-        def up() -> None:
-            nonlocal delay, told
-            delay, told, self._up[name] = _BACKOFF[0], False, True
-            log.info("broker connected", line=name, broker=self._address)
+    async def _talk(self, stream: trio.abc.Stream) -> None:
+        """Exchange messages until the connection ends, by an exception."""
+        self._commands = [self._address.hello]
+        if self._wanted:
+            self._command("SUBSCRIBE", *self._wanted)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, stream)
+            nursery.start_soon(self._write, stream)
+            while True:
+                self._command("PING")
+                await trio.sleep(_PING_SECONDS)
 
-        while not self._stopped.is_set():
-            connection = self._connection()
-            try:
-                connection.connect()
-                line(connection, up)
-            except Exception as error:  # whatever a broken or hostile broker provokes in the client, the node goes on
-                if not told and not self._stopped.is_set():
-                    log.warning("broker lost", line=name, broker=self._address, error=f"{type(error).__name__}: {error}")
-                told = True
-            finally:
-                self._up[name] = False
-                connection.disconnect()
-            self._stopped.wait(delay)
-            delay = min(delay * 2, _BACKOFF[1])
-
-    def _receive(self, token: trio.lowlevel.TrioToken, connection: Any, up: Callable[[], None]) -> None:
-        subscribed: set[str] = set()
-        connection.send_command("PING")
-        heard = asked = time.monotonic()
-        delivered = Event()
-        while not self._stopped.is_set():
-            if wanted := [channel for channel in self._wanted.copy() if channel not in subscribed]:
-                connection.send_command("SUBSCRIBE", *wanted)
-                subscribed.update(wanted)
-            batch: list[Message] = []
+    async def _write(self, stream: trio.abc.Stream) -> None:
+        while True:
+            await self._wakeup.wait()
+            data = [_packed(*command) for command in self._commands]
+            self._unanswered += [command[0] for command in self._commands if command[0] != "SUBSCRIBE"]  # pushed, not answered
+            self._commands = []
             size = 0
-            while len(batch) < _BATCH and size < _BATCH_BYTES and connection.can_read(timeout=0 if batch else _POLL):
-                reply = connection.read_response(disable_decoding=True)
-                heard = time.monotonic()
-                if not self._up["receiver"]:
-                    up()
-                if isinstance(reply, list) and reply[0] == b"message":
-                    batch.append((reply[1].decode(), reply[2]))
-                    size += len(reply[2])
-            if batch:
-                # One batch under way at a time: a busy loop makes the next one larger instead of a queue of them.
-                delivered.clear()
-                token.run_sync_soon(self._take_in, batch, delivered)
-                while not delivered.wait(_POLL) and not self._stopped.is_set():
-                    pass
-            now = time.monotonic()
-            if now - heard > _SILENCE:
-                raise TimeoutError(f"no answer for {_SILENCE:.0f} s")
-            if now - max(heard, asked) > _PING:
-                connection.send_command("PING")
-                asked = now
+            while self._queue and size < _BATCH_BYTES:
+                channel, body = message = self._queue.popleft()
+                self._unanswered.append(message)
+                data.append(_packed("PUBLISH", channel, body))
+                size += len(body)
+            if not self._queue:
+                self._wakeup = trio.Event()
+            with trio.fail_after(_SILENCE_SECONDS):
+                await stream.send_all(b"".join(data))
 
-    def _take_in(self, batch: list[Message], delivered: Event) -> None:
-        """On trio's loop: put a batch into the inbox."""
-        for message in batch:
-            size = len(message[1])
-            waiting = self._deliver.statistics().current_buffer_used
-            while len(self._inbox_sizes) > waiting:
-                self._inbox_bytes -= self._inbox_sizes.popleft()
-            if size > MAX_BROKER_BODY_BYTES or self._inbox_bytes + size > MAX_QUEUED_BYTES:
-                self.dropped += 1
-                continue
-            try:
-                self._deliver.send_nowait(message)
-            except (trio.WouldBlock, trio.BrokenResourceError):
-                self.dropped += 1
-            else:
-                self._inbox_sizes.append(size)
-                self._inbox_bytes += size
-        delivered.set()
+    async def _read(self, stream: trio.abc.Stream) -> None:
+        decoder = hiredis.Reader()
+        unfinished = 0
+        with trio.fail_after(_SILENCE_SECONDS) as silence:
+            while data := await stream.receive_some(_READ_BYTES):
+                silence.deadline = trio.current_time() + _SILENCE_SECONDS
+                decoder.feed(data)
+                unfinished += len(data)
+                while (reply := decoder.gets()) is not False:
+                    unfinished = 0
+                    if not isinstance(reply, hiredis.PushNotification):
+                        self._answered(reply)
+                    elif reply[0] == b"message":
+                        self._take_in(reply[1].decode(), reply[2])
+                if unfinished > _UNFINISHED_BYTES:
+                    raise BrokerRefused("it announces a reply beyond all bounds")
+        raise EOFError("closed by the broker")
 
-    def _send(self, connection: Any, up: Callable[[], None]) -> None:
-        connection.send_command("PING")
-        connection.read_response()
-        up()
-        while not self._stopped.is_set():
-            with self._outbox_ready:
-                self._outbox_ready.wait_for(lambda: self._outbox or self._stopped.is_set(), timeout=_PING)
-                batch = self._next_batch()
-            try:
-                commands: list[tuple[Any, ...]] = [("PUBLISH", channel, body) for channel, body in batch] or [("PING",)]
-                connection.send_packed_command(connection.pack_commands(commands))
-                for _ in commands:
-                    try:
-                        connection.read_response()
-                    except redis.ResponseError:
-                        self.dropped += 1
-            except BaseException:
-                self._put_back(batch)
-                raise
+    def _answered(self, reply: Any) -> None:
+        """Commands are answered in order."""
+        command = self._unanswered.popleft()
+        if isinstance(command, tuple):
+            self._queue_bytes -= len(command[1])
+            self.dropped += isinstance(reply, hiredis.ReplyError)
+        elif isinstance(reply, hiredis.ReplyError):
+            code = str(reply).partition(" ")[0]  # the rest may repeat what was sent, the password too
+            raise BrokerRefused(f"{code} in answer to {command}")
+        elif command == "PING" and not self.connected:
+            self.connected = True
+            log.info("broker connected", broker=str(self._address))
 
-    def _next_batch(self) -> list[Message]:
-        """Take the oldest messages off the queue."""
-        batch: list[Message] = []
-        size = 0
-        while self._outbox and len(batch) < _BATCH and size < _BATCH_BYTES:
-            batch.append(self._outbox.popleft())
-            size += len(batch[-1][1])
-        self._outbox_bytes -= size
-        return batch
+    def _take_in(self, channel: str, body: bytes) -> None:
+        waiting = self._deliver.statistics().current_buffer_used
+        while len(self._inbox_sizes) > waiting:
+            self._inbox_bytes -= self._inbox_sizes.popleft()
+        if len(body) > MAX_BROKER_BODY_BYTES or waiting == MAX_QUEUED or self._inbox_bytes + len(body) > MAX_QUEUED_BYTES:
+            self.dropped += 1
+            return
+        self._deliver.send_nowait((channel, body))
+        self._inbox_sizes.append(len(body))
+        self._inbox_bytes += len(body)
 
-    def _put_back(self, batch: list[Message]) -> None:
-        """The connection broke: how much of the batch got through is unknown, and to repeat is better than to lose."""
-        with self._outbox_ready:
-            self._outbox.extendleft(reversed(batch))
-            self._outbox_bytes += sum(len(body) for _, body in batch)
-            self._trim()
+
+class _Address:
+    """Where the broker is and how to get in. As text: without the password."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ValueError, TypeError or OSError when the URL makes no sense, or names a certificate that is none."""
+        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
+        options.pop("db", None)  # channels belong to no database
+        is_tls = options.pop("connection_class", None) is SSLConnection
+        self._path: str | None = options.pop("path", None)
+        self._host, self._port = options.pop("host", "localhost"), options.pop("port", 6379)
+        user, password = options.pop("username", "default"), options.pop("password", None)
+        self.hello = ("HELLO", "3") if password is None else ("HELLO", "3", "AUTH", user, password)
+        self._context = ssl.create_default_context(cafile=options.pop("ssl_ca_certs", None)) if is_tls else None
+        if options:
+            raise ValueError("unknown options")
+
+    def __str__(self) -> str:
+        return self._path or f"{self._host}:{self._port}"
+
+    async def connect(self) -> trio.abc.Stream:
+        """Raises OSError, trio.BrokenResourceError."""
+        if self._path is not None:
+            return await trio.open_unix_socket(self._path)
+        stream = await trio.open_tcp_stream(self._host, self._port)
+        return stream if self._context is None else trio.SSLStream(stream, self._context, server_hostname=self._host)
+
+
+def _packed(*words: str | bytes) -> bytes:
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows commands of one word only
+    return packed
+
+
+def _reason(error: BaseException) -> str:
+    """The first error of a group, in one line; trio's own say the real one in their cause."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    error = error.__cause__ or error
+    return f"{type(error).__name__}: {error}"

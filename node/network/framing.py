@@ -1,6 +1,6 @@
 """Frames on a byte stream: a 4-byte big-endian length, then that many bytes. An empty frame means "still here".
 
-Pure: ``FrameDecoder`` turns what was read into frames, ``Outbox`` turns frames into what to write next.
+Pure: ``FrameDecoder`` turns what was read into frames, ``SendQueue`` turns frames into what to write next.
 """
 
 from collections import deque
@@ -59,7 +59,7 @@ class FrameDecoder:
         return frames
 
 
-class Outbox:
+class SendQueue:
     """Frames that wait to be written to one peer: urgent ones before bulk ones, each kind in order. Bounded in bytes.
 
     A frame is written whole before the next one begins; urgent frames slip in between bulk frames.

@@ -18,7 +18,7 @@ import trio
 
 from node.network.connection import HANDSHAKE_SECONDS, Connector, host_and_port, peer_id_of, public_key_of
 from node.network.events import Inbound, Message, PeerDown, PeerUp
-from node.network.framing import PING, FrameDecoder, FrameTooLarge, Outbox
+from node.network.framing import PING, FrameDecoder, FrameTooLarge, SendQueue
 from node.protocol.crypto import KeyPair
 
 __all__ = ["Transport", "peer_id_of", "public_key_of"]
@@ -34,7 +34,7 @@ BAN_SECONDS = 5.0
 """How long a peer that broke the framing rules stays away."""
 
 READ_BYTES = 256 << 10
-OUTBOX_BYTES = 32 << 20
+QUEUE_BYTES = 32 << 20
 INBOX_ITEMS = 1024
 INBOX_BYTES = 64 << 20
 MAX_HANDSHAKES = 128
@@ -44,8 +44,8 @@ MAX_HANDSHAKES = 128
 class _Link:
     """A peer's live connection."""
 
-    def __init__(self, outbox_bytes: int) -> None:
-        self.outbox = Outbox(outbox_bytes)
+    def __init__(self, queue_bytes: int) -> None:
+        self.queue = SendQueue(queue_bytes)
         self.wakeup = trio.Event()
         self.scope = trio.CancelScope()
         self.up = True
@@ -88,17 +88,18 @@ class _Wanted:
 class Transport:
     """A host on the network: listens, dials, and exchanges frames with peers known by their public keys."""
 
-    def __init__(self, key: KeyPair, listen: str, accept: Callable[[bytes], bool], *, outbox_bytes: int = OUTBOX_BYTES) -> None:
+    def __init__(self, key: KeyPair, listen: str, accept: Callable[[bytes], bool], *, queue_bytes: int = QUEUE_BYTES) -> None:
         """``listen``: multiaddr, port 0 for any. ``accept``: whether a peer that calls, and proved this key, is welcome.
-        ``outbox_bytes``: what may wait for one peer.
+        ``queue_bytes``: what may wait for one peer.
 
         Raises:
             ValueError: ``listen`` is not the multiaddr of a TCP port.
         """
-        self._key = key
+        self.public_key = key.public
+        """Who this host is to others."""
         self._listen = host_and_port(listen)
         self._accept = accept
-        self._outbox_bytes = outbox_bytes
+        self._queue_bytes = queue_bytes
         self._connector = Connector(key)
         send, self.inbox = trio.open_memory_channel[Inbound](INBOX_ITEMS)
         self._inbox = _Inbox(send)
@@ -149,7 +150,7 @@ class Transport:
             ValueError: ``public_key`` is none, or this host's own.
         """
         peer_id_of(public_key)
-        if public_key == self._key.public:
+        if public_key == self.public_key:
             raise ValueError("a host does not connect to itself")
         if public_key in self._wanted:
             self._wanted[public_key].addresses = tuple(addresses)
@@ -171,7 +172,7 @@ class Transport:
             ValueError: the frame is empty or larger than MAX_FRAME_BYTES.
         """
         link = self._links.get(peer)
-        if link is None or not link.up or not link.outbox.put(frame):
+        if link is None or not link.up or not link.queue.put(frame):
             return False
         link.wakeup.set()
         self.frames_out += 1
@@ -248,7 +249,7 @@ class Transport:
         while (older := self._links.get(peer)) is not None:
             older.scope.cancel()
             await older.ended.wait()
-        link = self._links[peer] = _Link(self._outbox_bytes)
+        link = self._links[peer] = _Link(self._queue_bytes)
         reason = "closed here"
         try:
             await self._inbox.put(PeerUp(peer), 0)
@@ -285,7 +286,7 @@ class Transport:
 
     async def _write(self, link: _Link, stream: Any) -> None:
         while True:
-            data = link.outbox.take()
+            data = link.queue.take()
             if not data:
                 link.wakeup = trio.Event()
                 with trio.move_on_after(PING_SECONDS):

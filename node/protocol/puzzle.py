@@ -12,8 +12,8 @@ from node.protocol.crypto import digest
 NONCE_BYTES = 8
 
 
-def leading_zero_bits(hash: bytes) -> int:
-    return len(hash) * 8 - int.from_bytes(hash, "big").bit_length()
+def leading_zero_bits(hashed: bytes) -> int:
+    return len(hashed) * 8 - int.from_bytes(hashed, "big").bit_length()
 
 
 def search(prefix: bytes, bits: int, start: int, count: int) -> bytes | None:

@@ -71,8 +71,8 @@ class Order(Struct, array_like=True, frozen=True):
         by_address = {address_of(key.public): key for key in keys}
         if missing := [payer for payer in self.payers if payer not in by_address]:
             raise ValueError(f"no key for {len(missing)} of the payers")
-        id = self.id
-        witnesses = (Witness(by_address[p].public, by_address[p].sign(id)) for p in self.payers)
+        signed = self.id
+        witnesses = (Witness(by_address[p].public, by_address[p].sign(signed)) for p in self.payers)
         return Transaction(self, tuple(witnesses))
 
 
@@ -88,8 +88,8 @@ class Transaction(Struct, array_like=True, frozen=True):
 
     def has_valid_signatures(self) -> bool:
         """Whether every payer's witness signs this order."""
-        id = self.order.id
-        return all(verify(witness.public_key, id, witness.signature) for witness in self.witnesses)
+        signed = self.order.id
+        return all(verify(witness.public_key, signed, witness.signature) for witness in self.witnesses)
 
 
 def decode_transaction(data: bytes) -> Transaction:

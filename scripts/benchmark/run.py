@@ -23,7 +23,7 @@ from scripts.benchmark.report import figures, table
 from scripts.devnet import folder as folders
 from scripts.devnet import processes
 from scripts.devnet.client import Client, ClientError
-from scripts.devnet.folder import FolderError, State
+from scripts.devnet.folder import DevnetState, FolderError
 from scripts.devnet.layout import Devnet, Folder
 from scripts.devnet.processes import ProcessError
 
@@ -82,7 +82,7 @@ def network(options: argparse.Namespace) -> Iterator[Devnet]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         processes.raise_file_limit()
-        devnet = folders.make_devnet(folder, State(options.port_base), options.committees, options.committee_size)
+        devnet = folders.make_devnet(folder, DevnetState(options.port_base), options.committees, options.committee_size)
         folders.write_settings(folder, devnet.settings())
         programs = devnet.programs(sys.executable, get_binary_path(), folders.read_gateway_secrets(folder))
         with processes.changing(folder):

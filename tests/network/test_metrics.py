@@ -3,7 +3,8 @@
 import pytest
 import trio
 
-from node.metrics import STALE_SECONDS, Metrics
+from node.metrics import Metrics
+from node.network.metrics import MAX_CONNECTIONS, STALE_SECONDS, Exporter
 from tests.figures import NODE, changed
 
 
@@ -59,8 +60,8 @@ async def test_health_is_bad_until_the_first_update_and_when_updates_stop(
     assert b" 503 " in await get(port, "/healthz")
     metrics.update(NODE, True)
     assert b" 200 " in await get(port, "/healthz")
-    assert metrics._updated is not None
-    metrics._updated -= STALE_SECONDS + 1
+    now = trio.current_time()
+    monkeypatch.setattr(trio, "current_time", lambda: now + STALE_SECONDS + 1)
     assert b" 503 " in await get(port, "/healthz")
 
 
@@ -81,12 +82,13 @@ async def test_nonsense_is_answered_and_does_no_harm(serving: tuple[Metrics, int
 
 
 async def test_idle_connections_are_few_and_end(serving: tuple[Metrics, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics, port = serving
-    monkeypatch.setattr("node.metrics._REQUEST_SECONDS", 0.2)
-    streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(40)]
+    _, port = serving
+    monkeypatch.setattr("node.network.metrics.REQUEST_SECONDS", 0.5)
+    streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
+    assert await get(port, "/metrics") == b""  # one too many
     with trio.fail_after(5):
-        assert [await stream.receive_some(1) for stream in streams] == [b""] * 40
-    assert metrics._connections == 0
+        assert [await stream.receive_some(1) for stream in streams] == [b""] * MAX_CONNECTIONS
+    assert b" 200 " in await get(port, "/metrics")
     for stream in streams:
         await stream.aclose()
 
@@ -94,4 +96,4 @@ async def test_idle_connections_are_few_and_end(serving: tuple[Metrics, int], mo
 async def test_a_taken_port_is_named(serving: tuple[Metrics, int]) -> None:
     _, port = serving
     with pytest.raises(OSError, match=f"cannot serve metrics on 127.0.0.1 port {port}"):
-        await Metrics().serve("127.0.0.1", port)
+        await Exporter().serve("127.0.0.1", port)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from libp2p import new_host
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_key_pair
 from multiaddr import Multiaddr
@@ -38,10 +39,6 @@ async def start(nursery: trio.Nursery, key: KeyPair | None = None, listen: str =
     return host
 
 
-def public(host: Transport) -> bytes:
-    return host._key.public
-
-
 async def expect(host: Transport, *items: Inbound, within: float = 20) -> None:
     with trio.fail_after(within):
         for item in items:
@@ -51,16 +48,16 @@ async def expect(host: Transport, *items: Inbound, within: float = 20) -> None:
 async def pair(nursery: trio.Nursery, **options: Any) -> tuple[Transport, Transport]:
     """Two hosts, the second connected to the first; their PeerUps consumed. Options are the first one's."""
     a, b = await start(nursery, **options), await start(nursery)
-    b.connect(public(a), a.addresses)
-    await expect(a, PeerUp(public(b)))
-    await expect(b, PeerUp(public(a)))
+    b.connect(a.public_key, a.addresses)
+    await expect(a, PeerUp(b.public_key))
+    await expect(b, PeerUp(a.public_key))
     return a, b
 
 
 async def call(host: Transport, key: KeyPair, talk: Callable[[bytes, Any], Awaitable[None]]) -> None:
     """Connect to ``host`` as a peer that speaks libp2p, and then whatever ``talk`` does on the stream."""
     tcp = await trio.open_tcp_stream(*host_and_port(host.addresses[0]))
-    await Connector(key).converse(tcp, trio.CancelScope(), talk, dialed=public(host))
+    await Connector(key).converse(tcp, trio.CancelScope(), talk, dialed=host.public_key)
 
 
 async def forever(peer: bytes, stream: Any) -> None:
@@ -92,10 +89,10 @@ async def test_small_and_large_frames_both_ways(nursery: trio.Nursery) -> None:
     a, b = await pair(nursery)
     large = os.urandom(5 << 20)
     for one, other in ((a, b), (b, a)):
-        assert one.send(public(other), large)
-        assert one.send(public(other), b"small")
+        assert one.send(other.public_key, large)
+        assert one.send(other.public_key, b"small")
     for one, other in ((a, b), (b, a)):
-        await expect(one, Message(public(other), b"small"), Message(public(other), large))
+        await expect(one, Message(other.public_key, b"small"), Message(other.public_key, large))
         assert (one.frames_in, one.frames_out) == (2, 2)
         assert one.bytes_in > len(large)
         await trio_until(lambda one=one: one.bytes_out > len(large))  # type: ignore[misc]  # counted when the write returns
@@ -104,9 +101,9 @@ async def test_small_and_large_frames_both_ways(nursery: trio.Nursery) -> None:
 async def test_each_kind_of_frame_keeps_its_order(nursery: trio.Nursery) -> None:
     a, b = await pair(nursery)
     for i in range(3000):
-        assert b.send(public(a), i.to_bytes(150, "big"))
+        assert b.send(a.public_key, i.to_bytes(150, "big"))
         if i % 100 == 0:
-            assert b.send(public(a), i.to_bytes(40_000, "big"))
+            assert b.send(a.public_key, i.to_bytes(40_000, "big"))
             await trio.lowlevel.checkpoint()
     got: dict[int, list[int]] = {150: [], 40_000: []}
     with trio.fail_after(10):
@@ -121,7 +118,7 @@ async def test_frames_nobody_would_read_are_refused_at_home(nursery: trio.Nurser
     a, b = await pair(nursery)
     for frame in (b"", bytes(MAX_FRAME_BYTES + 1)):
         with pytest.raises(ValueError, match="a frame has"):
-            a.send(public(b), frame)
+            a.send(b.public_key, frame)
     assert not a.send(new_key().public, b"to a stranger")
 
 
@@ -141,8 +138,8 @@ async def test_an_oversize_frame_drops_the_peer_and_nobody_else(nursery: trio.Nu
     await trio.sleep(transport.BAN_SECONDS)
     nursery.start_soon(swallow, call, a, hostile, forever)
     await expect(a, PeerUp(hostile.public))
-    assert b.send(public(a), b"still here")
-    await expect(a, Message(public(b), b"still here"))
+    assert b.send(a.public_key, b"still here")
+    await expect(a, Message(b.public_key, b"still here"))
 
 
 async def test_a_banned_peer_is_dropped_and_comes_back_only_after_a_while(
@@ -151,9 +148,9 @@ async def test_a_banned_peer_is_dropped_and_comes_back_only_after_a_while(
     monkeypatch.setattr(transport, "BAN_SECONDS", 1.0)
     a, b = await pair(nursery)
     began = trio.current_time()
-    a.ban(public(b))
-    await expect(a, PeerDown(public(b)))
-    await expect(a, PeerUp(public(b)), within=10)
+    a.ban(b.public_key)
+    await expect(a, PeerDown(b.public_key))
+    await expect(a, PeerUp(b.public_key), within=10)
     assert trio.current_time() - began >= 1.0
 
 
@@ -165,12 +162,12 @@ async def test_a_peer_that_is_not_accepted_gets_nowhere(nursery: trio.Nursery) -
         return len(asked) > 2
 
     a, b = await start(nursery, accept=accept), await start(nursery)
-    b.connect(public(a), a.addresses)
+    b.connect(a.public_key, a.addresses)
     await trio_until(lambda: len(asked) == 2)
     assert not a.connected
     assert not b.connected
-    await expect(b, PeerUp(public(a)))  # the first thing it hears: refusals are not connections
-    assert asked == [public(b)] * 3
+    await expect(b, PeerUp(a.public_key))  # the first thing it hears: refusals are not connections
+    assert asked == [b.public_key] * 3
 
 
 async def test_a_connection_is_made_again_after_the_other_side_restarts(nursery: trio.Nursery) -> None:
@@ -186,36 +183,36 @@ async def test_a_connection_is_made_again_after_the_other_side_restarts(nursery:
     a = await start(nursery, key, a.addresses[0])
     await expect(b, PeerUp(key.public))
     assert b.send(key.public, b"welcome back")
-    await expect(a, PeerUp(public(b)), Message(public(b), b"welcome back"))
+    await expect(a, PeerUp(b.public_key), Message(b.public_key, b"welcome back"))
 
 
 async def test_new_addresses_replace_the_old_ones(nursery: trio.Nursery) -> None:
     a, b = await start(nursery), await start(nursery)
-    b.connect(public(a), ["nonsense", "/ip4/127.0.0.1/tcp/1"])
-    await trio.sleep(0.1)
-    b.connect(public(a), a.addresses)
-    await expect(b, PeerUp(public(a)))
-    b.connect(public(a), a.addresses)
-    await trio.sleep(0.2)
+    b.connect(a.public_key, ["nonsense", "/ip4/127.0.0.1/tcp/1"])
+    await trio.testing.wait_all_tasks_blocked()  # tried, in vain
+    b.connect(a.public_key, a.addresses)
+    await expect(b, PeerUp(a.public_key))
+    b.connect(a.public_key, a.addresses)
+    await trio.testing.wait_all_tasks_blocked(0.1)
     assert b.inbox.statistics().current_buffer_used == 0  # asking again changed nothing
 
 
 async def test_disconnect_ends_the_connection_and_the_dialing(nursery: trio.Nursery) -> None:
     a, b = await pair(nursery)
-    b.disconnect(public(a))
-    await expect(b, PeerDown(public(a)))
-    await expect(a, PeerDown(public(b)))
+    b.disconnect(a.public_key)
+    await expect(b, PeerDown(a.public_key))
+    await expect(a, PeerDown(b.public_key))
     await trio.sleep(4 * transport.FIRST_RETRY_SECONDS)
     assert not a.connected
-    b.connect(public(a), a.addresses)
-    await expect(b, PeerUp(public(a)))
+    b.connect(a.public_key, a.addresses)
+    await expect(b, PeerUp(a.public_key))
 
 
 async def test_an_address_where_another_key_answers_is_no_connection(nursery: trio.Nursery) -> None:
     impostor, b, c = await start(nursery), await start(nursery), await start(nursery)
-    c.connect(public(b), [*impostor.addresses, *b.addresses])
-    await expect(c, PeerUp(public(b)))
-    await expect(b, PeerUp(public(c)))
+    c.connect(b.public_key, [*impostor.addresses, *b.addresses])
+    await expect(c, PeerUp(b.public_key))
+    await expect(b, PeerUp(c.public_key))
     assert not impostor.connected
     assert impostor.inbox.statistics().current_buffer_used == 0
 
@@ -237,7 +234,7 @@ async def test_a_newer_connection_takes_the_place_of_the_older(nursery: trio.Nur
 
 
 async def test_a_peer_that_does_not_read_fills_its_queue_and_no_more(nursery: trio.Nursery) -> None:
-    a, key, limit = await start(nursery, outbox_bytes=1 << 20), new_key(), 1 << 20
+    a, key, limit = await start(nursery, queue_bytes=1 << 20), new_key(), 1 << 20
     nursery.start_soon(swallow, call, a, key, forever)
     await expect(a, PeerUp(key.public))
     frame, sent, refused = bytes(100_000), 0, 0
@@ -258,20 +255,20 @@ async def test_a_slow_consumer_slows_the_sender_down_and_loses_nothing(
 ) -> None:
     monkeypatch.setattr(transport, "INBOX_BYTES", 1 << 20)
     a = await start(nursery)
-    b = await start(nursery, outbox_bytes=1 << 20)
-    b.connect(public(a), a.addresses)
-    await expect(b, PeerUp(public(a)))
-    await expect(a, PeerUp(public(b)))
+    b = await start(nursery, queue_bytes=1 << 20)
+    b.connect(a.public_key, a.addresses)
+    await expect(b, PeerUp(a.public_key))
+    await expect(a, PeerUp(b.public_key))
     sent, refusals = 0, 0
     with trio.fail_after(20):
         while refusals < 100:  # a second without progress
-            if b.send(public(a), sent.to_bytes(100_000, "big")):
+            if b.send(a.public_key, sent.to_bytes(100_000, "big")):
                 sent, refusals = sent + 1, 0
             else:
                 refusals += 1
                 await trio.sleep(0.01)
     assert sent * 100_000 < 2 * connection.WINDOW_BYTES + (3 << 20)
-    await expect(a, *(Message(public(b), i.to_bytes(100_000, "big")) for i in range(sent)))
+    await expect(a, *(Message(b.public_key, i.to_bytes(100_000, "big")) for i in range(sent)))
 
 
 async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +290,7 @@ async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery
 async def test_hostile_callers_leave_nothing_behind(nursery: trio.Nursery) -> None:
     a = await start(nursery)
     where = host_and_port(a.addresses[0])
-    await trio.sleep(0.1)
+    await trio.testing.wait_all_tasks_blocked()
     before = trio.lowlevel.current_statistics().tasks_living
     for i in range(1000):
         tcp = await trio.open_tcp_stream(*where)
@@ -305,8 +302,8 @@ async def test_hostile_callers_leave_nothing_behind(nursery: trio.Nursery) -> No
     # well before they time out, all but the newest are hung up on
     await trio_until(lambda: trio.lowlevel.current_statistics().tasks_living <= before + MAX_HANDSHAKES, within=3)
     b = await start(nursery)
-    b.connect(public(a), a.addresses)
-    await expect(a, PeerUp(public(b)), within=2)
+    b.connect(a.public_key, a.addresses)
+    await expect(a, PeerUp(b.public_key), within=2)
     for tcp in held:
         await trio.aclose_forcefully(tcp)
     await trio_until(lambda: trio.lowlevel.current_statistics().tasks_living <= before + 25)  # b and its connection
@@ -335,8 +332,8 @@ async def test_an_ordinary_libp2p_host_is_understood(nursery: trio.Nursery) -> N
     host = new_host(secp256k1_key_pair(key.secret))
     host.get_network().notifees.clear()  # no identify: the only stream is ours
     async with host.run([]):
-        await host.get_network().dial_addr(Multiaddr(a.addresses[0]), peer_id_of(public(a)))
-        stream = await host.new_stream(peer_id_of(public(a)), [connection.PROTOCOL])
+        await host.get_network().dial_addr(Multiaddr(a.addresses[0]), peer_id_of(a.public_key))
+        stream = await host.new_stream(peer_id_of(a.public_key), [connection.PROTOCOL])
         await expect(a, PeerUp(key.public))
         await stream.write(b"\0\0\0\5hello")
         await expect(a, Message(key.public, b"hello"))
@@ -345,7 +342,7 @@ async def test_an_ordinary_libp2p_host_is_understood(nursery: trio.Nursery) -> N
             heard = b""
             while b"hello yourself" not in heard:
                 heard += await stream.read(1000)
-        await host.disconnect(peer_id_of(public(a)))
+        await host.disconnect(peer_id_of(a.public_key))
         await expect(a, PeerDown(key.public), within=1)
 
 
@@ -421,5 +418,5 @@ async def test_an_idle_connection_stays(nursery: trio.Nursery, monkeypatch: pyte
     a, b = await pair(nursery)
     with trio.move_on_after(1.5):
         raise AssertionError(f"heard {await a.inbox.receive()}")
-    assert a.connected == {public(b)}
-    assert b.connected == {public(a)}
+    assert a.connected == {b.public_key}
+    assert b.connected == {a.public_key}

@@ -12,7 +12,7 @@ from node.protocol.keys import read_key_file
 from node.protocol.reports import Report
 from scripts.devnet import folder as folders
 from scripts.devnet import launch, up
-from scripts.devnet.folder import FolderError, State
+from scripts.devnet.folder import DevnetState, FolderError
 from scripts.devnet.layout import MAX_PORT_BASE, Devnet, Folder, Ports
 from scripts.devnet.session import Screen, counted
 from scripts.devnet.watch import View, status_line
@@ -20,7 +20,7 @@ from tests.figures import COORDINATOR, NODE, changed
 
 
 def new(tmp_path: Path, port_base: int = 8000, committees: int | None = None, size: int | None = None) -> Devnet:
-    devnet = folders.make_devnet(Folder(tmp_path), State(port_base), committees, size)
+    devnet = folders.make_devnet(Folder(tmp_path), DevnetState(port_base), committees, size)
     folders.write_settings(devnet.folder, devnet.settings())
     return devnet
 
@@ -83,7 +83,7 @@ def test_all_ports_move_with_the_port_base_and_none_is_used_twice(tmp_path: Path
 
 
 def test_a_broker_elsewhere_is_not_started(tmp_path: Path) -> None:
-    devnet = folders.make_devnet(Folder(tmp_path), State(8000, "redis://10.0.0.1:6379/1"), None, None)
+    devnet = folders.make_devnet(Folder(tmp_path), DevnetState(8000, "redis://10.0.0.1:6379/1"), None, None)
     assert "broker" not in [program.name for program in devnet.programs("python", Path("valkey-server"), {})]
     assert devnet.broker_url == "redis://10.0.0.1:6379/1"
     assert folders.open_devnet(devnet.folder) == devnet
@@ -91,7 +91,7 @@ def test_a_broker_elsewhere_is_not_started(tmp_path: Path) -> None:
 
 def test_too_many_nodes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="250"):
-        folders.make_devnet(Folder(tmp_path / "new"), State(8000), 100, 4)
+        folders.make_devnet(Folder(tmp_path / "new"), DevnetState(8000), 100, 4)
     assert not (tmp_path / "new").exists()
 
 
@@ -200,7 +200,7 @@ def test_state_file_that_is_damaged_is_named(tmp_path: Path) -> None:
 
 
 def test_a_network_whose_nodes_run_elsewhere_listens_for_them_and_starts_none(tmp_path: Path) -> None:
-    devnet = folders.make_devnet(Folder(tmp_path), State(8000, host="10.0.0.1", nodes=False), 2, 4)
+    devnet = folders.make_devnet(Folder(tmp_path), DevnetState(8000, host="10.0.0.1", nodes=False), 2, 4)
     assert folders.open_devnet(Folder(tmp_path)) == devnet
     settings = devnet.settings()
     assert set(settings) == {"coordinator", "gateway", "dashboard"}
@@ -210,7 +210,7 @@ def test_a_network_whose_nodes_run_elsewhere_listens_for_them_and_starts_none(tm
 
 
 def test_on_one_machine_nothing_listens_beyond_loopback(tmp_path: Path) -> None:
-    devnet = folders.make_devnet(Folder(tmp_path), State(8000), 2, 4)
+    devnet = folders.make_devnet(Folder(tmp_path), DevnetState(8000), 2, 4)
     text = " ".join(str(settings) for settings in devnet.settings().values())
     text += " ".join(" ".join(p.argv) for p in devnet.programs("python", Path("valkey"), {}))
     assert "0.0.0.0" not in text.replace("metrics_host='0.0.0.0'", "")

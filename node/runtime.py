@@ -176,17 +176,30 @@ class Runtime:
         match effect:
             case Send() | Broadcast() | Tell() | Meet() | Ban():
                 self._talk(effect)
-            case SendBlocks(peer, first):
-                self._nursery.start_soon(self._send_blocks, peer, first)
-            case SendBundles(peer, destination, sequence):
-                self._nursery.start_soon(self._send_bundles, peer, destination, sequence)
+            case SendBlocks() | SendBundles() | ReplyBlocks():
+                self._serve(effect)
+            case Recover() | CheckSignatures() | Mine() | StopMining():
+                self._work(effect)
             case Subscribe(shard):
                 network = self._genesis.network
                 self._broker.subscribe(transactions_topic(network, shard), queries_topic(network, shard))
             case Publish(topic, body):
                 self._broker.publish(topic, body)
+            case Notable(text):
+                self.reporter.notable(text)
+
+    def _serve(self, effect: SendBlocks | SendBundles | ReplyBlocks) -> None:
+        """Read from storage what somebody asked for, in a thread."""
+        match effect:
+            case SendBlocks(peer, first):
+                self._nursery.start_soon(self._send_blocks, peer, first)
+            case SendBundles(peer, destination, sequence):
+                self._nursery.start_soon(self._send_bundles, peer, destination, sequence)
             case ReplyBlocks(query):
                 self._nursery.start_soon(self._reply_blocks, query)
+
+    def _work(self, effect: Recover | CheckSignatures | Mine | StopMining) -> None:
+        match effect:
             case Recover():
                 self._nursery.start_soon(self._recover, effect)
             case CheckSignatures():
@@ -198,8 +211,6 @@ class Runtime:
                 self._nursery.start_soon(self._mine, self._mining, effect)
             case StopMining():
                 self._mining.cancel()
-            case Notable(text):
-                self.reporter.notable(text)
 
     def _talk(self, effect: Send | Broadcast | Tell | Meet | Ban) -> None:
         match effect:

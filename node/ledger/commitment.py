@@ -58,11 +58,11 @@ class BucketTree:
     def absorb(self, layer: "BucketTree") -> None:
         """Make the changes of ``layer`` this tree's. The layer itself, and layers over it, keep working."""
         for own, changed in zip(self._hashes, layer._hashes, strict=True):
-            for index, hash in changed.items():
-                if hash == ZERO_HASH:
+            for index, node_hash in changed.items():
+                if node_hash == ZERO_HASH:
                     own.pop(index, None)
                 else:
-                    own[index] = hash
+                    own[index] = node_hash
             changed.clear()
         for bucket, keys in layer._keys.items():
             if keys:

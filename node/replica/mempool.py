@@ -85,8 +85,8 @@ class Mempool:
 
     def remove(self, ids: Sequence[bytes]) -> None:
         """Forget transactions by id."""
-        for id in ids:
-            entry = self._by_id.pop(id, None)
+        for transaction_id in ids:
+            entry = self._by_id.pop(transaction_id, None)
             if entry is not None:
                 del self._entries[entry.encoded]
                 self._bytes -= len(entry.encoded)

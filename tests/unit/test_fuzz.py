@@ -23,9 +23,9 @@ from node.ledger.execution import InvalidBlock, execute
 from node.ledger.state import State
 from node.membership import Membership
 from node.network.framing import FrameDecoder, FrameTooLarge
-from node.protocol import epoch, limits, merkle, messages, queries
-from node.protocol.block import Balance, Block
-from node.protocol.certificate import CertifiedBlock, FinalBlock, Finality, VoteKind, sign_vote
+from node.protocol import epoch, limits, messages, queries
+from node.protocol.block import Balance
+from node.protocol.certificate import CertifiedBlock, FinalBlock, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
@@ -42,6 +42,7 @@ from signaling.phases import MAX_MESSAGE_BYTES, Coordinator, Saved
 from tests import figures
 from tests.chains import TIME, Network, Shard, key, leg
 from tests.unit.ledger_driver import Ledgers
+from tests.unit.replicas import forge_bundle, signed
 
 NETWORK = Network("fuzz", standby=1, block_difficulty_bits=4, puzzle_difficulty_bits=8)
 GENESIS, DOCUMENT = NETWORK.genesis, NETWORK.document
@@ -76,7 +77,7 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
     header, last = block.header, shard.chain[-1].finality.certificate
     nullified = shard.certificate(VoteKind.NULLIFY, header.view + 1, ZERO_HASH, (1, 2, 3))
     finals = tuple(FinalBlock(c.block, c.finality) for c in shard.chain)
-    proposal = signed(shard, header.proposer, block)
+    proposal = signed(shard, block)
     return [
         proposal,
         structs.replace(proposal, notarization=last, nullifications=(nullified,)),
@@ -91,13 +92,6 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
         messages.BundleRequest(1 - shard.number, 1),
         *(BundleDelivery(bundle) for outbox in shard.outboxes for bundle in outbox),
     ]
-
-
-def signed(shard: Shard, member: int, block: Block) -> Proposal:
-    header = block.header
-    return Proposal(
-        block, sign_vote(shard.members[member], member, shard.electorate, VoteKind.NOTARIZE, header.view, header.hash), None, ()
-    )
 
 
 @cache
@@ -387,7 +381,7 @@ def liar_proposal(random: Random, target: Target, liar: int) -> Proposal:
     header = block.header
     if random.random() < 0.8:
         header = structs.replace(header, payload_root=block.payload_root(), view=view, proposer=liar)
-    proposal = signed(shard, liar, shard.mined(structs.replace(block, header=header)))
+    proposal = signed(shard, shard.mined(structs.replace(block, header=header)), liar)
     notarization = random.choice((None, shard.chain[-1].finality.certificate))
     first = target.replica.consensus.tree.root.view + 1
     nullifications = tuple(shard.certificate(VoteKind.NULLIFY, v, ZERO_HASH) for v in range(first, min(view, first + 8)))
@@ -401,10 +395,7 @@ def captured_bundle(random: Random, target: Target) -> CertifiedBundle:
     sequence = target.replica.state.cursor(source.number) + random.choice((1, 1, 1, 2))
     known = [bundle.bundle for outbox in source.outboxes for bundle in outbox]
     bundle = Bundle(source.number, target.shard.number, sequence, random.choice(known).records)
-    bundle = structs.replace(bundle, records=mutated_value(random, bundle).records)
-    header = structs.replace(source.head, outbox_root=merkle.root([encode(bundle)]), height=source.head.height + sequence)
-    certificate = source.certificate(VoteKind.FINALIZE, header.view, header.hash)
-    return CertifiedBundle(bundle, header, Finality((), certificate), merkle.branch([encode(bundle)], 0))
+    return forge_bundle(source, target.shard.number, sequence, mutated_value(random, bundle).records)
 
 
 def replica(random: Random) -> None:

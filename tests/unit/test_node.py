@@ -2,27 +2,28 @@
 
 import pytest
 
-from node.effects import Abstain, AcceptDocument, Ban, Begin, Effect, Meet, Recover, Subscribe, Tell
+from node.effects import Abstain, AcceptDocument, Ban, Begin, Effect, Journal, Meet, Recover, Send, Subscribe, Tell
 from node.events import Recovered, Stored, Tick
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
 from node.protocol.codec import encode
-from node.protocol.epoch import Announcement, PhaseNotice, Readiness, SignedDocument
+from node.protocol.epoch import Readiness
 from node.protocol.genesis import Phase
-from tests.unit.test_replica import DOCUMENT, GENESIS, ISSUER, KEYS, at
+from tests.chains import Network
+from tests.unit.replicas import at
 
-COORDINATOR = ISSUER.public
-SIGNED = SignedDocument(DOCUMENT, ISSUER.sign(DOCUMENT.hash))
+NETWORK = Network(committees=1, block_difficulty_bits=0)
+KEYS = NETWORK.shards[0].electorate.keys
+SIGNED = NETWORK.signed
 
 
 def node(stored: Stored = Stored()) -> Node:
-    return Node(GENESIS, KEYS[0], "n", ("/ip4/127.0.0.1/tcp/1",), stored)
+    return Node(NETWORK.genesis, NETWORK.shards[0].members[0], "n", ("/ip4/127.0.0.1/tcp/1",), stored)
 
 
 def says(phase: Phase) -> Message:
-    notice = PhaseNotice(GENESIS.network, 1, phase, 1, 4).signed(ISSUER)
-    return Message(COORDINATOR, encode(Announcement(notice, None if phase is Phase.REGISTRATION else SIGNED)))
+    return Message(NETWORK.coordinator.public, encode(NETWORK.announcement(phase, assigned=phase is not Phase.REGISTRATION)))
 
 
 def kinds(effects: list[Effect]) -> list[type[Effect]]:
@@ -70,13 +71,14 @@ def test_a_restart_starts_the_replica_only_if_mining_may_have_begun(stored: Stor
     assert (Meet in kinds(effects)) == (stored.document is not None)
 
 
-def test_a_new_database_under_a_known_document_does_not_vote_before_others_have_spoken() -> None:
-    mind = node(Stored(SIGNED, False, None))
-    recover(mind, mind.start())
-    assert mind.replica is not None
+@pytest.mark.parametrize("late", [True, False], ids=["mining has begun before it heard of its seat", "a new database"])
+def test_a_member_that_may_have_lost_votes_does_not_vote_before_others_have_spoken(late: bool) -> None:
+    mind = node(Stored() if late else Stored(SIGNED, False, None))
+    effects = mind.handle(says(Phase.MINING), at(0)) if late else mind.start()
+    assert Abstain not in kinds(effects), "its votes are not known to be safe"
+    recover(mind, effects)
     assert mind.deadline is not None
-    effects = mind.handle(Tick(), at(mind.deadline + 10_000))
-    assert not [effect for effect in effects if type(effect).__name__ == "Journal"]
+    assert Journal not in kinds(mind.handle(Tick(), at(mind.deadline + 10_000)))
 
 
 def test_a_new_database_under_a_known_document_stores_that_mining_has_begun() -> None:
@@ -86,19 +88,33 @@ def test_a_new_database_under_a_known_document_stores_that_mining_has_begun() ->
 
 
 def test_readiness_is_told_once_a_quorum_can_be_reached() -> None:
-    mind = node()
+    mind, ready = node(), Tell(Readiness(1, 0))
     mind.handle(says(Phase.ASSIGNMENT), at(0))
+    mind.handle(PeerUp(KEYS[1]), at(0))
     mind.handle(says(Phase.HANDOFF), at(0))
-    ready = Tell(Readiness(1, 0))
-    assert ready not in mind.handle(PeerUp(KEYS[1].public), at(0))
-    mind.handle(PeerDown(KEYS[1].public), at(0))
-    assert ready not in mind.handle(PeerUp(KEYS[2].public), at(0)), "one went, one came"
-    assert ready in mind.handle(PeerUp(KEYS[3].public), at(0)), "2 others and itself are 2f+1"
+    mind.handle(PeerDown(KEYS[1]), at(0))
+    assert ready not in mind.handle(PeerUp(KEYS[2]), at(0)), "one went, one came"
+    assert ready in mind.handle(PeerUp(KEYS[3]), at(0)), "2 others and itself are 2f+1"
+
+
+def test_readiness_is_not_told_in_another_phase() -> None:
+    mind = node()
+    effects = mind.handle(says(Phase.ASSIGNMENT), at(0))
+    for peer in KEYS[1:]:
+        effects += mind.handle(PeerUp(peer), at(0))
+    assert not [effect for effect in effects if isinstance(effect, Tell) and isinstance(effect.message, Readiness)]
+
+
+def test_a_new_replica_tells_its_standing_to_who_is_connected_already() -> None:
+    mind = node(Stored(SIGNED, True, 0))
+    effects = mind.start()
+    mind.handle(PeerUp(KEYS[2]), at(0))
+    assert KEYS[2] in [effect.peer for effect in recover(mind, effects) if isinstance(effect, Send)]
 
 
 def test_a_peer_that_sends_what_is_no_message_is_banned() -> None:
     mind = node(Stored(SIGNED, True, 0))
     recover(mind, mind.start())
-    (ban,) = mind.handle(Message(KEYS[1].public, b"junk"), at(1))
+    (ban,) = mind.handle(Message(KEYS[1], b"junk"), at(1))
     assert isinstance(ban, Ban)
-    assert ban.peer == KEYS[1].public
+    assert ban.peer == KEYS[1]

@@ -1,57 +1,28 @@
-"""What ``docs/protocol.md`` says of proposals, standings and what is due, and no other test holds: each test gives one member one
-thing that breaks one rule."""
+"""What ``docs/protocol.md`` says of proposals and of what is due: each test gives one member one thing that breaks one rule."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from node.effects import Broadcast, CheckSignatures, Effect, Mine, Send
+from node.consensus.simplex import Diverged
+from node.effects import Effect, Mine
 from node.ledger import two_phase_commit
-from node.protocol.address import address_of
 from node.protocol.block import Block, Outcome, payload_root
-from node.protocol.certificate import VoteKind, sign_vote
+from node.protocol.certificate import FinalBlock, Finality, VoteKind
 from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.epoch import first_document
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES
-from node.protocol.messages import Ballot, Proposal, Standing
+from node.protocol.messages import ChainReply, Proposal, Standing
 from node.protocol.puzzle import search
-from node.protocol.transaction import Leg, Order, Transaction, Witness
-from tests.unit import test_replica as ours
+from node.protocol.transaction import Transaction, Witness
+from tests.chains import Network, Shard, key, leg
 from tests.unit.ledger_driver import Ledgers
-from tests.unit.test_replica import ISSUER, NOW, at, payment, replica_of, take_in
+from tests.unit.replicas import at, checks, proposals, replica_of, signed, votes
 
 LEADER, VOTER = 1, 0
-
-
-@pytest.fixture(autouse=True)
-def form(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Form the committee of ``test_replica`` under other parameters; at first its blocks need 8 bits of work and hold 100
-    transactions."""
-
-    def again(**parameters: int) -> None:
-        genesis = structs.replace(ours.GENESIS, parameters=structs.replace(ours.GENESIS.parameters, **parameters))
-        document = first_document(genesis, ours.DOCUMENT.committees[0].members)
-        electorate = document.electorates[0]
-        by_public = {key.public: key for key in ours.KEYS}
-        monkeypatch.setattr(ours, "GENESIS", genesis)
-        monkeypatch.setattr(ours, "DOCUMENT", document)
-        monkeypatch.setattr(ours, "ELECTORATE", electorate)
-        monkeypatch.setattr(ours, "KEYS", [by_public[public] for public in electorate.keys])
-
-    again(block_difficulty_bits=8, block_transactions=100)
-    return again
-
-
-def proposals(effects: list[Effect]) -> list[Proposal]:
-    return [effect.message for effect in effects if isinstance(effect, Broadcast) and isinstance(effect.message, Proposal)]
-
-
-def votes(effects: list[Effect]) -> list[VoteKind]:
-    found = [effect.message for effect in effects if isinstance(effect, Broadcast)]
-    return [message.vote.kind for message in found if isinstance(message, Ballot)]
+NETWORK = Network(committees=1, block_difficulty_bits=8, block_transactions=100)
+LARGE = Network(committees=1, block_transactions=2_000)
 
 
 def mined(block: Block, is_solved: bool = True) -> Block:
@@ -63,105 +34,95 @@ def mined(block: Block, is_solved: bool = True) -> Block:
 
 
 def proposed() -> Proposal:
-    """The leader's empty block, as it should be."""
-    leader = replica_of(LEADER)
+    """The leader's empty block, as it makes it."""
+    leader = replica_of(NETWORK, LEADER)
     leader.start(at(0))
-    effects = leader.on_tick(at(1_000))
-    (mine,) = [effect for effect in effects if isinstance(effect, Mine)]
+    (mine,) = [effect for effect in leader.on_tick(at(1_000)) if isinstance(effect, Mine)]
     nonce = search(mine.prefix, mine.bits, 0, 1 << 20)
     assert nonce is not None
     (proposal,) = proposals(leader.on_mined(mine.token, nonce, at(1_001)))
     return proposal
 
 
-def signed(block: Block, member: int = LEADER) -> Proposal:
-    vote = sign_vote(ours.KEYS[member], member, ours.ELECTORATE, VoteKind.NOTARIZE, block.header.view, block.header.hash)
-    return Proposal(block, vote, None, ())
+BLOCK = NETWORK.shards[0].build(after=1_000).block
 
 
-def changed(**header: Any) -> Proposal:
-    """The leader's proposal with another header, mined and signed anew."""
-    block = proposed().block
-    return signed(mined(structs.replace(block, header=structs.replace(block.header, **header))))
+def changed(**header: Any) -> Block:
+    return mined(structs.replace(BLOCK, header=structs.replace(BLOCK.header, **header)))
 
 
-def filled(count: int, legs: int = 1) -> Proposal:
-    """The leader's proposal with so many transactions, whose signatures nobody has looked at."""
-    payer, payee = address_of(ISSUER.public), address_of(ours.KEYS[0].public)
-    network = ours.GENESIS.network
-    orders = [Order(network, (Leg(payer, payee, "USD", 1),) * legs, "", NOW + 60_000, i.to_bytes(8, "big")) for i in range(count)]
-    transactions = tuple(encode(Transaction(order, (Witness(ISSUER.public, bytes(64)),))) for order in orders)
-    header = structs.replace(proposed().block.header, payload_root=payload_root((), transactions))
-    return signed(mined(Block(header, (), transactions)))
+def filled(shard: Shard, *transactions: bytes) -> Proposal:
+    """A block with these transactions, whose roots and signatures nobody has looked at."""
+    block = shard.build(after=1_000).block
+    header = structs.replace(block.header, payload_root=payload_root((), transactions))
+    return signed(shard, shard.mined(Block(header, (), transactions)))
 
 
-def answer(proposal: Proposal, sender: int = LEADER) -> list[Effect]:
-    voter = replica_of(VOTER)
+def unsigned(network: Network, count: int, legs: int = 1) -> list[bytes]:
+    issuer = network.issuers["USD"]
+    one = network.sign([issuer], *[leg(issuer, key("payee"), "USD", 1)] * legs).order
+    orders = [structs.replace(one, salt=i.to_bytes(8, "big")) for i in range(count)]
+    return [encode(Transaction(order, (Witness(issuer.public, bytes(64)),))) for order in orders]
+
+
+def answer(proposal: Proposal, sender: int = LEADER, network: Network = NETWORK) -> list[Effect]:
+    voter = replica_of(network, VOTER)
     voter.start(at(0))
-    return voter.on_message(ours.KEYS[sender].public, proposal, at(1_010))
+    return voter.on_message(network.shards[0].electorate.keys[sender], proposal, at(1_010))
 
 
-def test_a_mined_proposal_of_the_leader_is_voted_for() -> None:
-    assert votes(answer(proposed())) == [VoteKind.NOTARIZE]
-
-
-def test_a_proposal_without_its_work_is_given_up() -> None:
-    assert votes(answer(signed(mined(proposed().block, is_solved=False)))) == [VoteKind.NULLIFY]
+GIVEN_UP = [VoteKind.NULLIFY]
 
 
 @pytest.mark.parametrize(
-    "header", [{"network": b"otherone"}, {"shard": 1}, {"epoch": 2}, {"height": 2}], ids=lambda h: next(iter(h))
+    ("block", "answered"),
+    [
+        (BLOCK, [VoteKind.NOTARIZE]),
+        (mined(BLOCK, is_solved=False), GIVEN_UP),
+        (changed(network=b"otherone"), GIVEN_UP),
+        (changed(shard=1), GIVEN_UP),
+        (changed(epoch=2), GIVEN_UP),
+        (changed(height=2), GIVEN_UP),
+        (changed(state_root=b"x" * 32), GIVEN_UP),
+        (changed(proposer=2), []),
+    ],
+    ids=["good", "without work", "another network", "another shard", "another epoch", "another height", "wrong roots", "not led"],
 )
-def test_a_proposal_for_another_place_is_given_up(header: dict[str, Any]) -> None:
-    assert votes(answer(changed(**header))) == [VoteKind.NULLIFY]
+def test_a_proposal_is_voted_for_given_up_or_ignored(block: Block, answered: list[VoteKind]) -> None:
+    proposal = signed(NETWORK.shards[0], block)
+    assert votes(answer(proposal, sender=block.header.proposer)) == answered
 
 
-def test_a_proposal_by_another_member_than_the_leader_is_ignored() -> None:
-    header = structs.replace(proposed().block.header, proposer=2)
-    block = mined(Block(header, (), ()))
-    assert votes(answer(signed(block, member=2), sender=2)) == []
+def test_what_the_leader_makes_is_voted_for() -> None:
+    assert votes(answer(proposed())) == [VoteKind.NOTARIZE]
 
 
-def test_a_proposal_passed_on_by_another_member_is_ignored() -> None:
-    assert votes(answer(proposed(), sender=2)) == []
+@pytest.mark.parametrize(
+    ("network", "legs", "most"),
+    [(NETWORK, 1, 100), (LARGE, 16, MAX_BLOCK_PAYLOAD_BYTES // len(unsigned(LARGE, 1, 16)[0]))],
+    ids=["transactions", "bytes"],
+)
+def test_a_block_of_too_much_is_given_up_unchecked(network: Network, legs: int, most: int) -> None:
+    transactions = unsigned(network, most + 1, legs)
+    assert checks(answer(filled(network.shards[0], *transactions[:most]), network=network))
+    effects = answer(filled(network.shards[0], *transactions), network=network)
+    assert (votes(effects), checks(effects)) == (GIVEN_UP, [])
 
 
-def test_a_block_of_too_many_transactions_is_given_up_unchecked() -> None:
-    assert any(isinstance(effect, CheckSignatures) for effect in answer(filled(100)))
-    effects = answer(filled(101))
-    assert votes(effects) == [VoteKind.NULLIFY]
-    assert not any(isinstance(effect, CheckSignatures) for effect in effects)
-
-
-def test_a_block_of_more_than_a_mebibyte_of_transactions_is_given_up_unchecked(form: Callable[..., None]) -> None:
-    form(block_transactions=2_000)
-    size = len(filled(1, legs=16).block.transactions[0])
-    fits, too_large = (filled(MAX_BLOCK_PAYLOAD_BYTES // size + more, legs=16) for more in (0, 1))
-    assert any(isinstance(effect, CheckSignatures) for effect in answer(fits))
-    effects = answer(too_large)
-    assert votes(effects) == [VoteKind.NULLIFY]
-    assert not any(isinstance(effect, CheckSignatures) for effect in effects)
-
-
-def test_a_leader_whose_mempool_fills_a_block_does_not_wait(form: Callable[..., None]) -> None:
-    form(block_difficulty_bits=0, block_transactions=1)
-    leader = replica_of(LEADER)
-    leader.start(at(0))
-    assert proposals(take_in(leader, payment(network=ours.GENESIS.network)))
-
-
-def test_a_member_tells_its_standing_every_heartbeat_and_to_who_connects() -> None:
-    replica = replica_of(VOTER)
-
-    def told(effects: list[Effect]) -> int:
-        return sum(isinstance(effect, Broadcast | Send) and isinstance(effect.message, Standing) for effect in effects)
-
-    heartbeat = ours.GENESIS.parameters.heartbeat
-    assert told(replica.start(at(0))) == 1
-    assert told(replica.on_tick(at(heartbeat - 1))) == 0
-    assert told(replica.on_tick(at(heartbeat))) == 1
-    assert told(replica.on_peer_up(ours.KEYS[2].public, at(heartbeat + 1))) == 1
-    assert told(replica.on_peer_up(ISSUER.public, at(heartbeat + 2))) == 0
+@pytest.mark.parametrize("is_solved", [True, False])
+def test_a_final_block_without_its_work_is_not_executed(is_solved: bool) -> None:
+    """A captured committee could certify it; nobody else believes it."""
+    shard, replica = NETWORK.shards[0], replica_of(NETWORK, VOTER)
+    block = mined(BLOCK, is_solved)
+    final = FinalBlock(block, Finality((), shard.certificate(VoteKind.FINALIZE, block.header.view, block.header.hash)))
+    peer = shard.electorate.keys[LEADER]
+    replica.on_message(peer, Standing(10, 1, 0), at(1_010))
+    if is_solved:
+        replica.on_message(peer, ChainReply((final,)), at(1_011))
+        assert replica.state.height == 1
+    else:
+        with pytest.raises(Diverged):
+            replica.on_message(peer, ChainReply((final,)), at(1_011))
 
 
 def test_what_is_due_is_dealt_with_over_several_blocks_when_it_is_too_much_for_one(monkeypatch: pytest.MonkeyPatch) -> None:

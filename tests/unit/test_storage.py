@@ -2,12 +2,13 @@
 
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -31,13 +32,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "node.db"
 
 
+@pytest.fixture
+def storage(path: Path) -> Iterator[Storage]:
+    storage = Storage(path, NETWORK)
+    yield storage
+    storage.close()
+
+
 def reopened(storage: Storage, path: Path) -> Storage:
     storage.close()
     return Storage(path, NETWORK)
 
 
-def test_everything_written_is_there_after_opening_again(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_everything_written_is_there_after_opening_again(storage: Storage, path: Path) -> None:
     assert (storage.journal(), storage.last_block(), storage.checkpoint(), storage.has_begun()) == ([], None, None, False)
     storage.write([Journal(4, "vote", b"a"), Journal(3, "proposal", b"b"), commit(1, (1, 1, b"x"), (2, 1, b"y"))])
     storage.write([Checkpoint(1, ((b"k2", b"2"), (b"k1", b"1")))])
@@ -51,28 +58,24 @@ def test_everything_written_is_there_after_opening_again(path: Path) -> None:
     assert (storage.abstains_through(), storage.has_begun()) == (7, True)
 
 
-def test_a_journal_record_replaces_the_one_in_its_slot(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_a_journal_record_replaces_the_one_in_its_slot(storage: Storage) -> None:
     storage.write([Journal(1, "vote", b"old"), Journal(1, "finalize", b"other"), Journal(1, "vote", b"new")])
     assert storage.journal() == [Journal(1, "finalize", b"other"), Journal(1, "vote", b"new")]
 
 
-def test_a_commit_forgets_the_journal_up_to_its_view(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_a_commit_forgets_the_journal_up_to_its_view(storage: Storage) -> None:
     storage.write([Journal(view, "vote", b"") for view in (5, 6, 7)])
     storage.write([commit(1, view=6)])
     assert [record.view for record in storage.journal()] == [7]
 
 
-def test_a_checkpoint_changes_and_deletes_rows_of_the_one_before(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_a_checkpoint_changes_and_deletes_rows_of_the_one_before(storage: Storage) -> None:
     storage.write([Checkpoint(10, ((b"a", b"1"), (b"b", b"2"), (b"c", b"3")))])
     storage.write([Checkpoint(20, ((b"b", None), (b"c", b"4"), (b"absent", None)))])
     assert storage.checkpoint() == (20, [(b"a", b"1"), (b"c", b"4")])
 
 
-def test_a_write_that_fails_leaves_nothing_of_itself(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_a_write_that_fails_leaves_nothing_of_itself(storage: Storage) -> None:
     broken: list[Commit | Journal] = [commit(1), Journal(2, "vote", object())]  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         storage.write(broken)
@@ -81,27 +84,22 @@ def test_a_write_that_fails_leaves_nothing_of_itself(path: Path) -> None:
     assert storage.last_block() == (1, block(1))
 
 
-def test_blocks_come_consecutive_and_within_the_limits(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+@pytest.mark.parametrize(("limit", "heights"), [((350,), [3, 4, 5]), ((300,), [3, 4, 5]), ((1,), [3]), ((10**6, 2), [3, 4])])
+def test_blocks_come_consecutive_and_within_the_limits(storage: Storage, limit: tuple[int, ...], heights: list[int]) -> None:
     storage.write([commit(height) for height in range(1, 11)])
-    assert storage.blocks(3, 350) == [block(3), block(4), block(5)]
-    assert storage.blocks(3, 300) == [block(3), block(4), block(5)]
-    assert storage.blocks(3, 1) == [block(3)], "one at least"
-    assert storage.blocks(3, 10**6, count=2) == [block(3), block(4)]
-    assert storage.blocks(11, 10**6) == []
+    assert storage.blocks(3, *limit) == list(map(block, heights))
+    assert storage.blocks(11, *limit) == []
     assert [height for height, _ in storage.blocks_descending()] == list(range(10, 0, -1))
 
 
-def test_bundles_come_by_destination_and_sequence(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_bundles_come_by_destination_and_sequence(storage: Storage) -> None:
     storage.write([commit(h, (1, h, b"one%d" % h), (2, h, b"two%d" % h)) for h in (1, 2, 3)])
     assert storage.bundles(2, 2, 1000) == [b"two2", b"two3"]
     assert storage.bundles(2, 1, 9) == [b"two1", b"two2"]
     assert storage.bundles(3, 1, 1000) == []
 
 
-def test_reading_goes_on_while_blocks_are_added(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_reading_goes_on_while_blocks_are_added(storage: Storage) -> None:
     storage.write([commit(1), commit(2)])
     newest_first = storage.blocks_descending()
     assert next(newest_first)[0] == 2
@@ -109,37 +107,31 @@ def test_reading_goes_on_while_blocks_are_added(path: Path) -> None:
     assert [height for height, _ in newest_first] == [1]
 
 
-def test_a_database_of_another_network_is_refused(path: Path) -> None:
-    Storage(path, NETWORK).close()
-    with pytest.raises(StorageError, match="belongs to network"):
-        Storage(path, b"x" * 32)
-    Storage(path, NETWORK).close()
-
-
-def test_a_database_in_use_is_refused(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_a_database_in_use_is_refused(storage: Storage, path: Path) -> None:
     with pytest.raises(StorageError, match="in use by another process"):
         Storage(path, NETWORK)
     reopened(storage, path).close()
 
 
-def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
-    path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(StorageError, match="damaged"):
-        Storage(path, NETWORK)
-
-
-def test_another_programs_database_is_refused(path: Path) -> None:
+def make_another_program_write(path: Path) -> None:
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE something (x)")
-    with pytest.raises(StorageError, match="not written by this version"):
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda path: Storage(path, b"x" * 32).close(), "belongs to network"),
+        (lambda path: path.write_bytes(b"not a database" * 1000), "damaged"),
+        (make_another_program_write, "not written by this version"),
+        (lambda path: path.with_name("node.db.lock").mkdir(), "cannot make"),
+    ],
+    ids=["another network's", "no database", "another program's", "no place for it"],
+)
+def test_what_is_not_this_nodes_database_is_refused(path: Path, make: Callable[[Path], object], complaint: str) -> None:
+    make(path)
+    with pytest.raises(StorageError, match=complaint):
         Storage(path, NETWORK)
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="cannot make"):
-        Storage(tmp_path / "file" / "node.db", NETWORK)
 
 
 @pytest.mark.parametrize(
@@ -165,20 +157,11 @@ def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row
         vandal.execute(statement)
     vandal.close()
 
-    def read_everything() -> None:
-        storage = Storage(path, NETWORK)
-        try:
-            storage.has_begun(), storage.journal(), storage.checkpoint()
-            storage.blocks(1, 10**6), storage.bundles(1, 1, 10**6)
-        finally:
-            storage.close()
-
-    with pytest.raises(StorageError, match=f"damaged.*{row}"):
-        read_everything()
+    with pytest.raises(StorageDamaged, match=row), closing(Storage(path, NETWORK)) as found:
+        found.has_begun(), found.journal(), found.checkpoint(), found.blocks(1, 10**6), found.bundles(1, 1, 10**6)
 
 
-def test_overwritten_pages_are_noticed(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_overwritten_pages_are_noticed(storage: Storage, path: Path) -> None:
     storage.write([Checkpoint(1, tuple((b"%06d" % i, bytes(50)) for i in range(5000)))])
     storage.close()
     with path.open("r+b") as file:
@@ -188,21 +171,7 @@ def test_overwritten_pages_are_noticed(path: Path) -> None:
         Storage(path, NETWORK)
 
 
-def test_a_full_disk_is_said_clearly_and_loses_nothing(path: Path) -> None:
-    storage = Storage(path, NETWORK)
-    storage.write([commit(1)])
-    pages = storage._writer.execute("PRAGMA page_count").fetchone()[0]
-    storage._writer.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite reports it as it does a full disk
-    with pytest.raises(StorageError, match="no space left"):
-        storage.write([Journal(2, "vote", b"v"), commit(2, size=200_000)])
-    storage = reopened(storage, path)
-    assert storage.last_block() == (1, block(1))
-    assert storage.journal() == []
-    storage.write([commit(2)])
-
-
-def test_a_closed_storage_says_so(path: Path) -> None:
-    storage = Storage(path, NETWORK)
+def test_a_closed_storage_says_so(storage: Storage) -> None:
     storage.close()
     storage.close()
     with pytest.raises(StorageError, match="closed"):
@@ -226,63 +195,61 @@ while True:
 
 
 def test_kill_at_any_instant_keeps_all_acknowledged_writes_and_no_half_ones(path: Path) -> None:
-    chance = random.Random(1)
-    acknowledged = 0
+    chance, height = random.Random(1), 0
     for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert int(process.stdout.readline()) > acknowledged, "a restarted writer goes on after what is there"
-        time.sleep(chance.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        rest, _ = process.communicate()
-        lines = rest.split("\n")[:-1]  # a line cut off was not acknowledged
-        storage = Storage(path, NETWORK)
-        found = storage.last_block()
-        assert found is not None
-        height, _ = found
-        acknowledged = max(acknowledged + 1, *(int(line) for line in lines)) if lines else acknowledged + 1
-        assert acknowledged <= height <= acknowledged + 1, "all acknowledged writes, and at most the one under way"
-        blocks = [body for first in range(1, height + 1, 256) for body in storage.blocks(first, 1 << 30)]
-        assert blocks == [h.to_bytes(4, "big") * 10_000 for h in range(1, height + 1)]
-        bundles = [body for first in range(1, height + 1, 256) for body in storage.bundles(1, first, 1 << 30)]
-        assert len(bundles) == height
-        assert [record.view for record in storage.journal()] == [height + 1]
-        assert storage.checkpoint() == (height, [(b"height", height.to_bytes(4, "big"))])
-        storage.close()
-        acknowledged = height
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            seen = [process.stdout.readline()]
+            timer = Timer(chance.uniform(0, 0.15), process.kill)
+            timer.start()
+            seen += process.stdout.readlines()
+        acknowledged = [int(line) for line in seen if line.endswith("\n")]  # a line cut off was not
+        assert acknowledged[0] == height + 1, "a restarted writer goes on after what is there"
+        with closing(Storage(path, NETWORK)) as storage:
+            height, _ = storage.last_block() or (0, b"")
+            assert acknowledged[-1] <= height <= acknowledged[-1] + 1, "all acknowledged writes, and at most the one under way"
+            numbers = [h.to_bytes(4, "big") for h in range(1, height + 1)]
+            blocks = [body for first in range(1, height + 1, 256) for body in storage.blocks(first, 1 << 30)]
+            assert blocks == [number * 10_000 for number in numbers]
+            bundles = [body for first in range(1, height + 1, 256) for body in storage.bundles(1, first, 1 << 30)]
+            assert bundles == [number * 100 for number in numbers]
+            assert [record.view for record in storage.journal()] == [height + 1]
+            assert storage.checkpoint() == (height, [(b"height", numbers[-1])])
 
 
-def test_a_full_disk_raises_storage_full_stores_nothing_and_recovers(tmp_path: Path) -> None:
-    """The file-size limit stands for the disk: beyond it every write fails, as on a full one."""
-    script = """
+FULL = """
 import resource, sys
 from pathlib import Path
-from node.effects import Journal
+from node.effects import Commit, Journal
 from node.storage import Storage, StorageFull
-storage = Storage(Path(sys.argv[1]), b"12345678")
-storage.write([Journal(1, "a", b"kept")])
+storage = Storage(Path(sys.argv[1]), bytes(32))
+storage.write([Journal(2, "a", b"kept")])
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
 try:
-    storage.write([Journal(2, "a", b"x" * 1_000_000)])
-except StorageFull:
+    storage.write([Journal(3, "a", b"v"), Commit(1, 1, None, b"x" * 1_000_000, ())])
+except StorageFull as error:
+    assert "no space left" in str(error)
     print("full")
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-assert [(r.view, r.data) for r in storage.journal()] == [(1, b"kept")]
-storage.write([Journal(2, "a", b"x" * 1_000_000)])
+assert [(r.view, r.data) for r in storage.journal()] == [(2, b"kept")]
+assert storage.last_block() is None
+storage.write([Journal(3, "a", b"x" * 1_000_000)])
 assert len(storage.journal()) == 2
 print("room again")
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "node.db")], capture_output=True, text=True, timeout=60)
+
+
+def test_a_full_disk_raises_storage_full_stores_nothing_and_recovers(path: Path) -> None:
+    """The file-size limit stands for the disk: beyond it every write fails, as on a full one."""
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:2] == ["full", "room again"], done.stdout + done.stderr
 
 
-def test_a_damaged_database_set_aside_makes_room_for_a_new_one(tmp_path: Path) -> None:
-    path = tmp_path / "node.db"
-    Storage(path, b"12345678").close()
+def test_a_damaged_database_set_aside_makes_room_for_a_new_one(path: Path) -> None:
     path.write_bytes(b"not a database" * 1000)
     with pytest.raises(StorageDamaged):
-        Storage(path, b"12345678")
+        Storage(path, NETWORK)
     aside = set_aside(path)
     assert aside.read_bytes().startswith(b"not a database")
-    assert Storage(path, b"12345678").last_block() is None
+    assert Storage(path, NETWORK).last_block() is None

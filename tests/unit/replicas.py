@@ -1,0 +1,86 @@
+"""Replicas for tests of their parts: a committee of four in a small network, and what their effects say."""
+
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from node.effects import Broadcast, CheckSignatures, Effect, Publish
+from node.events import Instant, Recovered
+from node.ledger.state import State
+from node.protocol import merkle
+from node.protocol.block import Block
+from node.protocol.certificate import FinalBlock, Finality, VoteKind, sign_vote
+from node.protocol.channel import Bundle, CertifiedBundle, Record
+from node.protocol.codec import decode, encode
+from node.protocol.codes import Code
+from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.messages import Ballot, ChainReply, Proposal, Standing
+from node.protocol.topics import Refusals, refusals_topic
+from node.protocol.transaction import Transaction
+from node.replica.replica import Replica
+from tests.chains import TIME, Network, Shard
+
+
+def at(now: int) -> Instant:
+    return Instant(now, TIME + now)
+
+
+def replica_of(network: Network, member: int, abstain_through: int | None = 0, number: int = 0) -> Replica:
+    """A member of a shard at height 0."""
+    shard = network.shards[number]
+    recovered = Recovered(State.genesis(shard.rules), None, ())
+    return Replica(network.genesis, network.document, shard.members[member], "n", recovered, at(0), abstain_through)
+
+
+def take_in(replica: Replica, transaction: Transaction) -> list[Effect]:
+    """Hand over a transaction and the verdict on its signatures."""
+    effects = replica.on_transactions([encode(transaction)], at(1))
+    for check in checks(effects):
+        effects += replica.on_signatures_checked(check.token, [t.has_valid_signatures() for t in check.transactions], at(2))
+    return effects
+
+
+def checks(effects: Iterable[Effect]) -> list[CheckSignatures]:
+    return [effect for effect in effects if isinstance(effect, CheckSignatures)]
+
+
+def proposals(effects: Iterable[Effect]) -> list[Proposal]:
+    return [effect.message for effect in effects if isinstance(effect, Broadcast) and isinstance(effect.message, Proposal)]
+
+
+def votes(effects: Iterable[Effect]) -> list[VoteKind]:
+    found = [effect.message for effect in effects if isinstance(effect, Broadcast)]
+    return [message.vote.kind for message in found if isinstance(message, Ballot)]
+
+
+def refusals(replica: Replica, effects: Iterable[Effect]) -> list[Code]:
+    topic = refusals_topic(replica.rules.network, replica.shard)
+    bodies = [effect.body for effect in effects if isinstance(effect, Publish) and effect.topic == topic]
+    messages = [decode(Refusals, body, MAX_BROKER_BODY_BYTES) for body in bodies]
+    assert all(message.is_valid(replica.electorate) for message in messages)
+    return [item.code for message in messages for item in message.items]
+
+
+def catch_up(replica: Replica, shard: Shard, start: int = 1) -> list[Effect]:
+    """Tell it that others are far ahead, and answer its question with the shard's chain."""
+    peer = shard.electorate.keys[(replica.member + 1) % 4]
+    replica.on_message(peer, Standing(1_000, 1, 0), at(start))
+    return replica.on_message(peer, ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain)), at(start + 1))
+
+
+def signed(shard: Shard, block: Block, member: int | None = None) -> Proposal:
+    """The block proposed by its proposer, or by ``member``."""
+    header = block.header
+    signer = header.proposer if member is None else member
+    vote = sign_vote(shard.members[signer], signer, shard.electorate, VoteKind.NOTARIZE, header.view, header.hash)
+    return Proposal(block, vote, None, ())
+
+
+def forge_bundle(source: Shard, destination: int, sequence: int, records: tuple[Record, ...]) -> CertifiedBundle:
+    """A bundle that ``source``'s committee certified, whatever is in it."""
+    bundle = Bundle(source.number, destination, sequence, records)
+    head, epoch = source.head, source.electorate.epoch
+    place = {"epoch": epoch, "view": head.view + sequence, "height": head.height + sequence}
+    header = structs.replace(head, outbox_root=merkle.root([encode(bundle)]), **place)
+    certificate = source.certificate(VoteKind.FINALIZE, header.view, header.hash)
+    return CertifiedBundle(bundle, header, Finality((), certificate), merkle.branch([encode(bundle)], 0))

@@ -1,0 +1,53 @@
+"""The channels between shards: who sends bundles, who asks for them, and whom."""
+
+from node.effects import Effect, Send
+from node.protocol.channel import PrepareVote
+from node.protocol.codes import Code
+from node.protocol.messages import BundleDelivery, BundleRequest
+from tests.chains import Network
+from tests.unit.replicas import at, catch_up, forge_bundle, replica_of
+
+NETWORK = Network(committees=3)
+HEARTBEAT = NETWORK.genesis.parameters.heartbeat
+
+
+def test_f_plus_one_members_in_turn_send_a_bundle_to_all_of_its_destination() -> None:
+    network = Network(committees=3)
+    issuer = network.issuers["USD"]
+    home = network.shard_of(issuer)
+    for other in network.shards:
+        if other is not home:
+            home.add(network.pay(issuer, network.person(other.number), 5))
+    senders: dict[bytes, list[int]] = {}
+    for member in range(4):
+        effects = catch_up(replica_of(network, member, number=home.number), home)
+        delivered = [(e.peer, e.message.bundle) for e in effects if isinstance(e, Send) and isinstance(e.message, BundleDelivery)]
+        for (bundle,) in home.outboxes:
+            if peers := [peer for peer, other in delivered if other == bundle]:
+                assert tuple(peers) == network.document.electorates[bundle.bundle.destination].keys
+                senders.setdefault(bundle.header.hash, []).append(member)
+    assert [len(members) for members in senders.values()] == [2, 2]
+    assert len(set(map(tuple, senders.values()))) == 2, "not always the same"
+
+
+def requests(effects: list[Effect]) -> list[tuple[bytes, BundleRequest]]:
+    sent = [effect for effect in effects if isinstance(effect, Send)]
+    return [(effect.peer, effect.message) for effect in sent if isinstance(effect.message, BundleRequest)]
+
+
+def test_source_shards_and_their_members_are_polled_in_turn_for_what_follows() -> None:
+    replica = replica_of(NETWORK, 0)
+    asked = [request for beat in range(1, 9) for request in requests(replica.on_tick(at(beat * HEARTBEAT)))]
+    assert {request for _, request in asked} == {BundleRequest(0, 1)}
+    members = {key: number for number in (1, 2) for key in NETWORK.shards[number].electorate.keys}
+    assert sorted(members[peer] for peer, _ in asked) == [1] * 4 + [2] * 4
+    assert {peer for peer, _ in asked} == members.keys()
+
+
+def test_what_is_here_already_is_not_asked_for() -> None:
+    replica = replica_of(NETWORK, 0)
+    for source in NETWORK.shards[1:]:
+        bundle = forge_bundle(source, 0, 1, (PrepareVote(bytes(32), Code.OK),))
+        replica.on_message(source.electorate.keys[0], BundleDelivery(bundle), at(1))
+    assert replica.counters.bundles_in == 2
+    assert not requests(replica.on_tick(at(HEARTBEAT)))

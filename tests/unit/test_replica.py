@@ -3,17 +3,17 @@
 import pytest
 from msgspec import structs
 
-from node.effects import Abstain, Effect, Send
+from node.effects import Abstain, Checkpoint, Commit, Effect, Publish, Send
 from node.events import Instant
 from node.protocol.certificate import FinalBlock, VoteKind, sign_vote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.messages import Ballot, ChainReply, Proposal, Standing
+from node.protocol.messages import Ballot, BundleDelivery, ChainReply, Proposal, Standing
 from node.protocol.queries import GetStatus, Query
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
 from tests.chains import TIME, Network, key
-from tests.unit.replicas import at, checks, proposals, refusals, replica_of, take_in, votes
+from tests.unit.replicas import at, catch_up, checks, proposals, refusals, replica_of, take_in, votes
 
 NETWORK = Network(committees=1)
 SHARD, PARAMETERS = NETWORK.shards[0], NETWORK.genesis.parameters
@@ -144,3 +144,28 @@ def test_a_member_tells_its_standing_every_heartbeat_and_to_who_connects() -> No
     messages = [[getattr(effect, "message", None) for effect in effects] for effects in told]
     assert [sum(isinstance(m, Standing) for m in sent) for sent in messages] == [1, 0, 1, 1, 0]
     assert any(isinstance(effect, Send) for effect in told[3])
+
+
+def test_a_final_block_is_stored_published_by_its_proposer_and_what_it_took_is_forgotten() -> None:
+    network = Network()
+    issuer = network.issuers["USD"]
+    home = network.shard_of(issuer)
+    there = network.shards[1 - home.number]
+    payer = network.person(there.number)
+    home.add(network.pay(issuer, payer, 5))
+    transaction = network.pay(payer, network.person(there.number, 1), 1)
+    there.add(transaction, bundles=home.outboxes[0])
+    for _ in range(3):
+        there.add()
+    published, (bundle,) = [], home.outboxes[0]
+    for member in range(4):
+        replica = replica_of(network, member, number=there.number)
+        take_in(replica, transaction)
+        replica.on_message(home.electorate.keys[0], BundleDelivery(bundle), at(1))
+        assert (len(replica.mempool), replica.inbox.has_next(home.number, 0)) == (1, True)
+        effects = catch_up(replica, there, 500)
+        assert (len(replica.mempool), replica.inbox.has_next(home.number, 0)) == (0, False)
+        assert [e.height for e in effects if isinstance(e, Commit)] == [1, 2, 3, 4]
+        assert [e.height for e in effects if isinstance(e, Checkpoint)] == [4]
+        published.append([e.body for e in effects if isinstance(e, Publish)])
+    assert published == [[encode(c) for c in there.chain if c.block.header.proposer == member] for member in range(4)]

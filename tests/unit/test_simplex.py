@@ -240,158 +240,92 @@ def story(name: str, *steps: On, **bench: Any) -> Any:
 THROUGH_B2 = FinalBlock(A1, Finality((B2.header,), finalized(B2)))
 FAR = 1 + MAX_VIEWS_AHEAD
 
+# fmt: off
 STORIES = [
     # the path of a block
     story("a valid proposal is voted for once", On(proposal(A1), says=[yes(A1)], view=1), On(proposal(A1))),
-    story(
-        "a quorum of notarize votes is followed by a finalize vote and the next view",
-        On(proposal(A1), says=[yes(A1)]),
-        On(vote(NOTARIZE, 1, 2, A1.header.hash), says=[done(A1)], view=2, final=[]),
-    ),
-    story(
-        "a quorum of nullify votes enters the next view", On(*votes(NULLIFY, 1, 1, 2), view=1), On(*votes(NULLIFY, 1, 3), view=2)
-    ),
+    story("a quorum of notarize votes is followed by a finalize vote and the next view", On(proposal(A1), says=[yes(A1)]),
+          On(vote(NOTARIZE, 1, 2, A1.header.hash), says=[done(A1)], view=2, final=[])),
+    story("a quorum of nullify votes enters the next view",
+          On(*votes(NULLIFY, 1, 1, 2), view=1), On(*votes(NULLIFY, 1, 3), view=2)),
     story("a leader that gave its view up does not propose in it", On(leads=GENESIS), On(100, says=[no(1)]), member=1),
     # rule 2: known certificates still count
     story("a finalization takes effect when the body comes later", On(finalized(A1), says=[A1.header.hash]), On(A1, final=[A1])),
-    story(
-        "votes of later views count when their turn comes",
-        On(*votes(NULLIFY, 3, 1, 2), *votes(NULLIFY, 2, 1, 2), nullified(1), view=2),
-        On(*votes(NULLIFY, 2, 3), *votes(NULLIFY, 3, 3), view=4, leads=GENESIS),
-    ),
-    story(
-        "a proposal that finality justifies is voted for once its parent's body is here",
-        On(proposal(B2, finalized(A1)), says=[A1.header.hash]),
-        On(A1, says=[yes(B2)], final=[A1]),
-    ),
+    story("votes of later views count when their turn comes",
+          On(*votes(NULLIFY, 3, 1, 2), *votes(NULLIFY, 2, 1, 2), nullified(1), view=2),
+          On(*votes(NULLIFY, 2, 3), *votes(NULLIFY, 3, 3), view=4, leads=GENESIS)),
+    story("a proposal that finality justifies is voted for once its parent's body is here",
+          On(proposal(B2, finalized(A1)), says=[A1.header.hash]), On(A1, says=[yes(B2)], final=[A1])),
     story("a finalization of a later view enters the view after it", On(finalized(block(9, GENESIS)), says=None, view=10)),
     # rule 3: restart
-    story(
-        "after a restart no second block is notarized in a view",
-        On(proposal(A1), says=[yes(A1)]),
-        On(Restart(), says=[yes(A1)]),
-        On(proposal(OTHER)),
-    ),
-    story(
-        "after a restart a finalized view is not nullified",
-        On(notarized(A1), Restart(), *range(100, 5_000, 100), says=None, never=no(1), view=2),
-    ),
+    story("after a restart no second block is notarized in a view", On(proposal(A1), says=[yes(A1)]),
+          On(Restart(), says=[yes(A1)]), On(proposal(OTHER))),
+    story("after a restart a finalized view is not nullified",
+          On(notarized(A1), Restart(), *range(100, 5_000, 100), says=None, never=no(1), view=2)),
     story("after a restart a nullified view is not finalized", On(100, Restart(), notarized(A1), says=[no(1)], view=2)),
-    story(
-        "a restart goes on after the last final block and forgets older votes",
-        On(proposal(A1), *QUORUMS, Restart(final(A1)), says=[], view=2),
-    ),
-    story(  # else it would be in a view it voted in, with that vote forgotten
-        "a restart that finalizes from the journal enters the view after",
-        On(proposal(A1), notarized(A1, 0, 1, 3), says=[yes(A1), done(A1)], leads=A1.header),
-        On(Propose(B2), notarized(B2, 0, 1, 3), proposal(C3, finalized(B2, 0, 1, 3)), says=[yes(B2), done(B2), yes(C3)]),
-        On(Restart(), says=None, final=[A1, B2], view=3),
-        member=2,
-    ),
+    story("a restart goes on after the last final block and forgets older votes",
+          On(proposal(A1), *QUORUMS, Restart(final(A1)), says=[], view=2)),
+    # else it would be in a view it voted in, with that vote forgotten
+    story("a restart that finalizes from the journal enters the view after",
+          On(proposal(A1), notarized(A1, 0, 1, 3), says=[yes(A1), done(A1)], leads=A1.header),
+          On(Propose(B2), notarized(B2, 0, 1, 3), proposal(C3, finalized(B2, 0, 1, 3)), says=[yes(B2), done(B2), yes(C3)]),
+          On(Restart(), says=None, final=[A1, B2], view=3), member=2),
     # the exclusion that safety rests on
     story("a member that nullified a view does not finalize in it", On(100, says=[no(1)]), On(notarized(A1), view=2)),
-    story(
-        "a member that finalized in a view never nullifies it",
-        On(notarized(A1), *range(100, 5_000, 100), says=None, never=no(1)),
-    ),
+    story("a member that finalized in a view never nullifies it",
+          On(notarized(A1), *range(100, 5_000, 100), says=None, never=no(1))),
     story("a member that nullified may still notarize", On(100, says=[no(1)]), On(proposal(A1), says=[yes(A1)])),
-    story(
-        "a late notarization of a view passed without a vote is finalized",
-        On(nullified(1, 1, 2, 3), notarized(A1), says=[done(A1)]),
-    ),
+    story("a late notarization of a view passed without a vote is finalized",
+          On(nullified(1, 1, 2, 3), notarized(A1), says=[done(A1)])),
     # rule 4: the timer
     story("before the deadline nothing is given up", On(99)),
     story("a view that does not end is repeated", On(100, says=[no(1)]), On(149), On(200, says=[no(1)], view=1)),
     # rule 5: missing bodies
-    story(
-        "junk for an answer does not end the search",
-        On(finalized(A1), Block(A1.header, (), (b"junk",)), says=[A1.header.hash]),
-        On(A1, final=[A1]),
-    ),
-    story(
-        "missing ancestors are fetched one after the other",
-        On(finalized(C3), says=[C3.header.hash]),
-        On(C3, says=[B2.header.hash]),
-        On(B2, says=[A1.header.hash], final=[]),
-        On(A1, final=[A1, B2, C3], leads=C3.header),
-    ),
-    story(
-        "a leader without its parent's body fetches it",
-        On(notarized(A1, 0, 1, 3), says=[done(A1), A1.header.hash]),
-        On(A1, leads=A1.header),
-        member=2,
-    ),
+    story("junk for an answer does not end the search",
+          On(finalized(A1), Block(A1.header, (), (b"junk",)), says=[A1.header.hash]), On(A1, final=[A1])),
+    story("missing ancestors are fetched one after the other", On(finalized(C3), says=[C3.header.hash]),
+          On(C3, says=[B2.header.hash]), On(B2, says=[A1.header.hash], final=[]), On(A1, final=[A1, B2, C3], leads=C3.header)),
+    story("a leader without its parent's body fetches it", On(notarized(A1, 0, 1, 3), says=[done(A1), A1.header.hash]),
+          On(A1, leads=A1.header), member=2),
     # rule 6: bounds
-    story(
-        "votes too far ahead are dropped",
-        On(*votes(NULLIFY, FAR + 1), view=1),
-        On(*votes(NULLIFY, FAR), view=FAR + 1, leads=None),
-    ),
+    story("votes too far ahead are dropped", On(*votes(NULLIFY, FAR + 1), view=1),
+          On(*votes(NULLIFY, FAR), view=FAR + 1, leads=None)),
     story("what is final is forgotten", On(final(A1), final=[A1]), On(proposal(A1), *votes(NULLIFY, 1), notarized(A1), view=2)),
     # rule 7: an invalid proposal
     story("a block that does not execute is given up without waiting", On(proposal(A1), says=[no(1)]), refused=[A1]),
-    story(
-        "nor is voted for what descends from it",
-        On(proposal(A1), proposal(B2, notarized(A1, 1, 2, 3)), says=[no(1), no(2)]),
-        refused=[A1],
-    ),
-    story(
-        "of two proposals the one that executes is voted for",
-        On(proposal(A1), proposal(OTHER), says=[no(1), yes(OTHER)]),
-        refused=[A1],
-    ),
+    story("nor is voted for what descends from it", On(proposal(A1), proposal(B2, notarized(A1, 1, 2, 3)), says=[no(1), no(2)]),
+          refused=[A1]),
+    story("of two proposals the one that executes is voted for", On(proposal(A1), proposal(OTHER), says=[no(1), yes(OTHER)]),
+          refused=[A1]),
     story("an invalid proposal is given up in its view only", On(Invalid(2)), On(Invalid(1), says=[no(1)])),
     story("a view voted for is not given up because of a second proposal", On(proposal(A1), Invalid(1), says=[yes(A1)])),
     # rule 8: no view without a certificate
-    story(
-        "a view jumped over is nullified late and then bridged by the leader",
-        On(nullified(2), view=3),  # view 1 might hold a block
-        On(*votes(NULLIFY, 1, 0, 1), 100, says=[no(3), no(1)]),
-        On(nullified(6), nullified(3), nullified(4), nullified(5), view=7, leads=GENESIS),
-        member=3,
-    ),
-    story(
-        "a view jumped over is not nullified late when finalize was voted there",
-        On(notarized(A1), nullified(5), *range(100, 2_000, 100), says=None, never=no(1)),
-    ),
+    story("a view jumped over is nullified late and then bridged by the leader", On(nullified(2), view=3),  # 1 may hold a block
+          On(*votes(NULLIFY, 1, 0, 1), 100, says=[no(3), no(1)]),
+          On(nullified(6), nullified(3), nullified(4), nullified(5), view=7, leads=GENESIS), member=3),
+    story("a view jumped over is not nullified late when finalize was voted there",
+          On(notarized(A1), nullified(5), *range(100, 2_000, 100), says=None, never=no(1))),
     # what is not justified, not valid, or not signed
-    story(
-        "a gap without nullification is refused until it is closed",
-        On(proposal(block(3, GENESIS), None, nullified(2)), view=3),
-        On(nullified(1), says=[yes(block(3, GENESIS))]),
-    ),
-    story(
-        "a block beside the notarized one is refused",
-        On(proposal(block(2, GENESIS), notarized(A1, 1, 2, 3)), says=[done(A1)], view=2),
-    ),
+    story("a gap without nullification is refused until it is closed",
+          On(proposal(block(3, GENESIS), None, nullified(2)), view=3), On(nullified(1), says=[yes(block(3, GENESIS))])),
+    story("a block beside the notarized one is refused",
+          On(proposal(block(2, GENESIS), notarized(A1, 1, 2, 3)), says=[done(A1)], view=2)),
     story("a block on an unknown parent is refused", On(proposal(block(1, A1.header)))),
-    story(
-        "votes for different blocks do not add up",
-        On(*(votes(NOTARIZE, block(1, GENESIS, bytes([i])), i)[0] for i in (1, 2, 3)), view=1),
-    ),
+    story("votes for different blocks do not add up",
+          On(*(votes(NOTARIZE, block(1, GENESIS, bytes([i])), i)[0] for i in (1, 2, 3)), view=1)),
     # catch-up
     story("catch-up adopts a final block and builds on it", On(final(A1), final=[A1], view=2, leads=A1.header), member=2),
-    story(
-        "a block final through its descendant is adopted but not built on past it",
-        On(THROUGH_B2, final=[A1], view=3),  # view 2 has a block
-        On(final(B2), final=[A1, B2], leads=B2.header),
-        member=3,
-    ),
-    story(
-        "adopting what is final already changes nothing",
-        On(final(A1), final(A1), final(OTHER), final=[A1]),
-        On(final(B2), final=[A1, B2]),
-    ),
+    story("a block final through its descendant is adopted but not built on past it", On(THROUGH_B2, final=[A1], view=3),
+          On(final(B2), final=[A1, B2], leads=B2.header), member=3),
+    story("adopting what is final already changes nothing", On(final(A1), final(A1), final(OTHER), final=[A1]),
+          On(final(B2), final=[A1, B2])),
     # rule 9: a member whose votes are lost
-    story(
-        "an abstaining member follows but signs nothing up to that view",
-        On(proposal(A1), *QUORUMS, 1_000, final=[A1]),
-        On(proposal(B2, finalized(A1)), notarized(B2, 1, 2, 3), view=3),
-        On(proposal(C3, notarized(B2, 1, 2, 3)), says=[yes(C3)]),
-        abstain_through=2,
-    ),
+    story("an abstaining member follows but signs nothing up to that view", On(proposal(A1), *QUORUMS, 1_000, final=[A1]),
+          On(proposal(B2, finalized(A1)), notarized(B2, 1, 2, 3), view=3),
+          On(proposal(C3, notarized(B2, 1, 2, 3)), says=[yes(C3)]), abstain_through=2),
     story("an abstaining leader does not propose", On(leads=None), member=1, abstain_through=1),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("bench", "steps"), STORIES)

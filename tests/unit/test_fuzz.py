@@ -36,36 +36,18 @@ from node.protocol.messages import Ballot, BundleDelivery, ChainReply, PeerMessa
 from node.protocol.puzzle import identity_prefix, search
 from node.protocol.reports import Notable, Report
 from node.protocol.topics import Refusal, Refusals, TransactionBatch
-from node.protocol.transaction import Action, Transaction, decode_transaction
+from node.protocol.transaction import Transaction, decode_transaction
 from node.replica.replica import Replica
 from signaling.phases import MAX_MESSAGE_BYTES, Coordinator, Saved
 from tests import figures
-from tests.chains import TIME, Network, Shard, key, leg
+from tests.chains import TIME, Shard, key
 from tests.unit.ledger_driver import Ledgers
 from tests.unit.replicas import forge_bundle, signed
+from tests.vectors.network import DOCUMENT, GENESIS, NETWORK, play
 
-NETWORK = Network("fuzz", standby=1, block_difficulty_bits=4, puzzle_difficulty_bits=8)
-GENESIS, DOCUMENT = NETWORK.genesis, NETWORK.document
-SHARDS = NETWORK.shards
+SHARDS = play()
 STRANGER = key("stranger")
 T = TypeVar("T")
-
-
-def play() -> None:
-    """A history with everything in it: mints, payments inside and across shards, an exchange, a freeze, a rejection."""
-    alice, bob, carol, dave = (NETWORK.person(shard, number) for shard in (0, 1) for number in (0, 1))
-    for payee, asset in ((alice, "USD"), (carol, "VND"), (carol, "USD")):
-        NETWORK.fund(payee, 100_000, asset)
-    both_ways = NETWORK.sign([alice, carol], leg(alice, carol, "USD", 1_000), leg(carol, alice, "VND", 25_000))
-    SHARDS[0].add(NETWORK.pay(alice, bob, 2_500, memo="Lunch, café"), both_ways, NETWORK.pay(bob, alice, 9_999_999))
-    SHARDS[1].add(NETWORK.pay(carol, dave, 7, "VND"))
-    NETWORK.exchange()
-    issuer = NETWORK.issuers["VND"]
-    NETWORK.shard_of(issuer).add(NETWORK.sign([issuer], leg(issuer, dave, "VND", 0, Action.FREEZE)))
-    NETWORK.exchange()
-
-
-play()
 
 
 # -- valid samples ---------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import ecdsa
 import msgpack  # type: ignore[import-untyped]
 import pytest
+
+from tests.vectors import reference
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 EPOCH, CHAINS = (json.loads((VECTORS / name).read_text()) for name in ("epoch.json", "chains.json"))
@@ -19,21 +20,11 @@ FIRSTS = [bytes.fromhex(committee["first"]) for committee in EPOCH["document"]["
 
 
 def digest(domain: str, *values: Any) -> bytes:
-    data = b"".join(value if isinstance(value, bytes) else msgpack.packb(value) for value in values)
-    return sha256(sha256(b"shardpay/" + domain.encode()).digest() + data).digest()
+    return reference.digest(domain, *(value if isinstance(value, bytes) else msgpack.packb(value) for value in values))
 
 
 def merkle(items: list[Any]) -> bytes:
-    level = [sha256(b"\0" + msgpack.packb(item)).digest() for item in items]
-    while len(level) > 1:
-        pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
-        level = [sha256(b"\1" + b"".join(pair)).digest() if len(pair) == 2 else pair[0] for pair in pairs]
-    return level[0] if level else sha256(b"").digest()
-
-
-def signs(witness: list[bytes], id: bytes) -> bool:
-    key = ecdsa.VerifyingKey.from_string(witness[0], ecdsa.SECP256k1)
-    return bool(key.verify_digest(witness[1], id)) and int.from_bytes(witness[1][32:], "big") <= ecdsa.SECP256k1.order // 2
+    return reference.root(list(map(msgpack.packb, items)))
 
 
 def shard_of(address: bytes) -> int:
@@ -145,7 +136,7 @@ class Ledger:
     def include(self, encoded: bytes) -> None:
         order, witnesses = msgpack.unpackb(encoded)
         id, legs, valid_until = digest("transaction", order), order[1], order[3]
-        assert all(signs(witness, id) for witness in witnesses)
+        assert all(reference.verify(public, id, signature) for public, signature in witnesses)
         assert self.time <= valid_until <= self.time + PARAMETERS["validity_window"]
         others = sorted({shard_of(address) for leg in legs for address in leg[:2]} - {self.shard})
         if code := self.reserve(legs):
@@ -164,7 +155,7 @@ class Ledger:
         order, witnesses = msgpack.unpackb(encoded)
         id = digest("transaction", order)
         own = [witness for witness in witnesses if shard_of(sha256(witness[0]).digest()[:20]) == self.shard]
-        assert all(signs(witness, id) for witness in own)
+        assert all(reference.verify(public, id, signature) for public, signature in own)
         assert self.reserve(order[1]) == ""
         self.put(id + b"p", [self.legs_here(order[1]), source])
         if own:

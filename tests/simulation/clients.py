@@ -12,7 +12,7 @@ from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.transaction import Action, Leg, Order, Transaction
 from tests.simulation.host import START
-from tests.simulation.invariants import violated
+from tests.simulation.violation import violated
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

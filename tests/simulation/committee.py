@@ -10,7 +10,6 @@ from functools import partial
 from random import Random
 from typing import Any, cast
 
-import msgspec
 from msgspec import Struct, structs
 
 from node.consensus.journal import remembered
@@ -18,7 +17,7 @@ from node.consensus.round import Seat
 from node.consensus.simplex import Diverged, Execute, Finalized, Said, Simplex, Timeouts, Turn
 from node.effects import Broadcast, Journal, Send
 from node.protocol.block import Block, Header
-from node.protocol.certificate import Certificate, Electorate, FinalBlock, Vote, VoteKind, sign_vote
+from node.protocol.certificate import Electorate, FinalBlock, Vote, VoteKind, sign_vote
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
@@ -33,10 +32,11 @@ from node.protocol.messages import (
     Proposal,
     Standing,
 )
-from tests.simulation.invariants import violated
 from tests.simulation.loop import Loop
 from tests.simulation.network import arrivals
 from tests.simulation.plan import Links
+from tests.simulation.violation import violated
+from tests.simulation.votes import Votes
 
 NETWORK = b"simulate"
 KEYS = [KeyPair(bytes([0] * 31 + [i + 1])) for i in range(16)]
@@ -152,8 +152,7 @@ class Committee(Loop):
         self.story: deque[tuple[Any, ...]] = deque(maxlen=60)
         self.counts: Counter[str] = Counter()
         self.chain: dict[int, bytes] = {}
-        self.promises: dict[tuple[int, int], dict[int, bytes]] = {}
-        """What honest members' disks say they signed, by (member, view): block by kind."""
+        self.votes = [Votes(f"member {i}") for i in range(self.plan.members)]
         self._simplex = simplex
         self._cut: set[tuple[int, int]] = set()
         self._indices = {key: i for i, key in enumerate(self.electorate.keys)}
@@ -337,10 +336,9 @@ class Committee(Loop):
                 simplex.on_executed(block_hash, member.execute(block))
             case Finalized(final):
                 self._finalize(member, final)
-            case Journal(view, slot, data):
+            case Journal(view, slot):
                 member.disk.journal[(view, slot)] = effect
-                if member.index != self.liar and slot != "proposal":
-                    self._promise(member.index, slot, data)
+                self.votes[member.index].wrote(effect)
             case Broadcast(message):
                 self._broadcast(member, message)
             case Send(peer, message):
@@ -351,31 +349,6 @@ class Committee(Loop):
                     self._send(member, index, message)
 
     # -- invariants ------------------------------------------------------------------------------------------------
-
-    def _promise(self, member: int, slot: str, data: bytes) -> None:
-        """A vote reached the disk: it must not contradict what this member signed in the view before."""
-        raw = msgspec.msgpack.decode(data)
-        kind, view, block = (raw[0] if slot == "finalize" else raw)[:3]
-        made = self.promises.setdefault((member, view), {})
-        if made.setdefault(kind, block) != block:
-            violated("committee", f"member {member} votes twice in view {view}, kind {kind}")
-        if VoteKind.NULLIFY in made and VoteKind.FINALIZE in made:
-            violated("committee", f"member {member} nullifies and finalizes view {view}")
-
-    def _check_sent(self, member: int, message: PeerMessage) -> None:
-        """What leaves a member with its signature is on its disk before."""
-        signed: list[tuple[int, int, bytes]] = []
-        certificates: tuple[Certificate, ...] = ()
-        if isinstance(message, Ballot | Proposal) and message.vote.signer == member:
-            signed.append((message.vote.kind, message.vote.view, message.vote.block))
-        if isinstance(message, Certified):
-            certificates = message.certificates
-        elif isinstance(message, Proposal):
-            certificates = message.nullifications + ((message.notarization,) if message.notarization else ())
-        signed += [(c.kind, c.view, c.block) for c in certificates if member in c.signers]
-        for kind, view, block in signed:
-            if self.promises.get((member, view), {}).get(kind) != block:
-                violated("committee", f"member {member} sends a vote of view {view}, kind {kind}, before it is on disk")
 
     def _finalize(self, member: Member, final: FinalBlock) -> None:
         header = final.block.header
@@ -409,7 +382,7 @@ class Committee(Loop):
 
     def _send(self, sender: Member, receiver: int, message: PeerMessage) -> None:
         if sender.index != self.liar:
-            self._check_sent(sender.index, message)
+            self.votes[sender.index].sends(sender.index, message)
         self.counts["messages"] += 1
         is_liars = sender.index == self.liar
         if self._faulty and (sender.index, receiver) in self._cut and not is_liars:

@@ -4,19 +4,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
 from node.effects import Commit, Journal, Persist
 from node.events import Recovered
 from node.ledger.state import recompute_totals
-from node.protocol.certificate import CertifiedBlock, Vote, VoteKind
+from node.protocol.certificate import CertifiedBlock
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import decode
 from node.protocol.epoch import SignedDocument
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import Ballot, PeerMessage, Proposal
+from node.protocol.messages import PeerMessage
 from tests.simulation.oracle import Oracle
+from tests.simulation.violation import ViolationError, violated
+from tests.simulation.votes import Votes
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host
@@ -25,31 +26,11 @@ if TYPE_CHECKING:
 _FULL_CHECK = 50
 
 
-class ViolationError(AssertionError):
-    """An invariant does not hold. ``kind`` names it, the text says what was seen."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(f"{kind}: {text}")
-        self.kind, self.text = kind, text
-
-
-def violated(kind: str, text: str) -> None:
-    raise ViolationError(kind, text)
-
-
-class _Votes(Struct):
-    notarize: bytes | None = None
-    finalize: bytes | None = None
-    nullify: bool = False
-
-
 class _Record(Struct):
     """What one honest node has shown so far, over all its lives."""
 
-    durable: set[Vote] = set()
+    votes: Votes
     logged: set[tuple[int, str]] = set()
-    sent: set[Vote] = set()
-    views: dict[int, _Votes] = {}
     cursors: dict[int, int] = {}
     height: int = 0
     commits: int = 0
@@ -71,7 +52,7 @@ class Monitor:
         document = self._world.document
         self.chains = {committee.shard: [] for committee in document.committees}
         self.oracle = Oracle(self._world.genesis, document.shards, violated)
-        self._records = {node.index: _Record() for node in self._world.nodes}
+        self._records = {node.index: _Record(Votes(node)) for node in self._world.nodes}
 
     @contextmanager
     def guard(self, node: "Host") -> Iterator[None]:
@@ -98,19 +79,13 @@ class Monitor:
         record = self._records[node.index]
         for effect in effects:
             if isinstance(effect, Journal):
-                self._note_vote(record, effect)
+                record.votes.wrote(effect)
+                if effect.slot != "proposal":
+                    record.logged.add((effect.view, effect.slot))
             elif isinstance(effect, Commit):
                 self._on_commit(node, record, effect)
         if final := [effect.block.block.header.view for effect in effects if isinstance(effect, Commit)]:
             self._check_log(node, record, max(final))
-
-    def _note_vote(self, record: _Record, journal: Journal) -> None:
-        if journal.slot != "proposal":
-            record.logged.add((journal.view, journal.slot))
-        if journal.slot in ("notarize", "nullify"):
-            record.durable.add(decode(Vote, journal.data, MAX_FRAME_BYTES))
-        elif journal.slot == "finalize":
-            record.durable.add(msgspec.convert(msgspec.msgpack.decode(journal.data)[0], Vote))
 
     def _on_commit(self, node: "Host", record: _Record, commit: Commit) -> None:
         certified, header = commit.block, commit.block.block.header
@@ -178,34 +153,15 @@ class Monitor:
     def on_lost_disk(self, node: "Host") -> None:
         """What was stored is lost; what was signed is not."""
         record = self._records[node.index]
-        record.height, record.durable, record.logged, record.cursors = 0, set(), set(), {}
+        record.votes.lost_disk()
+        record.height, record.logged, record.cursors = 0, set(), {}
 
     # -- what honest nodes send ------------------------------------------------------------------------------------
 
     def on_sent(self, node: "Host", message: PeerMessage) -> None:
         """Every vote is on disk before it leaves, and no two contradict each other, across restarts."""
-        if not node.is_honest or not isinstance(message, Ballot | Proposal):
-            return
-        vote, record = message.vote, self._records[node.index]
-        if vote in record.sent or node.replica is None or vote.signer != node.replica.member:
-            return
-        record.sent.add(vote)
-        if vote not in record.durable:
-            violated("persistence", f"{node} sends {vote.kind.name} in view {vote.view}, which is not on its disk")
-        own = record.views.setdefault(vote.view, _Votes())
-        if vote.kind is VoteKind.NOTARIZE:
-            self._check_vote(node, vote, own.notarize in (None, vote.block))
-            own.notarize = vote.block
-        elif vote.kind is VoteKind.FINALIZE:
-            self._check_vote(node, vote, own.finalize in (None, vote.block) and not own.nullify)
-            own.finalize = vote.block
-        else:
-            self._check_vote(node, vote, own.finalize is None)
-            own.nullify = True
-
-    def _check_vote(self, node: "Host", vote: Vote, fits: bool) -> None:
-        if not fits:
-            violated("double vote", f"{node} votes {vote.kind.name} in view {vote.view} against an earlier vote of its own")
+        if node.is_honest and node.replica is not None:
+            self._records[node.index].votes.sends(node.replica.member, message)
 
     def on_sleep(self, node: "Host", deadline: int) -> None:
         """Nobody is due again at the same moment: that would keep a processor busy for nothing."""

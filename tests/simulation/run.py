@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from node import membership, node
 from node.protocol import certificate, codec, crypto, epoch, queries, topics, transaction
-from tests.simulation.invariants import ViolationError
 from tests.simulation.mutants import mutated
 from tests.simulation.plan import Plan
 from tests.simulation.story import Story
+from tests.simulation.violation import ViolationError
 from tests.simulation.world import World
 
 _VERIFIERS = (certificate, epoch, membership, queries, topics, transaction)

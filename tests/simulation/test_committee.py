@@ -15,9 +15,9 @@ from node.protocol.block import Header
 from node.protocol.certificate import Certificate, Electorate, VoteKind
 from node.protocol.messages import PeerMessage
 from tests.simulation.committee import Committee, CommitteePlan
-from tests.simulation.invariants import ViolationError
 from tests.simulation.plan import Links
 from tests.simulation.story import describe
+from tests.simulation.violation import ViolationError
 
 SEEDS = 200
 
@@ -150,13 +150,13 @@ ROUGH = CommitteePlan(faulty_until=4_000, links=Links((1, 20), loss=0.45), crash
     ("mutant", "story", "seeds"),
     [
         (TwoFQuorum, "no proof", range(5)),
-        (FinalizesWhatItNullified, "nullifies and finalizes", range(5)),
-        (NullifiesWhatItFinalized, "nullifies and finalizes", range(5)),
-        (SendsBeforeItPersists, "before it is on disk", range(5)),
-        (SendsFinalizeBeforeItPersists, "before it is on disk", range(5)),
-        (ForgetsItsVotes, "votes twice|nullifies and finalizes", range(10)),
+        (FinalizesWhatItNullified, "double vote", range(5)),
+        (NullifiesWhatItFinalized, "double vote", range(5)),
+        (SendsBeforeItPersists, "not on its disk", range(5)),
+        (SendsFinalizeBeforeItPersists, "not on its disk", range(5)),
+        (ForgetsItsVotes, "double vote", range(10)),
         (BuildsOverGaps, "two final blocks|does not execute", range(1, 10)),
-        (VotesForEveryProposal, "votes twice", range(40)),
+        (VotesForEveryProposal, "double vote", range(40)),
         (NeverRepeats, "stuck", range(45, 50)),
     ],
 )

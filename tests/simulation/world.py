@@ -17,10 +17,11 @@ from tests.simulation import adversaries, faults
 from tests.simulation.clients import ISSUERS, Gateway
 from tests.simulation.coordinator import KEY, CoordinatorHost
 from tests.simulation.host import START, Host
-from tests.simulation.invariants import Monitor, violated
+from tests.simulation.invariants import Monitor
 from tests.simulation.loop import Loop
 from tests.simulation.network import Broker, Network
 from tests.simulation.plan import Links, Plan, Skew
+from tests.simulation.violation import violated
 
 if TYPE_CHECKING:
     from tests.simulation.story import Story

@@ -133,9 +133,6 @@ class Adversary:
         vote = self.vote(VoteKind.NOTARIZE, block.header.view, block.header.hash).vote
         return structs.replace(proposal, block=block, vote=vote)
 
-    def entries_of(self, block: Block) -> list[Entry]:
-        return [Entry(t.id, t, data) for data, t in ((data, decode_transaction(data)) for data in block.transactions)]
-
 
 Behaviour = Callable[[Adversary, Effect], Sequence[Effect]]
 
@@ -352,7 +349,11 @@ def _with_transactions(liar: Adversary, proposal: Proposal, transactions: Sequen
             return block
     except ValueError:
         pass
-    block = structs.replace(proposal.block, transactions=tuple(transactions))
+    return _sealed(structs.replace(proposal.block, transactions=tuple(transactions)))
+
+
+def _sealed(block: Block) -> Block:
+    """Its header names what is in it."""
     return structs.replace(block, header=structs.replace(block.header, payload_root=block.payload_root()))
 
 
@@ -405,8 +406,8 @@ def _out_of_turn(liar: Adversary, proposal: Proposal) -> Block | None:
     bundles = proposal.block.bundles
     if len(bundles) < 1:
         return None
-    block = structs.replace(proposal.block, bundles=bundles[1:] if liar.chance.random() < 0.5 else (*bundles, bundles[0]))
-    return structs.replace(block, header=structs.replace(block.header, payload_root=block.payload_root()))
+    wrong = bundles[1:] if liar.chance.random() < 0.5 else (*bundles, bundles[0])
+    return _sealed(structs.replace(proposal.block, bundles=wrong))
 
 
 def _without_justification(liar: Adversary, proposal: Proposal) -> Block | None:

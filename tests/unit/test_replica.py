@@ -13,7 +13,7 @@ from node.protocol.queries import GetStatus, Query
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
 from tests.chains import TIME, Network, key
-from tests.unit.replicas import at, catch_up, checks, proposals, refusals, replica_of, take_in, votes
+from tests.unit.replicas import at, catch_up, checks, proposals, refusals, replica_of, signed, take_in, votes
 
 NETWORK = Network(committees=1)
 SHARD, PARAMETERS = NETWORK.shards[0], NETWORK.genesis.parameters
@@ -92,6 +92,13 @@ def test_a_proposal_is_checked_however_many_client_batches_wait() -> None:
     assert check.urgent
     effects = voter.on_signatures_checked(check.token, [False], at(61))
     assert votes(effects) == [VoteKind.NULLIFY], "one signature is not valid"
+
+
+def test_of_one_view_two_proposals_are_checked_at_once() -> None:
+    voter = replica_of(NETWORK, 0)
+    blocks = [SHARD.build([payment(salt=salt)]).block for salt in range(3)]
+    asked = [checks(voter.on_message(PEERS[1], signed(SHARD, block), at(60))) for block in blocks]
+    assert [len(found) for found in asked] == [1, 1, 0]
 
 
 def test_final_blocks_nobody_asked_for_are_ignored() -> None:

@@ -148,16 +148,6 @@ class Bench:
     def hear(self, *heard: Heard) -> None:
         for one in heard:
             match one:
-                case Proposal():
-                    self.simplex.on_proposal(one, "payload", self.now)
-                case Vote():
-                    self.simplex.on_vote(one, self.now)
-                case Certificate():
-                    self.simplex.on_certificates((one,), self.now)
-                case Block():
-                    self.simplex.on_block(one, self.now)
-                case FinalBlock():
-                    self.simplex.on_final_blocks((one,), self.now)
                 case Invalid(view):
                     self.simplex.on_invalid_proposal(view, self.now)
                 case Restart(stored):
@@ -168,7 +158,22 @@ class Bench:
                 case int():
                     self.now = one
                     self.simplex.tick(one)
+                case _:
+                    self.receive(one)
             self.follow()
+
+    def receive(self, message: Proposal | Vote | Certificate | Block | FinalBlock) -> None:
+        match message:
+            case Proposal():
+                self.simplex.on_proposal(message, "payload", self.now)
+            case Vote():
+                self.simplex.on_vote(message, self.now)
+            case Certificate():
+                self.simplex.on_certificates((message,), self.now)
+            case Block():
+                self.simplex.on_block(message, self.now)
+            case FinalBlock():
+                self.simplex.on_final_blocks((message,), self.now)
 
     def wait(self) -> None:
         """Until the deadline."""
@@ -386,6 +391,19 @@ def test_a_proposal_built_too_late_is_dropped() -> None:
     assert bench.take() == []
 
 
+def test_a_proposal_built_on_a_parent_that_is_justified_still_is_made() -> None:
+    """A later notarization came while its nonce was mined."""
+    bench = Bench(member=3)
+    bench.hear(proposal(A1), notarized(A1, 0, 1, 2), nullified(2))
+    turn = bench.turn
+    bench.hear(proposal(B2, notarized(A1, 0, 1, 2)), notarized(B2, 0, 1, 2))
+    mine = block(3, A1.header, b"mine")
+    bench.take()
+    assert bench.simplex.propose(turn, mine, "own", 0)
+    bench.follow()
+    assert [m.block for m in bench.take() if isinstance(m, Proposal)] == [mine]
+
+
 @pytest.mark.parametrize(("size", "quorum"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (7, 5)])
 def test_committees_of_any_size_need_n_minus_f_votes(size: int, quorum: int) -> None:
     electorate = electorate_of(size)
@@ -504,6 +522,18 @@ def test_a_body_is_asked_first_of_those_who_voted_for_it(leader: int, signers: t
     bench.hear(notarized(A1, *signers), *(nullified(view) for view in range(2, leader)))
     (peer,) = asked(bench)
     assert peer in set(signers) - {leader}
+
+
+def test_who_voted_for_a_missing_body_is_asked_once_that_is_known() -> None:
+    bench = Bench()
+    bench.hear(finalized(A1), notarized(A1, 0, 2, 3))
+    asked(bench)
+    rounds = []
+    for now in range(1_000, 20_000, 1_000):
+        bench.hear(now)
+        rounds.append(asked(bench))
+    assert {peer for peers in rounds for peer in peers} == {2, 3}
+    assert max(map(len, rounds)) == 1, "one member at a time"
 
 
 def test_a_member_hands_out_the_bodies_it_has_and_keeps_none_nobody_asked_for() -> None:
@@ -713,7 +743,7 @@ def test_a_member_ahead_helps_one_behind_and_not_the_other_way() -> None:
 def test_a_member_that_learns_that_it_must_abstain_gives_its_turn_up() -> None:
     bench = Bench(member=1)
     assert bench.turn.view == 1
-    bench.simplex.abstain_through(1)
+    bench.simplex.abstain_through(1, 0)
     bench.follow()
     assert bench.simplex.turn is None
 

@@ -81,6 +81,7 @@ def test_transactions_in_blocks_that_are_not_final_are_no_work() -> None:
     for message in (signed(shard, block), Certified((notarization,))):
         leader.on_message(shard.electorate.keys[1], message, at(10))
     assert leader.consensus.turn is not None
+    assert leader.deadline > 10 + INTERVAL
     assert proposals(leader.on_tick(at(10 + HEARTBEAT - 1))) == []
     assert proposals(leader.on_tick(at(10 + HEARTBEAT)))
 

@@ -67,7 +67,8 @@ def test_what_another_member_passes_on_is_ignored() -> None:
     proposal = led(leader)
     voter.on_tick(at(60))
     for peer in (PEERS[2], key("stranger").public):
-        assert votes(passive.on_message(peer, proposal, at(61))) == []
+        effects = passive.on_message(peer, proposal, at(61))
+        assert (votes(effects), checks(effects)) == ([], [])
         for signer in (1, 3):
             vote = sign_vote(SHARD.members[signer], signer, SHARD.electorate, VoteKind.NULLIFY, 1, bytes(32))
             voter.on_message(peer, Ballot(vote), at(61))

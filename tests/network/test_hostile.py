@@ -114,7 +114,7 @@ def not_canonical(transaction: Transaction) -> bytes:
     return b"\xdc\x00\x02" + encode(transaction)[1:]
 
 
-def verdict(network: Network, shard: int, encoded: bytes, id: bytes) -> Code:
+def verdict(network: Network, shard: int, encoded: bytes, transaction_id: bytes) -> Code:
     """Publish a transaction to a committee; the reason that f+1 of its members give, signed, for refusing it."""
     electorate, name = network.document.electorates[shard], network.genesis.network
     members: defaultdict[Code, set[int]] = defaultdict(set)
@@ -130,7 +130,7 @@ def verdict(network: Network, shard: int, encoded: bytes, id: bytes) -> Code:
             refusals = decode(Refusals, message["data"], MAX_BROKER_BODY_BYTES)
             assert refusals.is_valid(electorate)
             for item in refusals.items:
-                if item.transaction_id == id:
+                if item.transaction_id == transaction_id:
                     members[item.code].add(refusals.member)
                     if len(members[item.code]) > electorate.faults_tolerated:
                         return item.code

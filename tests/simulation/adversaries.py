@@ -263,7 +263,10 @@ def forge_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
         if destination == replica.shard:
             continue
         ids = [key[:-1] for key in sorted(state.records) if key[-1:] in (b"w", b"p")][:3] or [bytes(32)]
-        records: list[Record] = [*(Decision(id, True) for id in ids), *(PrepareVote(id, Code.OK) for id in ids)]
+        records: list[Record] = [
+            *(Decision(transaction_id, True) for transaction_id in ids),
+            *(PrepareVote(transaction_id, Code.OK) for transaction_id in ids),
+        ]
         if liar.transactions:
             records.append(Prepare(liar.chance.choice(liar.transactions), state.time + 4_000))
         bundle = Bundle(replica.shard, destination, state.sequence(destination) + 1, tuple(records))

@@ -129,20 +129,20 @@ class Gateway:
 
     def _read(self, shard: int, certified: CertifiedBlock) -> None:
         for receipt in certified.effects.receipts:
-            id = receipt.transaction_id
-            pending = self.outbox.get(id)
+            transaction_id = receipt.transaction_id
+            pending = self.outbox.get(transaction_id)
             if receipt.outcome is Outcome.PREPARED:
-                self._begun.add(id)
+                self._begun.add(transaction_id)
             elif pending is not None and pending.home == shard:
-                self.receipts[id] = receipt
-                del self.outbox[id]
-                self.world.tell(self, "sees", f"transaction {id.hex()[:8]} {receipt.outcome.name} {receipt.code}")
-        for id, pending in list(self.outbox.items()):
+                self.receipts[transaction_id] = receipt
+                del self.outbox[transaction_id]
+                self.world.tell(self, "sees", f"transaction {transaction_id.hex()[:8]} {receipt.outcome.name} {receipt.code}")
+        for transaction_id, pending in list(self.outbox.items()):
             is_late = pending.home == shard and pending.transaction.order.valid_until < certified.block.header.time
-            if is_late and id not in self._begun:
-                self.expired.add(id)
-                del self.outbox[id]
-                self.world.tell(self, "gives up", f"transaction {id.hex()[:8]}: no block took it in time")
+            if is_late and transaction_id not in self._begun:
+                self.expired.add(transaction_id)
+                del self.outbox[transaction_id]
+                self.world.tell(self, "gives up", f"transaction {transaction_id.hex()[:8]}: no block took it in time")
 
 
 def _address(key: KeyPair) -> bytes:

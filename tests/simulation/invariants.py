@@ -89,16 +89,16 @@ class Monitor:
 
     def _on_commit(self, node: "Host", record: _Record, commit: Commit) -> None:
         certified, header = commit.block, commit.block.block.header
-        hash, chain = header.hash, self.chains[header.shard]
-        self._world.tell(node, "stores", f"block {header.height} {hash.hex()[:8]} as final", certified)
+        block_hash, chain = header.hash, self.chains[header.shard]
+        self._world.tell(node, "stores", f"block {header.height} {block_hash.hex()[:8]} as final", certified)
         record.height = header.height
         if header.height <= len(chain):
-            if chain[header.height - 1] != hash:
+            if chain[header.height - 1] != block_hash:
                 theirs = chain[header.height - 1].hex()[:8]
-                violated("agreement", f"{node} finalizes {hash.hex()[:8]} at height {header.height}, others {theirs}")
+                violated("agreement", f"{node} finalizes {block_hash.hex()[:8]} at height {header.height}, others {theirs}")
         elif header.height == len(chain) + 1:
             self._on_new_block(node, certified, commit)
-            chain.append(hash)
+            chain.append(block_hash)
         else:
             violated("agreement", f"{node} finalizes height {header.height} after {len(chain)}")
         self._check_state(node, record)
@@ -194,13 +194,13 @@ class Monitor:
                 state = node.replica.state
                 if state.totals() != recompute_totals(state):
                     violated("conservation", f"{node}: the totals are not the sums")
-        included = {id for book in self.oracle.books.values() for id in book.included}
+        included = {transaction_id for book in self.oracle.books.values() for transaction_id in book.included}
         for gateway in self._world.gateways:
             if late := gateway.expired & included:
                 violated("acknowledged", f"transaction {min(late).hex()[:8]} is final, though {gateway} knows it to be expired")
-            for id, receipt in gateway.receipts.items():
-                if self.oracle.final_at_home(id) is not receipt.outcome:
-                    violated("acknowledged", f"transaction {id.hex()[:8]} is no longer {receipt.outcome.name}")
+            for transaction_id, receipt in gateway.receipts.items():
+                if self.oracle.final_at_home(transaction_id) is not receipt.outcome:
+                    violated("acknowledged", f"transaction {transaction_id.hex()[:8]} is no longer {receipt.outcome.name}")
             for shard, hashes in gateway.seen_hashes.items():
                 if hashes != self.chains[shard][: len(hashes)]:
                     violated("acknowledged", f"{gateway} was shown final blocks of shard {shard} that are gone")

@@ -176,8 +176,8 @@ def _forget_one_slot_early(original: Original) -> Any:
 def _seen_only_below(_: Original) -> Any:
     """A duplicate is not looked for in the blocks that are not final yet."""
 
-    def has_seen(self: Overlay, id: bytes, valid_until: int) -> bool:
-        return id in self.seen or self._state.has_seen(id, valid_until)
+    def has_seen(self: Overlay, transaction_id: bytes, valid_until: int) -> bool:
+        return transaction_id in self.seen or self._state.has_seen(transaction_id, valid_until)
 
     return has_seen
 
@@ -210,10 +210,10 @@ def _yes_without_hold(original: Original) -> Any:
 def _tell_twice(original: Original) -> Any:
     """Home sends its decision twice."""
 
-    def decide(self: TwoPhaseCommit, id: bytes, waiting: Any, code: Code, refused_by: int | None = None) -> None:
-        original(self, id, waiting, code, refused_by)
+    def decide(self: TwoPhaseCommit, transaction_id: bytes, waiting: Any, code: Code, refused_by: int | None = None) -> None:
+        original(self, transaction_id, waiting, code, refused_by)
         for shard in waiting.participants:
-            self.outbox.send(shard, Decision(id, code is Code.OK))
+            self.outbox.send(shard, Decision(transaction_id, code is Code.OK))
 
     return decide
 
@@ -244,13 +244,13 @@ def _participant_decides_alone(original: Original) -> Any:
         overlay = self.overlay
         for key in sorted(overlay._state.records):
             if key.endswith(ANSWERED) and overlay.record(key) is not None:
-                until, id = overlay.record(key), key[: -len(ANSWERED)]
-                prepared = overlay.prepared(id)
+                until, transaction_id = overlay.record(key), key[: -len(ANSWERED)]
+                prepared = overlay.prepared(transaction_id)
                 assert isinstance(until, int)
                 if prepared is not None and overlay.time > until - 12_000:
                     transfer.release(overlay, self.rules, prepared.legs)
-                    self._forget(id + PREPARED, prepared.home)
-                    self.receipts.append(Receipt(id, Outcome.REJECTED))
+                    self._forget(transaction_id + PREPARED, prepared.home)
+                    self.receipts.append(Receipt(transaction_id, Outcome.REJECTED))
 
     return wake
 
@@ -258,12 +258,12 @@ def _participant_decides_alone(original: Original) -> Any:
 def _commit_becomes_abort(original: Original) -> Any:
     """Home commits in the second half of the time it has, and tells its participants to abort."""
 
-    def decide(self: TwoPhaseCommit, id: bytes, waiting: Any, code: Code, refused_by: int | None = None) -> None:
-        original(self, id, waiting, code, refused_by)
+    def decide(self: TwoPhaseCommit, transaction_id: bytes, waiting: Any, code: Code, refused_by: int | None = None) -> None:
+        original(self, transaction_id, waiting, code, refused_by)
         if code is Code.OK and self.overlay.time > waiting.deadline - self.rules.parameters.commit_timeout // 2:
             for shard in waiting.participants:
                 sent = self.outbox._records[shard]
-                sent[-1] = Decision(id, False)
+                sent[-1] = Decision(transaction_id, False)
 
     return decide
 
@@ -284,8 +284,8 @@ def _admit_regardless(*ignored: Code) -> Callable[[Original], Any]:
     """Some reasons to refuse a transaction are overlooked."""
 
     def make(original: Original) -> Any:
-        def admit(view: Any, rules: Any, id: bytes, transaction: Any, time: int) -> Code:
-            code: Code = original(view, rules, id, transaction, time)
+        def admit(view: Any, rules: Any, transaction_id: bytes, transaction: Any, time: int) -> Code:
+            code: Code = original(view, rules, transaction_id, transaction, time)
             return Code.OK if code in ignored else code
 
         return admit

@@ -88,14 +88,17 @@ class Oracle:
         silent = transactions.keys() - {receipt.transaction_id for receipt in certified.effects.receipts}
         if silent:
             self._complain("receipts", f"block {header.height} of shard {shard} has no receipt for {_short(min(silent))}")
-        for id, transaction in transactions.items():
-            self._include(shard, book, id, transaction)
-        for id, rows in frozen.items():  # an account may have been unfrozen earlier in the block: not if it still is frozen
+        for transaction_id, transaction in transactions.items():
+            self._include(shard, book, transaction_id, transaction)
+        for (
+            transaction_id,
+            rows,
+        ) in frozen.items():  # an account may have been unfrozen earlier in the block: not if it still is frozen
             if any(book.frozen.get(row) for row in rows):
-                self._complain("frozen", f"shard {shard} prepares {_short(id)} for a frozen account")
-        for id, open_ in book.waiting.items():
+                self._complain("frozen", f"shard {shard} prepares {_short(transaction_id)} for a frozen account")
+        for transaction_id, open_ in book.waiting.items():
             if open_.deadline < header.time:
-                self._complain("deadline", f"shard {shard} still waits for {_short(id)} after its deadline")
+                self._complain("deadline", f"shard {shard} still waits for {_short(transaction_id)} after its deadline")
         self._compare(shard, book, certified)
 
     def _take(self, shard: int, book: Book, bundle: Bundle, votes: dict[bytes, Code]) -> None:
@@ -119,13 +122,13 @@ class Oracle:
         self._match(self._sent, (shard, bundle.destination, bundle.sequence), bundle)
         for record in bundle.records:
             if isinstance(record, PrepareVote) and record.code is Code.OK:
-                id = record.transaction_id
-                if id in book.answered:
-                    self._complain("twice", f"shard {shard} prepares {_short(id)} a second time")
-                book.answered.add(id)
-                legs = self.transactions[id].order.legs
-                frozen[id] = [row for row in self._rows(shard, legs) if book.frozen.get(row)]
-                book.prepared[id] = _Open(legs, 0, set())
+                transaction_id = record.transaction_id
+                if transaction_id in book.answered:
+                    self._complain("twice", f"shard {shard} prepares {_short(transaction_id)} a second time")
+                book.answered.add(transaction_id)
+                legs = self.transactions[transaction_id].order.legs
+                frozen[transaction_id] = [row for row in self._rows(shard, legs) if book.frozen.get(row)]
+                book.prepared[transaction_id] = _Open(legs, 0, set())
                 self._hold(shard, book, legs, 1)
 
     def _match(self, into: dict[tuple[int, int, int], bytes], key: tuple[int, int, int], bundle: Bundle) -> None:
@@ -136,67 +139,71 @@ class Oracle:
             self._complain("channel", f"bundle {key[2]} from shard {key[0]} to {key[1]} is not what was sent")
         into[key] = data
 
-    def _include(self, shard: int, book: Book, id: bytes, transaction: Transaction) -> None:
+    def _include(self, shard: int, book: Book, transaction_id: bytes, transaction: Transaction) -> None:
         order = transaction.order
-        if id in book.included:
-            self._complain("twice", f"shard {shard} includes {_short(id)} a second time")
-        book.included.add(id)
+        if transaction_id in book.included:
+            self._complain("twice", f"shard {shard} includes {_short(transaction_id)} a second time")
+        book.included.add(transaction_id)
         if self._shards.shard_of(order.legs[0].payer) != shard or order.network != self._genesis.network:
-            self._complain("admission", f"{_short(id)} does not belong into shard {shard}")
+            self._complain("admission", f"{_short(transaction_id)} does not belong into shard {shard}")
         window = self._genesis.parameters.validity_window
         if not book.time <= order.valid_until <= book.time + window:
-            self._complain("admission", f"shard {shard} includes {_short(id)} outside of its validity")
+            self._complain("admission", f"shard {shard} includes {_short(transaction_id)} outside of its validity")
         if not transaction.has_valid_signatures():
-            self._complain("signature", f"shard {shard} includes {_short(id)}, which its payers did not sign")
+            self._complain("signature", f"shard {shard} includes {_short(transaction_id)}, which its payers did not sign")
 
     def _settle(self, shard: int, book: Book, receipt: Receipt, transactions: dict[bytes, Transaction]) -> None:
-        id, outcome = receipt.transaction_id, receipt.outcome
-        if id in book.final:
-            self._complain("twice", f"shard {shard} decides {_short(id)} a second time")
+        transaction_id, outcome = receipt.transaction_id, receipt.outcome
+        if transaction_id in book.final:
+            self._complain("twice", f"shard {shard} decides {_short(transaction_id)} a second time")
         if outcome is Outcome.PREPARED:
-            if id in book.waiting or id not in transactions:
-                self._complain("twice", f"shard {shard} begins {_short(id)} a second time")
-            legs = self.transactions[id].order.legs
+            if transaction_id in book.waiting or transaction_id not in transactions:
+                self._complain("twice", f"shard {shard} begins {_short(transaction_id)} a second time")
+            legs = self.transactions[transaction_id].order.legs
             others = self.shards_of(legs) - {shard}
-            self._check_thawed(shard, book, id, legs)
-            book.waiting[id] = _Open(legs, book.time + self._genesis.parameters.commit_timeout, others)
+            self._check_thawed(shard, book, transaction_id, legs)
+            book.waiting[transaction_id] = _Open(legs, book.time + self._genesis.parameters.commit_timeout, others)
             self._hold(shard, book, legs, 1)
             return
-        book.final[id] = outcome
-        self._check_same_end(id)
-        open_ = book.waiting.pop(id, None)
+        book.final[transaction_id] = outcome
+        self._check_same_end(transaction_id)
+        open_ = book.waiting.pop(transaction_id, None)
         if open_ is not None:
             if outcome is Outcome.COMMITTED and (open_.missing or open_.refused is not Code.OK):
-                self._complain("atomicity", f"shard {shard} commits {_short(id)} without everybody's yes")
+                self._complain("atomicity", f"shard {shard} commits {_short(transaction_id)} without everybody's yes")
             if outcome is Outcome.EXPIRED and open_.refused is not Code.EXPIRED and open_.deadline >= book.time:
-                self._complain("deadline", f"shard {shard} expires {_short(id)} before its deadline")
+                self._complain("deadline", f"shard {shard} expires {_short(transaction_id)} before its deadline")
         else:
-            open_ = book.prepared.pop(id, None)
+            open_ = book.prepared.pop(transaction_id, None)
         if open_ is not None:
             self._hold(shard, book, open_.legs, -1)
             if outcome is Outcome.COMMITTED:
                 self._apply(shard, book, open_.legs)
-        elif id not in transactions:
-            self._complain("receipts", f"shard {shard} decides {_short(id)}, of which it knows nothing")
+        elif transaction_id not in transactions:
+            self._complain("receipts", f"shard {shard} decides {_short(transaction_id)}, of which it knows nothing")
         elif outcome is Outcome.COMMITTED:
-            legs = transactions[id].order.legs
+            legs = transactions[transaction_id].order.legs
             if self.shards_of(legs) != {shard}:
-                self._complain("atomicity", f"shard {shard} commits {_short(id)} alone")
-            self._check_thawed(shard, book, id, legs)
+                self._complain("atomicity", f"shard {shard} commits {_short(transaction_id)} alone")
+            self._check_thawed(shard, book, transaction_id, legs)
             self._apply(shard, book, legs)
 
-    def _check_thawed(self, shard: int, book: Book, id: bytes, legs: Sequence[Leg]) -> None:
+    def _check_thawed(self, shard: int, book: Book, transaction_id: bytes, legs: Sequence[Leg]) -> None:
         if any(book.frozen.get(row) for row in self._rows(shard, legs)):
-            self._complain("frozen", f"shard {shard} lets {_short(id)} use a frozen account")
+            self._complain("frozen", f"shard {shard} lets {_short(transaction_id)} use a frozen account")
 
-    def _check_same_end(self, id: bytes) -> None:
-        transaction = self.transactions.get(id)
+    def _check_same_end(self, transaction_id: bytes) -> None:
+        transaction = self.transactions.get(transaction_id)
         if transaction is None:
             return
-        ends = {s: self.books[s].final[id] for s in self.shards_of(transaction.order.legs) if id in self.books[s].final}
+        ends = {
+            s: self.books[s].final[transaction_id]
+            for s in self.shards_of(transaction.order.legs)
+            if transaction_id in self.books[s].final
+        }
         if len({outcome is Outcome.COMMITTED for outcome in ends.values()}) > 1:
             said = ", ".join(f"{outcome.name} in shard {s}" for s, outcome in ends.items())
-            self._complain("atomicity", f"{_short(id)} ends differently: {said}")
+            self._complain("atomicity", f"{_short(transaction_id)} ends differently: {said}")
 
     # -- money -----------------------------------------------------------------------------------------------------
 
@@ -261,12 +268,12 @@ class Oracle:
             ) or owned != inside:
                 self._complain("conservation", f"block {height} of shard {shard}: {total}, should have {owned} with {held} held")
 
-    def final_at_home(self, id: bytes) -> Outcome | None:
+    def final_at_home(self, transaction_id: bytes) -> Outcome | None:
         """What the home shard made of a transaction."""
-        transaction = self.transactions.get(id)
+        transaction = self.transactions.get(transaction_id)
         if transaction is None:
             return None
-        return self.books[self._shards.shard_of(transaction.order.legs[0].payer)].final.get(id)
+        return self.books[self._shards.shard_of(transaction.order.legs[0].payer)].final.get(transaction_id)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -278,18 +285,18 @@ class Oracle:
         for key in self._taken:
             if key not in self._sent:
                 self._complain("channel", f"shard {key[1]} took bundle {key[2]} of shard {key[0]}, which never sent it")
-        for id, transaction in self.transactions.items():
+        for transaction_id, transaction in self.transactions.items():
             shards = self.shards_of(transaction.order.legs)
             home = self.books[self._shards.shard_of(transaction.order.legs[0].payer)]
-            for shard in shards if home.final.get(id) is Outcome.COMMITTED else ():
-                if self.books[shard].final.get(id) is not Outcome.COMMITTED:
-                    self._complain("atomicity", f"{_short(id)} is committed at home, but not in shard {shard}")
-            self._check_same_end(id)
+            for shard in shards if home.final.get(transaction_id) is Outcome.COMMITTED else ():
+                if self.books[shard].final.get(transaction_id) is not Outcome.COMMITTED:
+                    self._complain("atomicity", f"{_short(transaction_id)} is committed at home, but not in shard {shard}")
+            self._check_same_end(transaction_id)
         for asset in self._issuers:
             owned = sum(amount for book in self.books.values() for row, amount in book.owned.items() if row[1] == asset)
             if owned != sum(book.minted.get(asset, 0) for book in self.books.values()):
                 self._complain("conservation", f"all shards together own {owned} {asset}, which is not what was minted")
 
 
-def _short(id: bytes) -> str:
-    return f"transaction {id.hex()[:8]}"
+def _short(transaction_id: bytes) -> str:
+    return f"transaction {transaction_id.hex()[:8]}"

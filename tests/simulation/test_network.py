@@ -33,8 +33,8 @@ def balance(world: World, key: KeyPair) -> int:
     return sum(held.available for asset, held in node.replica.state.balances_of(address) if asset == "USD")
 
 
-def outcome(gateway: Gateway, id: bytes) -> tuple[Outcome, Code]:
-    return gateway.receipts[id].outcome, gateway.receipts[id].code
+def outcome(gateway: Gateway, transaction_id: bytes) -> tuple[Outcome, Code]:
+    return gateway.receipts[transaction_id].outcome, gateway.receipts[transaction_id].code
 
 
 def test_payments_inside_and_across_shards_move_money_and_conserve_it() -> None:
@@ -52,7 +52,7 @@ def test_payments_inside_and_across_shards_move_money_and_conserve_it() -> None:
         gateway.submit([pay(bob, alice, 50), pay(alice, carol, 1)], [alice, bob], 10_000),
     ]
     assert world.run(30_000, world.is_done)
-    assert [outcome(gateway, id) for id in paid] == [(Outcome.COMMITTED, Code.OK)] * 3
+    assert [outcome(gateway, transaction_id) for transaction_id in paid] == [(Outcome.COMMITTED, Code.OK)] * 3
     too_much = gateway.submit([pay(carol, bob, 10_000)], [carol], 10_000)
     assert world.run(40_000, world.is_done)
     assert outcome(gateway, too_much) == (Outcome.REJECTED, Code.INSUFFICIENT_FUNDS)

@@ -195,8 +195,8 @@ class History:
         for state in self.ledgers.states:
             for record in state.records.values():
                 assert not isinstance(record, Flow) or min(record.entered, record.left, record.entering, record.leaving) >= 0
-        for id, (home, transaction) in list(self.homes.items())[-6:]:
-            code = admit(self.ledgers.states[home], self.ledgers.rules[home], id, transaction, self.ledgers.now)
+        for transaction_id, (home, transaction) in list(self.homes.items())[-6:]:
+            code = admit(self.ledgers.states[home], self.ledgers.rules[home], transaction_id, transaction, self.ledgers.now)
             assert code in (Code.DUPLICATE, Code.EXPIRED)
             with pytest.raises(InvalidBlock):
                 self.ledgers.execute(home, transaction)
@@ -212,13 +212,13 @@ class History:
         self.check()
         self.ledgers.assert_settled()
         ways = set()
-        for id, (home, transaction) in self.homes.items():
-            steps = tuple(receipt.outcome for receipt in self.ledgers.receipts[home][id])
+        for transaction_id, (home, transaction) in self.homes.items():
+            steps = tuple(receipt.outcome for receipt in self.ledgers.receipts[home][transaction_id])
             assert steps in {steps[-1:], (PREPARED, *steps[-1:])} - {(PREPARED,)}
             ways.add(steps)
             touched = {self.shard_of(address) for leg in transaction.order.legs for address in (leg.payer, leg.payee)}
             for shard in set(range(SHARDS)) - {home}:
-                there = [receipt.outcome for receipt in self.ledgers.receipts[shard].get(id, [])]
+                there = [receipt.outcome for receipt in self.ledgers.receipts[shard].get(transaction_id, [])]
                 commits = steps[-1] is COMMITTED and shard in touched
                 assert there in ([[COMMITTED]] if commits else [[], [REJECTED]])
         for state in self.ledgers.states:

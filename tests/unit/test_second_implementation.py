@@ -135,49 +135,49 @@ class Ledger:
 
     def include(self, encoded: bytes) -> None:
         order, witnesses = msgpack.unpackb(encoded)
-        id, legs, valid_until = digest("transaction", order), order[1], order[3]
-        assert all(reference.verify(public, id, signature) for public, signature in witnesses)
+        transaction_id, legs, valid_until = digest("transaction", order), order[1], order[3]
+        assert all(reference.verify(public, transaction_id, signature) for public, signature in witnesses)
         assert self.time <= valid_until <= self.time + PARAMETERS["validity_window"]
         others = sorted({shard_of(address) for leg in legs for address in leg[:2]} - {self.shard})
         if code := self.reserve(legs):
-            self.receipts.append([id, 3, code])
+            self.receipts.append([transaction_id, 3, code])
         elif others:
             deadline = self.time + PARAMETERS["commit_timeout"]
-            self.put(id + b"w", [self.legs_here(legs), deadline, others, others])
+            self.put(transaction_id + b"w", [self.legs_here(legs), deadline, others, others])
             for shard in others:
                 self.outbox[shard].append([1, encoded, deadline])
-            self.receipts.append([id, 1, ""])
+            self.receipts.append([transaction_id, 1, ""])
         else:
             self.apply(legs)
-            self.receipts.append([id, 2, ""])
+            self.receipts.append([transaction_id, 2, ""])
 
     def prepare(self, source: int, encoded: bytes, _: int) -> None:
         order, witnesses = msgpack.unpackb(encoded)
-        id = digest("transaction", order)
+        transaction_id = digest("transaction", order)
         own = [witness for witness in witnesses if shard_of(sha256(witness[0]).digest()[:20]) == self.shard]
-        assert all(reference.verify(public, id, signature) for public, signature in own)
+        assert all(reference.verify(public, transaction_id, signature) for public, signature in own)
         assert self.reserve(order[1]) == ""
-        self.put(id + b"p", [self.legs_here(order[1]), source])
+        self.put(transaction_id + b"p", [self.legs_here(order[1]), source])
         if own:
-            self.put(id + b"a", order[3] + PARAMETERS["commit_timeout"])
-        self.outbox[source].append([2, id, ""])
+            self.put(transaction_id + b"a", order[3] + PARAMETERS["commit_timeout"])
+        self.outbox[source].append([2, transaction_id, ""])
 
-    def count_vote(self, source: int, id: bytes, code: str) -> None:
-        legs, _, participants, awaiting = self.rows[id + b"w"]
+    def count_vote(self, source: int, transaction_id: bytes, code: str) -> None:
+        legs, _, participants, awaiting = self.rows[transaction_id + b"w"]
         assert (awaiting, code) == ([source], "")
-        self.finish(id, b"w", legs)
+        self.finish(transaction_id, b"w", legs)
         for shard in participants:
-            self.outbox[shard].append([3, id, True])
+            self.outbox[shard].append([3, transaction_id, True])
 
-    def obey(self, source: int, id: bytes, commit: bool) -> None:
-        legs, home = self.rows[id + b"p"]
+    def obey(self, source: int, transaction_id: bytes, commit: bool) -> None:
+        legs, home = self.rows[transaction_id + b"p"]
         assert (home, commit) == (source, True)
-        self.finish(id, b"p", legs)
+        self.finish(transaction_id, b"p", legs)
 
-    def finish(self, id: bytes, kind: bytes, legs: list[Any]) -> None:
+    def finish(self, transaction_id: bytes, kind: bytes, legs: list[Any]) -> None:
         self.apply(legs)
-        self.put(id + kind, None)
-        self.receipts.append([id, 2, ""])
+        self.put(transaction_id + kind, None)
+        self.receipts.append([transaction_id, 2, ""])
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: f"shard {chain['electorate']['shard']}")

@@ -48,14 +48,14 @@ C3 = block(3, B2.header)
 OTHER = block(1, GENESIS, b"other")
 
 
-def vote(kind: VoteKind, view: int, signer: int, hash: bytes = ZERO_HASH, electorate: Electorate = FOUR) -> Vote:
-    return sign_vote(KEYS[signer], signer, electorate, kind, view, hash)
+def vote(kind: VoteKind, view: int, signer: int, block_hash: bytes = ZERO_HASH, electorate: Electorate = FOUR) -> Vote:
+    return sign_vote(KEYS[signer], signer, electorate, kind, view, block_hash)
 
 
 def certificate(
-    kind: VoteKind, view: int, hash: bytes = ZERO_HASH, signers: Sequence[int] = (0, 1, 2), electorate: Electorate = FOUR
+    kind: VoteKind, view: int, block_hash: bytes = ZERO_HASH, signers: Sequence[int] = (0, 1, 2), electorate: Electorate = FOUR
 ) -> Certificate:
-    return make_certificate([vote(kind, view, signer, hash, electorate) for signer in signers], electorate)
+    return make_certificate([vote(kind, view, signer, block_hash, electorate) for signer in signers], electorate)
 
 
 def nullified(view: int, *signers: int) -> Certificate:
@@ -110,7 +110,7 @@ Heard = Proposal | Vote | Certificate | Block | FinalBlock | Invalid | Restart |
 """A block: a body. An int: time passes until then (ms)."""
 
 Said = tuple[VoteKind, int, bytes] | bytes
-"""A vote, or the hash of a body asked for."""
+"""A vote, or the block_hash of a body asked for."""
 
 
 class Bench:

@@ -142,9 +142,9 @@ def test_transactions() -> None:
         transaction = decode_transaction(unhex(entry["encoded"]))
         assert transaction.has_valid_signatures()
         order, witnesses = msgpack.unpackb(unhex(entry["encoded"]))
-        id = reference.digest("transaction", msgpack.packb(order))
-        assert id == transaction.id == unhex(entry["id"])
-        assert all(reference.verify(public, id, signature) for public, signature in witnesses)
+        transaction_id = reference.digest("transaction", msgpack.packb(order))
+        assert transaction_id == transaction.id == unhex(entry["id"])
+        assert all(reference.verify(public, transaction_id, signature) for public, signature in witnesses)
         payers = list(dict.fromkeys(leg[0] for leg in order[1]))
         assert [sha256(public).digest()[:20] for public, _ in witnesses] == payers
 
@@ -209,13 +209,13 @@ def test_chains(chain: dict[str, Any]) -> None:
         certified = msgpack.unpackb(data)
         assert reference.is_block(plain, certified)
         assert msgpack.packb(certified[0][0]) == header
-        hash = reference.digest("block", header)
+        block_hash = reference.digest("block", header)
         prefix = unhex(entry["header"]["mining_prefix"])
-        assert hash == unhex(entry["header"]["hash"]) == sha256(prefix + header[-8:]).digest()
-        assert 256 - int.from_bytes(hash, "big").bit_length() == entry["header"]["leading_zero_bits"] >= 4
+        assert block_hash == unhex(entry["header"]["hash"]) == sha256(prefix + header[-8:]).digest()
+        assert 256 - int.from_bytes(block_hash, "big").bit_length() == entry["header"]["leading_zero_bits"] >= 4
         assert (certified[0][0][4], certified[0][0][5]) == (height, parent)
         assert hexed(certified[2]) == as_array(entry["effects"])
-        parent = hash
+        parent = block_hash
     for entry in chain["bundles"]:
         data = unhex(entry["encoded"])
         assert decode(CertifiedBundle, data, LIMIT).is_valid(electorate)

@@ -24,7 +24,7 @@ class Draft(Struct, frozen=True):
     proposed_at: int | None = None
 
 
-class Ledger:
+class Branches:
     """``state``: after the last final block, the root of ``tree``."""
 
     def __init__(self, state: State, tree: Tree[Draft]) -> None:

@@ -17,7 +17,7 @@ from node.protocol.codes import Code
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_SHARDS
 from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
-from node.replica.drafts import Draft, Ledger, Payload
+from node.replica.drafts import Draft, Branches, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Entry, Mempool
 from node.replica.payloads import fits
@@ -40,9 +40,9 @@ class Proposing:
         last_block_at: when a block was executed or proposed here last (ms, monotonic).
     """
 
-    def __init__(self, rules: Rules, consensus: Simplex[Draft], ledger: Ledger, mempool: Mempool, inbox: Inbox, now: int) -> None:
+    def __init__(self, rules: Rules, consensus: Simplex[Draft], branches: Branches, mempool: Mempool, inbox: Inbox, now: int) -> None:
         self._rules, self._parameters = rules, rules.parameters
-        self._consensus, self._ledger, self._mempool, self._inbox = consensus, ledger, mempool, inbox
+        self._consensus, self._branches, self._mempool, self._inbox = consensus, branches, mempool, inbox
         self._mining: Candidate | None = None
         self._token = 0
         self._at = Instant(now, 0)
@@ -57,8 +57,8 @@ class Proposing:
         if turn is None or self._mining is not None:
             return self._consensus.deadline
         pause = self._parameters.heartbeat
-        base = self._ledger.after(turn.parent)
-        if base is not None and base.height - self._ledger.state.height > _MAX_UNFINALIZED:
+        base = self._branches.after(turn.parent)
+        if base is not None and base.height - self._branches.state.height > _MAX_UNFINALIZED:
             return self.last_block_at + pause  # finality has to catch up: its proof holds a header for each block
         if self._nothing_at != self._at and self._has_work(turn.parent):
             is_full = len(self._mempool) >= self._parameters.block_transactions
@@ -67,10 +67,10 @@ class Proposing:
 
     def _has_work(self, parent: bytes) -> bool:
         """Whether a block on ``parent`` would not be empty."""
-        base = self._ledger.after(parent)
+        base = self._branches.after(parent)
         if base is None:
             return False
-        if len(self._mempool) > self._ledger.in_flight(parent):
+        if len(self._mempool) > self._branches.in_flight(parent):
             return True
         return any(self._inbox.has_next(source, base.cursor(source)) for source in self._inbox.sources)
 
@@ -85,11 +85,11 @@ class Proposing:
         turn = self._consensus.turn
         if turn is None or self._mining is not None or at.now < self.deadline:
             return effects, []
-        parent = self._ledger.after(turn.parent)
+        parent = self._branches.after(turn.parent)
         if parent is None:
             return effects, []
         time = max(parent.time, at.wall)
-        entries, stale, expired = choose_transactions(self._ledger.state, parent, self._rules, self._mempool, time)
+        entries, stale, expired = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
         self._mempool.remove(stale)
         bundles = choose_bundles(parent, self._inbox)
         if not entries and not bundles[0] and at.now < self.last_block_at + self._parameters.heartbeat:

@@ -42,7 +42,7 @@ from node.replica.answering import Answering
 from node.replica.checking import Checking
 from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
-from node.replica.drafts import Draft, Ledger, Payload
+from node.replica.drafts import Draft, Branches, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool
 from node.replica.payloads import read_payload
@@ -86,11 +86,11 @@ class Replica:
         self.inbox = Inbox(self.shard, document.electorates)
         self.counters = Counters()
         self.consensus = self._make_consensus(genesis, recovered, at, abstain_through)
-        self.ledger = Ledger(state, self.consensus.tree)
+        self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self._checking = Checking(self.mempool)
-        self._proposing = Proposing(self.rules, self.consensus, self.ledger, self.mempool, self.inbox, at.now)
+        self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, at.now)
         self._delivering = Delivering(self.shard, self.member, document.electorates, self.inbox)
         self._serving = Serving(self.shard, document.electorates, state, self.consensus)
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
@@ -264,7 +264,7 @@ class Replica:
     def _execute(self, wanted: Execute[Draft]) -> Draft | None:
         """Is the block valid on its parent, and are its header's roots what executing it gives?"""
         block, header = wanted.block, wanted.block.header
-        parent = self.ledger.after(header.parent)
+        parent = self.branches.after(header.parent)
         place = (self.electorate.network, self.shard, self.electorate.epoch)
         if parent is None or (header.network, header.shard, header.epoch) != place or not self._is_mined(header):
             return None

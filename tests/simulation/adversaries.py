@@ -107,7 +107,7 @@ class Adversary:
     def rival(self, proposal: Proposal, entries: Sequence[Entry], later: int = 1, bundles: bool = True) -> Block | None:
         """Another block for the same view with these transactions, if execution lets it be built."""
         header = proposal.block.header
-        parent = self.replica.ledger.after(header.parent)
+        parent = self.replica.branches.after(header.parent)
         if parent is None:
             return None
         turn = Turn(header.view, header.parent, proposal.notarization, proposal.nullifications)

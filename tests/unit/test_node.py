@@ -3,7 +3,7 @@
 import pytest
 
 from node.effects import Abstain, AcceptDocument, Ban, Begin, Effect, Journal, Meet, Recover, Send, Subscribe, Tell
-from node.events import Recovered, Stored, Tick
+from node.events import Event, Recovered, Stored, Tick
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
@@ -97,11 +97,12 @@ def test_readiness_is_told_once_a_quorum_can_be_reached() -> None:
     assert ready in mind.handle(PeerUp(KEYS[3]), at(0)), "2 others and itself are 2f+1"
 
 
-def test_readiness_is_not_told_in_another_phase() -> None:
+def test_a_quorum_that_was_reached_before_the_handoff_and_is_gone_is_no_readiness() -> None:
     mind = node()
     effects = mind.handle(says(Phase.ASSIGNMENT), at(0))
-    for peer in KEYS[1:]:
-        effects += mind.handle(PeerUp(peer), at(0))
+    events: list[Event] = [*map(PeerUp, KEYS[1:]), *map(PeerDown, KEYS[1:]), says(Phase.HANDOFF)]
+    for event in events:
+        effects += mind.handle(event, at(0))
     assert not [effect for effect in effects if isinstance(effect, Tell) and isinstance(effect.message, Readiness)]
 
 

@@ -31,7 +31,8 @@ class PendingBlock(Generic[Draft]):
 
 
 class Missing(Struct, frozen=True):
-    """A block of ``view`` that is known by hash only."""
+    """A block that is known by hash only. ``view``: of the block through which it was found; who voted for that one has this one,
+    too."""
 
     block_hash: bytes
     view: int

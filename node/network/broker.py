@@ -17,7 +17,7 @@ from redis.connection import SSLConnection, parse_url
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 
 Message = tuple[str, bytes]
-"""(channel, body)"""
+"""(topic, body)"""
 
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 64 << 20
@@ -95,17 +95,17 @@ class Broker:
             await trio.sleep(delay)
             delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
-    def subscribe(self, *channels: str) -> None:
-        """Also take in what comes on ``channels``, from about now on and after every reconnection."""
-        self._wanted |= dict.fromkeys(channels)
-        self._command("SUBSCRIBE", *channels)
+    def subscribe(self, *topics: str) -> None:
+        """Also take in what comes on ``topics``, from about now on and after every reconnection."""
+        self._wanted |= dict.fromkeys(topics)
+        self._command("SUBSCRIBE", *topics)
 
-    def publish(self, channel: str, body: bytes) -> None:
+    def publish(self, topic: str, body: bytes) -> None:
         """Queue ``body``; never blocks. When the queue is full its oldest messages are dropped."""
         if len(body) > MAX_BROKER_BODY_BYTES:
             self.dropped += 1
             return
-        self._queue.append((channel, body))
+        self._queue.append((topic, body))
         self._queue_bytes += len(body)
         self._trim()
         self._wakeup.set()
@@ -145,9 +145,9 @@ class Broker:
             self._commands = []
             size = 0
             while self._queue and size < _BATCH_BYTES:
-                channel, body = message = self._queue.popleft()
+                topic, body = message = self._queue.popleft()
                 self._unanswered.append(message)
-                data.append(_packed("PUBLISH", channel, body))
+                data.append(_packed("PUBLISH", topic, body))
                 size += len(body)
             if not self._queue:
                 self._wakeup = trio.Event()
@@ -185,14 +185,14 @@ class Broker:
             self.connected = True
             log.info("broker connected", broker=str(self._address))
 
-    def _take_in(self, channel: str, body: bytes) -> None:
+    def _take_in(self, topic: str, body: bytes) -> None:
         waiting = self._deliver.statistics().current_buffer_used
         while len(self._inbox_sizes) > waiting:
             self._inbox_bytes -= self._inbox_sizes.popleft()
         if len(body) > MAX_BROKER_BODY_BYTES or waiting == MAX_QUEUED or self._inbox_bytes + len(body) > MAX_QUEUED_BYTES:
             self.dropped += 1
             return
-        self._deliver.send_nowait((channel, body))
+        self._deliver.send_nowait((topic, body))
         self._inbox_sizes.append(len(body))
         self._inbox_bytes += len(body)
 
@@ -203,7 +203,7 @@ class _Address:
     def __init__(self, url: str) -> None:
         """Raises ValueError, TypeError or OSError when the URL makes no sense, or names a certificate that is none."""
         options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
-        options.pop("db", None)  # channels belong to no database
+        options.pop("db", None)  # topics belong to no database
         is_tls = options.pop("connection_class", None) is SSLConnection
         self._path: str | None = options.pop("path", None)
         self._host, self._port = options.pop("host", "localhost"), options.pop("port", 6379)

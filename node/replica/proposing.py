@@ -40,7 +40,9 @@ class Proposing:
         last_block_at: when a block was executed or proposed here last (ms, monotonic).
     """
 
-    def __init__(self, rules: Rules, consensus: Simplex[Draft], branches: Branches, mempool: Mempool, inbox: Inbox, now: int) -> None:
+    def __init__(
+        self, rules: Rules, consensus: Simplex[Draft], branches: Branches, mempool: Mempool, inbox: Inbox, now: int
+    ) -> None:
         self._rules, self._parameters = rules, rules.parameters
         self._consensus, self._branches, self._mempool, self._inbox = consensus, branches, mempool, inbox
         self._mining: Candidate | None = None

@@ -163,9 +163,7 @@ class Host:
     def _work(self) -> None:
         if self._writing or self.stalled or self.node is None:
             return
-        events, self._events = self._events, []
-        if len(events) != 1:
-            events.append(Tick())
+        events, self._events = [*self._events, Tick()], []
         effects: list[Effect] = []
         self.handled_at = self.world.time
         with self.world.monitor.guard(self):

@@ -17,7 +17,7 @@ from node.protocol.codes import Code
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_SHARDS
 from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
-from node.replica.drafts import Draft, Branches, Payload
+from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Entry, Mempool
 from node.replica.payloads import fits

@@ -42,7 +42,7 @@ from node.replica.answering import Answering
 from node.replica.checking import Checking
 from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
-from node.replica.drafts import Draft, Branches, Payload
+from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool
 from node.replica.payloads import read_payload

@@ -231,7 +231,7 @@ class Collector:
         }
         match figures:
             case NodeFigures():
-                rates = {name: round(source.rate(name)) for name in ("bytes_in", "bytes_out", "hashes")}
+                rates = {f"{name}_rate": round(source.rate(name)) for name in ("bytes_in", "bytes_out", "hashes")}
                 root = figures.replica.state_root.hex()[:8] if figures.replica else None
                 shown |= {**numbers(figures), **rates, "phase": figures.phase, "state_root": root}
             case CoordinatorFigures():

@@ -169,7 +169,7 @@ class Payments:
         block_time = self._block_time(order)
         if order.valid_until < block_time:
             raise Problem(422, Code.EXPIRED, "valid_until has passed")
-        if order.valid_until > max(block_time, now_ms()) + self._genesis.parameters.validity_window:
+        if order.valid_until > self._genesis.parameters.latest_valid_until(max(block_time, now_ms())):
             raise Problem(422, Code.LIMIT_EXCEEDED, "valid_until is too far ahead")
         return await self._record(user_id, "raw", transaction, encoded, key)
 

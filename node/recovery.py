@@ -80,7 +80,7 @@ def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None
         if height > state.height:
             continue
         certified = decode(CertifiedBlock, encoded, MAX_STORED_BYTES)
-        if certified.block.header.time + rules.parameters.validity_window < state.time:
+        if rules.parameters.latest_valid_until(certified.block.header.time) < state.time:
             return
         for transaction in map(decode_transaction, certified.block.transactions):
             state.remember(transaction.id, transaction.order.valid_until)

@@ -59,7 +59,7 @@ export function showServers(picture) {
     const runs = s.state === "up";
     const load = runs ? [percent(s.cpu), bytes(s.memory)] : [NONE, NONE];
     const talks = runs && s.role === "node";
-    const traffic = talks ? [`${bytes(s.bytes_in)}/s`, `${bytes(s.bytes_out)}/s`, count(s.peers)] : [NONE, NONE, NONE];
+    const traffic = talks ? [`${bytes(s.bytes_in_rate)}/s`, `${bytes(s.bytes_out_rate)}/s`, count(s.peers)] : [NONE, NONE, NONE];
     fill(parts, [s.role, s.name, stateWord(s.state), runs ? s.doing : `last heard: ${s.doing}`, ...load, ...traffic, count(s.restarts), s.pid, age(s.age)]);
     parts.cells[2].className = `state-word ${s.state}`;
     parts.root.dataset.state = s.state;

@@ -114,7 +114,7 @@ function updateNode(parts, node, leads) {
 
 // All a node says of itself, line by line.
 function details(node) {
-  const process = [`CPU ${percent(node.cpu)}`, `${count(node.peers)} peers`, `${rate(node.hashes)} hashes/s`, `${count(node.broker_dropped)} broker messages dropped`];
+  const process = [`CPU ${percent(node.cpu)}`, `${count(node.peers)} peers`, `${rate(node.hashes_rate)} hashes/s`, `${count(node.broker_dropped)} broker messages dropped`];
   const lines = [`${node.name}: ${node.doing}`, process.join(" · ")];
   if (node.view !== undefined) {
     const own = node.latency_us === undefined ? NONE : milliseconds(node.latency_us / 1000);

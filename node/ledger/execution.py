@@ -112,7 +112,7 @@ def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transa
         return Code.WRONG_SHARD
     if valid_until < time:
         return Code.EXPIRED
-    if valid_until > time + rules.parameters.validity_window:
+    if valid_until > rules.parameters.latest_valid_until(time):
         return Code.LIMIT_EXCEEDED
     if view.has_seen(transaction_id, valid_until):
         return Code.DUPLICATE

@@ -150,14 +150,14 @@ class TwoPhaseCommit(NamedTuple):
         """Why not even to look at the legs. An honest home's Prepare passes: it included the transaction by ``valid_until``,
         at most a validity window after a block time that ours may lag behind."""
         overlay, rules, order = self.overlay, self.rules, transaction.order
-        timeout, window = rules.parameters.commit_timeout, rules.parameters.validity_window
+        timeout, latest = rules.parameters.commit_timeout, rules.parameters.latest_valid_until(overlay.time)
         if order.network != rules.network:
             return Code.WRONG_NETWORK
         if rules.shards.shard_of(order.legs[0].payer) != source or not legs_here(rules, order.legs):
             return Code.WRONG_SHARD
         if overlay.time > deadline or deadline > order.valid_until + timeout:
             return Code.EXPIRED
-        if order.valid_until > overlay.time + window + timeout or overlay.undecided.get(source, 0) >= MAX_WAITING:
+        if order.valid_until > latest + timeout or overlay.undecided.get(source, 0) >= MAX_WAITING:
             return Code.LIMIT_EXCEEDED
         if overlay.record(transaction_id + PREPARED) is not None or overlay.record(transaction_id + ANSWERED) is not None:
             return Code.DUPLICATE

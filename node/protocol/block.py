@@ -10,7 +10,7 @@ from node.protocol import merkle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import Hash, digest, domain_prefix
-from node.protocol.limits import MAX_ASSETS, MAX_COMMITTEE, MAX_SHARDS
+from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_TRANSACTIONS, MAX_COMMITTEE, MAX_SHARDS
 from node.protocol.puzzle import NONCE_BYTES
 from node.protocol.transaction import Amount, AssetCode, Milliseconds, NetworkId
 
@@ -74,7 +74,7 @@ class Block(Struct, array_like=True, frozen=True):
 
     header: Header
     bundles: Annotated[tuple[bytes, ...], Meta(max_length=MAX_SHARDS)]
-    transactions: Annotated[tuple[bytes, ...], Meta(max_length=1 << 16)]
+    transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
 
     def payload_root(self) -> bytes:
         return payload_root(self.bundles, self.transactions)

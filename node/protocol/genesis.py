@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from node.protocol.address import address_of
 from node.protocol.codec import encode
 from node.protocol.crypto import digest, is_public_key
-from node.protocol.limits import MAX_ASSETS, MAX_COMMITTEE, MAX_SHARDS
+from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_TRANSACTIONS, MAX_COMMITTEE, MAX_SHARDS
 from node.protocol.transaction import AssetCode, Milliseconds
 
 _Positive = Annotated[int, Meta(ge=1, le=2**53)]
@@ -44,15 +44,20 @@ class Parameters(Struct, frozen=True, kw_only=True):
     """A leader without work proposes an empty block this long after the last one."""
     view_timeout: _Positive = 2_000
     """Time a view may take, beyond the heartbeat, before members vote to skip it; doubles on failure up to 8 times."""
-    block_transactions: Annotated[int, Meta(ge=1, le=1 << 16)] = 2_000
+    block_transactions: Annotated[int, Meta(ge=1, le=MAX_BLOCK_TRANSACTIONS)] = 2_000
     validity_window: _Positive = 600_000
-    """How far past block time ``valid_until`` may lie; a transaction id is remembered that long."""
+    """How far past block time ``valid_until`` may lie; a transaction's id is remembered until then, so at most that long."""
     commit_timeout: _Positive = 30_000
     """Block time after which a home shard aborts a cross-shard transaction some participant has not answered for."""
     clock_skew: _Positive = 5_000
     """Block time may be this far ahead of a voter's clock."""
     checkpoint_interval: _Positive = 200
     """Blocks between full commitments to the state."""
+
+    def latest_valid_until(self, time: int) -> int:
+        """The latest ``valid_until`` that is admitted at block time ``time``, ms. The same for all who must agree: admission,
+        a participant's vote, what a restart remembers, and the gateway, which refuses before it signs."""
+        return time + self.validity_window
 
 
 class Genesis(Struct, frozen=True, kw_only=True, dict=True):

@@ -12,6 +12,9 @@ MAX_SHARDS = 1024
 MAX_COMMITTEE = 256
 MAX_ASSETS = 64
 
+MAX_BLOCK_TRANSACTIONS = 1 << 16
+"""What a genesis may allow in one block at most."""
+
 MAX_BLOCK_PAYLOAD_BYTES = 1 << 20
 """Transactions and bundles a proposer packs into one block, bytes. A single bundle may go beyond it alone."""
 

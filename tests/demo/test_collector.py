@@ -101,6 +101,7 @@ def test_whatever_is_sent_is_drawn_and_whatever_is_drawn_is_there() -> None:
     sent = {*numbers(NODE), *numbers(COORDINATOR), *numbers(GATEWAY), "phase", "state_root", "doing"}
     sent.remove("shard")  # for the terminal's status line
     drawn_as = {"cpu_ms": "cpu", "p50_us": "p50", "p99_us": "p99"}
+    drawn_as |= {name: f"{name}_rate" for name in ("bytes_in", "bytes_out", "hashes")}
     assert {name for name in sent if not re.search(rf"\b{drawn_as.get(name, name)}\b", page)} == set()
     assert set(re.findall(r'column: "(\w+)"', page)) <= set(COLUMNS)
 

@@ -16,7 +16,7 @@ from node.protocol.codes import Code
 from node.protocol.crypto import Hash
 from node.protocol.transaction import Milliseconds
 
-Sequence = Annotated[int, Meta(ge=1, le=2**53)]
+SequenceNumber = Annotated[int, Meta(ge=1, le=2**53)]
 
 
 class Prepare(Struct, array_like=True, frozen=True, tag=1):
@@ -48,7 +48,7 @@ class Bundle(Struct, array_like=True, frozen=True):
 
     source: ShardNumber
     destination: ShardNumber
-    sequence: Sequence
+    sequence: SequenceNumber
     records: Annotated[tuple[Record, ...], Meta(min_length=1, max_length=1 << 18)]
 
 

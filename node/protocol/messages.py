@@ -6,7 +6,7 @@ from msgspec import Meta, Raw, Struct
 
 from node.protocol.block import Block, Height, ShardNumber, View
 from node.protocol.certificate import Certificate, FinalBlock, Vote
-from node.protocol.channel import CertifiedBundle, Sequence
+from node.protocol.channel import CertifiedBundle, SequenceNumber
 from node.protocol.crypto import Hash
 from node.protocol.limits import MAX_JUSTIFICATION
 
@@ -86,7 +86,7 @@ class BundleRequest(Struct, array_like=True, frozen=True, tag=10):
     """Bundles of your shard's channel to ``destination`` from ``sequence`` on, please."""
 
     destination: ShardNumber
-    sequence: Sequence
+    sequence: SequenceNumber
 
 
 PeerMessage = (

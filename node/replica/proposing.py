@@ -34,11 +34,7 @@ class Candidate(Struct, frozen=True):
 
 
 class Proposing:
-    """Reads the mempool, the inbox and the ledger, and hands blocks to consensus.
-
-    Attributes:
-        last_block_at: when a block was executed or proposed here last (ms, monotonic).
-    """
+    """Reads the mempool, the inbox and the ledger, and hands blocks to consensus."""
 
     def __init__(
         self, rules: Rules, consensus: Simplex[Draft], branches: Branches, mempool: Mempool, inbox: Inbox, now: int
@@ -49,7 +45,7 @@ class Proposing:
         self._token = 0
         self._at = Instant(now, 0)
         self._nothing_at: Instant | None = None
-        self.last_block_at = now
+        self._last_block_at = now
 
     @property
     def deadline(self) -> int:
@@ -61,11 +57,11 @@ class Proposing:
         pause = self._parameters.heartbeat
         base = self._branches.after(turn.parent)
         if base is not None and base.height - self._branches.state.height > _MAX_UNFINALIZED:
-            return self.last_block_at + pause  # finality has to catch up: its proof holds a header for each block
+            return self._last_block_at + pause  # finality has to catch up: its proof holds a header for each block
         if self._nothing_at != self._at and self._has_work(turn.parent):
             is_full = len(self._mempool) >= self._parameters.block_transactions
             pause = 0 if is_full else self._parameters.block_interval
-        return self.last_block_at + pause
+        return self._last_block_at + pause
 
     def _has_work(self, parent: bytes) -> bool:
         """Whether a block on ``parent`` would not be empty."""
@@ -94,7 +90,7 @@ class Proposing:
         entries, stale, expired = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
         self._mempool.remove(stale)
         bundles = choose_bundles(parent, self._inbox)
-        if not entries and not bundles[0] and at.now < self.last_block_at + self._parameters.heartbeat:
+        if not entries and not bundles[0] and at.now < self._last_block_at + self._parameters.heartbeat:
             self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event
             return effects, expired
         candidate = build_block(parent, turn, self._consensus.seat, self._rules, time, bundles, entries)
@@ -107,6 +103,10 @@ class Proposing:
             effects.append(Mine(self._token, candidate.block.header.mining_prefix, bits))
         return effects, expired
 
+    def on_block(self, now: int) -> None:
+        """A block was executed here: the pause before the next one begins."""
+        self._last_block_at = now
+
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> None:
         """The answer to ``Mine``."""
         if self._mining is not None and token == self._token:
@@ -118,7 +118,7 @@ class Proposing:
         mined = structs.replace(block, header=structs.replace(block.header, nonce=nonce))
         draft = structs.replace(candidate.draft, proposed_at=at.now)
         if self._consensus.propose(candidate.turn, mined, draft, at.now):
-            self.last_block_at = at.now
+            self._last_block_at = at.now
 
 
 def choose_transactions(

@@ -280,7 +280,7 @@ class Replica:
             return None
         if not execution.gives(block.header):
             return None
-        self._proposing.last_block_at = self._at.now
+        self._proposing.on_block(self._at.now)
         return Draft(payload, execution)
 
     def _read_payload(self, block: Block) -> Payload | None:

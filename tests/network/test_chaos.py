@@ -75,17 +75,6 @@ def test_a_seed_draws_each_kind_and_bears_no_more_than_f_faults_in_a_committee(s
         assert all(len(set(fault.nodes)) == len(fault.nodes) for fault in episode.faults)
 
 
-class Customers:
-    """Two wallets, one payment of 5 units taken in, and seen committed."""
-
-    def __init__(self) -> None:
-        self.a, self.b = Purse("a", "spay1a", 0), Purse("b", "spay1b", 1)
-        self.customers = [SimpleNamespace(wallets=[self.a, self.b])]
-        self.taken = {"t": Payment(self.a, self.b, 5, "key", 0.0)}
-        self.committed = {"t"}
-        self.wrong: list[str] = []
-
-
 @pytest.mark.parametrize(
     ("views", "odd", "wrong"),
     [
@@ -97,7 +86,9 @@ class Customers:
     ],
 )
 def test_what_must_not_be_is_found(views: dict[str, Any], odd: list[str], wrong: str) -> None:
-    customers = cast(Load, Customers())
+    a, b = Purse("a", "spay1a", 0), Purse("b", "spay1b", 1)
+    taken = {"t": Payment(a, b, 5, "key", 0.0)}
+    customers = cast(Load, SimpleNamespace(customers=[SimpleNamespace(wallets=[a, b])], taken=taken, committed={"t"}, wrong=[]))
     said = check_payments(customers, views, odd)
     assert (wrong in said[0]) if wrong else said == []
     paid = 5 if views.get("t", {}).get("status") == "committed" else 0

@@ -1,5 +1,7 @@
 """What Prometheus and a health check see of a process."""
 
+from contextlib import suppress
+
 import pytest
 import trio
 
@@ -9,17 +11,14 @@ from tests.figures import NODE, changed
 
 
 async def request(port: int, text: bytes) -> bytes:
+    answer = b""
     with trio.fail_after(5):
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-        async with stream:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(text)
-            answer = b""
-            try:
+            with suppress(trio.BrokenResourceError):  # closed before it read all we sent
                 while chunk := await stream.receive_some(65536):
                     answer += chunk
-            except trio.BrokenResourceError:
-                pass  # closed before it read all we sent
-            return answer
+    return answer
 
 
 async def get(port: int, path: str) -> bytes:
@@ -32,8 +31,10 @@ async def serving(nursery: trio.Nursery) -> tuple[Metrics, int]:
     return metrics, await nursery.start(metrics.serve, "127.0.0.1", 0)
 
 
-async def test_figures_come_out_as_last_updated(serving: tuple[Metrics, int]) -> None:
+async def test_figures_come_out_as_last_updated_and_a_taken_port_is_named(serving: tuple[Metrics, int]) -> None:
     metrics, port = serving
+    with pytest.raises(OSError, match=f"cannot serve metrics on 127.0.0.1 port {port}"):
+        await Exporter().serve("127.0.0.1", port)
     metrics.update(changed(NODE, height=41), True)
     metrics.update(changed(NODE, height=42, committed=10, catching_up=True, latency_us=None), False)
     metrics.write_seconds(0.004)
@@ -91,9 +92,3 @@ async def test_idle_connections_are_few_and_end(serving: tuple[Metrics, int], mo
     assert b" 200 " in await get(port, "/metrics")
     for stream in streams:
         await stream.aclose()
-
-
-async def test_a_taken_port_is_named(serving: tuple[Metrics, int]) -> None:
-    _, port = serving
-    with pytest.raises(OSError, match=f"cannot serve metrics on 127.0.0.1 port {port}"):
-        await Exporter().serve("127.0.0.1", port)

@@ -57,7 +57,9 @@ async def test_stale_work_stops_a_dead_worker_is_replaced_and_all_end_with_the_m
             assert is_solution(prefix, await miner.solve(prefix, HARD), HARD)
         assert workers_of(os.getpid()) == [worker], "the same works on what is next"
 
+        before = miner.hashes
         running.start_soon(miner.solve, b"prefix", HOPELESS)
+        await trio_until(lambda: miner.hashes > before + 100_000)
         worker.kill()
         await trio_until(lambda: worker not in workers_of(os.getpid()))
         before = miner.hashes

@@ -8,8 +8,8 @@ import pytest
 from msgspec import structs
 
 from node.protocol import merkle
-from node.protocol.block import Block, Header, Outcome
-from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.block import Header
+from node.protocol.certificate import Certificate, Electorate, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
@@ -163,9 +163,8 @@ def test_a_certificate_takes_exactly_a_quorum_in_member_order() -> None:
     for signers in [(), (0, 1), (0, 1, 2, 3), (0, 0, 1), (0, 2, 1), (1, 1, 1)]:
         other = structs.replace(made, signers=signers, signatures=tuple(by_signer[i] for i in signers))
         assert not other.is_valid(COMMITTEE), signers
-    assert not structs.replace(made, signatures=made.signatures[:2]).is_valid(COMMITTEE)
-    assert not structs.replace(made, signers=(0, 1, 200)).is_valid(COMMITTEE)
-    assert not structs.replace(made, view=made.view + 1).is_valid(COMMITTEE)
+    for change in ({"signatures": made.signatures[:2]}, {"signers": (0, 1, 200)}):
+        assert not structs.replace(made, **change).is_valid(COMMITTEE)
 
 
 # -- proofs ----------------------------------------------------------------------------------------------------------
@@ -178,26 +177,17 @@ def certificate(header: Header, kind: VoteKind = VoteKind.FINALIZE, view: int = 
 
 
 @pytest.mark.parametrize(
-    ("descendants", "signed", "final"),
+    ("descendants", "signed"),
     [
-        ((), certificate(ONE), True),
-        ((TWO,), certificate(TWO), True),
-        ((TWO, THREE), certificate(THREE), True),
-        ((), certificate(TWO), False),
-        ((TWO,), certificate(ONE), False),
-        ((THREE,), certificate(THREE), False),
-        ((THREE, TWO), certificate(TWO), False),
-        ((TWO, TWO), certificate(TWO), False),
-        ((ONE,), certificate(ONE), False),
-        ((), certificate(ONE, VoteKind.NOTARIZE), False),
-        ((TWO,), certificate(TWO, VoteKind.NOTARIZE), False),
-        ((), certificate(ONE, view=ONE.view + 1), False),
+        ((TWO,), certificate(ONE)),
+        ((THREE,), certificate(THREE)),
+        ((TWO, TWO), certificate(TWO)),
+        ((ONE,), certificate(ONE)),
+        ((), certificate(ONE, VoteKind.NOTARIZE)),
     ],
 )
-def test_a_block_is_final_by_its_own_certificate_or_by_a_descendants(
-    descendants: tuple[Header, ...], signed: Certificate, final: bool
-) -> None:
-    assert Finality(descendants, signed).proves(ONE, COMMITTEE) is final
+def test_a_block_is_not_final_by_another_way_than_its_own(descendants: tuple[Header, ...], signed: Certificate) -> None:
+    assert not Finality(descendants, signed).proves(ONE, COMMITTEE)
 
 
 @pytest.mark.parametrize("change", [{"network": b"elsewhr_"}, {"shard": 0}, {"epoch": 2}])
@@ -206,32 +196,24 @@ def test_a_header_of_another_network_shard_or_epoch_is_not_final_here(change: di
     assert not Finality((), certificate(other)).proves(other, COMMITTEE)
 
 
-def with_effects(**changes: Any) -> CertifiedBlock:
-    return structs.replace(CERTIFIED, effects=structs.replace(CERTIFIED.effects, **changes))
-
-
 EFFECTS, PAYLOAD = CERTIFIED.effects, CERTIFIED.block
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        with_effects(receipts=(*EFFECTS.receipts, EFFECTS.receipts[0])),
-        with_effects(receipts=()),
-        with_effects(receipts=(structs.replace(EFFECTS.receipts[0], outcome=Outcome.EXPIRED), *EFFECTS.receipts[1:])),
-        with_effects(changes=structs.replace(EFFECTS.changes, balances=EFFECTS.changes.balances[1:])),
-        with_effects(changes=structs.replace(EFFECTS.changes, records_hash=ZERO_HASH)),
-        with_effects(totals=structs.replace(EFFECTS.totals, pending=EFFECTS.totals.pending + 1)),
-        structs.replace(CERTIFIED, block=structs.replace(PAYLOAD, bundles=())),
-        structs.replace(CERTIFIED, block=structs.replace(PAYLOAD, transactions=(b"more",))),
-        structs.replace(CERTIFIED, block=Block(PAYLOAD.header, (), PAYLOAD.bundles + PAYLOAD.transactions)),
-        structs.replace(CERTIFIED, finality=SHARD.chain[0].finality),
+        {"effects": structs.replace(EFFECTS, receipts=())},
+        {"effects": structs.replace(EFFECTS, changes=structs.replace(EFFECTS.changes, records_hash=ZERO_HASH))},
+        {"block": structs.replace(PAYLOAD, bundles=())},
+        {"block": structs.replace(PAYLOAD, transactions=(b"more",))},
+        {"finality": SHARD.chain[0].finality},
     ],
 )
-def test_a_block_with_another_part_is_refused(other: CertifiedBlock) -> None:
+def test_a_block_with_another_part_is_refused(other: dict[str, Any]) -> None:
     assert CERTIFIED.is_valid(COMMITTEE)
-    assert encode(other) != encode(CERTIFIED)
-    assert not other.is_valid(COMMITTEE)
+    changed = structs.replace(CERTIFIED, **other)
+    assert encode(changed) != encode(CERTIFIED)
+    assert not changed.is_valid(COMMITTEE)
 
 
 def bundle_of(bundle: Bundle) -> CertifiedBundle:

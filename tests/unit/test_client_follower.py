@@ -54,7 +54,7 @@ def rest(follower: Follower) -> None:
 def asked(follower: Follower, now: float) -> int | None:
     """From which height on it asks."""
     ask = follower.ask(now)
-    return ask and ask.request.first
+    return None if ask is None else ask.request.first
 
 
 @pytest.mark.parametrize(

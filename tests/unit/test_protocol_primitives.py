@@ -145,19 +145,10 @@ PLAIN_BECH32 = ADDRESS[:-6] + "".join(
 """With BIP 173's checksum instead of BIP 350's."""
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        PLAIN_BECH32,
-        "1",
-        ADDRESS[4:],
-        " " + ADDRESS,
-        ADDRESS + "\n",
-        ADDRESS.replace("1", ""),
-        ADDRESS.capitalize(),
-        ADDRESS[:-1] + "é",
-    ],
-)
+OTHERS = (" " + ADDRESS, ADDRESS + "\n", ADDRESS[4:], ADDRESS[:4] + ADDRESS[5:], ADDRESS[:-1] + "é", ADDRESS[:-1], ADDRESS + "q")
+
+
+@pytest.mark.parametrize("text", ["1", PLAIN_BECH32, *OTHERS])
 def test_malformed_addresses_are_refused(text: str) -> None:
     """More are in the vectors."""
     with pytest.raises(ValueError, match="address"):

@@ -6,6 +6,7 @@ It knows nothing of the code under test: messages are plain lists, an electorate
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,17 @@ def epoch_of(genesis: dict[str, Any], registrations: list[bytes]) -> list[Any]:
     return [challenge[:8], 1, challenge, randomness, committees, seated[count * size :]]
 
 
+def tree(rows: Mapping[bytes, Any]) -> bytes:
+    """The root over a whole state."""
+    buckets = defaultdict(list)
+    for key in sorted(rows):
+        buckets[key[18] << 8 | key[19]].append([key, rows[key]])
+    level = {bucket: digest("bucket", found) for bucket, found in buckets.items()}
+    for _ in range(4):
+        level = {i: digest("node", *(level.get(16 * i + j, bytes(32)) for j in range(16))) for i in {i >> 4 for i in level}}
+    return level.get(0, bytes(32))
+
+
 class Ledger:
     """The rows of one shard, and what a block does to them."""
 
@@ -181,7 +193,7 @@ class Ledger:
         records = [[key, row] for key, row in written if not key[-1:].isupper()]
         changes = digest("changes", [balances, digest("records", records)])
         is_checkpoint = height % PARAMETERS["checkpoint_interval"] == 0
-        self.state = self.tree() if is_checkpoint else digest("state", self.state, changes)
+        self.state = tree(self.rows) if is_checkpoint else digest("state", self.state, changes)
         return [
             root(list(map(msgpack.packb, self.receipts))),
             root(list(map(msgpack.packb, sent))),
@@ -205,15 +217,6 @@ class Ledger:
         key = shard.to_bytes(20, "big") + kind
         self.put(key, self.rows.get(key, 0) + 1)
         return int(self.rows[key])
-
-    def tree(self) -> bytes:
-        buckets = defaultdict(list)
-        for key in sorted(self.rows):
-            buckets[key[18] << 8 | key[19]].append([key, self.rows[key]])
-        level = {bucket: digest("bucket", rows) for bucket, rows in buckets.items()}
-        for _ in range(4):
-            level = {i: digest("node", *(level.get(16 * i + j, bytes(32)) for j in range(16))) for i in {i >> 4 for i in level}}
-        return level.get(0, bytes(32))
 
     def totals(self) -> list[Any]:
         found: list[Any] = []

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from node.protocol import merkle
 from node.protocol.block import Header
-from node.protocol.certificate import Certificate, Electorate, Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.certificate import Electorate, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
@@ -100,7 +100,6 @@ BREAKS_A_RULE = {
     "an unfreeze with an amount": transaction(order(structs.replace(PAYMENT, action=Action.UNFREEZE)), ALICE),
     "no such action": transaction(order(structs.replace(PAYMENT, action=3, amount=0)), ALICE),
     "a memo of 141 letters": transaction(order(memo="x" * 141), ALICE),
-    "no legs": transaction(order(legs=()), ALICE),
     "no witness": transaction(order()),
     "a witness too many": transaction(order(), ALICE, BOB),
     "a witness twice": transaction(order(), ALICE, ALICE),
@@ -138,72 +137,30 @@ def test_a_certificate_takes_exactly_a_quorum_in_member_order() -> None:
     made = make_certificate(votes, COMMITTEE)
     assert made.signers == (0, 1, 2)
     assert made.is_valid(COMMITTEE)
-    by_signer = {vote.signer: vote.signature for vote in votes}
-    for signers in [(), (0, 1), (0, 1, 2, 3), (0, 0, 1), (0, 2, 1), (1, 1, 1)]:
-        other = structs.replace(made, signers=signers, signatures=tuple(by_signer[i] for i in signers))
-        assert not other.is_valid(COMMITTEE), signers
-    for change in ({"signatures": made.signatures[:2]}, {"signers": (0, 1, 200)}):
-        assert not structs.replace(made, **change).is_valid(COMMITTEE)
+    assert not structs.replace(made, signatures=made.signatures[:2]).is_valid(COMMITTEE)
 
 
 # -- proofs ----------------------------------------------------------------------------------------------------------
 
-ONE, TWO, THREE = (certified.block.header for certified in SHARD.chain[-3:])
 
-
-def certificate(header: Header, kind: VoteKind = VoteKind.FINALIZE, view: int = 0) -> Certificate:
-    return SHARD.certificate(kind, view or header.view, header.hash)
-
-
-@pytest.mark.parametrize(
-    ("descendants", "signed"),
-    [
-        ((TWO,), certificate(ONE)),
-        ((THREE,), certificate(THREE)),
-        ((TWO, TWO), certificate(TWO)),
-        ((ONE,), certificate(ONE)),
-        ((), certificate(ONE, VoteKind.NOTARIZE)),
-    ],
-)
-def test_a_block_is_not_final_by_another_way_than_its_own(descendants: tuple[Header, ...], signed: Certificate) -> None:
-    assert not Finality(descendants, signed).proves(ONE, COMMITTEE)
+def proof(header: Header) -> Finality:
+    return Finality((), SHARD.certificate(VoteKind.FINALIZE, header.view, header.hash))
 
 
 @pytest.mark.parametrize("change", [{"network": b"elsewhr_"}, {"shard": 0}, {"epoch": 2}])
 def test_a_header_of_another_network_shard_or_epoch_is_not_final_here(change: dict[str, Any]) -> None:
-    other = structs.replace(ONE, **change)
-    assert not Finality((), certificate(other)).proves(other, COMMITTEE)
-
-
-EFFECTS, PAYLOAD = CERTIFIED.effects, CERTIFIED.block
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"effects": structs.replace(EFFECTS, receipts=())},
-        {"effects": structs.replace(EFFECTS, changes=structs.replace(EFFECTS.changes, records_hash=ZERO_HASH))},
-        {"block": structs.replace(PAYLOAD, bundles=())},
-        {"block": structs.replace(PAYLOAD, transactions=(b"more",))},
-        {"finality": SHARD.chain[0].finality},
-    ],
-)
-def test_a_block_with_another_part_is_refused(other: dict[str, Any]) -> None:
-    assert CERTIFIED.is_valid(COMMITTEE)
-    changed = structs.replace(CERTIFIED, **other)
-    assert encode(changed) != encode(CERTIFIED)
-    assert not changed.is_valid(COMMITTEE)
+    header = CERTIFIED.block.header
+    assert proof(header).proves(header, COMMITTEE)
+    other = structs.replace(header, **change)
+    assert not proof(other).proves(other, COMMITTEE)
 
 
 def bundle_of(bundle: Bundle) -> CertifiedBundle:
     """Proven by the committee, whatever it says."""
     header = structs.replace(BUNDLE.header, outbox_root=merkle.root([encode(bundle)]))
-    return CertifiedBundle(bundle, header, Finality((), certificate(header)), merkle.branch([encode(bundle)], 0))
+    return CertifiedBundle(bundle, header, proof(header), merkle.branch([encode(bundle)], 0))
 
 
 def test_a_bundle_is_proven_as_one_of_its_source_only() -> None:
     assert bundle_of(BUNDLE.bundle).is_valid(COMMITTEE)
     assert not bundle_of(structs.replace(BUNDLE.bundle, source=0)).is_valid(COMMITTEE)
-    other = bundle_of(structs.replace(BUNDLE.bundle, sequence=9))
-    for part in ("bundle", "header", "finality"):
-        assert not structs.replace(BUNDLE, **{part: getattr(other, part)}).is_valid(COMMITTEE), part

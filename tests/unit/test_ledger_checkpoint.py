@@ -79,11 +79,15 @@ def test_the_replay_set_comes_back_through_remember(busy: tuple[Ledgers, Rows]) 
         assert state.has_seen(transaction.id, transaction.order.valid_until) is (late >= 0)
 
 
-def test_every_damaged_missing_or_added_row_is_noticed(busy: tuple[Ledgers, Rows]) -> None:
-    ledgers, rows = busy
-    rng = random.Random(3)
-    assert len(rows) > 5
+def test_every_damaged_missing_added_or_older_row_is_noticed(busy: tuple[Ledgers, Rows]) -> None:
+    (ledgers, rows), rng = busy, random.Random(3)
+    older = dict(rows)
+    for _ in range(5):
+        ledgers.block(0, ledgers.pay(ledgers.account(0), ledgers.account(0, 1), 1), take=0)
+    write(rows, ledgers.states[0])
+    mixed_in = ledgers.account(0) + b"USD"
     wrong = [rows | {key: encode(Balance(1))} for key in (b"", b"short", *(bytes(20) + end for end in (b"USD", b"\xff", b"XYZ")))]
+    wrong += [rows | {mixed_in: older[mixed_in]}]
     for key, data in rows.items():
         at = rng.randrange(len(data))
         flipped = data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
@@ -93,17 +97,6 @@ def test_every_damaged_missing_or_added_row_is_noticed(busy: tuple[Ledgers, Rows
     for damaged in wrong:
         with pytest.raises(Corrupt):
             restored(ledgers, damaged)
-
-
-def test_rows_of_an_older_checkpoint_mixed_in_are_noticed(busy: tuple[Ledgers, Rows]) -> None:
-    ledgers, rows = busy
-    old = dict(rows)
-    for _ in range(5):
-        ledgers.block(0, ledgers.pay(ledgers.account(0), ledgers.account(0, 1), 1), take=0)
-    write(rows, ledgers.states[0])
-    key = ledgers.account(0) + b"USD"
-    with pytest.raises(Corrupt, match="state root"):
-        restored(ledgers, rows | {key: old[key]})
 
 
 def test_balances_that_do_not_sum_up_are_noticed_even_under_a_right_root(busy: tuple[Ledgers, Rows]) -> None:

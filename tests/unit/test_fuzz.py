@@ -20,7 +20,6 @@ from node.events import Instant, Recovered, Stored
 from node.ledger.execution import InvalidBlock, execute
 from node.ledger.state import State
 from node.membership import Membership
-from node.network.framing import FrameDecoder, FrameTooLarge
 from node.protocol import epoch, messages
 from node.protocol.certificate import FinalBlock, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
@@ -35,7 +34,7 @@ from node.protocol.transaction import Transaction, decode_transaction
 from node.replica.replica import Replica
 from signaling.phases import MAX_MESSAGE_BYTES, Coordinator, Saved
 from tests.chains import TIME, Shard, key
-from tests.unit.damage import another, edited, edited_bytes
+from tests.unit.damage import another, edited
 from tests.unit.ledger_driver import Ledgers
 from tests.unit.replicas import forge_bundle, signed
 from tests.vectors.network import DOCUMENT, GENESIS, NETWORK, REGISTRATIONS, play
@@ -46,31 +45,6 @@ APPLICATIONS = [epoch.Application(REGISTRATIONS[0]), epoch.Acknowledgement(1, DO
 ANNOUNCED = [NETWORK.announcement(Phase.ASSIGNMENT), NETWORK.announcement(assigned=False), epoch.ApplicationRefused("no")]
 seen: Counter[str] = Counter()
 """What episodes reached, so that a fuzzer that only ever knocks at the door is noticed."""
-
-
-def framing(random: Random) -> None:
-    """Frames of a broken stream are the same however it is cut; a length beyond the cap ends it; nothing piles up."""
-    limit = random.choice((16, 300, 5_000))
-    sizes = [random.choice((0, 1, 15, 200, limit)) for _ in range(random.randrange(1, 8))]
-    stream = b"".join(size.to_bytes(4, "big") + random.randbytes(size) for size in sizes)
-    stream = edited_bytes(random, stream, stream)
-    cuts = sorted(random.randrange(len(stream) + 1) for _ in range(random.randrange(6)))
-    whole, whole_error = _frames([stream], limit)
-    frames, error = _frames([stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)], limit)
-    assert error == whole_error
-    assert frames == whole or (error and frames[: len(whole)] == whole)  # what came in whole before the bad length was handed out
-    assert all(0 < len(frame) <= limit for frame in frames)
-    seen["too large" if error else "framed"] += 1
-
-
-def _frames(pieces: list[bytes], limit: int) -> tuple[list[bytes], bool]:
-    decoder, frames = FrameDecoder(limit), []
-    try:
-        for piece in pieces:
-            frames += decoder.feed(piece)
-    except FrameTooLarge:
-        return frames, True
-    return frames, False
 
 
 def heard(random: Random, good: Iterable[object]) -> bytes:
@@ -383,7 +357,6 @@ def _announcement(random: Random) -> epoch.Announcement:
 
 Episode = Callable[[Random], None]
 TARGETS: dict[str, tuple[Episode, int, tuple[str, ...]]] = {
-    "framing": (framing, 400, ("too large", "framed")),
     "replica": (replica, 40, ("heard", "proposals", "committed")),
     "execution": (execution, 40, ("block refused", "block executed")),
     "coordinator": (coordinator, 40, ("registered", "documents")),

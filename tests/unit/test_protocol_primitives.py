@@ -178,12 +178,6 @@ def test_every_leaf_is_proven_at_its_place_only(size: int) -> None:
         assert not merkle.verify(leaf, merkle.Branch(index, size, path), sha256(root).digest())
 
 
-def test_an_inner_node_does_not_pass_for_a_leaf() -> None:
-    inner = merkle.leaf_hash(b"a") + merkle.leaf_hash(b"b")
-    right = merkle.Branch(0, 2, (reference.root([b"c", b"d"]),))
-    assert not merkle.verify(inner, right, merkle.root([b"a", b"b", b"c", b"d"]))
-
-
 @pytest.mark.parametrize(("leaves", "index"), [([], 0), ([b"a"], 1), ([b"a"], -1)])
 def test_there_is_no_branch_outside_the_tree(leaves: list[bytes], index: int) -> None:
     with pytest.raises(IndexError):

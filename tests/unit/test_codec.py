@@ -158,11 +158,9 @@ HASH = bytes(range(32))
 NOT_CANONICAL = {
     "long form of a small integer": b"\x93\x0a\xcd\x00\x03\x03",
     "signed form of a positive integer": b"\x93\x0a\xd0\x03\x03",
-    "64-bit form": b"\x93\x0a\x03\xcf" + bytes(7) + b"\x03",
     "long form of the array": b"\xdc\x00\x03\x0a\x03\x03",
     "long form of a byte string": encode(BodyRequest(1, HASH)).replace(b"\xc4\x20", b"\xc5\x00\x20"),
     "trailing item": b"\x94\x0a\x03\x03\x00",
-    "missing item": b"\x92\x0a\x03",
     "below the bound": b"\x93\x0a\x03\xff",
     "above the bound": b"\x93\x0a\x03\xcf\x00\x20\x00\x00\x00\x00\x00\x01",
     "a byte too few": msgpack.packb([7, 1, HASH[:-1]]),

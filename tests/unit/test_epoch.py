@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from node.protocol.codec import decode, encode
 from node.protocol.epoch import EpochDocument, InvalidDocument, Registration, SignedDocument, first_document
-from node.protocol.genesis import Genesis
 from node.protocol.puzzle import identity_prefix, is_solution
 from tests.chains import Network
 from tests.vectors.reference import epoch_of
@@ -105,11 +104,3 @@ def test_a_registration_must_be_for_this_epoch_solved_and_signed(registration: R
     GOOD.check(GENESIS, 1, GENESIS.hash)
     with pytest.raises(InvalidDocument, match=why):
         registration.check(GENESIS, epoch, GENESIS.hash)
-
-
-def test_a_puzzle_solved_for_another_genesis_is_worth_nothing() -> None:
-    hard = replace(GENESIS.parameters, puzzle_difficulty_bits=20)
-    other = Genesis(name="other", time=1, coordinator=GENESIS.coordinator, assets=GENESIS.assets, parameters=hard)
-    moved = replace(REGISTRATIONS[0], network=other.network).signed(KEYS[0])
-    with pytest.raises(InvalidDocument, match="puzzle not solved"):
-        moved.check(other, 1, other.hash)

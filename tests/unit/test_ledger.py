@@ -9,11 +9,8 @@ import pytest
 from node.ledger.execution import InvalidBlock, admit, execute
 from node.ledger.state import Overlay
 from node.ledger.transfer import apply, pay, reserve
-from node.protocol import merkle
 from node.protocol.block import Balance
-from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.crypto import digest
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.transaction import Action, Leg, Transaction
 from tests.unit.ledger_driver import COMMITTED, REJECTED, START, Ledgers
@@ -25,21 +22,6 @@ def one() -> Ledgers:
     ledgers = Ledgers(1)
     ledgers.fund(ledgers.account(0), 100)
     return ledgers
-
-
-def test_payment_moves_money_and_the_header_commits_to_it(one: Ledgers) -> None:
-    a, b = one.account(0), one.account(0, 1)
-    before, transaction = one.states[0].state_root, one.pay(a, b, 30)
-    execution = one.block(0, transaction)
-    assert (one.balance(a), one.balance(b)) == ((70, 0), (30, 0))
-    assert one.outcomes(0, transaction) == [(COMMITTED, Code.OK)]
-    effects = execution.effects
-    changed = [(change.address, change.asset, change.balance) for change in effects.changes.balances]
-    assert changed == sorted([(a, "USD", Balance(70)), (b, "USD", Balance(30))])
-    assert execution.receipts_root == merkle.root([encode(receipt) for receipt in effects.receipts])
-    assert execution.outbox_root == merkle.EMPTY_ROOT
-    assert (execution.changes_hash, execution.totals_hash) == (effects.changes.hash(), effects.totals.hash())
-    assert execution.state_root == digest("state", before, effects.changes.hash())
 
 
 USD, EUR = -1, -2

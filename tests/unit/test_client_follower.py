@@ -1,5 +1,7 @@
 """Following a chain that is lost in parts, out of order, forged, forked, or nonsense that a captured committee has certified."""
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -20,16 +22,15 @@ def proven(certified: CertifiedBlock) -> ProvenBlock:
     return block
 
 
-@pytest.fixture(scope="module")
-def chain() -> list[ProvenBlock]:
-    """Ten blocks; the first five with a transaction each."""
-    network = Network()
-    shard = network.shards[0]
-    for _ in range(5):
-        shard.add(network.pay(network.person(0), network.person(0, 1), 1))
-    for _ in range(5):
-        shard.add()
+def chain_of(network: Network, blocks: int) -> list[ProvenBlock]:
+    """Of its shard 0; the first five with a transaction each."""
+    shard, payer, payee = network.shards[0], network.person(0), network.person(0, 1)
+    for number in range(blocks):
+        shard.add(*([network.pay(payer, payee, 1)] if number < 5 else []))
     return [proven(certified) for certified in shard.chain]
+
+
+CHAIN = chain_of(Network(), 10)
 
 
 def heights(blocks: tuple[ProvenBlock, ...]) -> list[int]:
@@ -44,21 +45,50 @@ def caught_up(blocks: list[ProvenBlock]) -> Follower:
     return follower
 
 
-def test_published_blocks_follow_in_order(chain: list[ProvenBlock]) -> None:
-    follower = Follower(ELECTORATE)
-    assert heights(follower.published(chain[:2], 0.0).blocks) == [1, 2]
-    assert heights(follower.published([chain[1], chain[2]], 0.1).blocks) == [3]
-    assert (follower.height, follower.hash, follower.caught_up) == (3, chain[2].hash, True)
+def rest(follower: Follower) -> None:
+    """Nobody has anything for it, at time 0."""
+    while follower.ask(0.0):
+        follower.answered([], 0.0)
 
 
-def test_a_block_that_comes_late_lets_those_after_it_follow(chain: list[ProvenBlock]) -> None:
-    follower = Follower(ELECTORATE)
-    assert follower.published([chain[3], chain[1], chain[2]], 0.0).blocks == ()
-    assert heights(follower.published([chain[0]], 0.0).blocks) == [1, 2, 3, 4]
+def asked(follower: Follower, now: float) -> int | None:
+    """From which height on it asks."""
+    ask = follower.ask(now)
+    return None if ask is None else ask.request.first
 
 
-def test_what_is_not_proven_is_refused(chain: list[ProvenBlock]) -> None:
-    certified = chain[0].certified
+@pytest.mark.parametrize(
+    ("begun", "given", "taken", "forks"),
+    [
+        ({}, [[1, 2], [2, 3]], [[1, 2], [3]], 0),
+        ({}, [[4, 2, 3], [1]], [[], [1, 2, 3, 4]], 0),
+        ({"from_now": True}, [[], [5], [4, 6], [8]], [[], [5], [6], []], 0),
+        ({"height": 5, "block_hash": CHAIN[4].hash}, [[6]], [[6]], 0),
+        ({"height": 5, "block_hash": b"\x01" * 32}, [[6]], [[]], 1),
+    ],
+    ids=["in order", "late", "from the first it sees", "goes on", "does not link"],
+)
+def test_published_blocks_are_taken_in_order_from_where_it_began(
+    begun: dict[str, Any], given: list[list[int]], taken: list[list[int]], forks: int
+) -> None:
+    follower = Follower(ELECTORATE, **begun)
+    assert [heights(follower.published([CHAIN[i - 1] for i in some], 0.0).blocks) for some in given] == taken
+    assert (follower.forks, follower.known) == (forks, max(map(max, filter(None, given))))
+    if last := [height for some in taken for height in some]:
+        assert (follower.height, follower.hash) == (last[-1], CHAIN[last[-1] - 1].hash)
+
+
+def test_one_that_starts_now_asks_for_nothing_before_its_first_block() -> None:
+    follower = Follower(ELECTORATE, from_now=True)
+    assert follower.ask(1e9) is None
+    follower.published(CHAIN[4:5], 0.0)
+    assert follower.caught_up
+    follower.published(CHAIN[6:7], 0.0)
+    assert asked(follower, 1.0) == 6
+
+
+def test_what_is_not_proven_is_refused() -> None:
+    certified = CHAIN[0].certified
     other_payload = structs.replace(certified, block=structs.replace(certified.block, transactions=()))
     other_effects = structs.replace(certified, effects=structs.replace(certified.effects, receipts=()))
     foreign = NETWORK.shards[1].forge()
@@ -70,14 +100,14 @@ def test_what_is_not_proven_is_refused(chain: list[ProvenBlock]) -> None:
     assert len(progress.notables) == 1
 
 
-def test_it_asks_first_then_member_after_member_until_f_plus_1_in_a_row_have_nothing(chain: list[ProvenBlock]) -> None:
+def test_it_asks_first_then_member_after_member_until_f_plus_1_in_a_row_have_nothing() -> None:
     follower = Follower(ELECTORATE)
     assert follower.ask(100.0) == Ask(0, GetBlocks(1, BATCH))
-    assert heights(follower.answered(chain[:3], 100.0).blocks) == [1, 2, 3]
+    assert heights(follower.answered(CHAIN[:3], 100.0).blocks) == [1, 2, 3]
     assert follower.ask(100.0) == Ask(1, GetBlocks(4, BATCH))
     follower.answered([], 100.0)
     assert follower.ask(100.0) == Ask(2, GetBlocks(4, BATCH))
-    follower.answered(chain[3:5], 100.0)
+    follower.answered(CHAIN[3:5], 100.0)
     for member in (3, 0):
         assert not follower.caught_up
         assert follower.ask(100.0) == Ask(member, GetBlocks(6, BATCH))
@@ -96,87 +126,59 @@ def test_silence_is_no_end_of_the_chain() -> None:
     assert follower.ask(STALL) is not None
 
 
-def test_a_gap_is_asked_for_after_a_moment_and_again_while_it_lasts(chain: list[ProvenBlock]) -> None:
-    follower = caught_up(chain[:2])
-    while follower.ask(0.0):
-        follower.answered([], 0.0)
-    follower.published([chain[3]], 1.0)
+def test_a_gap_is_asked_for_after_a_moment_and_again_while_it_lasts() -> None:
+    follower = caught_up(CHAIN[:2])
+    rest(follower)
+    follower.published([CHAIN[3]], 1.0)
     assert follower.ask(1.0) is None
     assert follower.due == 1.0 + REORDERING
     for begun in (1.0 + REORDERING, 2.0 + STALL):
         for _ in range(ELECTORATE.faults_tolerated + 1):
-            asked = follower.ask(begun)
-            assert asked is not None
-            assert asked.request.first == 3
+            assert asked(follower, begun) == 3
             follower.answered([], 2.0)
         assert follower.due == 2.0 + STALL, "members are not asked again and again for what nobody has"
-    assert heights(follower.published([chain[2]], 3.0).blocks) == [3, 4]
+    assert heights(follower.published([CHAIN[2]], 3.0).blocks) == [3, 4]
     assert follower.due == 3.0 + STALL
-    follower.published([chain[5]], 3.1)
+    follower.published([CHAIN[5]], 3.1)
     assert follower.due == 3.1 + REORDERING, "what is missing now may well be there"
 
 
 def test_a_gap_too_wide_to_keep_what_is_behind_it_is_asked_for_too() -> None:
-    shard = Network().shards[0]
-    for _ in range(MAX_AHEAD + 5):
-        shard.add()
-    blocks = [proven(certified) for certified in shard.chain]
+    blocks = chain_of(Network(), MAX_AHEAD + 5)
     follower = caught_up(blocks[:2])
-    while follower.ask(0.0):
-        follower.answered([], 0.0)
+    rest(follower)
     follower.published([blocks[-1]], 0.5)
-    asked = follower.ask(0.5 + REORDERING)
-    assert asked is not None
-    assert asked.request.first == 3
+    assert asked(follower, 0.5 + REORDERING) == 3
     for block in blocks[3:]:
         follower.published([block], 0.6)
     assert heights(follower.answered([blocks[2]], 1.0).blocks) == list(range(3, 3 + MAX_AHEAD))
     assert heights(follower.answered(blocks[follower.height :], 1.0).blocks)[-1] == len(blocks)
 
 
-def test_a_follower_that_starts_now_begins_with_the_first_block_it_sees(chain: list[ProvenBlock]) -> None:
-    follower = Follower(ELECTORATE, from_now=True)
-    assert follower.ask(1e9) is None
-    assert heights(follower.published([chain[4]], 0.0).blocks) == [5]
-    assert heights(follower.published([chain[3], chain[5]], 0.0).blocks) == [6]
-    assert follower.published([chain[7]], 0.0).blocks == ()
-    asked = follower.ask(1.0)
-    assert asked is not None
-    assert asked.request.first == 7
-
-
-def test_one_that_goes_on_takes_only_what_links(chain: list[ProvenBlock]) -> None:
-    follower = Follower(ELECTORATE, chain[4].header.height, chain[4].hash)
-    assert heights(follower.published([chain[5]], 0.0).blocks) == [6]
-    follower = Follower(ELECTORATE, 5, b"\x01" * 32)
-    assert follower.published([chain[5]], 0.0).blocks == ()
-    assert follower.forks == 1
-
-
-def test_a_second_certified_chain_is_told_once_and_the_first_one_goes_on(chain: list[ProvenBlock]) -> None:
-    other = prove_block(NETWORK.shards[0].forge(chain[3].certified, parent=b"\x07" * 32), ELECTORATE)
-    follower = caught_up(chain[:3])
+def test_a_second_certified_chain_is_told_once_and_the_first_one_goes_on() -> None:
+    other = prove_block(NETWORK.shards[0].forge(CHAIN[3].certified, parent=b"\x07" * 32), ELECTORATE)
+    follower = caught_up(CHAIN[:3])
     first = follower.published([other], 0.0)
     assert first.blocks == ()
     assert len(first.notables) == 1
     assert follower.published([other], 0.0).notables == ()
-    assert heights(follower.published([chain[3], chain[4]], 0.0).blocks) == [4, 5]
-    late = prove_block(NETWORK.shards[0].forge(chain[2].certified, state_root=b"\x08" * 32), ELECTORATE)
+    assert heights(follower.published([CHAIN[3], CHAIN[4]], 0.0).blocks) == [4, 5]
+    late = prove_block(NETWORK.shards[0].forge(CHAIN[2].certified, state_root=b"\x08" * 32), ELECTORATE)
     assert len(follower.published([late], 0.0).notables) == 1
     assert follower.forks == 3
     assert follower.height == 5
 
 
-def test_a_false_block_waiting_ahead_does_not_keep_the_true_one_out(chain: list[ProvenBlock]) -> None:
-    other = prove_block(NETWORK.shards[0].forge(chain[4].certified, parent=b"\x07" * 32), ELECTORATE)
-    follower = caught_up(chain[:3])
+def test_a_false_block_waiting_ahead_does_not_keep_the_true_one_out() -> None:
+    other = prove_block(NETWORK.shards[0].forge(CHAIN[4].certified, parent=b"\x07" * 32), ELECTORATE)
+    follower = caught_up(CHAIN[:3])
     follower.published([other], 0.0)
-    assert heights(follower.published([chain[3]], 0.0).blocks) == [4]
+    assert heights(follower.published([CHAIN[3]], 0.0).blocks) == [4]
     assert follower.forks == 1
-    assert heights(follower.answered([chain[4]], 0.0).blocks) == [5]
+    assert heights(follower.answered([CHAIN[4]], 0.0).blocks) == [5]
 
 
-def test_nonsense_that_a_quorum_certified_is_told_counted_and_followed(chain: list[ProvenBlock]) -> None:
+def test_nonsense_that_a_quorum_certified_is_told_counted_and_followed() -> None:
     shard = NETWORK.shards[0]
     network = Network()
     prepare = network.pay(network.person(1), network.person(0), 1)
@@ -200,13 +202,10 @@ def test_nonsense_that_a_quorum_certified_is_told_counted_and_followed(chain: li
 def test_what_other_shards_ask_to_prepare_is_read_from_bundles() -> None:
     network = Network()
     payer, payee = network.person(0), network.person(1)
-    issuer = network.issuers["USD"]
     network.fund(payer, 10)
-    payment = network.pay(payer, payee, 3)
-    before = network.shards[0].head.height
+    payment, before = network.pay(payer, payee, 3), network.shards[0].head.height
     network.shards[0].add(payment)
     network.exchange()
     blocks = [prove_block(certified, network.document.electorates[1]) for certified in network.shards[1].chain]
     prepared = [seen for block in blocks if block for seen in block.incoming if seen.transaction == payment]
     assert [(seen.source, seen.height) for seen in prepared] == [(0, before + 1)]
-    assert issuer.public != payer.public

@@ -24,21 +24,24 @@ def answer(questions: Questions, question: Question, member: int, said: Answer, 
     return questions.take(reply) is question
 
 
-def test_a_question_says_what_to_publish_and_where_the_replies_come() -> None:
+def status(height: int) -> NodeStatus:
+    return NodeStatus("node", height, height, ZERO_HASH, 0, 0, 0)
+
+
+def test_it_is_done_when_each_member_has_answered_and_each_counts_once_until_it_is_closed() -> None:
     questions, question = ask(GetStatus())
-    assert question.topic == queries_topic(NETWORK.genesis.network, 0)
+    network = NETWORK.genesis.network
+    assert (question.topic, questions.topic) == (queries_topic(network, 0), replies_topic(network, "client"))
     assert decode(Query, question.body, 1000) == Query(bytes(15) + b"\x01", "client", EVERYONE, GetStatus())
-    assert questions.topic == replies_topic(NETWORK.genesis.network, "client")
-
-
-def test_it_is_done_when_each_member_has_answered_and_each_counts_once() -> None:
-    questions, question = ask(GetStatus())
     for member in range(4):
         assert not question.is_done
         assert answer(questions, question, member, STATUS)
-        assert not answer(questions, question, member, NodeStatus("again", 8, 9, ZERO_HASH, 0, 0, 0))
+        assert not answer(questions, question, member, status(8))
     assert question.is_done
     assert set(question.answers.values()) == {STATUS}
+    questions, question = ask(GetStatus())
+    questions.close(question)
+    assert not answer(questions, question, 0, STATUS)
 
 
 def test_only_who_was_asked_can_answer() -> None:
@@ -49,12 +52,6 @@ def test_only_who_was_asked_can_answer() -> None:
     assert answer(questions, question, 2, STATUS)
     assert question.is_done
     assert question.answer == STATUS
-
-
-def test_a_closed_question_takes_no_answer() -> None:
-    questions, question = ask(GetStatus())
-    questions.close(question)
-    assert not answer(questions, question, 0, STATUS)
 
 
 def test_a_reply_counts_only_with_its_members_signature() -> None:
@@ -87,7 +84,7 @@ def test_the_height_of_a_quorum_is_what_all_but_f_have_reached() -> None:
     questions, question = ask(GetStatus())
     for member, height in enumerate((5, 99, 6)):
         assert question.quorum_height() is None
-        answer(questions, question, member, NodeStatus("node", height, height, ZERO_HASH, 0, 0, 0))
+        answer(questions, question, member, status(height))
     assert question.quorum_height() == 5
-    answer(questions, question, 3, NodeStatus("node", 7, 7, ZERO_HASH, 0, 0, 0))
+    answer(questions, question, 3, status(7))
     assert question.quorum_height() == 6

@@ -87,6 +87,7 @@ class History:
 
     def __init__(self, checkpoint_interval: int) -> None:
         self.ledgers = Ledgers(SHARDS, checkpoint_interval)
+        self.shard_of = self.ledgers.table.shard_of
         self.accounts = [self.ledgers.account(shard, number) for shard in range(SHARDS) for number in range(PER_SHARD)]
         self.blocks: list[list[Stored]] = [[] for _ in range(SHARDS)]
         self.rows: list[dict[bytes, bytes]] = [{} for _ in range(SHARDS)]
@@ -97,9 +98,6 @@ class History:
                 issuer = self.ledgers.issuer(asset)
                 self._submit(self.shard_of(issuer), [self.ledgers.pay(issuer, account, 200, asset)])
         self.settle()
-
-    def shard_of(self, address: bytes) -> int:
-        return self.ledgers.table.shard_of(address)
 
     def play(self, steps: Sequence[Submit | Fork | Restart]) -> None:
         for step in steps:
@@ -226,13 +224,10 @@ class History:
         return ways
 
 
-many = settings(max_examples=25, suppress_health_check=list(HealthCheck))
-
-
 def test_any_history_conserves_money_and_ends_without_holds() -> None:
     ways: set[tuple[Outcome, ...]] = set()
 
-    @settings(many, max_examples=100)
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
     @given(st.integers(1, 5), histories)
     def check(checkpoint_interval: int, steps: list[Submit | Fork | Restart]) -> None:
         history = History(checkpoint_interval)
@@ -244,73 +239,3 @@ def test_any_history_conserves_money_and_ends_without_holds() -> None:
     check()
     final = {(outcome,) for outcome in (COMMITTED, REJECTED)}
     assert ways >= final | {(PREPARED, outcome) for outcome in (COMMITTED, REJECTED, EXPIRED)}, "else the histories are too tame"
-
-
-# -- delivery --------------------------------------------------------------------------------------------------------
-
-payments = st.lists(
-    st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(1, 9)).filter(lambda p: p[0] != p[1]), max_size=25
-)
-schedules = st.lists(st.tuples(st.integers(0, 2), st.permutations(range(3)), st.integers(0, 3)), max_size=25)
-
-
-def deliver(plan: list[tuple[int, int, int]], schedule: Sequence[tuple[int, Sequence[int], int]]) -> list[Any]:
-    """Everything that is the same whenever, and in whatever order between channels, the bundles arrive: balances and totals."""
-    ledgers = Ledgers(3)
-    accounts = [ledgers.account(shard, number) for shard in range(3) for number in range(2)]
-    for account in accounts:
-        ledgers.fund(account, 1_000)
-    for payer, payee, amount in plan:
-        ledgers.block(payer // 2, ledgers.pay(accounts[payer], accounts[payee], amount), take=0)
-    for shard, sources, take in schedule:
-        queues = [ledgers.channels[source, shard] for source in sources if source != shard]
-        ledgers.block(shard, take=0, bundles=[queue.popleft() for queue in queues for _ in range(min(take, len(queue)))])
-    ledgers.settle()
-    return [[ledgers.balance(account) for account in accounts], [state.totals() for state in ledgers.states]]
-
-
-@many
-@given(payments, schedules)
-def test_the_order_of_bundles_between_channels_does_not_matter(plan: Any, schedule: Any) -> None:
-    assert deliver(plan, schedule) == deliver(plan, ())
-
-
-offered = st.lists(
-    st.tuples(st.sampled_from([0, 2, 0, 2, 0, 2, 1, 3]), st.sampled_from([1] * 8 + [0, 2]), st.sampled_from([1, 1, 1, 0, 2])),
-    max_size=30,
-)
-"""(source, destination, step from the channel's last bundle): 1 is the next."""
-
-
-@many
-@given(offered, st.data())
-def test_a_channel_takes_exactly_the_next_bundle_and_refuses_any_other(offers: Any, data: st.DataObject) -> None:
-    """Against a model: one number per source."""
-    ledgers = Ledgers(3)
-    taken = {0: 0, 2: 0}
-
-    def bundle(source: int, destination: int, sequence: int) -> Bundle:
-        sent = ledgers.pay(ledgers.issuer("USD"), ledgers.account(1), 1)
-        return Bundle(source, destination, sequence, ledgers.execute(0, sent).outbox[0].records)
-
-    def fits(offer: Bundle, cursors: dict[int, int]) -> bool:
-        return offer.destination == 1 and cursors.get(offer.source) == offer.sequence - 1
-
-    while offers:
-        size = data.draw(st.integers(1, 3))
-        group, offers = offers[:size], offers[size:]
-        bundles, cursors, valid = [], dict(taken), True
-        for source, destination, step in group:
-            offer = bundle(source, destination, max(1, cursors.get(source, 0) + step))
-            bundles.append(offer)
-            valid = valid and fits(offer, cursors)
-            cursors[source] = offer.sequence
-        root = ledgers.states[1].state_root
-        if valid:
-            ledgers.block(1, take=0, bundles=bundles)
-            taken = {source: cursors[source] for source in taken}
-        else:
-            with pytest.raises(InvalidBlock):
-                ledgers.block(1, take=0, bundles=bundles)
-            assert ledgers.states[1].state_root == root
-        assert {source: ledgers.states[1].cursor(source) for source in taken} == taken

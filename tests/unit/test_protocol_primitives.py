@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from node.protocol import keys, merkle
-from node.protocol.address import address_of, decode_address, encode_address
+from node.protocol.address import decode_address, encode_address
 from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.crypto import KeyPair, digest, is_public_key, verify
 from node.protocol.limits import MAX_AMOUNT
@@ -56,7 +56,6 @@ def test_signatures_are_those_of_rfc_6979_with_low_s(secret: int, message: bytes
         (KEY.public, HASH, SIGNATURE[:-1]),
         (KEY.public, HASH, SIGNATURE + b"\x00"),
         (KEY.public, HASH, b""),
-        (KEY.public, HASH, bytes(64)),
         (KEY.public, HASH, b"\xff" * 64),
         (KEY.public, HASH[:-1], SIGNATURE),
         (KEY.public, b"", SIGNATURE),
@@ -64,8 +63,6 @@ def test_signatures_are_those_of_rfc_6979_with_low_s(secret: int, message: bytes
         (NO_POINT, HASH, SIGNATURE),
         (b"\x04" + KEY.public[1:], HASH, SIGNATURE),
         (POINT.to_string("uncompressed"), HASH, SIGNATURE),
-        (OTHER.public, HASH, SIGNATURE),
-        *((KEY.public, HASH, SIGNATURE[:i] + bytes([SIGNATURE[i] ^ 1]) + SIGNATURE[i + 1 :]) for i in range(64)),
     ],
 )
 def test_bad_input_never_verifies_and_never_raises(public: bytes, message: bytes, signature: bytes) -> None:
@@ -123,19 +120,12 @@ def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
 # -- addresses -------------------------------------------------------------------------------------------------------
 
 
-def test_the_reference_agrees_with_a_vector_of_bip_350() -> None:
-    assert reference.bech32m("a", b"") == "a1lqfn3a"
-
-
 @given(addresses)
 def test_addresses_are_bech32m(address: bytes) -> None:
     text = encode_address(address)
+    assert reference.bech32m("a", b"") == "a1lqfn3a", "a vector of BIP 350"
     assert text == reference.bech32m("spay", address)
     assert decode_address(text) == decode_address(text.upper()) == address
-
-
-def test_an_address_is_the_start_of_the_hash_of_the_public_key() -> None:
-    assert address_of(KEY.public) == sha256(KEY.public).digest()[:20]
 
 
 @given(addresses, st.integers(5, 42), st.sampled_from(LETTERS))
@@ -151,20 +141,16 @@ PLAIN_BECH32 = ADDRESS[:-6] + "".join(
     LETTERS[LETTERS.index(c) ^ (0x2BC830A3 >> 5 * (5 - i) & 31) ^ (i == 5)] for i, c in enumerate(ADDRESS[-6:])
 )
 """With BIP 173's checksum instead of BIP 350's."""
-MALFORMED = [
-    *("", "1", ADDRESS[:-1], ADDRESS + "q", ADDRESS[4:], " " + ADDRESS, ADDRESS + "\n", PLAIN_BECH32, ADDRESS.capitalize()),
-    *(ADDRESS.replace("spay", "span"), ADDRESS.replace("1", ""), ADDRESS[:20] + ADDRESS[20:].upper()),
-    *(ADDRESS[:-2] + ADDRESS[-1] + ADDRESS[-2], ADDRESS[:-1] + "b", ADDRESS[:-1] + "é"),
-]
 
 
-@pytest.mark.parametrize("text", MALFORMED)
+OTHERS = (" " + ADDRESS, ADDRESS + "\n", ADDRESS[4:], ADDRESS[:4] + ADDRESS[5:], ADDRESS[:-1] + "é", ADDRESS[:-1], ADDRESS + "q")
+
+
+@pytest.mark.parametrize("text", ["1", PLAIN_BECH32, *OTHERS])
 def test_malformed_addresses_are_refused(text: str) -> None:
+    """More are in the vectors."""
     with pytest.raises(ValueError, match="address"):
         decode_address(text)
-
-
-def test_an_address_has_20_bytes() -> None:
     with pytest.raises(ValueError, match="20 bytes"):
         encode_address(bytes(21))
 
@@ -192,12 +178,6 @@ def test_every_leaf_is_proven_at_its_place_only(size: int) -> None:
         assert not merkle.verify(leaf, merkle.Branch(index, size, path), sha256(root).digest())
 
 
-def test_an_inner_node_does_not_pass_for_a_leaf() -> None:
-    inner = merkle.leaf_hash(b"a") + merkle.leaf_hash(b"b")
-    right = merkle.Branch(0, 2, (reference.root([b"c", b"d"]),))
-    assert not merkle.verify(inner, right, merkle.root([b"a", b"b", b"c", b"d"]))
-
-
 @pytest.mark.parametrize(("leaves", "index"), [([], 0), ([b"a"], 1), ([b"a"], -1)])
 def test_there_is_no_branch_outside_the_tree(leaves: list[bytes], index: int) -> None:
     with pytest.raises(IndexError):
@@ -222,7 +202,7 @@ def test_amounts_are_exact_decimals(value: int, decimals: int) -> None:
             parse_amount(text, decimals - 1)
 
 
-@given(st.text("0123456789.-+e, _xn٣\n", max_size=24), st.integers(0, 3))
+@given(st.text("0123456789.-+e, _xn٣\n", max_size=24) | st.integers(MAX_AMOUNT - 3, MAX_AMOUNT + 3).map(str), st.integers(0, 3))
 def test_what_reads_as_an_amount_is_written_as_one(text: str, decimals: int) -> None:
     try:
         value = parse_amount(text, decimals)
@@ -230,17 +210,6 @@ def test_what_reads_as_an_amount_is_written_as_one(text: str, decimals: int) -> 
         return
     assert 0 <= value <= MAX_AMOUNT
     assert format_amount(value, decimals).startswith(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "decimals", "why"),
-    [(text, 2, "decimal number") for text in ["", "1.", ".5", "-1", "+1", "01", "1e3", "1,5", "1_000", " 1", "1\n", "nan", "0x1"]]
-    + [("٣", 2, "decimal number"), ("1" * 20, 2, "decimal number"), ("1.234", 2, "digits"), ("1.230", 2, "digits")]
-    + [("9223372036854775808", 0, "too large"), ("92233720368547758.08", 2, "too large")],
-)
-def test_other_amounts_are_refused(text: str, decimals: int, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        parse_amount(text, decimals)
 
 
 @given(st.integers(1, 64), addresses)
@@ -280,7 +249,3 @@ def test_the_nonce_found_is_the_first_that_solves_the_puzzle(prefix: bytes, bits
     assert not is_solution(prefix, nonce, found + 1)
     assert not is_solution(prefix, nonce + b"\x00", 0)
     assert search(prefix, 64, 0, 10) is None
-
-
-def test_zero_bits_are_counted_from_the_front() -> None:
-    assert [leading_zero_bits(h) for h in (bytes(32), b"\x01" + bytes(31), b"\x80" + bytes(31))] == [256, 7, 0]

@@ -1,20 +1,19 @@
 """Whatever is signed - transactions, votes, certificates, blocks, bundles, replies - holds as it is, for whom it is meant, and in
 no other way. Broken ones of every kind with their bytes are in ``tests/vectors``; here are the rules behind them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from node.protocol import merkle
-from node.protocol.block import Block, Header, Outcome
-from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.block import Header
+from node.protocol.certificate import Electorate, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair
-from node.protocol.epoch import PhaseNotice
+from node.protocol.epoch import InvalidDocument, PhaseNotice, Registration, SignedDocument
 from node.protocol.genesis import Phase
 from node.protocol.queries import NodeStatus, Reply, sign_reply
 from node.protocol.topics import Refusal, Refusals
@@ -32,71 +31,51 @@ BUNDLE = next(bundle for outbox in SHARD.outboxes for bundle in outbox)
 VOTE = sign_vote(MEMBERS[1], 1, COMMITTEE, VoteKind.NOTARIZE, 5, CERTIFIED.block.header.hash)
 EXCHANGE = sign([BOB, ALICE], PAYMENT, leg(BOB, ALICE, "VND", 4), leg(ALICE, CAROL, "USD", 1), memo="dinner")
 REPLY = decode(Reply, sign_reply(bytes(16), 1, 1, 2, NodeStatus("node", 8, 9, ZERO_HASH, 1, 2, 3), MEMBERS[2]), LIMIT)
+REFUSALS = Refusals(1, 1, 2, (Refusal(ZERO_HASH, Code.EXPIRED),)).signed(MEMBERS[2])
+NOTICE = PhaseNotice(GENESIS.network, 1, Phase.MINING, TIME, 8).signed(COORDINATOR)
+ELSEWHERE: list[dict[str, Any]] = [{"shard": 0}, {"epoch": 2}, {"network": b"elsewhr_"}]
+ELSEWHERE += [{"keys": keys} for keys in (COMMITTEE.keys[::-1], COMMITTEE.keys[:1])]
+OF_A_COMMITTEE: list[Any] = [VOTE, CERTIFIED.finality.certificate, CERTIFIED, BUNDLE, REPLY, REFUSALS]
 
 
-def passes(check: Callable[[], None]) -> bool:
-    try:
-        check()
-    except ValueError:
-        return False
-    return True
+def holds(thing: Any) -> bool:
+    match thing:
+        case Transaction():
+            return decode_transaction(encode(thing)).has_valid_signatures()
+        case Registration() | SignedDocument():
+            try:
+                thing.check(GENESIS, 1, GENESIS.hash) if isinstance(thing, Registration) else thing.check(GENESIS)
+            except InvalidDocument:
+                return False
+            return True
+    return bool(thing.is_valid(GENESIS if isinstance(thing, PhaseNotice) else COMMITTEE))
 
 
-SIGNED_THINGS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
-    "transaction": (EXCHANGE, lambda t: decode_transaction(encode(t)).has_valid_signatures()),
-    "vote": (VOTE, lambda vote: vote.is_valid(COMMITTEE)),
-    "certificate": (CERTIFIED.finality.certificate, lambda certificate: certificate.is_valid(COMMITTEE)),
-    "block": (CERTIFIED, lambda certified: certified.is_valid(COMMITTEE)),
-    "bundle": (BUNDLE, lambda bundle: bundle.is_valid(COMMITTEE)),
-    "reply": (REPLY, lambda reply: reply.is_valid(COMMITTEE)),
-    "refusals": (
-        Refusals(1, 1, 2, (Refusal(ZERO_HASH, Code.EXPIRED),)).signed(MEMBERS[2]),
-        lambda refusals: refusals.is_valid(COMMITTEE),
-    ),
-    "registration": (REGISTRATIONS[0], lambda registration: passes(lambda: registration.check(GENESIS, 1, GENESIS.hash))),
-    "document": (SIGNED, lambda signed: passes(lambda: signed.check(GENESIS))),
-    "notice": (
-        PhaseNotice(GENESIS.network, 1, Phase.MINING, TIME, 8).signed(COORDINATOR),
-        lambda notice: notice.is_valid(GENESIS),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SIGNED_THINGS)
-def test_no_bit_of_what_is_signed_can_be_changed(name: str) -> None:
-    good, is_valid = SIGNED_THINGS[name]
+@pytest.mark.parametrize(
+    "good", [*OF_A_COMMITTEE, EXCHANGE, REGISTRATIONS[0], SIGNED, NOTICE], ids=lambda good: type(good).__name__
+)
+def test_no_bit_of_what_is_signed_can_be_changed(good: Any) -> None:
     data = encode(good)
-    assert is_valid(decode(type(good), data, LIMIT))
+    assert holds(decode(type(good), data, LIMIT))
     for bit in range(len(data) * 8):
         changed = (int.from_bytes(data, "big") ^ 1 << bit).to_bytes(len(data), "big")
         try:
-            assert not is_valid(decode(type(good), changed, LIMIT)), bit
+            assert not holds(decode(type(good), changed, LIMIT)), bit
         except DecodeError:
             continue
 
 
-ELSEWHERE: list[dict[str, Any]] = [
-    {"shard": 0},
-    {"epoch": 2},
-    {"keys": COMMITTEE.keys[::-1]},
-    {"keys": COMMITTEE.keys[:1]},
-    {"network": b"elsewhr_"},
-]
-
-
-@pytest.mark.parametrize("change", ELSEWHERE, ids=["shard", "epoch", "order", "fewer members", "network"])
-@pytest.mark.parametrize("name", ["vote", "certificate", "block", "bundle", "reply", "refusals"])
-def test_what_one_committee_signed_is_not_anothers(name: str, change: dict[str, Any]) -> None:
-    good = SIGNED_THINGS[name][0]
+@pytest.mark.parametrize("change", ELSEWHERE, ids=str)
+@pytest.mark.parametrize("good", OF_A_COMMITTEE, ids=type)
+def test_what_one_committee_signed_is_not_anothers(good: Any, change: dict[str, Any]) -> None:
     assert good.is_valid(COMMITTEE)
-    does_not_say = "network" in change and name in ("reply", "refusals")  # ids of queries and transactions do
+    does_not_say = "network" in change and isinstance(good, Reply | Refusals)  # ids of queries and transactions do
     assert good.is_valid(structs.replace(COMMITTEE, **change)) is does_not_say
 
 
 def test_a_notice_is_its_coordinators_for_its_network() -> None:
-    notice = SIGNED_THINGS["notice"][0]
-    assert not notice.signed(ALICE).is_valid(GENESIS)
-    assert not structs.replace(notice, network=b"elsewhr_").signed(COORDINATOR).is_valid(GENESIS)
+    assert not NOTICE.signed(ALICE).is_valid(GENESIS)
+    assert not structs.replace(NOTICE, network=b"elsewhr_").signed(COORDINATOR).is_valid(GENESIS)
 
 
 # -- transactions ----------------------------------------------------------------------------------------------------
@@ -121,7 +100,6 @@ BREAKS_A_RULE = {
     "an unfreeze with an amount": transaction(order(structs.replace(PAYMENT, action=Action.UNFREEZE)), ALICE),
     "no such action": transaction(order(structs.replace(PAYMENT, action=3, amount=0)), ALICE),
     "a memo of 141 letters": transaction(order(memo="x" * 141), ALICE),
-    "no legs": transaction(order(legs=()), ALICE),
     "no witness": transaction(order()),
     "a witness too many": transaction(order(), ALICE, BOB),
     "a witness twice": transaction(order(), ALICE, ALICE),
@@ -159,90 +137,30 @@ def test_a_certificate_takes_exactly_a_quorum_in_member_order() -> None:
     made = make_certificate(votes, COMMITTEE)
     assert made.signers == (0, 1, 2)
     assert made.is_valid(COMMITTEE)
-    by_signer = {vote.signer: vote.signature for vote in votes}
-    for signers in [(), (0, 1), (0, 1, 2, 3), (0, 0, 1), (0, 2, 1), (1, 1, 1)]:
-        other = structs.replace(made, signers=signers, signatures=tuple(by_signer[i] for i in signers))
-        assert not other.is_valid(COMMITTEE), signers
     assert not structs.replace(made, signatures=made.signatures[:2]).is_valid(COMMITTEE)
-    assert not structs.replace(made, signers=(0, 1, 200)).is_valid(COMMITTEE)
-    assert not structs.replace(made, view=made.view + 1).is_valid(COMMITTEE)
 
 
 # -- proofs ----------------------------------------------------------------------------------------------------------
 
-ONE, TWO, THREE = (certified.block.header for certified in SHARD.chain[-3:])
 
-
-def certificate(header: Header, kind: VoteKind = VoteKind.FINALIZE, view: int = 0) -> Certificate:
-    return SHARD.certificate(kind, view or header.view, header.hash)
-
-
-@pytest.mark.parametrize(
-    ("descendants", "signed", "final"),
-    [
-        ((), certificate(ONE), True),
-        ((TWO,), certificate(TWO), True),
-        ((TWO, THREE), certificate(THREE), True),
-        ((), certificate(TWO), False),
-        ((TWO,), certificate(ONE), False),
-        ((THREE,), certificate(THREE), False),
-        ((THREE, TWO), certificate(TWO), False),
-        ((TWO, TWO), certificate(TWO), False),
-        ((ONE,), certificate(ONE), False),
-        ((), certificate(ONE, VoteKind.NOTARIZE), False),
-        ((TWO,), certificate(TWO, VoteKind.NOTARIZE), False),
-        ((), certificate(ONE, view=ONE.view + 1), False),
-    ],
-)
-def test_a_block_is_final_by_its_own_certificate_or_by_a_descendants(
-    descendants: tuple[Header, ...], signed: Certificate, final: bool
-) -> None:
-    assert Finality(descendants, signed).proves(ONE, COMMITTEE) is final
+def proof(header: Header) -> Finality:
+    return Finality((), SHARD.certificate(VoteKind.FINALIZE, header.view, header.hash))
 
 
 @pytest.mark.parametrize("change", [{"network": b"elsewhr_"}, {"shard": 0}, {"epoch": 2}])
 def test_a_header_of_another_network_shard_or_epoch_is_not_final_here(change: dict[str, Any]) -> None:
-    other = structs.replace(ONE, **change)
-    assert not Finality((), certificate(other)).proves(other, COMMITTEE)
-
-
-def with_effects(**changes: Any) -> CertifiedBlock:
-    return structs.replace(CERTIFIED, effects=structs.replace(CERTIFIED.effects, **changes))
-
-
-EFFECTS, PAYLOAD = CERTIFIED.effects, CERTIFIED.block
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        with_effects(receipts=(*EFFECTS.receipts, EFFECTS.receipts[0])),
-        with_effects(receipts=()),
-        with_effects(receipts=(structs.replace(EFFECTS.receipts[0], outcome=Outcome.EXPIRED), *EFFECTS.receipts[1:])),
-        with_effects(changes=structs.replace(EFFECTS.changes, balances=EFFECTS.changes.balances[1:])),
-        with_effects(changes=structs.replace(EFFECTS.changes, records_hash=ZERO_HASH)),
-        with_effects(totals=structs.replace(EFFECTS.totals, pending=EFFECTS.totals.pending + 1)),
-        structs.replace(CERTIFIED, block=structs.replace(PAYLOAD, bundles=())),
-        structs.replace(CERTIFIED, block=structs.replace(PAYLOAD, transactions=(b"more",))),
-        structs.replace(CERTIFIED, block=Block(PAYLOAD.header, (), PAYLOAD.bundles + PAYLOAD.transactions)),
-        structs.replace(CERTIFIED, finality=SHARD.chain[0].finality),
-    ],
-)
-def test_a_block_with_another_part_is_refused(other: CertifiedBlock) -> None:
-    assert CERTIFIED.is_valid(COMMITTEE)
-    assert encode(other) != encode(CERTIFIED)
-    assert not other.is_valid(COMMITTEE)
+    header = CERTIFIED.block.header
+    assert proof(header).proves(header, COMMITTEE)
+    other = structs.replace(header, **change)
+    assert not proof(other).proves(other, COMMITTEE)
 
 
 def bundle_of(bundle: Bundle) -> CertifiedBundle:
     """Proven by the committee, whatever it says."""
     header = structs.replace(BUNDLE.header, outbox_root=merkle.root([encode(bundle)]))
-    return CertifiedBundle(bundle, header, Finality((), certificate(header)), merkle.branch([encode(bundle)], 0))
+    return CertifiedBundle(bundle, header, proof(header), merkle.branch([encode(bundle)], 0))
 
 
 def test_a_bundle_is_proven_as_one_of_its_source_only() -> None:
     assert bundle_of(BUNDLE.bundle).is_valid(COMMITTEE)
     assert not bundle_of(structs.replace(BUNDLE.bundle, source=0)).is_valid(COMMITTEE)
-    other = bundle_of(structs.replace(BUNDLE.bundle, sequence=9))
-    for part in ("bundle", "header", "finality"):
-        assert not structs.replace(BUNDLE, **{part: getattr(other, part)}).is_valid(COMMITTEE), part

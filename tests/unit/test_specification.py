@@ -7,17 +7,14 @@ from msgspec import structs
 
 from node.consensus.simplex import Diverged
 from node.effects import Effect, Mine
-from node.ledger import two_phase_commit
-from node.protocol.block import Block, Outcome, payload_root
+from node.protocol.block import Block, payload_root
 from node.protocol.certificate import FinalBlock, Finality, VoteKind
 from node.protocol.codec import encode
-from node.protocol.codes import Code
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES
 from node.protocol.messages import ChainReply, Proposal, Standing
 from node.protocol.puzzle import search
 from node.protocol.transaction import Transaction, Witness
 from tests.chains import Network, Shard, key, leg
-from tests.unit.ledger_driver import Ledgers
 from tests.unit.replicas import at, checks, proposals, replica_of, signed, votes
 
 LEADER, VOTER = 1, 0
@@ -31,17 +28,6 @@ def mined(block: Block, is_solved: bool = True) -> Block:
     nonces = (i.to_bytes(8, "big") for i in range(1 << 20))
     nonce = next(nonce for nonce in nonces if (search(prefix, 8, int.from_bytes(nonce, "big"), 1) is not None) == is_solved)
     return structs.replace(block, header=structs.replace(block.header, nonce=nonce))
-
-
-def proposed() -> Proposal:
-    """The leader's empty block, as it makes it."""
-    leader = replica_of(NETWORK, LEADER)
-    leader.start(at(0))
-    (mine,) = [effect for effect in leader.on_tick(at(1_000)) if isinstance(effect, Mine)]
-    nonce = search(mine.prefix, mine.bits, 0, 1 << 20)
-    assert nonce is not None
-    (proposal,) = proposals(leader.on_mined(mine.token, nonce, at(1_001)))
-    return proposal
 
 
 BLOCK = NETWORK.shards[0].build(after=1_000).block
@@ -94,7 +80,13 @@ def test_a_proposal_is_voted_for_given_up_or_ignored(block: Block, answered: lis
 
 
 def test_what_the_leader_makes_is_voted_for() -> None:
-    assert votes(answer(proposed())) == [VoteKind.NOTARIZE]
+    leader = replica_of(NETWORK, LEADER)
+    leader.start(at(0))
+    (mine,) = [effect for effect in leader.on_tick(at(1_000)) if isinstance(effect, Mine)]
+    nonce = search(mine.prefix, mine.bits, 0, 1 << 20)
+    assert nonce is not None
+    (proposal,) = proposals(leader.on_mined(mine.token, nonce, at(1_001)))
+    assert votes(answer(proposal)) == [VoteKind.NOTARIZE]
 
 
 @pytest.mark.parametrize(
@@ -123,18 +115,3 @@ def test_a_final_block_without_its_work_is_not_executed(is_solved: bool) -> None
     else:
         with pytest.raises(Diverged):
             replica.on_message(peer, ChainReply((final,)), at(1_011))
-
-
-def test_what_is_due_is_dealt_with_over_several_blocks_when_it_is_too_much_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_phase_commit, "MAX_WOKEN", 2)
-    ledgers = Ledgers(2)
-    payer, payee = ledgers.account(0), ledgers.account(1)
-    ledgers.fund(payer, 10)
-    transactions = [ledgers.pay(payer, payee, 1) for _ in range(3)]
-    ledgers.block(0, *transactions)
-    ledgers.now += ledgers.genesis.parameters.commit_timeout + 1
-    expired = []
-    for _ in range(2):
-        ledgers.block(0, take=0)
-        expired.append(sum(ledgers.outcomes(0, t)[-1] == (Outcome.EXPIRED, Code.EXPIRED) for t in transactions))
-    assert expired == [2, 3]

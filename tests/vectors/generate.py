@@ -6,7 +6,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ from node.protocol import merkle
 from node.protocol.address import address_of, encode_address
 from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.block import Block, Header, Outcome, Receipt
-from node.protocol.certificate import Certificate, Electorate, Finality, Vote, VoteKind, sign_vote
+from node.protocol.certificate import Certificate, Electorate, Finality, VoteKind, sign_vote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair, digest, domain_prefix
@@ -45,36 +45,35 @@ def plain(value: Any) -> Any:
     if isinstance(value, Struct):
         tag = {} if value.__struct_config__.tag is None else {"type": type(value).__name__}
         return tag | {name: plain(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, bytes):
-        return value.hex()
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
-    return to_builtins(value)
+    return value.hex() if isinstance(value, bytes) else to_builtins(value)
 
 
 def encoded(value: Any) -> dict[str, Any]:
-    return {"fields": plain(value), "encoded": encode(value).hex()}
+    return {"fields": value, "encoded": encode(value)}
 
 
 def judged(valid: bool, entries: Mapping[str, Any], fields: bool = True) -> list[dict[str, Any]]:
     """Encoded values by name, with the verdict on them."""
-    return [
-        {"name": name, **(encoded(value) if fields else {"encoded": encode(value).hex()}), "valid": valid}
-        for name, value in entries.items()
-    ]
+    shown = encoded if fields else lambda value: {"encoded": encode(value)}
+    return [{"name": name, **shown(value), "valid": valid} for name, value in entries.items()]
+
+
+def table(names: str, rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(names.split(), row, strict=True)) for row in rows]
 
 
 def high_s(signature: bytes) -> bytes:
     return signature[:32] + (ORDER - int.from_bytes(signature[32:], "big")).to_bytes(32, "big")
 
 
-def _keys() -> list[dict[str, str]]:
+def _keys() -> list[dict[str, Any]]:
     special = [KeyPair(n.to_bytes(32, "big")) for n in (1, 2, ORDER - 1)]
     pairs = [(pair, address_of(pair.public)) for pair in [*special, ALICE, BOB, CAROL, COORDINATOR, DOLLAR, *NODES.values()]]
-    return [
-        {"secret": pair.secret.hex(), "public": pair.public.hex(), "address": address.hex(), "text": encode_address(address)}
-        for pair, address in pairs
-    ]
+    return table("secret public address text", ((pair.secret, pair.public, a, encode_address(a)) for pair, a in pairs))
 
 
 def _bad_addresses() -> list[dict[str, str]]:
@@ -82,7 +81,7 @@ def _bad_addresses() -> list[dict[str, str]]:
     wrong = "q" if good[-1] != "q" else "p"
     bad = {"checksum": good[:-1] + wrong, "too short": good[:-1], "too long": good + "q", "prefix": "span" + good[4:]}
     bad |= {"mixed case": good[:10] + good[10:].upper(), "a letter that is not used": good[:-1] + "b", "empty": ""}
-    return [{"text": text, "why": why} for why, text in bad.items()]
+    return table("text why", ((text, why) for why, text in bad.items()))
 
 
 def _signatures() -> list[dict[str, Any]]:
@@ -90,8 +89,8 @@ def _signatures() -> list[dict[str, Any]]:
     signature = ALICE.sign(hello)
     r, s = signature[:32], signature[32:]
     signers = (KeyPair((1).to_bytes(32, "big")), ALICE, COORDINATOR)
-    found = [(pair, data, pair.sign(data), "") for pair in signers for data in (bytes(32), b"\xff" * 32, hello)]
-    found += [
+    found = [(pair.public, data, pair.sign(data), True, "") for pair in signers for data in (bytes(32), b"\xff" * 32, hello)]
+    broken = [
         (ALICE, hello, high_s(signature), "high s"),
         (ALICE, hello, s + r, "r and s exchanged"),
         (ALICE, hello, bytes(64), "zeros"),
@@ -99,25 +98,23 @@ def _signatures() -> list[dict[str, Any]]:
         (BOB, hello, signature, "another key"),
         (ALICE, bytes(32), signature, "another hash"),
     ]
-    return [
-        {"public": pair.public.hex(), "hash": data.hex(), "signature": made.hex(), "valid": not why, "why": why}
-        for pair, data, made, why in found
-    ]
+    found += [(pair.public, data, made, False, why) for pair, data, made, why in broken]
+    return table("public hash signature valid why", found)
 
 
 def _digests() -> list[dict[str, Any]]:
-    return [{"domain": d, "prefix": domain_prefix(d).hex(), "data": "616263", "digest": digest(d, b"abc").hex()} for d in DOMAINS]
+    return table("domain prefix data digest", ((d, domain_prefix(d), b"abc", digest(d, b"abc")) for d in DOMAINS))
 
 
 def _amounts() -> dict[str, Any]:
     pairs = [("0", 0), ("0.00", 2), ("12.50", 2), ("0.01", 2), ("7", 0), ("0.000000000000000001", 18)]
     pairs += [(format_amount(MAX_AMOUNT, decimals), decimals) for decimals in (0, 2, 18)]
     bad = ["", "-1", "+1", "01", "1.", ".5", "1e3", "1,5", " 1", "1\n", "nan", "1.234", "92233720368547758.08", "٣"]
-    return {
-        "valid": [{"text": text, "decimals": decimals, "value": str(parse_amount(text, decimals))} for text, decimals in pairs],
-        "also valid": [{"text": text, "decimals": 2, "value": str(parse_amount(text, 2))} for text in ("12.5", "7")],
-        "invalid": [{"text": text, "decimals": 2} for text in bad],
-    }
+    valid, also_valid = (
+        table("text decimals value", ((text, decimals, str(parse_amount(text, decimals))) for text, decimals in some))
+        for some in (pairs, [("12.5", 2), ("7", 2)])
+    )
+    return {"valid": valid, "also valid": also_valid, "invalid": table("text decimals", ((text, 2) for text in bad))}
 
 
 def _transactions() -> dict[str, Any]:
@@ -134,7 +131,7 @@ def _transactions() -> dict[str, Any]:
         "an unfreeze": sign([DOLLAR], leg(DOLLAR, BOB, "USD", 0, Action.UNFREEZE)),
         "the largest of everything": sign(payers, *largest, memo="é" * 70, valid_until=2**53, salt=2**64 - 1),
     }
-    entries = [{"name": name, **encoded(transaction), "id": transaction.id.hex()} for name, transaction in valid.items()]
+    entries = [{"name": name, **encoded(transaction), "id": transaction.id} for name, transaction in valid.items()]
     return {"valid": entries, "invalid": _invalid_transactions(one, exchange)}
 
 
@@ -174,54 +171,33 @@ def _invalid_transactions(one: Transaction, exchange: Transaction) -> list[dict[
         "signature of another order": Transaction(structs.replace(one.order, memo="more"), one.witnesses),
         "high s": Transaction(one.order, (structs.replace(one.witnesses[0], signature=high),)),
     }
-    return [{"name": n, "encoded": d.hex(), "code": Code.MALFORMED.value} for n, d in malformed.items()] + [
-        {"name": n, "encoded": encode(t).hex(), "code": Code.BAD_SIGNATURE.value} for n, t in badly_signed.items()
-    ]
+    refused = [(Code.MALFORMED, malformed), (Code.BAD_SIGNATURE, {n: encode(t) for n, t in badly_signed.items()})]
+    return table("name encoded code", ((name, data, code) for code, some in refused for name, data in some.items()))
 
 
 def _merkle() -> list[dict[str, Any]]:
     trees = [[bytes([i]) * (i % 4) for i in range(size)] for size in (0, 1, 2, 3, 4, 5, 7, 8, 13)]
-    return [
-        {
-            "leaves": [leaf.hex() for leaf in leaves],
-            "root": merkle.root(leaves).hex(),
-            "branches": [encoded(merkle.branch(leaves, i)) for i in range(len(leaves))],
-        }
-        for leaves in trees
-    ]
+    branches = [[encoded(merkle.branch(leaves, i)) for i in range(len(leaves))] for leaves in trees]
+    return table("leaves root branches", zip(trees, map(merkle.root, trees), branches, strict=True))
 
 
 def _header(header: Header) -> dict[str, Any]:
     bits = leading_zero_bits(header.hash)
-    return {**encoded(header), "mining_prefix": header.mining_prefix.hex(), "hash": header.hash.hex(), "leading_zero_bits": bits}
+    return {**encoded(header), "mining_prefix": header.mining_prefix, "hash": header.hash, "leading_zero_bits": bits}
 
 
 def _chain(shard: Shard) -> dict[str, Any]:
+    blocks = ((_header(c.block.header), encode(c), c.effects, c.block.payload_root(), True) for c in shard.chain)
     return {
         "electorate": _electorate(shard.electorate),
         "genesis_header": _header(shard.genesis),
-        "blocks": [
-            {
-                "header": _header(certified.block.header),
-                "certified_block": encode(certified).hex(),
-                "effects": plain(certified.effects),
-                "payload_root": certified.block.payload_root().hex(),
-                "valid": True,
-            }
-            for certified in shard.chain
-        ],
+        "blocks": table("header certified_block effects payload_root valid", blocks),
         "bundles": [{**encoded(bundle), "valid": True} for outbox in shard.outboxes for bundle in outbox],
     }
 
 
 def _electorate(electorate: Electorate) -> dict[str, Any]:
-    return {
-        "network": electorate.network.hex(),
-        "shard": electorate.shard,
-        "epoch": electorate.epoch,
-        "keys": [public.hex() for public in electorate.keys],
-        "quorum": electorate.quorum,
-    }
+    return structs.asdict(electorate) | {"quorum": electorate.quorum}
 
 
 def _votes(shard: Shard) -> dict[str, Any]:
@@ -233,9 +209,7 @@ def _votes(shard: Shard) -> dict[str, Any]:
     all_four = [sign_vote(member, i, electorate, VoteKind.FINALIZE, 9, block) for i, member in enumerate(shard.members)]
     four = Certificate(VoteKind.FINALIZE, 9, block, (0, 1, 2, 3), tuple(vote.signature for vote in all_four))
 
-    def statement_of(vote: Vote) -> str:
-        return electorate.statement(vote.kind, vote.view, vote.block).hex()
-
+    signed = [(v.kind.name, v, encode(v), electorate.statement(v.kind, v.view, v.block), True) for v in votes]
     broken_votes = {
         "signed for another view": structs.replace(votes[0], view=10),
         "signed for another kind": structs.replace(votes[0], kind=VoteKind.FINALIZE),
@@ -253,8 +227,7 @@ def _votes(shard: Shard) -> dict[str, Any]:
     }
     return {
         "electorate": _electorate(electorate),
-        "votes": [{"name": vote.kind.name, **encoded(vote), "statement": statement_of(vote), "valid": True} for vote in votes]
-        + judged(False, broken_votes),
+        "votes": table("name fields encoded statement valid", signed) + judged(False, broken_votes),
         "certificates": judged(True, {"a quorum": good}) + judged(False, broken),
     }
 
@@ -300,7 +273,7 @@ def _finality(shard: Shard) -> dict[str, Any]:
     good_block = {"proven by the grandchild": structs.replace(first, finality=by_grandchild)}
     return {
         "electorate": _electorate(shard.electorate),
-        "header": encode(header).hex(),
+        "header": encode(header),
         "proofs": judged(True, proofs) + judged(False, no_proofs),
         "certified_blocks": judged(True, good_block, fields=False) + judged(False, blocks, fields=False),
         "certified_bundles": judged(True, {"a bundle": bundle}, fields=False) + judged(False, bundles, fields=False),
@@ -310,37 +283,32 @@ def _finality(shard: Shard) -> dict[str, Any]:
 def _puzzles() -> dict[str, Any]:
     bits, found = GENESIS.parameters.puzzle_difficulty_bits, []
     for registration in REGISTRATIONS:
-        public = registration.public_key
-        prefix = identity_prefix(GENESIS.network, 1, GENESIS.hash, public)
+        prefix = identity_prefix(GENESIS.network, 1, GENESIS.hash, registration.public_key)
         wrong = next(n for i in range(256) if not is_solution(prefix, n := i.to_bytes(8, "big"), bits))
-        found += [
-            {"public": public.hex(), "prefix": prefix.hex(), "nonce": nonce.hex(), "bits": bits, "valid": valid}
-            for nonce, valid in ((registration.nonce, True), (wrong, False))
-        ]
+        found += [(registration.public_key, prefix, n, bits, n != wrong) for n in (registration.nonce, wrong)]
     header = play()[0].chain[0].block.header
     return {
-        "network": GENESIS.network.hex(),
+        "network": GENESIS.network,
         "epoch": 1,
-        "challenge": GENESIS.hash.hex(),
-        "identity": found,
-        "block": {"mining_prefix": header.mining_prefix.hex(), "nonce": header.nonce.hex(), "bits": 4},
+        "challenge": GENESIS.hash,
+        "identity": table("public prefix nonce bits valid", found),
+        "block": {"mining_prefix": header.mining_prefix, "nonce": header.nonce, "bits": 4},
     }
 
 
 def _epoch() -> dict[str, Any]:
     notice = PhaseNotice(GENESIS.network, 1, Phase.ASSIGNMENT, TIME, len(REGISTRATIONS)).signed(COORDINATOR)
+    addresses = [address_of(pair.public) for pair in (ALICE, BOB, CAROL)]
     return {
         "genesis": to_builtins(GENESIS),
-        "genesis_hash": GENESIS.hash.hex(),
-        "network": GENESIS.network.hex(),
+        "genesis_hash": GENESIS.hash,
+        "network": GENESIS.network,
         "registrations": [encoded(registration) for registration in REGISTRATIONS],
         "document": encoded(DOCUMENT),
-        "document_hash": DOCUMENT.hash.hex(),
-        "signed_document": encode(SIGNED).hex(),
+        "document_hash": DOCUMENT.hash,
+        "signed_document": encode(SIGNED),
         "notice": encoded(notice),
-        "shard_of": {
-            address_of(pair.public).hex(): DOCUMENT.shards.shard_of(address_of(pair.public)) for pair in (ALICE, BOB, CAROL)
-        },
+        "shard_of": {address.hex(): DOCUMENT.shards.shard_of(address) for address in addresses},
     }
 
 
@@ -363,7 +331,7 @@ def vectors() -> dict[str, Any]:
 
 
 def text(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=True) + "\n"
+    return json.dumps(plain(content), indent=1, ensure_ascii=True) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
-"""Another implementation of what the README of this folder says, on ``hashlib``, ``ecdsa`` and ``msgpack`` alone.
+"""The second implementation, from ``README.md`` here and ``docs/protocol.md``, on ``hashlib``, ``ecdsa`` and ``msgpack`` alone.
 
-It knows nothing of the code under test: messages are plain lists, an electorate is an object of ``votes.json``.
+It knows nothing of the code under test: messages are plain lists, an electorate is an object of ``votes.json``, the epoch is
+``epoch.json``. Its ledger has no more than the chains in ``chains.json`` need.
 """
 
+import json
+from collections import defaultdict
+from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import ecdsa
@@ -13,12 +18,28 @@ ORDER: int = ecdsa.SECP256k1.order
 LETTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
-def unhex(value: str) -> bytes:
-    return bytes.fromhex(value)
+unhex = bytes.fromhex
+FILES: dict[str, Any] = {path.stem: json.loads(path.read_text()) for path in sorted(Path(__file__).parent.glob("*.json"))}
+EPOCH = FILES["epoch"]
+PARAMETERS = EPOCH["genesis"]["parameters"]
+FIRSTS = [unhex(committee["first"]) for committee in EPOCH["document"]["fields"]["committees"]]
 
 
-def digest(domain: str, *parts: bytes) -> bytes:
-    return sha256(sha256(b"shardpay/" + domain.encode()).digest() + b"".join(parts)).digest()
+def digest(domain: str, *parts: Any) -> bytes:
+    """Of the parts, encoded where they are not bytes."""
+    data = [part if isinstance(part, bytes) else msgpack.packb(part) for part in parts]
+    return sha256(sha256(b"shardpay/" + domain.encode()).digest() + b"".join(data)).digest()
+
+
+def address_of(public: bytes) -> bytes:
+    return sha256(public).digest()[:20]
+
+
+ISSUERS = {asset["code"]: address_of(unhex(asset["issuer"])) for asset in EPOCH["genesis"]["assets"]}
+
+
+def shard_of(address: bytes) -> int:
+    return max(shard for shard, first in enumerate(FIRSTS) if first <= address)
 
 
 def public_key(secret: bytes) -> bytes:
@@ -82,7 +103,7 @@ def branch_root(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes 
 
 def statement(electorate: dict[str, Any], kind: int, view: int, block: bytes) -> bytes:
     place = [unhex(electorate["network"]), electorate["shard"], electorate["epoch"]]
-    return digest("vote", msgpack.packb([*place, kind, view, block]))
+    return digest("vote", [*place, kind, view, block])
 
 
 def is_vote(electorate: dict[str, Any], vote: list[Any]) -> bool:
@@ -105,10 +126,10 @@ def is_final(electorate: dict[str, Any], header: list[Any], finality: list[Any])
     if header[:3] != [unhex(electorate["network"]), electorate["shard"], electorate["epoch"]]:
         return False
     for child in descendants:
-        if child[5] != digest("block", msgpack.packb(header)):
+        if child[5] != digest("block", header):
             return False
         header = child
-    return certificate[:3] == [3, header[3], digest("block", msgpack.packb(header))] and is_certificate(electorate, certificate)
+    return certificate[:3] == [3, header[3], digest("block", header)] and is_certificate(electorate, certificate)
 
 
 def is_block(electorate: dict[str, Any], certified: list[Any]) -> bool:
@@ -116,9 +137,9 @@ def is_block(electorate: dict[str, Any], certified: list[Any]) -> bool:
     return (
         is_final(electorate, header, finality)
         and header[8] == root([root(bundles), root(transactions)])
-        and header[9] == root([msgpack.packb(receipt) for receipt in receipts])
-        and header[11] == digest("changes", msgpack.packb(changes))
-        and header[12] == digest("totals", msgpack.packb(totals))
+        and header[9] == root(list(map(msgpack.packb, receipts)))
+        and header[11] == digest("changes", changes)
+        and header[12] == digest("totals", totals)
     )
 
 
@@ -126,3 +147,171 @@ def is_bundle(electorate: dict[str, Any], certified: list[Any]) -> bool:
     bundle, header, finality, branch = certified
     proven = branch_root(msgpack.packb(bundle), *branch)
     return bundle[0] == header[1] and is_final(electorate, header, finality) and header[10] == proven
+
+
+def epoch_of(genesis: dict[str, Any], registrations: list[bytes]) -> list[Any]:
+    """The document of epoch 1."""
+    challenge, rows = digest("genesis", list(genesis.values())), list(map(msgpack.unpackb, registrations))
+    randomness = digest("randomness", challenge, *sorted(sha256(data).digest() for data in registrations))
+    seated = sorted(rows, key=lambda row: digest("seat", randomness, row[2]))
+    size = genesis["parameters"]["committee_size"]
+    count = min(genesis["parameters"]["committees"], len(rows) // size)
+    committees = [[i, (i * 2**160 // count).to_bytes(20, "big"), seated[i * size : (i + 1) * size]] for i in range(count)]
+    return [challenge[:8], 1, challenge, randomness, committees, seated[count * size :]]
+
+
+def tree(rows: Mapping[bytes, Any]) -> bytes:
+    """The root over a whole state."""
+    buckets = defaultdict(list)
+    for key in sorted(rows):
+        buckets[key[18] << 8 | key[19]].append([key, rows[key]])
+    level = {bucket: digest("bucket", found) for bucket, found in buckets.items()}
+    for _ in range(4):
+        level = {i: digest("node", *(level.get(16 * i + j, bytes(32)) for j in range(16))) for i in {i >> 4 for i in level}}
+    return level.get(0, bytes(32))
+
+
+class Ledger:
+    """The rows of one shard, and what a block does to them."""
+
+    def __init__(self, shard: int) -> None:
+        self.shard, self.rows, self.state = shard, dict[bytes, Any](), bytes(32)
+
+    def execute(self, height: int, time: int, bundles: list[Any], transactions: list[bytes]) -> tuple[list[bytes], Any]:
+        """The five roots, in the header's order, and the bundles sent. (In these chains nothing is ever due.)"""
+        self.time, self.receipts, self.outbox = time, list[Any](), defaultdict[int, list[Any]](list)
+        self.touched = set[bytes]()
+        for source, destination, number, records in bundles:
+            assert (destination, number) == (self.shard, self.count(source, b"c"))
+            for record in records:
+                (self.prepare, self.count_vote, self.obey)[record[0] - 1](source, *record[1:])
+        for encoded in transactions:
+            self.include(encoded)
+        sent = [[self.shard, to, self.count(to, b"s"), self.outbox[to]] for to in sorted(self.outbox)]
+        written = [(key, self.rows.get(key)) for key in sorted(self.touched)]
+        balances = [[k[:20], k[20:].decode(), row or [0, 0, False]] for k, row in written if k[-1:].isupper()]
+        records = [[key, row] for key, row in written if not key[-1:].isupper()]
+        changes = digest("changes", [balances, digest("records", records)])
+        is_checkpoint = height % PARAMETERS["checkpoint_interval"] == 0
+        self.state = tree(self.rows) if is_checkpoint else digest("state", self.state, changes)
+        return [
+            root(list(map(msgpack.packb, self.receipts))),
+            root(list(map(msgpack.packb, sent))),
+            changes,
+            digest("totals", self.totals()),
+            self.state,
+        ], sent
+
+    def put(self, key: bytes, row: Any) -> None:
+        self.touched.add(key)
+        self.rows[key] = row
+        if row is None or (isinstance(row, list) and not any(row)):
+            del self.rows[key]
+
+    def move(self, key: bytes, *by: int) -> None:
+        """Add to a balance (available, held) or to a flow (entered, left, entering, leaving)."""
+        row = self.rows.get(key, [0, 0, False] if len(by) == 2 else [0, 0, 0, 0])
+        self.put(key, [value + more for value, more in zip(row, by, strict=False)] + row[len(by) :])
+
+    def count(self, shard: int, kind: bytes) -> int:
+        key = shard.to_bytes(20, "big") + kind
+        self.put(key, self.rows.get(key, 0) + 1)
+        return int(self.rows[key])
+
+    def totals(self) -> list[Any]:
+        found: list[Any] = []
+        for asset in sorted(ISSUERS):
+            balances = [row for key, row in self.rows.items() if key[20:] == asset.encode()]
+            flows = {int.from_bytes(k[:20], "big"): row for k, row in self.rows.items() if k[20:] == asset.encode() + b"f"}
+            issued = flows.pop(0, [0, 0])[:2]
+            figures = [sum(row[0] for row in balances), sum(row[1] for row in balances), *issued]
+            peers = [[boundary - 1, row[1], row[0]] for boundary, row in sorted(flows.items()) if row[0] or row[1]]
+            found += [[asset, *figures, peers]] if any(figures) or peers else []
+        return [found, sum(key[-1:] in (b"w", b"p") for key in self.rows)]
+
+    def needs(self, legs: list[Any]) -> tuple[dict[bytes, int], dict[bytes, list[int]]]:
+        """What accounts here owe, and what enters and leaves over the boundaries."""
+        owed, flows = defaultdict[bytes, int](int), defaultdict[bytes, list[int]](lambda: [0, 0])
+        for payer, payee, asset, amount, action in legs:
+            ends, issuer = (shard_of(payer), shard_of(payee)), ISSUERS[asset]
+            if action or self.shard not in ends:
+                continue
+            boundaries = [(0 if s == self.shard else s + 1).to_bytes(20, "big") + asset.encode() + b"f" for s in ends]
+            if ends[0] == self.shard and payer != issuer:
+                owed[payer + asset.encode()] += amount
+            else:
+                flows[boundaries[0]][0] += amount
+            if ends[1] != self.shard or payee == issuer:
+                flows[boundaries[1]][1] += amount
+        return owed, flows
+
+    def reserve(self, legs: list[Any]) -> str:
+        owed, flows = self.needs(legs)
+        if any(self.rows.get(key, [0])[0] < amount for key, amount in owed.items()):
+            return "insufficient_funds"
+        for key, amount in owed.items():
+            self.move(key, -amount, amount)
+        for key, (entering, leaving) in flows.items():
+            self.move(key, 0, 0, entering, leaving)
+        return ""
+
+    def apply(self, legs: list[Any]) -> None:
+        for leg in legs:
+            row, (owed, flows) = leg[1] + leg[2].encode(), self.needs([leg])
+            for key, amount in owed.items():
+                self.move(key, 0, -amount)
+            for key, (entering, leaving) in flows.items():
+                self.move(key, entering, leaving, -entering, -leaving)
+            if shard_of(leg[1]) == self.shard and leg[4]:
+                self.put(row, [*self.rows.get(row, [0, 0])[:2], leg[4] == 1])
+            elif shard_of(leg[1]) == self.shard and leg[1] != ISSUERS[leg[2]]:
+                self.move(row, leg[3], 0)
+
+    def legs_here(self, legs: list[Any]) -> list[Any]:
+        return [leg for leg in legs if self.shard in (shard_of(leg[0]), shard_of(leg[1]))]
+
+    def include(self, encoded: bytes) -> None:
+        order, witnesses = msgpack.unpackb(encoded)
+        transaction_id, legs, valid_until = digest("transaction", order), order[1], order[3]
+        assert all(verify(public, transaction_id, signature) for public, signature in witnesses)
+        assert self.time <= valid_until <= self.time + PARAMETERS["validity_window"]
+        others = sorted({shard_of(address) for leg in legs for address in leg[:2]} - {self.shard})
+        if code := self.reserve(legs):
+            self.receipts.append([transaction_id, 3, code])
+        elif others:
+            deadline = self.time + PARAMETERS["commit_timeout"]
+            self.put(transaction_id + b"w", [self.legs_here(legs), deadline, others, others])
+            for shard in others:
+                self.outbox[shard].append([1, encoded, deadline])
+            self.receipts.append([transaction_id, 1, ""])
+        else:
+            self.apply(legs)
+            self.receipts.append([transaction_id, 2, ""])
+
+    def prepare(self, source: int, encoded: bytes, _: int) -> None:
+        order, witnesses = msgpack.unpackb(encoded)
+        transaction_id = digest("transaction", order)
+        own = [witness for witness in witnesses if shard_of(address_of(witness[0])) == self.shard]
+        assert all(verify(public, transaction_id, signature) for public, signature in own)
+        assert self.reserve(order[1]) == ""
+        self.put(transaction_id + b"p", [self.legs_here(order[1]), source])
+        if own:
+            self.put(transaction_id + b"a", order[3] + PARAMETERS["commit_timeout"])
+        self.outbox[source].append([2, transaction_id, ""])
+
+    def count_vote(self, source: int, transaction_id: bytes, code: str) -> None:
+        legs, _, participants, awaiting = self.rows[transaction_id + b"w"]
+        assert (awaiting, code) == ([source], "")
+        self.finish(transaction_id, b"w", legs)
+        for shard in participants:
+            self.outbox[shard].append([3, transaction_id, True])
+
+    def obey(self, source: int, transaction_id: bytes, commit: bool) -> None:
+        legs, home = self.rows[transaction_id + b"p"]
+        assert (home, commit) == (source, True)
+        self.finish(transaction_id, b"p", legs)
+
+    def finish(self, transaction_id: bytes, kind: bytes, legs: list[Any]) -> None:
+        self.apply(legs)
+        self.put(transaction_id + kind, None)
+        self.receipts.append([transaction_id, 2, ""])

@@ -1,5 +1,5 @@
 """The codec over every message type there is, with values drawn from the types themselves: one value, one encoding, and any
-damage is refused with ``DecodeError`` or makes another canonical value."""
+damage is refused with ``DecodeError`` or makes another canonical value, of which everything can be asked."""
 
 import string
 from random import Random
@@ -15,7 +15,8 @@ from node.ledger import rows
 from node.protocol import block, certificate, channel, epoch, messages, queries, reports, topics, transaction
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.messages import BodyRequest, BundleRequest, PeerMessage
-from tests.unit.test_fuzz import samples
+from tests.unit.damage import edited
+from tests.vectors.network import DOCUMENT, GENESIS
 
 MODULES = (block, certificate, channel, epoch, messages, queries, reports, topics, transaction, rows)
 KINDS: dict[str, Any] = {
@@ -90,13 +91,18 @@ def as_lists(value: Any) -> Any:
 
 
 def refused_or_another(kind: Any, damaged: bytes, original: bytes) -> None:
-    """Decoding damaged bytes gives ``DecodeError`` or a value whose encoding they are."""
+    """Decoding damaged bytes gives ``DecodeError`` or a value whose encoding they are, and which tells whether it holds."""
     try:
         value = decode(kind, damaged, LIMIT)
     except DecodeError:
         return
-    assert damaged != original
     assert encode(value) == damaged
+    if damaged == original:
+        return
+    if kind is transaction.Transaction:
+        value.has_valid_signatures()
+    elif hasattr(value, "is_valid"):
+        assert not value.is_valid(GENESIS if kind is epoch.PhaseNotice else DOCUMENT.electorates[1])
 
 
 @given(plain)
@@ -112,22 +118,21 @@ def test_every_value_survives_the_wire_and_damage_never_passes_for_it(name: str)
     @quick
     @given(drawn(inspect.type_info(kind)), st.integers(0, 2**32))
     def check(value: Any, seed: int) -> None:
-        random = Random(seed)
-        encoded = encode(value)
+        random, encoded = Random(seed), encode(value)
         again = decode(kind, encoded, len(encoded))
-        assert again == value
-        assert encode(again) == encoded
+        assert (again, encode(again)) == (value, encoded)
         assert msgpack.unpackb(encoded, strict_map_key=False) == as_lists(value)
         for _ in range(20):
             bit = random.randrange(len(encoded) * 8)
             flipped = (int.from_bytes(encoded, "big") ^ 1 << bit).to_bytes(len(encoded), "big")
+            assert flipped != encoded
             refused_or_another(kind, flipped, encoded)
+            refused_or_another(kind, edited(random, encoded, encoded), encoded)
             with pytest.raises(DecodeError):
                 decode(kind, encoded[: bit // 8], LIMIT)
-        with pytest.raises(DecodeError, match="trailing"):
-            decode(kind, encoded + b"\x00", LIMIT)
-        with pytest.raises(DecodeError, match="at most"):
-            decode(kind, encoded, len(encoded) - 1)
+        for bad, limit, why in ((encoded + b"\x00", LIMIT, "trailing"), (encoded, len(encoded) - 1, "at most")):
+            with pytest.raises(DecodeError, match=why):
+                decode(kind, bad, limit)
 
     check()
 
@@ -138,25 +143,9 @@ def test_a_tag_tells_the_messages_of_a_union_apart(union: Any) -> None:
     @given(st.one_of(*(drawn(inspect.type_info(member)) for member in union.__args__)))
     def check(value: Any) -> None:
         again = decode(union, encode(value), LIMIT)
-        assert type(again) is type(value)
-        assert again == value
+        assert (type(again), again) == (type(value), value)
 
     check()
-
-
-@pytest.mark.parametrize(
-    "name", ["PeerMessage", "ToCoordinator", "FromCoordinator", "Refusals", "Query", "Reply", "Report", "Transaction"]
-)
-def test_every_truncation_and_every_single_bit_flip_of_a_real_message(name: str) -> None:
-    kind, limit, valid = samples()[name]
-    by_tag = {(data[1], data[0]): data for data in sorted(valid, key=len, reverse=True) if len(data) < 3_000}
-    assert by_tag
-    for data in by_tag.values():
-        for length in range(len(data)):
-            with pytest.raises(DecodeError):
-                decode(kind, data[:length], limit)
-        for bit in range(len(data) * 8):
-            refused_or_another(kind, (int.from_bytes(data, "big") ^ 1 << bit).to_bytes(len(data), "big"), data)
 
 
 @settings(max_examples=300)
@@ -169,26 +158,14 @@ HASH = bytes(range(32))
 NOT_CANONICAL = {
     "long form of a small integer": b"\x93\x0a\xcd\x00\x03\x03",
     "signed form of a positive integer": b"\x93\x0a\xd0\x03\x03",
-    "64-bit form": b"\x93\x0a\x03\xcf" + bytes(7) + b"\x03",
     "long form of the array": b"\xdc\x00\x03\x0a\x03\x03",
     "long form of a byte string": encode(BodyRequest(1, HASH)).replace(b"\xc4\x20", b"\xc5\x00\x20"),
     "trailing item": b"\x94\x0a\x03\x03\x00",
-    "missing item": b"\x92\x0a\x03",
-    "float for integer": b"\x93\x0a\x03\xcb" + b"\x40\x08" + bytes(6),
-    "text for integer": b"\x93\x0a\x03\xa13",
-    "boolean for integer": b"\x93\x0a\x03\xc3",
-    "nil": b"\x93\x0a\x03\xc0",
     "below the bound": b"\x93\x0a\x03\xff",
     "above the bound": b"\x93\x0a\x03\xcf\x00\x20\x00\x00\x00\x00\x00\x01",
-    "text for bytes": msgpack.packb([7, 1, "x" * 32]),
     "a byte too few": msgpack.packb([7, 1, HASH[:-1]]),
     "a byte too many": msgpack.packb([7, 1, HASH + b"x"]),
-    "numbers for bytes": msgpack.packb([7, 1, [1] * 32]),
     "a vote of no kind": msgpack.packb([2, [4, 1, bytes(32), 0, bytes(64)]]),
-    "unknown tag": b"\x93\x63\x03\x03",
-    "map": b"\x83\x0a\x03\x03\x04\x05\x06",
-    "empty": b"",
-    "never used byte": b"\xc1",
     "array that promises too much": b"\xdd\xff\xff\xff\xff",
 }
 

@@ -34,7 +34,7 @@ class PaymentStories:
         assert bob.transfer(paid["id"])["status"] == "committed"
 
     def test_a_payee_is_found_by_mail_address_and_by_wallet(self, person: Callable[[], Person]) -> None:
-        ann, purse, bob, first = deal(person, 1)
+        ann, purse, bob, first = deal(person, 1, None)
         second = bob.wallet(0)
         assert ann.pay(purse, bob.email.upper(), "1", wait=30).json()["to"] == first["address"]
         assert ann.pay(purse, second["id"], "1.5", wait=30).json()["legs"][0]["to"] == second["address"]

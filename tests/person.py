@@ -100,7 +100,7 @@ class Deal(NamedTuple):
         return found[0][0], found[1][0]
 
 
-def deal(person: Callable[[], Person], home: int = 0, other: int = 0, amount: str = "10.00") -> Deal:
-    """The purse is in shard ``home``, with ``amount``, the till in ``other``."""
+def deal(person: Callable[[], Person], home: int = 0, other: int | None = 0, amount: str = "10.00") -> Deal:
+    """The purse is in shard ``home``, with ``amount``, the till in ``other``, or it is Bob's first wallet, wherever that is."""
     ann, bob = person(), person()
     return Deal(ann, ann.wallet(home, USD=amount), bob, bob.wallet(other))

@@ -6,7 +6,7 @@ It speaks the broker's contract as nodes and coordinator do, and can be told to 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import redis
@@ -33,17 +33,18 @@ class FakeNetwork:
     """Runs from ``start`` to ``stop``. The attributes below are switches for tests.
 
     Attributes:
-        lose_blocks: produced blocks are not published; only a query gives them.
+        lose_blocks: so many produced blocks are not published; only a query gives them.
         hold: no blocks are made at all.
         forge: is given each certified block about to be published; what it returns goes out before it.
         refusing: members (by index) that refuse every transaction, with this code, instead of taking it in.
-        deaf: transactions are not heard (but counted in ``batches``).
+        deaf: so many messages with transactions are not taken in (but counted in ``batches``).
         slow_commit: no shard takes in what others send it.
         announcing: whether the coordinator speaks.
     """
 
     def __init__(self, broker_url: str) -> None:
-        self.lose_blocks = self.hold = self.deaf = self.slow_commit = False
+        self.lose_blocks = self.deaf = 0.0
+        self.hold = self.slow_commit = False
         self.announcing = True
         self.forge: Callable[[CertifiedBlock], CertifiedBlock] | None = None
         self.refusing: dict[int, Code] = {}
@@ -71,15 +72,14 @@ class FakeNetwork:
     def switched(self, **switches: object) -> Iterator[None]:
         """Some switches, for a while."""
         before = {name: getattr(self, name) for name in switches}
-        self.switch(**switches)
+        self._switch(switches)
         try:
             yield
         finally:
-            self.switch(**before)
+            self._switch(before)
 
-    def switch(self, **switches: object) -> None:
-        """A block that is being made is finished before."""
-        with self._lock:
+    def _switch(self, switches: Mapping[str, object]) -> None:
+        with self._lock:  # a block that is being made is finished before
             for name, value in switches.items():
                 setattr(self, name, value)
 
@@ -130,8 +130,10 @@ class FakeNetwork:
         while not self._stopping.wait(BLOCK_INTERVAL):
             for shard in self.chains.shards:
                 with self._lock:
-                    block = self._make_block(shard)
-                if block is None or self.lose_blocks:
+                    block, lost = self._make_block(shard), self.lose_blocks > 0
+                    if block is not None and lost:
+                        self.lose_blocks -= 1
+                if block is None or lost:
                     continue
                 topic = topics.blocks_topic(self.network, shard.number)
                 if (forge := self.forge) is not None:
@@ -157,6 +159,10 @@ class FakeNetwork:
 
     def _take(self, client: "redis.Redis", shard: Shard, batch: TransactionBatch) -> None:
         self.batches += 1
+        with self._lock:
+            lost = self.deaf > 0
+            if lost:
+                self.deaf -= 1
         for encoded in batch.transactions:
             try:
                 transaction = decode_transaction(encoded)
@@ -166,7 +172,7 @@ class FakeNetwork:
             for member, code in self.refusing.items():
                 refusals = Refusals(shard.number, 1, member, (Refusal(transaction.id, code),)).signed(shard.members[member])
                 self._publish(client, topics.refusals_topic(self.network, shard.number), encode(refusals))
-            if not self.deaf and transaction.has_valid_signatures():
+            if not lost and transaction.has_valid_signatures():
                 with self._lock:
                     self._waiting[shard.number][transaction.id] = transaction
 

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_lost_blocks_are_asked_for_and_forged_ones_are_not_believed(world: World
         lines = [line.split() for line in world.gateway.http.get("/metrics").text.splitlines()]
         return sum(float(line[1]) for line in lines if line[0].startswith("shardpay_gateway_unproven_blocks_total{"))
 
-    with world.network.switched(lose_blocks=True):
+    with world.network.switched(lose_blocks=inf):
         assert made.pay("2.00", wait=15)["status"] == "committed"
     with world.network.switched(forge=forge):
         before = refused()
@@ -87,7 +88,7 @@ def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(ne
 
 def test_one_lying_refusal_is_not_believed_and_two_are(world: World) -> None:
     made = world.deal()
-    with world.network.switched(deaf=True, refusing={2: Code.UNKNOWN_ASSET}):
+    with world.network.switched(deaf=inf, refusing={2: Code.UNKNOWN_ASSET}):
         transfer_id = made.pay("2.00")["id"]
         until(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
         assert made.ann.transfer(transfer_id)["status"] == "submitted"
@@ -100,7 +101,7 @@ def test_what_no_block_takes_is_sent_again_until_it_expires(new_world: MakeWorld
     world = new_world({"transaction_lifetime": 4000})
     world.start_gateway()
     made = world.deal()
-    with world.network.switched(deaf=True):
+    with world.network.switched(deaf=inf):
         lost = made.pay("2.00", wait=15)
         taken = made.pay("3.00")["id"]
         until(lambda: world.network.heard[bytes.fromhex(taken)], "sent")
@@ -139,7 +140,7 @@ def test_a_gateway_killed_resumes_without_the_coordinator_loses_and_doubles_noth
 
 def end_while_somebody_waits(world: World, made: Deal) -> None:
     """SIGTERM: quick, clean, and whoever waits is told what is known."""
-    world.network.deaf = True
+    world.network.deaf = inf
     batches, statuses = world.network.batches, list[str]()
     waiter = threading.Thread(target=lambda: statuses.append(made.pay("1", wait=30)["status"]))
     waiter.start()

@@ -55,20 +55,12 @@ def junk(world: World) -> Iterator[None]:
             for body in (b"", b"junk", encode([1, 2, 3]), encode(forged)):
                 world.broker.client.publish(epoch_topic(world.network.network), body)
 
-    with meanwhile(publish):
-        try:
-            yield
-        finally:
-            stop.set()
-
-
-@contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=publish)
     thread.start()
     try:
         yield
     finally:
+        stop.set()
         thread.join()
 
 
@@ -135,26 +127,13 @@ def test_a_load_that_nobody_heard_is_sent_again_and_lost_blocks_are_asked_for(
 ) -> None:
     monkeypatch.setattr(load, "RESEND_SECONDS", 0.3)
     network = world.network
-
-    def recover(switch: str) -> Callable[[], None]:
-        """Once more has been handed in, and more blocks have been made."""
-        batches, height = network.batches, network.height(0)
-
-        def work() -> None:
-            until(lambda: network.batches > batches and network.height(0) > height, "a load")
-            network.switch(**{switch: False})
-
-        return work
-
-    network.switch(deaf=True)
     with junk(world), Client(world.broker.url, network.genesis) as client:
         bench = LoadClient(client, 10.0)
         payers = load.Payers(bench, 8, seed=1)
-        with meanwhile(recover("deaf")):
-            payers.fund(USD_ISSUER, "USD", 100)
-        network.switch(lose_blocks=True)
-        with meanwhile(recover("lose_blocks")):
-            sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 20, lambda: False)
+        network.deaf = 1
+        payers.fund(USD_ISSUER, "USD", 100)
+        network.lose_blocks = 6
+        sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 20, lambda: False)
     assert (sample.committed, dict(sample.failed)) == (20, {})
     assert sample.cross > 0
 

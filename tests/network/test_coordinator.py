@@ -28,17 +28,11 @@ from node.protocol.keys import generate, write_key_file
 from node.protocol.puzzle import search
 from node.protocol.reports import CoordinatorFigures, read_report
 from node.protocol.topics import epoch_topic, reports_topic
+from tests.processes import free_port
 from tests.waiting import trio_until
 
 ROOT = Path(__file__).parents[2]
 NODES = 8
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 @contextmanager

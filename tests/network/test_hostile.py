@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from typing import Any
 
+import httpx
 import pytest
 import redis
 import trio
@@ -151,6 +152,7 @@ def test_garbage_on_every_broker_channel_is_ignored(network: Network, broker: An
         for member in range(-1, 200):
             query = Query(os.urandom(16), "nobody", member, GetBlocks(2**53, 256))
             broker.publish(topics.queries_topic(name, 0), encode(query))
+    assert httpx.get(f"{network.devnet.dashboard_url}/healthz").status_code == 200
 
 
 async def tell(network: Network, name: str, key: KeyPair, chunks: Sequence[bytes], told: set[str]) -> None:

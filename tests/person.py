@@ -1,22 +1,23 @@
 """Somebody with an account at a gateway, whichever network is behind it. Amounts are decimal strings."""
 
 import random
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import httpx
 
 PASSWORD = "correct horse battery staple"
 FINAL = ("committed", "rejected", "expired")
+Wallet = dict[str, Any]
 
 
 class Person:
     """Signed up and logged in."""
 
-    def __init__(self, url: str, email: str = "") -> None:
-        self.email = email or f"person-{random.randbytes(4).hex()}@example.org"
+    def __init__(self, url: str) -> None:
+        self.email = f"person-{random.randbytes(4).hex()}@example.org"
         self.http = httpx.Client(base_url=url, timeout=40)
-        made = self.http.post("/v1/auth/register", json={"email": self.email, "password": PASSWORD, "name": self.email})
-        assert made.status_code == 201, made.text
+        self._made("/v1/auth/register", {"email": self.email, "password": PASSWORD, "name": self.email})
         session = self.http.post("/v1/auth/login", json={"email": self.email, "password": PASSWORD}).json()
         assert session["token_type"] == "Bearer"
         self.refresh_token = session["refresh_token"]
@@ -28,34 +29,27 @@ class Person:
     def post(self, path: str, body: Any, key: str | None = None, **parameters: Any) -> httpx.Response:
         return self.http.post(path, json=body, params=parameters, headers={"Idempotency-Key": key} if key else {})
 
-    def wallet(self, shard: int | None = None, **amounts: str) -> dict[str, Any]:
-        """A new wallet, in a given shard if asked (keys fall where they fall, so it may take a few), with money by asset."""
-        for _ in range(60):
-            made = self.post("/v1/wallets", {"label": "main"})
-            assert made.status_code == 201, made.text
-            wallet: dict[str, Any] = made.json()
-            if shard in (None, wallet["shard"]):
-                break
-        assert shard in (None, wallet["shard"])
-        for asset, amount in amounts.items():
-            self.fund(wallet, amount, asset)
-        return wallet
-
-    def own_wallet(self, public_key: bytes, **amounts: str) -> dict[str, Any]:
-        """A wallet that shows what a key of the test's own holds."""
-        made = self.post("/v1/wallets", {"label": "mine alone", "public_key": public_key.hex()})
+    def _made(self, path: str, body: Any) -> dict[str, Any]:
+        made = self.post(path, body)
         assert made.status_code == 201, made.text
-        wallet: dict[str, Any] = made.json()
+        view: dict[str, Any] = made.json()
+        return view
+
+    def wallet(self, shard: int | None = None, public_key: bytes | None = None, **amounts: str) -> Wallet:
+        """A new wallet with money by asset: in a given shard (keys fall where they fall, so it may take a few), or one that
+        shows what a key of the test's own holds."""
+        body = {"label": "main"} | ({"public_key": public_key.hex()} if public_key else {})
+        wallet = next(made for _ in range(60) if (made := self._made("/v1/wallets", body))["shard"] == shard or shard is None)
         for asset, amount in amounts.items():
-            self.fund(wallet, amount, asset)
+            done = self.faucet(wallet, amount, asset, wait=30)
+            assert (done.status_code, done.json()["status"]) == (200, "committed"), done.text
         return wallet
 
-    def fund(self, wallet: dict[str, Any], amount: str, asset: str = "USD") -> None:
-        done = self.post("/v1/faucet", {"wallet_id": wallet["id"], "asset": asset, "amount": amount}, wait=30)
-        assert (done.status_code, done.json()["status"]) == (200, "committed"), done.text
+    def faucet(self, wallet: Wallet, amount: str, asset: str = "USD", key: str | None = None, wait: float = 0) -> httpx.Response:
+        return self.post("/v1/faucet", {"wallet_id": wallet["id"], "asset": asset, "amount": amount}, key, wait=wait)
 
     def pay(
-        self, wallet: dict[str, Any], to: str, amount: str, memo: str = "", wait: float = 0, key: str | None = None
+        self, wallet: Wallet, to: str, amount: str, memo: str = "", wait: float = 0, key: str | None = None
     ) -> httpx.Response:
         """A transfer of USD."""
         body = {"from_wallet": wallet["id"], "to": to, "asset": "USD", "amount": amount, "memo": memo}
@@ -67,15 +61,14 @@ class Person:
         view: dict[str, Any] = answer.json()
         return view
 
-    def balance(self, wallet: dict[str, Any], asset: str = "USD") -> tuple[str, str]:
+    def balance(self, wallet: Wallet, asset: str = "USD") -> tuple[str, str]:
         """(available, held)."""
         found = self.get(f"/v1/wallets/{wallet['id']}").json()["balances"].get(asset, {"available": "0.00", "held": "0.00"})
         return found["available"], found["held"]
 
-    def history(self, wallet: dict[str, Any], limit: int = 100) -> list[dict[str, Any]]:
+    def history(self, wallet: Wallet, limit: int = 100) -> list[dict[str, Any]]:
         """All of it, page by page, latest first."""
-        items: list[dict[str, Any]] = []
-        cursor: dict[str, str] = {}
+        items, cursor = list[dict[str, Any]](), dict[str, str]()
         while True:
             page = self.get(f"/v1/wallets/{wallet['id']}/transfers", limit=limit, **cursor).json()
             assert len(page["items"]) <= limit
@@ -83,3 +76,31 @@ class Person:
             if page["next_cursor"] is None:
                 return items
             cursor = {"cursor": page["next_cursor"]}
+
+
+class Deal(NamedTuple):
+    """Ann, who has a purse with money, and Bob, who has a till."""
+
+    ann: Person
+    purse: Wallet
+    bob: Person
+    till: Wallet
+
+    def pay(self, amount: str, **options: Any) -> dict[str, Any]:
+        """What the gateway says of the transfer it took in."""
+        answer = self.ann.pay(self.purse, self.till["address"], amount, **options)
+        assert answer.status_code in (200, 202), answer.text
+        view: dict[str, Any] = answer.json()
+        return view
+
+    def available(self) -> tuple[str, str]:
+        """In purse and till; nothing is held in either."""
+        found = self.ann.balance(self.purse), self.bob.balance(self.till)
+        assert (found[0][1], found[1][1]) == ("0.00", "0.00")
+        return found[0][0], found[1][0]
+
+
+def deal(person: Callable[[], Person], home: int = 0, other: int | None = 0, amount: str = "10.00") -> Deal:
+    """The purse is in shard ``home``, with ``amount``, the till in ``other``, or it is Bob's first wallet, wherever that is."""
+    ann, bob = person(), person()
+    return Deal(ann, ann.wallet(home, USD=amount), bob, bob.wallet(other))

@@ -28,12 +28,10 @@ def block(
 ) -> bytes:
     """A second after the block before it. ``outcomes`` by the number of a transaction; all in the payload."""
     receipts = tuple(Receipt(number.to_bytes(32, "big"), outcome) for number, outcome in (outcomes or {}).items())
-    effects = Effects(receipts, Changes((), ZERO_HASH), totals or Totals((), 0))
-    time, proposer = network.genesis.time + 1_000 * height, height % len(network.shards[shard].members)
+    effects, time = Effects(receipts, Changes((), ZERO_HASH), totals or Totals((), 0)), network.genesis.time + 1_000 * height
+    payload, made = [b"x"] * len(receipts), network.shards[shard]
     return encode(
-        network.shards[shard].forge(
-            effects=effects, transactions=[b"x"] * len(receipts), height=height, view=height + 3, time=time, proposer=proposer
-        )
+        made.forge(effects=effects, transactions=payload, height=height, view=height + 3, time=time, proposer=height % 4)
     )
 
 

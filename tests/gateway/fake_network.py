@@ -12,35 +12,15 @@ from contextlib import contextmanager, suppress
 import redis
 
 from node.ledger.execution import admit
+from node.protocol import topics
 from node.protocol.address import address_of
-from node.protocol.block import Balance
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
-from node.protocol.queries import (
-    Account,
-    Answer,
-    BlockList,
-    GetAccount,
-    GetBlocks,
-    GetPending,
-    NodeStatus,
-    PendingList,
-    Query,
-)
-from node.protocol.topics import (
-    Refusal,
-    Refusals,
-    TransactionBatch,
-    blocks_topic,
-    epoch_topic,
-    queries_topic,
-    refusals_topic,
-    replies_topic,
-    transactions_topic,
-)
-from node.protocol.transaction import Transaction, decode_transaction
+from node.protocol.queries import Account, Answer, BlockList, GetAccount, GetBlocks, GetPending, NodeStatus, PendingList, Query
+from node.protocol.topics import Refusal, Refusals, TransactionBatch
+from node.protocol.transaction import Leg, Transaction, decode_transaction
 from tests.chains import Network, Shard, key
 
 LIMIT = 1 << 24
@@ -53,17 +33,18 @@ class FakeNetwork:
     """Runs from ``start`` to ``stop``. The attributes below are switches for tests.
 
     Attributes:
-        lose_blocks: produced blocks are not published; only a query gives them.
+        lose_blocks: so many produced blocks are not published; only a query gives them.
         hold: no blocks are made at all.
         forge: is given each certified block about to be published; what it returns goes out before it.
         refusing: members (by index) that refuse every transaction, with this code, instead of taking it in.
-        deaf: transactions are not heard (but counted in ``batches``).
+        deaf: so many messages with transactions are not taken in (but counted in ``batches``).
         slow_commit: no shard takes in what others send it.
         announcing: whether the coordinator speaks.
     """
 
     def __init__(self, broker_url: str) -> None:
-        self.lose_blocks = self.hold = self.deaf = self.slow_commit = False
+        self.lose_blocks = self.deaf = 0.0
+        self.hold = self.slow_commit = False
         self.announcing = True
         self.forge: Callable[[CertifiedBlock], CertifiedBlock] | None = None
         self.refusing: dict[int, Code] = {}
@@ -89,7 +70,7 @@ class FakeNetwork:
 
     @contextmanager
     def switched(self, **switches: object) -> Iterator[None]:
-        """Some switches, for a while; a block that is being made is finished before."""
+        """Some switches, for a while."""
         before = {name: getattr(self, name) for name in switches}
         self._switch(switches)
         try:
@@ -98,27 +79,23 @@ class FakeNetwork:
             self._switch(before)
 
     def _switch(self, switches: Mapping[str, object]) -> None:
-        with self._lock:
+        with self._lock:  # a block that is being made is finished before
             for name, value in switches.items():
                 setattr(self, name, value)
-
-    def balance(self, address: bytes, asset: str = "USD") -> tuple[int, int]:
-        """(available, held) in smallest units."""
-        with self._lock:
-            balances = dict(self.chains.shards[self.shard_of(address)].state.balances_of(address))
-            balance = balances.get(asset, Balance())
-            return balance.available, balance.held
-
-    def shard_of(self, address: bytes) -> int:
-        return self.chains.document.shards.shard_of(address)
 
     def height(self, shard: int) -> int:
         return len(self.chains.shards[shard].chain)
 
-    def hand_in(self, shard: int, transaction: Transaction) -> None:
-        """Have it in the next block that can take it."""
+    def sign(self, payer: KeyPair, payee: bytes, amount: int, memo: str = "") -> Transaction:
+        """A payment of USD, valid for a minute from now."""
+        paid = Leg(address_of(payer.public), payee, "USD", amount)
+        return self.chains.sign([payer], paid, memo=memo, valid_until=_now() + 60_000)
+
+    def hand_in(self, transaction: Transaction) -> None:
+        """Have it in the next block of its home shard, around any gateway."""
+        home = self.chains.document.shards.shard_of(transaction.order.payers[0])
         with self._lock:
-            self._waiting[shard][transaction.id] = transaction
+            self._waiting[home][transaction.id] = transaction
 
     # -- what nodes and coordinator do over the broker
 
@@ -127,11 +104,11 @@ class FakeNetwork:
         body = encode(self.chains.announcement(since=self.genesis.time))
         while not self._stopping.wait(0.2):
             if self.announcing:
-                self._publish(client, epoch_topic(self.network), body)
+                self._publish(client, topics.epoch_topic(self.network), body)
 
     def _listen(self) -> None:
-        transactions = {transactions_topic(self.network, s.number).encode(): s for s in self.chains.shards}
-        queries = {queries_topic(self.network, s.number).encode(): s for s in self.chains.shards}
+        transactions = {topics.transactions_topic(self.network, s.number).encode(): s for s in self.chains.shards}
+        queries = {topics.queries_topic(self.network, s.number).encode(): s for s in self.chains.shards}
         while not self._stopping.is_set():
             try:
                 client = redis.Redis.from_url(self._url, socket_timeout=2)
@@ -153,12 +130,13 @@ class FakeNetwork:
         while not self._stopping.wait(BLOCK_INTERVAL):
             for shard in self.chains.shards:
                 with self._lock:
-                    block = self._make_block(shard)
-                if block is None or self.lose_blocks:
+                    block, lost = self._make_block(shard), self.lose_blocks > 0
+                    if block is not None and lost:
+                        self.lose_blocks -= 1
+                if block is None or lost:
                     continue
-                topic = blocks_topic(self.network, shard.number)
-                forge = self.forge
-                if forge is not None:
+                topic = topics.blocks_topic(self.network, shard.number)
+                if (forge := self.forge) is not None:
                     self._publish(client, topic, encode(forge(block)))
                 self._publish(client, topic, encode(block))
 
@@ -181,24 +159,28 @@ class FakeNetwork:
 
     def _take(self, client: "redis.Redis", shard: Shard, batch: TransactionBatch) -> None:
         self.batches += 1
+        with self._lock:
+            lost = self.deaf > 0
+            if lost:
+                self.deaf -= 1
         for encoded in batch.transactions:
             try:
                 transaction = decode_transaction(encoded)
             except DecodeError:
                 continue
-            transaction_id = transaction.id
-            self.heard[transaction_id] += 1
+            self.heard[transaction.id] += 1
             for member, code in self.refusing.items():
-                refusals = Refusals(shard.number, 1, member, (Refusal(transaction_id, code),)).signed(shard.members[member])
-                self._publish(client, refusals_topic(self.network, shard.number), encode(refusals))
-            if not self.deaf and transaction.has_valid_signatures():
-                self.hand_in(shard.number, transaction)
+                refusals = Refusals(shard.number, 1, member, (Refusal(transaction.id, code),)).signed(shard.members[member])
+                self._publish(client, topics.refusals_topic(self.network, shard.number), encode(refusals))
+            if not lost and transaction.has_valid_signatures():
+                with self._lock:
+                    self._waiting[shard.number][transaction.id] = transaction
 
     def _answer(self, client: "redis.Redis", shard: Shard, query: Query) -> None:
         for member in range(len(shard.members)) if query.member < 0 else [query.member]:
             with self._lock:
                 reply = shard.reply(query, member, self._answer_of(shard, member, query))
-            self._publish(client, replies_topic(self.network, query.client), reply)
+            self._publish(client, topics.replies_topic(self.network, query.client), reply)
 
     def _answer_of(self, shard: Shard, member: int, query: Query) -> Answer:
         request, state, waiting = query.request, shard.state, self._waiting[shard.number]
@@ -210,10 +192,6 @@ class FakeNetwork:
             return PendingList(len(waiting), tuple((t.id, encode(t)) for t in list(waiting.values())[: request.limit]))
         name = self.chains.document.committees[shard.number].members[member].name
         return NodeStatus(name, state.height, state.height, state.state_root, 0, len(waiting), state.totals().pending)
-
-
-def address(pair: KeyPair) -> bytes:
-    return address_of(pair.public)
 
 
 def _now() -> int:

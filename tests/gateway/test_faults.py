@@ -5,8 +5,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec import structs
@@ -19,246 +19,177 @@ from node.protocol.certificate import CertifiedBlock
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from tests.chains import key
-from tests.gateway.conftest import World
-from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
-from tests.gateway.harness import GatewayProcess
-from tests.person import PASSWORD
+from tests.gateway.fake_network import USD_ISSUER
+from tests.gateway.world import World
+from tests.person import PASSWORD, Deal
 from tests.waiting import until
 
 MakeWorld = Callable[..., World]
 
 
-def test_blocks_whose_publication_is_lost_are_asked_for(world: World) -> None:
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(1)
-    alice.fund(purse, "10.00")
-    with world.network.switched(lose_blocks=True):
-        assert alice.pay(purse, till["address"], "2.00", wait=15).json()["status"] == "committed"
-    assert bob.balance(till) == ("2.00", "0.00")
+def rich(block: CertifiedBlock, address: str, asset: str, balance: Balance) -> CertifiedBlock:
+    """A block whose effects give somebody a fortune; its certificate does not fit any more."""
+    changes = block.effects.changes
+    fortune = BalanceChange(decode_address(address), asset, balance)
+    changed = structs.replace(changes, balances=(*changes.balances, fortune))
+    return structs.replace(block, effects=structs.replace(block.effects, changes=changed))
 
 
-def test_one_lost_block_is_noticed_by_the_next(world: World) -> None:
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(0)
-    alice.fund(purse, "10.00")
-    with world.network.switched(lose_blocks=True):
-        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        until(lambda: world.network.balance(decode_address(till["address"])) == (200, 0), "in a block")
-    begun = time.monotonic()
-    assert alice.get(f"/v1/transfers/{transfer_id}", wait=10).json()["status"] == "committed"
-    assert time.monotonic() - begun < 2.0, "by the next block, not by a timeout"
-
-
-def generous(network: FakeNetwork, address: bytes) -> Callable[[CertifiedBlock], CertifiedBlock]:
-    """Forges blocks that give ``address`` a fortune: consistent in themselves, certified by the wrong keys."""
+def test_lost_blocks_are_asked_for_and_forged_ones_are_not_believed(world: World) -> None:
+    made = world.deal(0, 1)
     impostors = [key(f"impostor {i}") for i in range(4)]
 
     def forge(block: CertifiedBlock) -> CertifiedBlock:
-        fortune = BalanceChange(address, "USD", Balance(10**12, 0))
-        changes = structs.replace(block.effects.changes, balances=(*block.effects.changes.balances, fortune))
-        shard = network.chains.shards[block.block.header.shard]
-        return shard.forge(block, effects=structs.replace(block.effects, changes=changes), keys=impostors)
+        """Consistent in itself, certified by the wrong keys."""
+        effects = rich(block, made.till["address"], "USD", Balance(10**12, 0)).effects
+        return world.network.chains.shards[block.block.header.shard].forge(block, effects=effects, keys=impostors)
 
-    return forge
+    def refused() -> float:
+        lines = [line.split() for line in world.gateway.http.get("/metrics").text.splitlines()]
+        return sum(float(line[1]) for line in lines if line[0].startswith("shardpay_gateway_unproven_blocks_total{"))
 
-
-def test_a_forged_block_is_not_believed_and_the_true_one_is(world: World) -> None:
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(0)
-    alice.fund(purse, "10.00")
-    with world.network.switched(forge=generous(world.network, decode_address(till["address"]))):
-        assert alice.pay(purse, till["address"], "2.00", wait=15).json()["status"] == "committed"
-    assert bob.balance(till) == ("2.00", "0.00")
-    assert "shardpay_gateway_unproven_blocks_total" in world.gateway.http.get("/metrics").text
+    with world.network.switched(lose_blocks=inf):
+        assert made.pay("2.00", wait=15)["status"] == "committed"
+    with world.network.switched(forge=forge):
+        before = refused()
+        assert made.pay("1.00", wait=15)["status"] == "committed"
+        until(lambda: refused() > before, "forged blocks refused")
+    assert made.available() == ("7.00", "3.00")
 
 
 def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(new_world: MakeWorld) -> None:
     world = new_world()
-    world.gateway.start()
-    shard = next(s for s in world.network.chains.shards if s is not world.network.chains.shard_of(USD_ISSUER))
-    alice, bob = world.person(), world.person()
-    purse, till, captured = alice.wallet(1 - shard.number), bob.wallet(1 - shard.number), bob.wallet(shard.number)
-    fortune = BalanceChange(decode_address(captured["address"]), "NONSENSE", Balance(2**63 - 1, 2**63 - 1))
+    world.start_gateway()
+    home = world.network.chains.shard_of(USD_ISSUER).number
+    shard = world.network.chains.shards[1 - home]
+    made, http = world.deal(home, home), world.gateway.http
+    captured = made.bob.wallet(shard.number)
 
     def nonsense(block: CertifiedBlock) -> CertifiedBlock:
-        if block.block.header.shard != shard.number:
+        if block.block.header.shard == home:
             return block
-        effects = structs.replace(block.effects, changes=structs.replace(block.effects.changes, balances=(fortune,)))
+        effects = rich(block, captured["address"], "NONSENSE", Balance(2**63 - 1, 2**63 - 1)).effects
         return shard.forge(block, effects=effects, transactions=[b"?"], bundles=[b"?"], time=2**53, proposer=99)
 
-    world.network.forge = nonsense
-    http = world.gateway.http
-
-    def latest() -> bool:
+    def believed() -> bool:
         items = http.get("/v1/blocks", params={"shard": shard.number, "limit": 1}).json()["items"]
         return bool(items) and items[0]["proposer"] == 99
 
-    until(latest, "believed, because certified")
-    alice.fund(purse, "10.00")
-    assert alice.pay(purse, till["address"], "2.00", wait=15).json()["status"] == "committed"
-    assert bob.get(f"/v1/wallets/{captured['id']}").json()["balances"] == {}
-    assert bob.pay(captured, till["address"], "1.00").status_code == 202, "taken in, whatever becomes of it"
+    world.network.forge = nonsense
+    until(believed, "believed, because certified")
+    assert made.pay("2.00", wait=15)["status"] == "committed"
+    assert made.bob.get(f"/v1/wallets/{captured['id']}").json()["balances"] == {}
+    assert made.bob.pay(captured, made.till["address"], "1.00").status_code == 202, "taken in, whatever becomes of it"
     world.gateway.kill()
-    world.gateway.start(ready=False)
-    assert alice.pay(purse, till["address"], "3.00", wait=15).json()["status"] == "committed"
-    assert bob.balance(till) == ("5.00", "0.00")
+    world.start_gateway("/healthz")
+    assert made.pay("3.00", wait=15)["status"] == "committed"
+    assert made.available() == ("5.00", "5.00")
 
 
 def test_one_lying_refusal_is_not_believed_and_two_are(world: World) -> None:
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(0)
-    alice.fund(purse, "10.00")
-    with world.network.switched(deaf=True, refusing={2: Code.UNKNOWN_ASSET}):
-        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
+    made = world.deal()
+    with world.network.switched(deaf=inf, refusing={2: Code.UNKNOWN_ASSET}):
+        transfer_id = made.pay("2.00")["id"]
         until(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
-        assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
+        assert made.ann.transfer(transfer_id)["status"] == "submitted"
         world.network.refusing = {0: Code.UNKNOWN_ASSET, 2: Code.UNKNOWN_ASSET}
-        refused = alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()
+        refused = made.ann.transfer(transfer_id, wait=15)
     assert (refused["status"], refused["code"]) == ("rejected", "unknown_asset")
 
 
-@pytest.mark.parametrize("code", [Code.DUPLICATE, Code.INSUFFICIENT_FUNDS, Code.BAD_SIGNATURE])
-def test_refusals_that_time_or_a_spoiled_copy_explain_are_no_verdict(world: World, code: Code) -> None:
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(0)
-    alice.fund(purse, "10.00")
-    with world.network.switched(deaf=True, refusing=dict.fromkeys(range(4), code)):
-        transfer_id = alice.pay(purse, till["address"], "2.00").json()["id"]
-        until(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
-        assert alice.get(f"/v1/transfers/{transfer_id}").json()["status"] == "submitted"
-    assert alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()["status"] == "committed"
-
-
-def test_what_no_block_takes_in_time_expires(new_world: MakeWorld) -> None:
-    world = new_world(transaction_lifetime=2000)
-    world.gateway.start()
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(0)
-    alice.fund(purse, "10.00")
-    with world.network.switched(deaf=True):
-        lost = alice.pay(purse, till["address"], "2.00", wait=15).json()
+def test_what_no_block_takes_is_sent_again_until_it_expires(new_world: MakeWorld) -> None:
+    world = new_world({"transaction_lifetime": 4000})
+    world.start_gateway()
+    made = world.deal()
+    with world.network.switched(deaf=inf):
+        lost = made.pay("2.00", wait=15)
+        taken = made.pay("3.00")["id"]
+        until(lambda: world.network.heard[bytes.fromhex(taken)], "sent")
     assert (lost["status"], lost["code"]) == ("expired", "expired")
-    assert alice.balance(purse) == ("10.00", "0.00")
+    assert made.ann.transfer(taken, wait=15)["status"] == "committed"
+    assert made.available() == ("7.00", "3.00")
 
 
-def test_a_killed_gateway_resumes_and_nothing_is_lost_or_doubled(new_world: MakeWorld) -> None:
+def test_a_gateway_killed_resumes_without_the_coordinator_loses_and_doubles_nothing_and_ends_when_told(
+    new_world: MakeWorld,
+) -> None:
     world = new_world()
-    world.gateway.start()
-    alice, bob = world.person(), world.person()
-    purse, near, far = alice.wallet(0), bob.wallet(0), bob.wallet(1)
-    alice.fund(purse, "10.00")
+    world.start_gateway()
+    ann, purse, bob, far = made = world.deal(0, 1)
+    near = bob.wallet(0)
     with world.network.switched(slow_commit=True):
-        half_done = alice.pay(purse, far["address"], "1.00").json()["id"]
-        until(lambda: alice.get(f"/v1/transfers/{half_done}").json()["status"] == "prepared", "prepared")
+        half_done = made.pay("1.00")["id"]
+        until(lambda: ann.transfer(half_done)["status"] == "prepared", "prepared")
         world.broker.kill()
-        queued = [alice.pay(purse, to, "0.50", key=to) for to in (near["address"], far["address"])]
+        queued = [ann.pay(purse, to["address"], "0.50", key=to["id"]) for to in (near, far)]
         assert {answer.status_code for answer in queued} == {202}
         until(lambda: world.gateway.http.get("/readyz").status_code == 503, "not ready without a broker")
         world.gateway.kill()
-        # What happens while it is away: the pending commit goes through.
     height = world.network.height(0)
-    until(lambda: world.network.height(0) > height + 2, "more blocks")
-    world.network.announcing = False  # a restart needs no coordinator
+    until(lambda: world.network.height(0) > height + 2, "the pending commit goes through meanwhile")
+    world.network.announcing = False
     world.broker.start()
-    world.gateway.start()
-
+    world.start_gateway()
     for transfer_id in [half_done, *(answer.json()["id"] for answer in queued)]:
-        assert alice.get(f"/v1/transfers/{transfer_id}", wait=15).json()["status"] == "committed"
-    again = alice.pay(purse, near["address"], "0.50", key=near["address"])
-    assert again.json()["id"] == queued[0].json()["id"]
-    assert alice.balance(purse) == ("8.00", "0.00")
-    assert (bob.balance(near), bob.balance(far)) == (("0.50", "0.00"), ("1.50", "0.00"))
-    assert len(bob.get(f"/v1/wallets/{far['id']}/transfers").json()["items"]) == 2
+        assert ann.transfer(transfer_id, wait=15)["status"] == "committed"
+    assert ann.pay(purse, near["address"], "0.50", key=near["id"]).json()["id"] == queued[0].json()["id"]
+    assert (made.available(), bob.balance(near)) == (("8.00", "1.50"), ("0.50", "0.00"))
+    assert len(bob.history(far)) == 2
+    end_while_somebody_waits(world, made)
 
 
-def test_payments_survive_a_broker_that_dies_under_load(new_world: MakeWorld) -> None:
-    world = new_world()
-    world.gateway.start()
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(1)
-    alice.fund(purse, "100.00")
-    ids: list[str] = []
-    done = threading.Event()
-
-    def load() -> None:
-        while not done.is_set():
-            answer = alice.pay(purse, till["address"], "0.01")
-            assert answer.status_code == 202
-            ids.append(answer.json()["id"])
-
-    payer = threading.Thread(target=load)
-    payer.start()
-    until(lambda: len(ids) > 20, "load")
-    world.broker.kill()
-    before = len(ids)
-    until(lambda: len(ids) > before + 20, "accepted while the broker is away")
-    world.broker.start()
-    before = len(ids)
-    until(lambda: len(ids) > before + 20, "load again")
-    done.set()
-    payer.join()
-    assert {alice.get(f"/v1/transfers/{transfer_id}", wait=20).json()["status"] for transfer_id in ids} == {"committed"}
-    assert bob.balance(till)[0] == f"{len(ids) / 100:.2f}"
+def end_while_somebody_waits(world: World, made: Deal) -> None:
+    """SIGTERM: quick, clean, and whoever waits is told what is known."""
+    world.network.deaf = inf
+    batches, statuses = world.network.batches, list[str]()
+    waiter = threading.Thread(target=lambda: statuses.append(made.pay("1", wait=30)["status"]))
+    waiter.start()
+    until(lambda: world.network.batches > batches, "the transfer is under way")
+    begun = time.monotonic()
+    assert world.gateway.stop() == 0
+    waiter.join()
+    assert time.monotonic() - begun < 10.0, "long before the 30 s somebody waits for"
+    assert statuses == ["submitted"]
 
 
 def test_keys_and_passwords_are_not_in_the_database_in_clear(world: World) -> None:
     alice = world.person()
     purse = alice.wallet()
-    with sqlite3.connect(world.gateway.database) as connection:
-        address = decode_address(purse["address"])
+    address = decode_address(purse["address"])
+    with sqlite3.connect(world.folder / "gateway.db") as connection:
         (sealed,) = connection.execute("SELECT sealed_key FROM wallets WHERE address = ?", (address,)).fetchone()
-    vault = Vault(bytes.fromhex(world.gateway.environment["SHARDPAY_KEY_ENCRYPTION_KEY"]))
-    secret = vault.open(sealed, address)
+    secret = Vault(bytes.fromhex(world.gateway.environment["SHARDPAY_KEY_ENCRYPTION_KEY"])).open(sealed, address)
     assert KeyPair(secret).public.hex() == purse["public_key"]
-    written = b"".join(path.read_bytes() for path in world.gateway.folder.glob("gateway.*"))
+    written = b"".join(path.read_bytes() for path in world.folder.glob("gateway.*"))
     for private in (secret, secret.hex().encode(), PASSWORD.encode(), alice.refresh_token.encode()):
         assert private not in written
-    assert purse["address"].encode() not in sealed
-
-
-def test_sigterm_ends_it_quickly_even_while_somebody_waits(new_world: MakeWorld) -> None:
-    world = new_world()
-    world.gateway.start()
-    alice, bob = world.person(), world.person()
-    purse, till = alice.wallet(0), bob.wallet(0)
-    world.network.deaf = True
-    answers: list[int] = []
-    waiter = threading.Thread(target=lambda: answers.append(alice.pay(purse, till["address"], "1", wait=30).status_code))
-    waiter.start()
-    until(lambda: world.network.batches > 0, "the transfer is under way")
-    begun = time.monotonic()
-    assert world.gateway.stop() == 0
-    assert time.monotonic() - begun < 10.0, "long before the 30 s somebody waits for"
-    waiter.join()
-    assert answers == [202], "whoever waits is told what is known"
 
 
 @pytest.mark.parametrize(
-    ("settings", "environment", "complaint"),
+    ("setting", "environment", "complaint"),
     [
-        ({"devnet": False}, {"SHARDPAY_KEY_ENCRYPTION_KEY": ""}, "SHARDPAY_KEY_ENCRYPTION_KEY is not set"),
-        ({"devnet": False}, {"SHARDPAY_KEY_ENCRYPTION_KEY": "00" * 32}, "is weak"),
-        ({}, {"SHARDPAY_TOKEN_SECRET": "abc"}, "SHARDPAY_TOKEN_SECRET is not hex"),
-        ({"genesis": "/nowhere/genesis.json"}, {}, "No such file"),
-        ({"port": 99999}, {}, "port"),
-        ({"database": "sqlite:////nowhere/gateway.db"}, {}, "unable to open database"),
-        ({"broker": "http://localhost"}, {}, "Redis URL"),
+        ({"devnet": False}, ("SHARDPAY_KEY_ENCRYPTION_KEY", ""), "SHARDPAY_KEY_ENCRYPTION_KEY is not set"),
+        ({"devnet": False}, ("SHARDPAY_KEY_ENCRYPTION_KEY", "00" * 32), "is weak"),
+        ({}, ("SHARDPAY_TOKEN_SECRET", "abc"), "SHARDPAY_TOKEN_SECRET is not hex"),
+        ({"genesis": "/nowhere/genesis.json"}, None, "No such file"),
+        ({"port": 99999}, None, "port"),
+        ({"database": "sqlite:////nowhere/gateway.db"}, None, "unable to open database"),
+        ({"broker": "http://localhost"}, None, "Redis URL"),
     ],
 )
 def test_wrong_settings_end_it_with_one_clear_line(
-    tmp_path: Path,
     world: World,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    settings: dict[str, Any],
-    environment: dict[str, str],
+    setting: dict[str, object],
+    environment: tuple[str, str] | None,
     complaint: str,
 ) -> None:
-    process = GatewayProcess(tmp_path, world.broker.url, world.network, **settings)
-    for name, value in {**process.environment, **environment}.items():
+    gateway = world.gateway_in(tmp_path, setting)
+    for name, value in (*gateway.environment.items(), *([environment] if environment else [])):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["gateway", "--config", str(process.config)])
+    monkeypatch.setattr(sys, "argv", ["gateway", "--config", str(gateway.config)])
     assert main() == 2
-    complaints = capsys.readouterr().err.splitlines()
-    assert len(complaints) == 1
-    assert complaint in complaints[0]
+    (told,) = capsys.readouterr().err.splitlines()
+    assert complaint in told

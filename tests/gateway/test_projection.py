@@ -1,5 +1,6 @@
 """The projection on its own: whatever order the shards' chains are seen in, a transfer ends the same way, and once."""
 
+from collections.abc import Callable
 from functools import cache
 from itertools import permutations
 from typing import NamedTuple
@@ -31,13 +32,6 @@ def proven(certified: CertifiedBlock) -> ProvenBlock:
     return block
 
 
-def block(shard: int, height: int, *receipts: Receipt, time: int = 10) -> ProvenBlock:
-    """An empty block, ``time`` ms after the genesis, in which these receipts are."""
-    made = NETWORK.shards[shard]
-    effects = structs.replace(made.build().execution.effects, receipts=receipts)
-    return proven(made.forge(height=height, time=TIME + time, effects=effects))
-
-
 class Payment(NamedTuple):
     """A payment across shards, as the chains tell it: the two blocks of each shard that deal with it, and what was before."""
 
@@ -63,18 +57,27 @@ def played(frozen: bool) -> Payment:
     return Payment(payment, before, {shard.number: [proven(c) for c in shard.chain[-2:]] for shard in network.shards})
 
 
-INTERLEAVINGS = sorted(set(permutations([0, 0, 1, 1])))
-
-
-def follow(projection: Projection, interleaving: tuple[int, ...], payment: Payment) -> tuple[list[Tracked], int]:
-    """Apply both chains in an interleaving: what was found, and how many history lines that made."""
+@pytest.mark.parametrize("order", sorted(set(permutations([0, 0, 1, 1]))))
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("own", [True, False], ids=["own", "signed elsewhere"])
+def test_in_whatever_order_it_ends_as_its_home_shard_says_and_leaves_nothing_behind(
+    own: bool, frozen: bool, order: tuple[int, ...]
+) -> None:
+    payment, projection = played(frozen), Projection()
+    projection.wallets = {address_of(PAYEE.public): "b"}
+    if own:
+        projection.apply(payment.before, SHARDS)
+        projection.wallets[address_of(PAYER.public)] = "a"
+        tracked = track(projection, payment.transaction)
     blocks = {shard: iter(chain) for shard, chain in payment.chains.items()}
-    found, lines = [], 0
-    for shard in interleaving:
-        update = projection.apply([next(blocks[shard])], SHARDS)
-        found += update.found
-        lines += len(update.postings)
-    return found, lines
+    updates = [projection.apply([next(blocks[shard])], SHARDS) for shard in order]
+    found, lines = [one for update in updates for one in update.found], sum(len(update.postings) for update in updates)
+    assert projection.active == {}
+    assert lines == (0 if frozen else 2 if own else 1)
+    if own:
+        assert (tracked.status, found) == (Status.REJECTED if frozen else Status.COMMITTED, [])
+    elif not frozen:
+        assert [one.status for one in found] == [Status.COMMITTED]
 
 
 def track(projection: Projection, transaction: Transaction) -> Tracked:
@@ -83,98 +86,73 @@ def track(projection: Projection, transaction: Transaction) -> Tracked:
     return tracked
 
 
-def status_of(tracked: Tracked) -> Status:
-    return tracked.status
+Step = tuple[Callable[[Projection], object], Status, Code]
 
 
-@pytest.mark.parametrize("interleaving", INTERLEAVINGS)
-@pytest.mark.parametrize("frozen", [False, True])
-def test_an_own_transfer_ends_as_its_home_shard_says(interleaving: tuple[int, ...], frozen: bool) -> None:
-    payment, projection = played(frozen), Projection()
-    projection.apply(payment.before, SHARDS)
-    projection.wallets = {address_of(PAYER.public): "a", address_of(PAYEE.public): "b"}
-    tracked = track(projection, payment.transaction)
-    found, lines = follow(projection, interleaving, payment)
-    assert (tracked.status, lines) == ((Status.REJECTED, 0) if frozen else (Status.COMMITTED, 2))
-    assert (found, projection.active) == ([], {})
+def seen(shard: int, *receipts: Receipt, time: int = 10, status: Status, code: Code = Code.OK) -> Step:
+    """A shard's block ``time`` ms after the genesis, and what the payment's status is after it."""
+    made = NETWORK.shards[shard]
+    effects = structs.replace(made.build().execution.effects, receipts=receipts)
+    block = proven(made.forge(time=TIME + time, effects=effects))
+    return lambda projection: projection.apply([block], SHARDS), status, code
 
 
-@pytest.mark.parametrize("interleaving", INTERLEAVINGS)
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_payment_signed_elsewhere_is_found_once_and_nothing_is_left_behind(interleaving: tuple[int, ...], frozen: bool) -> None:
-    payment, projection = played(frozen), Projection()
-    projection.apply(payment.before, SHARDS)
+def refused(reason: Code, shard: int = 0, *, status: Status = Status.QUEUED, code: Code = Code.OK) -> Step:
+    return lambda projection: projection.refuse(PAYMENT.id, reason, shard), status, code
+
+
+@pytest.mark.parametrize(
+    "steps",
+    {
+        "committed is not said before every shard has applied it": [
+            seen(0, PREPARED, status=Status.PREPARED),
+            seen(0, COMMITTED, status=Status.PREPARED),
+            seen(1, COMMITTED, status=Status.COMMITTED),
+        ],
+        "it expires after valid_until, by no other shard's clock": [
+            seen(0, time=1000, status=Status.QUEUED),
+            seen(1, time=5000, status=Status.QUEUED),
+            seen(0, time=1001, status=Status.EXPIRED, code=Code.EXPIRED),
+        ],
+        "never once prepared": [
+            seen(0, PREPARED, time=1001, status=Status.PREPARED),
+            seen(0, time=9999, status=Status.PREPARED),
+        ],
+        "only the home committee's lasting refusal is a verdict": [
+            refused(Code.UNKNOWN_ASSET, 1),
+            *map(refused, (Code.INSUFFICIENT_FUNDS, Code.DUPLICATE, Code.BAD_SIGNATURE)),
+            refused(Code.UNKNOWN_ASSET, status=Status.REJECTED, code=Code.UNKNOWN_ASSET),
+        ],
+        "what members gave as reason is told when it expires": [
+            refused(Code.ACCOUNT_FROZEN),
+            seen(0, time=1001, status=Status.REJECTED, code=Code.ACCOUNT_FROZEN),
+        ],
+        "a duplicate in a block changes nothing": [
+            seen(0, PREPARED, Receipt(PAYMENT.id, Outcome.REJECTED, Code.DUPLICATE), status=Status.PREPARED),
+        ],
+    }.items(),
+    ids=lambda story: story[0],
+)
+def test_a_transfers_status(steps: tuple[str, list[Step]]) -> None:
+    projection = Projection()
+    tracked = track(projection, PAYMENT)
+    for step, status, code in steps[1]:
+        step(projection)
+        assert (tracked.status, tracked.code) == (status, code)
+
+
+def test_what_a_captured_committee_certifies_is_survived_and_leaves_nothing_behind() -> None:
+    projection, shard = Projection(), NETWORK.shards[0]
     projection.wallets = {address_of(PAYEE.public): "b"}
-    found, lines = follow(projection, interleaving, payment)
-    assert lines == (0 if frozen else 1)
+    undecided = proven(shard.forge(transactions=[encode(PAYMENT)]))
+    assert projection.apply([undecided], SHARDS).found == []
     assert projection.active == {}
-    if not frozen:
-        assert [tracked.status for tracked in found] == [Status.COMMITTED]
-
-
-def test_committed_is_not_said_before_every_shard_has_applied_it() -> None:
-    projection = Projection()
-    tracked = track(projection, PAYMENT)
-    projection.apply([block(0, 1, PREPARED), block(0, 2, COMMITTED)], SHARDS)
-    assert status_of(tracked) == Status.PREPARED
-    projection.apply([block(1, 1, COMMITTED)], SHARDS)
-    assert status_of(tracked) == Status.COMMITTED
-
-
-def test_a_transfer_expires_only_after_valid_until_and_never_once_prepared() -> None:
-    projection = Projection()
-    tracked = track(projection, PAYMENT)
-    projection.apply([block(0, 1, time=1000), block(1, 1, time=5000)], SHARDS)
-    assert status_of(tracked) == Status.QUEUED, "neither at that time nor by another shard's clock"
-    projection.apply([block(0, 2, PREPARED, time=1001)], SHARDS)
-    assert status_of(tracked) == Status.PREPARED
-    projection.apply([block(0, 3, time=9999)], SHARDS)
-    assert tracked.status == Status.PREPARED
-
-    projection = Projection()
-    other = track(projection, PAYMENT)
-    projection.apply([block(0, 1, time=1001)], SHARDS)
-    assert (other.status, other.code) == (Status.EXPIRED, Code.EXPIRED)
-
-
-def test_only_the_home_committees_lasting_refusal_is_a_verdict() -> None:
-    projection = Projection()
-    tracked = track(projection, PAYMENT)
-    assert projection.refuse(PAYMENT.id, Code.UNKNOWN_ASSET, 1) is None
-    assert projection.refuse(PAYMENT.id, Code.INSUFFICIENT_FUNDS, 0) is None
-    assert status_of(tracked) == Status.QUEUED
-    assert projection.refuse(PAYMENT.id, Code.UNKNOWN_ASSET, 0) is not None
-    assert (tracked.status, tracked.code) == (Status.REJECTED, Code.UNKNOWN_ASSET)
-
-
-def test_what_members_gave_as_reason_is_told_when_it_expires() -> None:
-    projection = Projection()
-    tracked = track(projection, PAYMENT)
-    projection.refuse(PAYMENT.id, Code.ACCOUNT_FROZEN, 0)
-    projection.apply([block(0, 1, time=1001)], SHARDS)
-    assert (tracked.status, tracked.code) == (Status.REJECTED, Code.ACCOUNT_FROZEN)
-
-
-def test_a_duplicate_in_a_block_changes_nothing() -> None:
-    projection = Projection()
-    tracked = track(projection, PAYMENT)
-    projection.apply([block(0, 1, PREPARED, Receipt(PAYMENT.id, Outcome.REJECTED, Code.DUPLICATE))], SHARDS)
-    assert tracked.status == Status.PREPARED
-
-
-def test_contradictory_receipts_of_a_captured_committee_are_survived() -> None:
-    projection = Projection()
-    projection.wallets = {address_of(PAYEE.public): "b"}
     track(projection, PAYMENT)
-    shard = NETWORK.shards[0]
     effects = shard.build().execution.effects
     fortune = BalanceChange(address_of(PAYEE.public), "NONSENSE", Balance(2**63 - 1, 2**63 - 1))
-    effects = structs.replace(
-        effects,
-        receipts=(COMMITTED, PREPARED, COMMITTED, Receipt(PAYMENT.id, Outcome.EXPIRED), Receipt(bytes(32), Outcome.COMMITTED)),
-        changes=structs.replace(effects.changes, balances=(fortune, fortune)),
-    )
+    strange = (Receipt(PAYMENT.id, Outcome.EXPIRED), Receipt(bytes(32), Outcome.COMMITTED))
+    changes = structs.replace(effects.changes, balances=(fortune, fortune))
+    effects = structs.replace(effects, receipts=(COMMITTED, PREPARED, COMMITTED, *strange), changes=changes)
     nonsense = shard.forge(effects=effects, transactions=[encode(PAYMENT)] * 3 + [b"?"], bundles=[b"?"], time=2**53)
-    update = projection.apply([proven(nonsense)] * 2, SHARDS)
-    assert update.last is not None
+    assert projection.apply([proven(nonsense)] * 2, SHARDS).last is not None
     assert projection.active == {}

@@ -1,18 +1,18 @@
 """What the gateway tells of itself, as a reader of the reports topic sees it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import redis
 
 from node.protocol.reports import GatewayFigures, read_report
 from node.protocol.topics import reports_topic
-from tests.gateway.conftest import World
+from tests.gateway.world import World
 
 
 def figures_of(world: World) -> Iterator[GatewayFigures]:
     """As they come, half a minute of them at most."""
     with redis.Redis.from_url(world.broker.url) as client, client.pubsub(ignore_subscribe_messages=True) as subscription:
-        subscription.subscribe(reports_topic(world.network.genesis.network))
+        subscription.subscribe(reports_topic(world.network.network))
         for _ in range(60):
             message = subscription.get_message(timeout=0.5)
             content = read_report(message["data"]).content if message else None
@@ -20,19 +20,17 @@ def figures_of(world: World) -> Iterator[GatewayFigures]:
                 yield content
 
 
-def test_it_counts_what_people_do_and_measures_how_long_payments_take(new_world: Callable[[], World]) -> None:
-    world = new_world()
-    world.gateway.start()
-    assert next(figures_of(world)).intra is None
+def test_it_counts_what_people_do_and_measures_how_long_payments_take(world: World) -> None:
+    before = next(figures_of(world))
     alice = world.person()
-    purse, near, far = alice.wallet(0), alice.wallet(0), alice.wallet(1)
-    alice.fund(purse, "10.00")
+    purse, near, far = alice.wallet(0, USD="10.00"), alice.wallet(0), alice.wallet(1)
     alice.pay(purse, near["address"], "1", wait=10)
     with world.network.switched(slow_commit=True):
-        slow = alice.pay(purse, far["address"], "1", wait=1).json()
-    assert alice.get(f"/v1/transfers/{slow['id']}", wait=10).json()["status"] == "committed"
-    told = next(figures for figures in figures_of(world) if figures.cross is not None and figures.pending == 0)
-    assert (told.sign_ups, told.logins, told.purchases, told.transfers) == (1, 1, 1, 2)
+        slow = alice.pay(purse, far["address"], "1", wait=1).json()["id"]
+    assert alice.transfer(slow, wait=10)["status"] == "committed"
+    told = next(figures for figures in figures_of(world) if figures.transfers == before.transfers + 2 and figures.pending == 0)
+    counted = [[f.sign_ups, f.logins, f.purchases, f.transfers] for f in (before, told)]
+    assert [new - old for old, new in zip(*counted, strict=True)] == [1, 1, 1, 2]
     assert told.process.doing == "serving"
     assert told.cross is not None
     assert told.cross.p99_us >= 1_000_000, "it waited a second for the other shard"

@@ -11,7 +11,6 @@ from tests.person import Person
 @pytest.fixture(scope="session")
 def shared_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     with running_network(tmp_path_factory.mktemp("network")) as network:
-        network.all_names = set(network.pids())
         yield network
 
 

@@ -2,16 +2,14 @@
 
 import json
 import os
-import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,13 @@ from node.protocol.keys import generate
 from node.protocol.transaction import Leg, Order, Transaction
 from scripts.devnet.client import Client, devnet_client
 from scripts.devnet.folder import open_devnet, read_gateway_secrets
-from scripts.devnet.layout import ROOT, Devnet, Folder, Ports
+from scripts.devnet.layout import ROOT, Devnet, Folder
 from scripts.devnet.processes import marked, programs_running, start_missing
 from scripts.devnet.status import status
 from scripts.havoc.load import Load
 from scripts.havoc.verdict import check_payments, count_outcomes, expected_balances
 from tests.person import Person
+from tests.processes import free_port_base
 from tests.waiting import until
 
 
@@ -45,7 +44,6 @@ class Network:
     def __init__(self, data: Path) -> None:
         self.all_names: set[str] = set()
         self.folder = Folder(data)
-        self._command = [sys.executable, "-m", "scripts.devnet.up", "--data", str(data)]
 
     @cached_property
     def devnet(self) -> Devnet:
@@ -64,27 +62,25 @@ class Network:
         """Asks members questions over the broker."""
         return devnet_client(self.devnet)
 
-    def up(self, *arguments: str) -> str:
-        """Start what is missing and wait until everything is ready; what ``up`` said."""
-        done = subprocess.run([*self._command, "--detach", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    def run(self, script: str, *arguments: str) -> str:
+        """What a script says of this network, if it succeeds."""
+        command = [sys.executable, "-m", f"scripts.{script}", "--data", str(self.folder.data), *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def up(self, *arguments: str) -> str:
+        """Start what is missing and wait until everything is ready; what ``up`` said."""
+        return self.run("devnet.up", "--detach", *arguments)
+
     def down(self) -> None:
-        subprocess.run([*self._command, "--down"], cwd=ROOT, capture_output=True, timeout=30, check=True)
+        self.run("devnet.up", "--down")
         assert not marked(self.folder), "processes are left"
 
     def audit(self) -> dict[str, Any]:
         """What ``scripts/audit --json`` says; it must find all money there and nothing under way."""
-        command = [sys.executable, "-m", "scripts.audit_money", "--json", "--data", str(self.folder.data)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        result: dict[str, Any] = json.loads(done.stdout)
+        result: dict[str, Any] = json.loads(self.run("audit_money", "--json"))
         return result
-
-    def status(self) -> dict[str, Any]:
-        """What ``scripts/up --status --json`` says."""
-        return status(self.devnet)
 
     def nodes(self, shard: int) -> list[str]:
         """The names of a shard's committee, in member order."""
@@ -101,23 +97,23 @@ class Network:
             os.kill(pids[name], signal.SIGKILL)
         until(lambda: not set(names) & self.pids().keys(), f"{names} gone", within=5)
 
-    def agrees(self) -> bool:
-        """Whether all nodes answer, and those of each committee alike: the same height and state root."""
-        said = defaultdict(set)
-        for node in self.status()["nodes"]:
-            said[node["shard"]].add((node["height"], node["state_root"]))
-        return len(said) == 2 and all(len(answers) == 1 and (None, None) not in answers for answers in said.values())
-
-    def caught_up(self, names: Sequence[str]) -> bool:
-        """Whether each of these nodes stands where some peer stands, with the same state; never with another one."""
-        roots: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
-        for node in self.status()["nodes"]:
+    def _states(self) -> dict[tuple[int, int], dict[str, str]]:
+        """By (shard, height): the state root of each node that says it stands there."""
+        states: defaultdict[tuple[int, int], dict[str, str]] = defaultdict(dict)
+        for node in status(self.devnet)["nodes"]:
             if node["height"] is not None:
-                roots[node["shard"], node["height"]].append((node["name"], node["state_root"]))
-        for place, answers in roots.items():
-            assert len({root for _, root in answers}) == 1, f"different states at {place}: {answers}"
-        together = {name for answers in roots.values() if len(answers) > 1 for name, _ in answers}
-        return set(names) <= together
+                states[node["shard"], node["height"]][node["name"]] = node["state_root"]
+        for place, roots in states.items():
+            assert len(set(roots.values())) == 1, f"different states at {place}: {roots}"
+        return states
+
+    def agrees(self) -> bool:
+        """Whether all nodes answer, and those of each committee alike."""
+        return sorted(len(roots) for roots in self._states().values()) == [4, 4]
+
+    def caught_up(self, *names: str) -> bool:
+        """Whether each of these nodes stands where some peer stands."""
+        return set(names) <= {name for roots in self._states().values() if len(roots) > 1 for name in roots}
 
     def start(self, *names: str) -> None:
         """Start these programs and nothing else."""
@@ -151,29 +147,10 @@ def running_network(data: Path) -> Iterator[Network]:
     network = Network(data)
     try:
         network.up("--port-base", str(free_port_base()))
+        network.all_names = set(network.pids())
         yield network
     finally:
         network.down()
-
-
-def free_port_base() -> int:
-    """A number from which on the ports of a devnet of eight nodes are free."""
-    for base in random.sample(range(24_000, 25_590, 10), 100):
-        ports = Ports(base)
-        single = [ports.broker, ports.coordinator, ports.coordinator_metrics, ports.gateway, ports.dashboard]
-        nodes = [port(index) for index in range(8) for port in (ports.node, ports.node_metrics)]
-        if all(map(_is_free, [*single, *nodes])):
-            return base
-    raise AssertionError("no ports are free")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return True
-    return False
 
 
 class Paying:

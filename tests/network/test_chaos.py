@@ -1,4 +1,4 @@
-"""``scripts/chaos`` for half a minute: what it says of a live network under faults, and that it leaves nothing behind."""
+"""``scripts/chaos`` for a quarter of a minute: what it says of a live network under faults, and that it leaves nothing behind."""
 
 import json
 import signal
@@ -19,18 +19,19 @@ from scripts.devnet.processes import marked
 from scripts.havoc.load import FUNDS, Load, Payment, Purse
 from scripts.havoc.plan import KINDS, SEVERE, episodes
 from scripts.havoc.verdict import check_payments, expected_balances, longest_pause
-from tests.network.harness import free_port_base
+from tests.processes import free_port_base
 from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "scripts.havoc.run"]
-FAULTS = "kill,pause,disk,damage,delete,broker,gateway,blackout"
-SEED = 29
+FAULTS = "damage,broker,gateway,blackout"
+SEED = 3
+"""First of all every process dies at once."""
 SECONDS = 240
 """More than a busy machine needs."""
 
 
 def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
-    arguments = ["--json", "--minutes", "0.5", "--seed", str(SEED), "--faults", FAULTS, "--port-base", str(free_port_base())]
+    arguments = ["--json", "--minutes", "0.25", "--seed", str(SEED), "--faults", FAULTS, "--port-base", str(free_port_base())]
     done = subprocess.run(
         [*COMMAND, *arguments, "--data", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
     )
@@ -38,10 +39,10 @@ def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
     result: dict[str, Any] = json.loads(done.stdout)
     assert result["passed"]
     assert result["violations"] == []
-    assert result["episodes"], "nothing was done"
+    assert result["episodes"][0]["did"][0].startswith("kill -9 every process")
     assert all(episode["recovered_after"] is not None for episode in result["episodes"])
     payments = result["payments"]
-    assert payments["committed"] > 100
+    assert payments["committed"] > 50
     assert payments["taken"] == payments["committed"] + payments["rejected"] + payments["expired"]
     assert result["audit"]["conserved"]
     assert set(result["states"]) == {"0", "1"}

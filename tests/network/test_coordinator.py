@@ -28,7 +28,7 @@ from node.protocol.reports import CoordinatorFigures, read_report
 from node.protocol.topics import epoch_topic, reports_topic
 from scripts.devnet.layout import ROOT, Ports, broker_arguments
 from tests.chains import Network, key
-from tests.network.harness import free_port_base
+from tests.processes import free_port_base
 from tests.waiting import trio_until
 
 NODES = 8

@@ -1,0 +1,53 @@
+"""A broker, a small network and a gateway before it."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from node.protocol.genesis import write_genesis
+from node.protocol.keys import write_key_file
+from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
+from tests.person import Deal, Person, deal
+from tests.processes import BrokerProcess, ProgramProcess, free_port
+
+SECRETS = ("SHARDPAY_KEY_ENCRYPTION_KEY", "SHARDPAY_TOKEN_SECRET")
+
+
+class World:
+    """Broker and network run from the beginning; the gateway, with a database in ``folder``, when it is started."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
+        """``settings``: of the gateway, where they differ."""
+        self.folder = folder
+        self.broker = BrokerProcess()
+        self.broker.start()
+        self.network = FakeNetwork(self.broker.url)
+        self.network.start()
+        self.gateway = self.gateway_in(folder, settings or {})
+
+    def gateway_in(self, folder: Path, settings: Mapping[str, object]) -> ProgramProcess:
+        """One with a folder, a port and secrets of its own, not started."""
+        write_genesis(folder / "genesis.json", self.network.genesis)
+        write_key_file(folder / "usd.pem", USD_ISSUER)
+        port = free_port()
+        files = {"genesis": f"{folder}/genesis.json", "database": f"sqlite:///{folder}/gateway.db", "broker": self.broker.url}
+        values = {**files, "port": port, "devnet": True, **settings}
+        lines = [f"{k} = {str(v).lower() if isinstance(v, bool | int) else repr(v)}" for k, v in values.items()]
+        text = "\n".join([*lines, "[issuer_keys]", f"USD = '{folder}/usd.pem'", ""])
+        environment = os.environ | {name: secrets.token_hex(32) for name in SECRETS}
+        return ProgramProcess("gateway", folder, text, port, environment)
+
+    def start_gateway(self, ready: str = "/readyz") -> None:
+        self.gateway.start(ready)
+
+    def person(self) -> Person:
+        return Person(self.gateway.url)
+
+    def deal(self, home: int = 0, other: int = 0) -> Deal:
+        return deal(self.person, home, other)
+
+    def close(self) -> None:
+        self.gateway.kill()
+        self.network.stop()
+        self.broker.kill()

@@ -116,7 +116,7 @@ class LightNode:
                     self.transport.send(NETWORK.coordinator.public, encode(message))
 
 
-def light_nodes(site: Site, nursery: trio.Nursery, count: int) -> list[LightNode]:
+def light_nodes(site: Site, nursery: trio.Nursery, count: int = NODES) -> list[LightNode]:
     nodes = [LightNode(site, i) for i in range(count)]
     for node in nodes:
         nursery.start_soon(node.run)
@@ -129,70 +129,77 @@ async def end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     assert await trio.to_thread.run_sync(process.wait, 6) == 0
 
 
-async def heard_by_the_public(site: Site) -> tuple[Announcement, CoordinatorFigures]:
-    """What a coordinator at mining says over a broker that has just started."""
-    network = NETWORK.genesis.network
-    client = Broker(site.broker, (epoch_topic(network), reports_topic(network)))
-    announced, figures = None, None
-    with running(*broker_arguments(get_binary_path(), site.ports.broker)), trio.fail_after(15):
-        async with trio.open_nursery() as listening:
-            await listening.start(client.run)
-            while not announced or not figures:
-                topic, body = await client.inbox.receive()
-                if topic == epoch_topic(network):
-                    announcement = decode(Announcement, body, 1 << 20)
-                    announced = announcement if announcement.notice.phase is Phase.MINING else None
-                elif isinstance(content := read_report(body).content, CoordinatorFigures):
-                    figures = content if content.phase is Phase.MINING else None
-            listening.cancel_scope.cancel()
-    return announced, figures
-
-
-async def test_three_lives_of_a_coordinator(site: Site, nursery: trio.Nursery) -> None:
-    """It forgets no registration, no document; the broker may be away, and a peer talk rubbish."""
+async def test_a_coordinator_killed_twice_forgets_no_registration_and_no_document(site: Site, nursery: trio.Nursery) -> None:
     with running(*site.command) as first:
         async with trio.open_nursery() as registering:
             early = light_nodes(site, registering, NODES - 1)
             await trio_until(lambda: any(node.registered == NODES - 1 for node in early))
             first.kill()
             registering.cancel_scope.cancel()
-
     with running(*site.command) as second:
         last = LightNode(site, NODES - 1)
         nursery.start_soon(last.run)
         await trio_until(lambda: last.stored)
-        nodes, signed = [last, *light_nodes(site, nursery, NODES - 1)], last.stored[0]
+        nodes = [last, *light_nodes(site, nursery, NODES - 1)]
         await trio_until(lambda: all(node.membership.begun for node in nodes))
-        for _ in range(2):  # not there at first, then gone and back
-            announced, figures = await heard_by_the_public(site)
-            assert announced.document == signed
-            assert announced.notice.is_valid(NETWORK.genesis)
-            assert (figures.epoch, figures.registered, figures.wanted) == (1, NODES, NODES)
-            assert min(figures.acknowledged, figures.ready) >= 6
-            assert figures.process.doing == "epoch 1 is mining"
-        assert 'shardpay_coordinator_phase{phase="mining"} 1.0' in await trio.to_thread.run_sync(site.metrics)
-        await end(second, signal.SIGTERM)
+        second.kill()
+    signed = last.stored[0]
     seats = sorted(node.membership.seat or (-1, -1) for node in nodes)
     assert seats == [(shard, index) for shard in range(2) for index in range(4)]
     await trio_until(lambda: not any(node.transport.connected for node in nodes))
     for node in nodes:
         node.heard.clear()
-
-    late, mallory = LightNode(site, NODES), Transport(key("mallory"), ANY_PORT, lambda _: False)
+    late = LightNode(site, NODES)
     nursery.start_soon(late.run)
-    nursery.start_soon(mallory.run)
-    mallory.connect(NETWORK.coordinator.public, (site.address,))
     with running(*site.command) as third:
-        for _ in range(2):  # dropped, and back again
-            with trio.fail_after(20):
-                while not isinstance(await mallory.inbox.receive(), PeerUp):
-                    pass
-            mallory.send(NETWORK.coordinator.public, b"\xc1 rubbish")
         await trio_until(lambda: all(node.connections == 2 and node.heard for node in nodes) and late.stored)
         assert (late.stored, late.membership.seat) == ([signed], None)
         assert all(node.stored == [signed] for node in nodes)
         assert all(encode(signed) in node.heard[0] for node in nodes), "the same document, signature and all"
         await end(third, signal.SIGINT)
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_broker_may_be_away_and_a_peer_talk_rubbish(site: Site, nursery: trio.Nursery) -> None:
+    coordinator, topics = (
+        NETWORK.coordinator.public,
+        (epoch_topic(NETWORK.genesis.network), reports_topic(NETWORK.genesis.network)),
+    )
+    mallory = Transport(key("mallory"), ANY_PORT, lambda _: False)
+    await nursery.start(mallory.run)
+    mallory.connect(coordinator, (site.address,))
+    with running(*site.command) as process:
+        for _ in range(2):  # dropped, and back again
+            with trio.fail_after(20):
+                while not isinstance(await mallory.inbox.receive(), PeerUp):
+                    pass
+            mallory.send(coordinator, b"\xc1 rubbish")
+        nodes = light_nodes(site, nursery)
+        await trio_until(lambda: all(node.membership.begun for node in nodes))
+        for _ in range(2):  # not there at first, then gone and back
+            announced, figures = None, None
+            with running(*broker_arguments(get_binary_path(), site.ports.broker)):
+                async with trio.open_nursery() as listening:
+                    client = Broker(site.broker, topics)
+                    await listening.start(client.run)
+                    with trio.fail_after(15):
+                        while not announced or not figures:
+                            topic, body = await client.inbox.receive()
+                            if topic == topics[0]:
+                                announcement = decode(Announcement, body, 1 << 20)
+                                announced = announcement if announcement.notice.phase is Phase.MINING else None
+                            elif isinstance(content := read_report(body).content, CoordinatorFigures):
+                                figures = content if content.phase is Phase.MINING else None
+                    listening.cancel_scope.cancel()
+            assert announced.document == nodes[0].membership.signed
+            assert announced.notice.is_valid(NETWORK.genesis)
+            assert (figures.epoch, figures.registered, figures.wanted) == (1, NODES, NODES)
+            assert min(figures.acknowledged, figures.ready) >= 6
+            assert figures.process.doing == "epoch 1 is mining"
+        metrics = await trio.to_thread.run_sync(site.metrics)
+        assert 'shardpay_coordinator_phase{phase="mining"} 1.0' in metrics
+        assert "shardpay_coordinator_dropped_peers_total 2.0" in metrics
+        await end(process, signal.SIGTERM)
     nursery.cancel_scope.cancel()
 
 

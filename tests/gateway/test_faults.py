@@ -21,7 +21,7 @@ from node.protocol.crypto import KeyPair
 from tests.chains import key
 from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.world import World
-from tests.person import PASSWORD, Deal
+from tests.person import PASSWORD
 from tests.waiting import until
 
 MakeWorld = Callable[..., World]
@@ -110,9 +110,7 @@ def test_what_no_block_takes_is_sent_again_until_it_expires(new_world: MakeWorld
     assert made.available() == ("7.00", "3.00")
 
 
-def test_a_gateway_killed_resumes_without_the_coordinator_loses_and_doubles_nothing_and_ends_when_told(
-    new_world: MakeWorld,
-) -> None:
+def test_a_killed_gateway_resumes_without_the_coordinator_and_nothing_is_lost_or_doubled(new_world: MakeWorld) -> None:
     world = new_world()
     world.start_gateway()
     ann, purse, bob, far = made = world.deal(0, 1)
@@ -135,21 +133,6 @@ def test_a_gateway_killed_resumes_without_the_coordinator_loses_and_doubles_noth
     assert ann.pay(purse, near["address"], "0.50", key=near["id"]).json()["id"] == queued[0].json()["id"]
     assert (made.available(), bob.balance(near)) == (("8.00", "1.50"), ("0.50", "0.00"))
     assert len(bob.history(far)) == 2
-    end_while_somebody_waits(world, made)
-
-
-def end_while_somebody_waits(world: World, made: Deal) -> None:
-    """SIGTERM: quick, clean, and whoever waits is told what is known."""
-    world.network.deaf = inf
-    batches, statuses = world.network.batches, list[str]()
-    waiter = threading.Thread(target=lambda: statuses.append(made.pay("1", wait=30)["status"]))
-    waiter.start()
-    until(lambda: world.network.batches > batches, "the transfer is under way")
-    begun = time.monotonic()
-    assert world.gateway.stop() == 0
-    waiter.join()
-    assert time.monotonic() - begun < 10.0, "long before the 30 s somebody waits for"
-    assert statuses == ["submitted"]
 
 
 def test_keys_and_passwords_are_not_in_the_database_in_clear(world: World) -> None:
@@ -163,6 +146,22 @@ def test_keys_and_passwords_are_not_in_the_database_in_clear(world: World) -> No
     written = b"".join(path.read_bytes() for path in world.folder.glob("gateway.*"))
     for private in (secret, secret.hex().encode(), PASSWORD.encode(), alice.refresh_token.encode()):
         assert private not in written
+
+
+def test_sigterm_ends_it_quickly_even_while_somebody_waits(new_world: MakeWorld) -> None:
+    world = new_world()
+    world.start_gateway()
+    made = world.deal()
+    world.network.deaf = inf
+    batches, statuses = world.network.batches, list[str]()
+    waiter = threading.Thread(target=lambda: statuses.append(made.pay("1", wait=30)["status"]))
+    waiter.start()
+    until(lambda: world.network.batches > batches, "the transfer is under way")
+    begun = time.monotonic()
+    assert world.gateway.stop() == 0
+    waiter.join()
+    assert time.monotonic() - begun < 10.0, "long before the 30 s somebody waits for"
+    assert statuses == ["submitted"], "whoever waits is told what is known"
 
 
 @pytest.mark.parametrize(

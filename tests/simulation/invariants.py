@@ -171,14 +171,14 @@ class Monitor:
     # -- at the end ------------------------------------------------------------------------------------------------
 
     def is_settled(self) -> bool:
-        """Nothing held, and all honest members of a committee at one height with one root."""
+        """Nothing held, and all honest members of a committee at one height with one root, on their disks, too."""
         for shard, book in self.oracle.books.items():
             if book.waiting or book.prepared:
                 return False
             heads = set()
             for node in self._world.committee(shard):
                 if node.is_honest:
-                    if node.replica is None:
+                    if node.replica is None or node.replica.state.height != node.disk.height:
                         return False
                     heads.add((node.replica.state.height, node.replica.state.state_root))
             if len(heads) != 1:

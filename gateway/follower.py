@@ -28,7 +28,6 @@ class BlockSummary(Struct, frozen=True):
     height: int
     hash: str
     time: int
-    epoch: int
     view: int
     proposer: int
     transactions: int
@@ -39,7 +38,7 @@ class BlockSummary(Struct, frozen=True):
 def summary_of(proven: ProvenBlock) -> BlockSummary:
     block, h = proven.certified.block, proven.header
     counts = (len(block.transactions), len(block.bundles), len(proven.certified.effects.receipts))
-    return BlockSummary(h.shard, h.height, proven.hash.hex(), h.time, h.epoch, h.view, h.proposer, *counts)
+    return BlockSummary(h.shard, h.height, proven.hash.hex(), h.time, h.view, h.proposer, *counts)
 
 
 class ShardFollower:

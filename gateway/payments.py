@@ -160,7 +160,7 @@ class Payments:
         except DecodeError as error:
             raise Problem(422, Code.MALFORMED, f"not a transaction: {error}") from None
         order = transaction.order
-        if order.network != self._genesis.network:
+        if order.network != self._epochs.require().network_id:
             raise Problem(422, Code.WRONG_NETWORK, "signed for another network")
         if unknown := {leg.asset for leg in order.legs} - self.assets.keys():
             raise Problem(422, Code.UNKNOWN_ASSET, f"this network has no {min(unknown)}")
@@ -179,7 +179,7 @@ class Payments:
         leg = Leg(address_of(payer.public), payee, asset, units)
         if leg.payer == leg.payee:
             raise Problem(422, "same_account", "payer and payee are the same")
-        draft = Order(self._genesis.network, (leg,), memo, 0, secrets.token_bytes(8))
+        draft = Order(self._epochs.require().network_id, (leg,), memo, 0, secrets.token_bytes(8))
         # A gateway whose clock is slow still signs for long enough.
         valid_until = min(max(now_ms(), self._block_time(draft)) + self._lifetime, MAX_TIME)
         transaction = structs.replace(draft, valid_until=valid_until).sign([payer])

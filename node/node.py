@@ -113,7 +113,7 @@ class Node:
         if not self.membership.begun or document is None or seat is None or self._is_recovering:
             return []
         self._is_recovering = True
-        return [Recover(Rules(self._genesis, seat[0], document.shards), document.electorates[seat[0]])]
+        return [Recover(Rules(self._genesis, document.network_id, seat[0], document.shards), document.electorates[seat[0]])]
 
     def _start_replica(self, recovered: Recovered, at: Instant) -> list[Effect]:
         document = self.membership.document

@@ -108,7 +108,7 @@ class Network:
         """``valid_until``: by default a minute after the genesis. ``salt``: by default one more with every call."""
         until = self.genesis.time + 60_000 if valid_until is None else valid_until
         salted = (next(self._salts) if salt is None else salt).to_bytes(8, "big")
-        return Order(self.genesis.network, legs, memo, until, salted).sign(keys)
+        return Order(self.document.network_id, legs, memo, until, salted).sign(keys)
 
     def pay(self, payer: KeyPair, payee: KeyPair, amount: int, asset: str = "USD", **order: Any) -> Transaction:
         return self.sign([payer], leg(payer, payee, asset, amount), **order)
@@ -145,7 +145,7 @@ class Shard:
         self.number = number
         self.electorate = network.document.electorates[number]
         self.members = [network.nodes[public] for public in self.electorate.keys]
-        self.rules = Rules(network.genesis, number, network.document.shards)
+        self.rules = Rules(network.genesis, network.document.network_id, number, network.document.shards)
         self.state = State.genesis(self.rules)
         self.genesis = genesis_header(network.genesis, number, self.state)
         self.roots = [self.state.state_root]
@@ -182,9 +182,8 @@ class Shard:
         execution = execute(self.state, self.rules, head.height + 1, time, sent, pairs, verify)
         payload = tuple(map(encode, bundles)), tuple(map(encode, transactions))
         header = Header(
-            network=self.rules.network,
+            document=self.electorate.document,
             shard=self.number,
-            epoch=self.electorate.epoch,
             view=view,
             height=head.height + 1,
             parent=head.hash,
@@ -257,4 +256,4 @@ class Shard:
 
     def reply(self, query: Query, member: int, answer: Answer) -> bytes:
         """A member's encoded, signed reply."""
-        return sign_reply(query.id, self.number, self.electorate.epoch, member, answer, self.members[member])
+        return sign_reply(query.id, self.electorate, member, answer, self.members[member])

@@ -33,7 +33,8 @@ async def network(gateway: GatewayPart) -> dict[str, Any]:
     genesis = gateway.genesis
     committees = [_committee(gateway, shard) for shard in sorted(gateway.followers)]
     return {
-        "network": genesis.network.hex(),
+        "network": document.network_id.hex() if document else None,
+        "genesis": genesis.hash.hex(),
         "name": genesis.name,
         "epoch": document.number if document else None,
         "phase": notice.phase.value if notice else None,

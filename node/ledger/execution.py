@@ -18,7 +18,7 @@ from node.protocol.block import BalanceChange, Changes, Effects, Header, Outcome
 from node.protocol.channel import Bundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.crypto import digest
+from node.protocol.crypto import ZERO_HASH, digest
 from node.protocol.genesis import Genesis
 from node.protocol.transaction import Transaction
 
@@ -80,9 +80,8 @@ class Execution:
 def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
     """The header at height 0: nobody signs it, everybody computes it."""
     return Header(
-        network=genesis.network,
+        document=ZERO_HASH,
         shard=shard,
-        epoch=0,
         view=0,
         height=0,
         parent=genesis.hash,

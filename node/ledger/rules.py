@@ -28,11 +28,11 @@ class Rules:
 
     __slots__ = ("genesis_time", "issuers", "network", "parameters", "peers", "shard", "shards", "suffixes")
 
-    def __init__(self, genesis: Genesis, shard: int, shards: ShardTable) -> None:
-        """Raises ValueError when ``shard`` is not in the table."""
+    def __init__(self, genesis: Genesis, network: bytes, shard: int, shards: ShardTable) -> None:
+        """``network``: the id that transactions name. Raises ValueError when ``shard`` is not in the table."""
         if shard not in shards.shards:
             raise ValueError(f"shard {shard} is not in the table")
-        self.network: bytes = genesis.network
+        self.network = network
         self.genesis_time: int = genesis.time
         self.shard = shard
         self.shards = shards

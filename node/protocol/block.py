@@ -12,7 +12,7 @@ from node.protocol.codes import Code
 from node.protocol.crypto import Hash, digest, domain_prefix
 from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_TRANSACTIONS, MAX_COMMITTEE, MAX_SHARDS
 from node.protocol.puzzle import NONCE_BYTES
-from node.protocol.transaction import Amount, AssetCode, Milliseconds, NetworkId
+from node.protocol.transaction import Amount, AssetCode, Milliseconds
 
 ShardNumber = Annotated[int, Meta(ge=0, lt=MAX_SHARDS)]
 MemberIndex = Annotated[int, Meta(ge=0, lt=MAX_COMMITTEE)]
@@ -25,6 +25,7 @@ class Header(Struct, array_like=True, frozen=True):
     """What a block's certificate signs (through its hash): where the block stands and every effect it has.
 
     Fields:
+        document: hash of the epoch document whose committee signs; zeros at height 0.
         parent: hash of the block at ``height - 1``.
         time: block time, ms; never before the parent's.
         proposer: index of the leader of ``view`` in the committee.
@@ -37,9 +38,8 @@ class Header(Struct, array_like=True, frozen=True):
         nonce: proof of work, chosen by mining. Last and of fixed width, so a miner hashes only the tail.
     """
 
-    network: NetworkId
+    document: Hash
     shard: ShardNumber
-    epoch: Annotated[int, Meta(ge=0, le=2**53)]
     view: View
     height: Height
     parent: Hash

@@ -22,11 +22,12 @@ class VoteKind(IntEnum):
 
 
 class Electorate(Struct, frozen=True):
-    """Who may sign for a shard in an epoch: the committee's public keys, in member order."""
+    """Who may sign for a shard: the committee's public keys, in member order. ``document``: hash of the epoch document that says
+    so. ``network``: the label of the network's topics."""
 
     network: bytes
+    document: bytes
     shard: int
-    epoch: int
     keys: tuple[bytes, ...]
 
     @property
@@ -41,7 +42,7 @@ class Electorate(Struct, frozen=True):
 
     def statement(self, kind: VoteKind, view: int, block: bytes) -> bytes:
         """The 32 bytes a vote signs."""
-        return digest("vote", encode([self.network, self.shard, self.epoch, kind, view, block]))
+        return digest("vote", encode([self.document, self.shard, kind, view, block]))
 
 
 class Vote(Struct, array_like=True, frozen=True):
@@ -98,8 +99,8 @@ class Finality(Struct, array_like=True, frozen=True):
     certificate: Certificate
 
     def proves(self, header: Header, electorate: Electorate) -> bool:
-        """Whether this makes ``header`` final in the electorate's shard and epoch."""
-        if (header.network, header.shard, header.epoch) != (electorate.network, electorate.shard, electorate.epoch):
+        """Whether this makes ``header`` final in the electorate's shard, by its document."""
+        if (header.document, header.shard) != (electorate.document, electorate.shard):
             return False
         for child in self.descendants:
             if child.parent != header.hash:

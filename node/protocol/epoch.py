@@ -15,11 +15,11 @@ from node.protocol.block import Height, ShardNumber
 from node.protocol.certificate import Electorate
 from node.protocol.codec import encode
 from node.protocol.crypto import Hash, KeyPair, PublicKey, Signature, digest, verify
-from node.protocol.genesis import Genesis, Phase
+from node.protocol.genesis import Genesis, NetworkLabel, Phase
 from node.protocol.limits import MAX_COMMITTEE, MAX_SHARDS
 from node.protocol.puzzle import identity_prefix, is_solution
 from node.protocol.shards import ShardTable, equal_ranges
-from node.protocol.transaction import Milliseconds, NetworkId
+from node.protocol.transaction import Milliseconds
 
 EpochNumber = Annotated[int, Meta(ge=1, le=2**53)]
 Multiaddress = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -37,7 +37,7 @@ class Registration(Struct, array_like=True, frozen=True):
     ``addresses``: multiaddrs to reach it at, without the peer id. ``nonce``: solves its identity puzzle. ``name``: a label.
     """
 
-    network: NetworkId
+    network: NetworkLabel
     epoch: EpochNumber
     public_key: PublicKey
     name: Name
@@ -78,7 +78,7 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
     ``standby`` registrations are part of the randomness but found no seat.
     """
 
-    network: NetworkId
+    network: NetworkLabel
     number: EpochNumber
     previous: Hash
     randomness: Hash
@@ -90,6 +90,11 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
         return digest("epoch document", encode(self))
 
     @cached_property
+    def network_id(self) -> bytes:
+        """What transactions name as their network: 16 bytes that bind the genesis and this document."""
+        return digest("network", self.previous, self.hash)[:16]
+
+    @cached_property
     def shards(self) -> ShardTable:
         return ShardTable([(c.first, c.shard) for c in sorted(self.committees, key=lambda c: c.first)])
 
@@ -97,8 +102,7 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
     def electorates(self) -> dict[int, Electorate]:
         """Who may sign, by shard."""
         return {
-            c.shard: Electorate(self.network, c.shard, self.number, tuple(m.public_key for m in c.members))
-            for c in self.committees
+            c.shard: Electorate(self.network, self.hash, c.shard, tuple(m.public_key for m in c.members)) for c in self.committees
         }
 
     def seat_of(self, public_key: bytes) -> tuple[int, int] | None:
@@ -156,7 +160,7 @@ class SignedDocument(Struct, array_like=True, frozen=True):
 class PhaseNotice(Struct, array_like=True, frozen=True):
     """The coordinator's word on where the epoch stands. ``registered``: nodes known so far."""
 
-    network: NetworkId
+    network: NetworkLabel
     epoch: EpochNumber
     phase: Phase
     since: Milliseconds

@@ -14,6 +14,7 @@ from node.protocol.crypto import digest, is_public_key
 from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_TRANSACTIONS, MAX_COMMITTEE, MAX_SHARDS
 from node.protocol.transaction import AssetCode, Milliseconds
 
+NetworkLabel = Annotated[bytes, Meta(min_length=8, max_length=8)]
 _Positive = Annotated[int, Meta(ge=1, le=2**53)]
 
 
@@ -83,7 +84,8 @@ class Genesis(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def network(self) -> bytes:
-        """The network id in every transaction, header and vote: the first 8 bytes of the genesis hash."""
+        """Labels what belongs to the network before it has a first epoch document, and the broker's topics: the first 8 bytes of
+        the genesis hash. Transactions name ``EpochDocument.network_id``."""
         return self.hash[:8]
 
     @property

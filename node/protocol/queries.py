@@ -91,24 +91,22 @@ class Reply(Struct, array_like=True, frozen=True):
 
     id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     shard: ShardNumber
-    epoch: int
     member: MemberIndex
     answer: Answer
     signature: Signature = bytes(64)
 
-    @property
-    def _statement(self) -> bytes:
-        return digest("reply", encode([self.id, self.shard, self.epoch, self.member, self.answer]))
+    def _statement(self, electorate: Electorate) -> bytes:
+        return digest("reply", encode([electorate.document, self.id, self.shard, self.member, self.answer]))
 
     def is_valid(self, electorate: Electorate) -> bool:
         return (
-            (self.shard, self.epoch) == (electorate.shard, electorate.epoch)
+            self.shard == electorate.shard
             and self.member < len(electorate.keys)
-            and verify(electorate.keys[self.member], self._statement, self.signature)
+            and verify(electorate.keys[self.member], self._statement(electorate), self.signature)
         )
 
 
-def sign_reply(query_id: bytes, shard: int, epoch: int, member: int, answer: Answer | StoredBlockList, key: KeyPair) -> bytes:
+def sign_reply(query_id: bytes, electorate: Electorate, member: int, answer: Answer | StoredBlockList, key: KeyPair) -> bytes:
     """An encoded ``Reply``."""
-    signed = [query_id, shard, epoch, member, answer]
-    return encode([*signed, key.sign(digest("reply", encode(signed)))])
+    sent = [query_id, electorate.shard, member, answer]
+    return encode([*sent, key.sign(digest("reply", encode([electorate.document, *sent])))])

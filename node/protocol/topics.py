@@ -68,21 +68,19 @@ class Refusals(Struct, array_like=True, frozen=True):
     transaction is pending, or final in a block."""
 
     shard: ShardNumber
-    epoch: int
     member: MemberIndex
     items: Annotated[tuple[Refusal, ...], Meta(min_length=1, max_length=4096)]
     signature: Signature = bytes(64)
 
-    @property
-    def _statement(self) -> bytes:
-        return digest("refusals", encode([self.shard, self.epoch, self.member, self.items]))
+    def _statement(self, electorate: Electorate) -> bytes:
+        return digest("refusals", encode([electorate.document, self.shard, self.member, self.items]))
 
-    def signed(self, key: KeyPair) -> "Refusals":
-        return Refusals(self.shard, self.epoch, self.member, self.items, key.sign(self._statement))
+    def signed(self, key: KeyPair, electorate: Electorate) -> "Refusals":
+        return Refusals(self.shard, self.member, self.items, key.sign(self._statement(electorate)))
 
     def is_valid(self, electorate: Electorate) -> bool:
         return (
-            (self.shard, self.epoch) == (electorate.shard, electorate.epoch)
+            self.shard == electorate.shard
             and self.member < len(electorate.keys)
-            and verify(electorate.keys[self.member], self._statement, self.signature)
+            and verify(electorate.keys[self.member], self._statement(electorate), self.signature)
         )

@@ -15,7 +15,9 @@ from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair, PublicKey, Signature, digest, verify
 from node.protocol.limits import MAX_AMOUNT, MAX_ASSET_CODE, MAX_LEGS, MAX_MEMO_BYTES, MAX_TRANSACTION_BYTES
 
-NetworkId = Annotated[bytes, Meta(min_length=8, max_length=8)]
+NetworkId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""Names one network: the start of a hash over its genesis and its first epoch document. Two documents make two networks, and no
+transaction is valid in both; 16 bytes, so that nobody finds two with one id."""
 AssetCode = Annotated[str, Meta(min_length=1, max_length=MAX_ASSET_CODE, pattern=r"^[A-Z0-9]+\Z")]
 Amount = Annotated[int, Meta(ge=0, le=MAX_AMOUNT)]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]

@@ -64,5 +64,5 @@ class Answering:
 
     def _reply(self, query: Query, answer: Answer | StoredBlockList) -> Publish:
         electorate = self._seat.electorate
-        body = sign_reply(query.id, electorate.shard, electorate.epoch, self._seat.member, answer, self._seat.key)
+        body = sign_reply(query.id, electorate, self._seat.member, answer, self._seat.key)
         return Publish(replies_topic(electorate.network, query.client), body)

@@ -181,9 +181,8 @@ def build_block(
     execution = execute(parent, rules, height, time, sent, transactions, Transaction.has_valid_signatures)
     payload = tuple(encoded_bundles), tuple(entry.encoded for entry in entries)
     header = Header(
-        network=rules.network,
+        document=seat.electorate.document,
         shard=rules.shard,
-        epoch=seat.electorate.epoch,
         view=turn.view,
         height=height,
         parent=turn.parent,

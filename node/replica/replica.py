@@ -265,8 +265,8 @@ class Replica:
         """Is the block valid on its parent, and are its header's roots what executing it gives?"""
         block, header = wanted.block, wanted.block.header
         parent = self.branches.after(header.parent)
-        place = (self.electorate.network, self.shard, self.electorate.epoch)
-        if parent is None or (header.network, header.shard, header.epoch) != place or not self._is_mined(header):
+        place = (self.electorate.document, self.shard)
+        if parent is None or (header.document, header.shard) != place or not self._is_mined(header):
             return None
         payload = wanted.draft.payload if wanted.draft is not None else self._read_payload(block)
         if payload is None:
@@ -339,5 +339,5 @@ class Replica:
         topic = refusals_topic(self.electorate.network, self.shard)
         for start in range(0, len(refusals), _REFUSALS):
             part = tuple(refusals[start : start + _REFUSALS])
-            body = Refusals(self.shard, self.electorate.epoch, self.member, part).signed(self.seat.key)
+            body = Refusals(self.shard, self.member, part).signed(self.seat.key, self.electorate)
             self._effects.append(Publish(topic, encode(body)))

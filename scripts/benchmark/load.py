@@ -103,7 +103,7 @@ class Payers:
 def _sign(client: LoadClient, legs: tuple[Leg, ...], key: KeyPair) -> Signed:
     shard_of = client.document.shards.shard_of
     valid_until = time.time_ns() // 1_000_000 + LIFETIME
-    order = Order(client.genesis.network, legs, "", valid_until, os.urandom(8))
+    order = Order(client.document.network_id, legs, "", valid_until, os.urandom(8))
     touched = {shard_of(leg.payee) for leg in legs} | {shard_of(leg.payer) for leg in legs}
     return Signed(order.id, shard_of(legs[0].payer), len(touched), encode(order.sign([key])))
 

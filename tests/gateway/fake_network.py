@@ -170,7 +170,9 @@ class FakeNetwork:
                 continue
             self.heard[transaction.id] += 1
             for member, code in self.refusing.items():
-                refusals = Refusals(shard.number, 1, member, (Refusal(transaction.id, code),)).signed(shard.members[member])
+                refusals = Refusals(shard.number, member, (Refusal(transaction.id, code),)).signed(
+                    shard.members[member], shard.electorate
+                )
                 self._publish(client, topics.refusals_topic(self.network, shard.number), encode(refusals))
             if not lost and transaction.has_valid_signatures():
                 with self._lock:

@@ -55,13 +55,13 @@ def test_transactions_that_cannot_be_right_are_refused_at_the_door(world: World)
     bob, pair, payee, network = world.person(), generate(), address_of(generate().public), world.network
     good = network.sign(pair, payee, 1)
 
-    def other(of: bytes = network.network, valid_until: int = good.order.valid_until) -> bytes:
+    def other(of: bytes = network.chains.document.network_id, valid_until: int = good.order.valid_until) -> bytes:
         return encode(Order(of, good.order.legs, "", valid_until, bytes(8)).sign([pair]))
 
     for encoded, code in (
         (encode(Transaction(good.order, network.sign(pair, payee, 2).witnesses)), "bad_signature"),
         (other(valid_until=1), "expired"),
-        (other(of=bytes(8)), "wrong_network"),
+        (other(of=bytes(16)), "wrong_network"),
         (other(valid_until=2**52), "limit_exceeded"),
         (encode(good)[:-1], "malformed"),
         (b"\xc1", "malformed"),
@@ -76,7 +76,7 @@ def test_the_network_as_it_is(world: World) -> None:
         return seen if all(m["up"] for c in seen["committees"] for m in c["members"]) else None
 
     seen = until(up, "all up")
-    assert (seen["network"], seen["epoch"], seen["phase"]) == (world.network.network.hex(), 1, "mining")
+    assert (seen["network"], seen["epoch"], seen["phase"]) == (world.network.chains.document.network_id.hex(), 1, "mining")
     assert {asset["code"]: asset["decimals"] for asset in seen["assets"]} == {"USD": 2, "VND": 0}
     assert [(committee["shard"], committee["faults_tolerated"]) for committee in seen["committees"]] == [(0, 1), (1, 1)]
     for committee in seen["committees"]:

@@ -131,7 +131,7 @@ class Network:
     def sign(self, keys: list[KeyPair], *legs: tuple[KeyPair, KeyPair, str, int]) -> Transaction:
         paid = tuple(Leg(address_of(a.public), address_of(b.public), asset, amount) for a, b, asset, amount in legs)
         valid_until = time.time_ns() // 1_000_000 + 60_000
-        return Order(self.genesis.network, paid, "", valid_until, secrets.token_bytes(8)).sign(keys)
+        return Order(self.document.network_id, paid, "", valid_until, secrets.token_bytes(8)).sign(keys)
 
     def check_health(self) -> None:
         """Everything runs, each committee agrees, and all money is there."""

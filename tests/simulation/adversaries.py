@@ -271,7 +271,7 @@ def forge_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
             records.append(Prepare(liar.chance.choice(liar.transactions), state.time + 4_000))
         bundle = Bundle(replica.shard, destination, state.sequence(destination) + 1, tuple(records))
         header = structs.replace(
-            replica.consensus.tree.root, outbox_root=merkle.root([encode(bundle)]), network=replica.electorate.network
+            replica.consensus.tree.root, outbox_root=merkle.root([encode(bundle)]), document=replica.electorate.document
         )
         signature = liar.vote(VoteKind.FINALIZE, header.view, header.hash).vote.signature
         signers = tuple(range(liar.electorate.quorum))
@@ -294,18 +294,18 @@ def deliver_late(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [effect]
 
 
-def live_in_another_epoch(liar: Adversary, effect: Effect) -> Sequence[Effect]:
-    """Votes and proposals signed for the epoch before and the next one, beside the right ones."""
+def live_by_another_document(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Votes and proposals signed by other epoch documents, beside the right ones."""
     vote = _ballot(effect)
     if vote is None:
         return [effect]
     found: list[Effect] = [effect]
-    for epoch in (0, 2):
-        other = structs.replace(liar.electorate, epoch=epoch)
+    for document in (ZERO_HASH, liar.chance.randbytes(32)):
+        other = structs.replace(liar.electorate, document=document)
         found.append(Broadcast(Ballot(sign_vote(liar.node.key, vote.signer, other, vote.kind, vote.view, vote.block))))
     proposal = _own_proposal(effect)
     if proposal is not None:
-        header = structs.replace(proposal.block.header, epoch=liar.chance.choice((0, 2)))
+        header = structs.replace(proposal.block.header, document=liar.chance.randbytes(32))
         found.append(Broadcast(liar.proposing(proposal, liar.mined(structs.replace(proposal.block, header=header)))))
     return found
 
@@ -459,7 +459,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "late bundles": deliver_late,
     "forged certificates": forge_certificates,
     "forged bundles": forge_bundles,
-    "stale epoch": live_in_another_epoch,
+    "another document": live_by_another_document,
     "replayed messages": repeat_old_messages,
     "misleading catch-up": mislead_who_is_behind,
 }

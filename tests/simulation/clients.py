@@ -89,7 +89,7 @@ class Gateway:
 
     def submit(self, legs: list[Leg], keys: list[KeyPair], lifetime: int) -> bytes:
         valid_until = START + self.world.time + lifetime
-        order = Order(self.world.genesis.network, tuple(legs), "", valid_until, self.chance.randbytes(8))
+        order = Order(self.world.document.network_id, tuple(legs), "", valid_until, self.chance.randbytes(8))
         transaction = order.sign(list({key.public: key for key in keys}.values()))
         pending = Pending(transaction, encode(transaction), self.world.document.shards.shard_of(legs[0].payer))
         self.outbox[transaction.id] = pending

@@ -38,7 +38,7 @@ from tests.simulation.plan import Links
 from tests.simulation.violation import violated
 from tests.simulation.votes import Votes
 
-NETWORK = b"simulate"
+NETWORK, DOCUMENT = b"simulate", bytes([1] * 32)
 KEYS = [KeyPair(bytes([0] * 31 + [i + 1])) for i in range(16)]
 INVALID = b"does not execute"
 TIMEOUTS = Timeouts(view=150, retransmit=100, skip=1_000)
@@ -48,7 +48,7 @@ BLOCKS_PER_REPLY = 10
 
 
 def electorate_of(size: int, kind: type[Electorate] = Electorate) -> Electorate:
-    return kind(NETWORK, 0, 1, tuple(key.public for key in KEYS[:size]))
+    return kind(NETWORK, DOCUMENT, 0, tuple(key.public for key in KEYS[:size]))
 
 
 def make_block(view: int, height: int, parent: bytes, proposer: int, *transactions: bytes) -> Block:
@@ -56,7 +56,7 @@ def make_block(view: int, height: int, parent: bytes, proposer: int, *transactio
     block = Block(cast(Header, None), (), transactions)
     rest = (EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH)
     return Block(
-        Header(NETWORK, 0, 1, view, height, parent, height, proposer, block.payload_root(), *rest, bytes(8)), (), transactions
+        Header(DOCUMENT, 0, view, height, parent, height, proposer, block.payload_root(), *rest, bytes(8)), (), transactions
     )
 
 
@@ -355,7 +355,7 @@ class Committee(Loop):
         if member.index != self.liar:
             agreed = self.chain.get(header.height)
             if agreed is None or final.finality.descendants:
-                strict = Electorate(NETWORK, 0, 1, self.electorate.keys)
+                strict = Electorate(NETWORK, DOCUMENT, 0, self.electorate.keys)
                 if not final.finality.proves(header, strict):
                     violated("committee", f"member {member.index} holds no proof for height {header.height}")
                 self.counts["by descendant" if final.finality.descendants else "own certificate"] += 1

@@ -51,7 +51,7 @@ class Monitor:
         """Once it is known who is who."""
         document = self._world.document
         self.chains = {committee.shard: [] for committee in document.committees}
-        self.oracle = Oracle(self._world.genesis, document.shards, violated)
+        self.oracle = Oracle(self._world.genesis, document.network_id, document.shards, violated)
         self._records = {node.index: _Record(Votes(node)) for node in self._world.nodes}
 
     @contextmanager

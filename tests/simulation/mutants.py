@@ -461,7 +461,7 @@ MUTANTS: dict[str, Mutant] = {
         "home takes a no for a yes", 12, _on(TwoPhaseCommit, "_count_vote", _home_commits_on_any_answer)
     ),
     "participant-decides-alone": Mutant(
-        "a participant releases its holds by itself", 5, _on(TwoPhaseCommit, "wake", _participant_decides_alone)
+        "a participant releases its holds by itself", 12, _on(TwoPhaseCommit, "wake", _participant_decides_alone)
     ),
     "yes-without-hold": Mutant(
         "a participant votes yes and holds nothing", 5, _on(TwoPhaseCommit, "_prepare", _yes_without_hold)

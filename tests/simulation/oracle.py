@@ -54,8 +54,8 @@ class Book:
 class Oracle:
     """All shards. ``complain(kind, text)`` is called for what must not be."""
 
-    def __init__(self, genesis: Genesis, shards: ShardTable, complain: Complain) -> None:
-        self._genesis, self._shards, self._complain = genesis, shards, complain
+    def __init__(self, genesis: Genesis, network: bytes, shards: ShardTable, complain: Complain) -> None:
+        self._genesis, self._network, self._shards, self._complain = genesis, network, shards, complain
         self._issuers = {asset.code: asset.issuer_address for asset in genesis.assets}
         self.books = {shard: Book(genesis.time) for shard in shards.shards}
         self.transactions: dict[bytes, Transaction] = {}
@@ -144,7 +144,7 @@ class Oracle:
         if transaction_id in book.included:
             self._complain("twice", f"shard {shard} includes {_short(transaction_id)} a second time")
         book.included.add(transaction_id)
-        if self._shards.shard_of(order.legs[0].payer) != shard or order.network != self._genesis.network:
+        if self._shards.shard_of(order.legs[0].payer) != shard or order.network != self._network:
             self._complain("admission", f"{_short(transaction_id)} does not belong into shard {shard}")
         window = self._genesis.parameters.validity_window
         if not book.time <= order.valid_until <= book.time + window:

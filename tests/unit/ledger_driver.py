@@ -19,7 +19,7 @@ from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.shards import ShardTable, equal_ranges
 from node.protocol.transaction import Action, Leg, Order, Transaction
 
-START = 1_000_000
+START, NETWORK = 1_000_000, b"test network id."
 COMMITTED, REJECTED, PREPARED, EXPIRED = Outcome.COMMITTED, Outcome.REJECTED, Outcome.PREPARED, Outcome.EXPIRED
 ASSETS = ("USD", "EUR")
 
@@ -45,7 +45,7 @@ class Ledgers:
         parameters = Parameters(checkpoint_interval=checkpoint_interval, validity_window=10_000, commit_timeout=1_000)
         self.genesis = Genesis(name="test", time=START, coordinator=usd.public.hex(), assets=assets, parameters=parameters)
         self.table = ShardTable(equal_ranges(shards))
-        self.rules = [Rules(self.genesis, shard, self.table) for shard in self.shards]
+        self.rules = [Rules(self.genesis, NETWORK, shard, self.table) for shard in self.shards]
         self.states = [State.genesis(rules) for rules in self.rules]
         self.channels: dict[tuple[int, int], deque[Bundle]] = {
             (a, b): deque() for a in self.shards for b in self.shards if a != b
@@ -69,7 +69,7 @@ class Ledgers:
     ) -> Transaction:
         until = self.now + 5_000 if valid_until is None else valid_until
         salted = (next(self._salt) if salt is None else salt).to_bytes(8, "big")
-        order = Order(network or self.genesis.network, legs, "", until, salted)
+        order = Order(network or NETWORK, legs, "", until, salted)
         return order.sign([self._keys[payer] for payer in order.payers])
 
     def pay(self, payer: bytes, payee: bytes, amount: int, asset: str = "USD") -> Transaction:

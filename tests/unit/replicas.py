@@ -54,7 +54,7 @@ def votes(effects: Iterable[Effect]) -> list[VoteKind]:
 
 
 def refusals(replica: Replica, effects: Iterable[Effect]) -> list[Code]:
-    topic = refusals_topic(replica.rules.network, replica.shard)
+    topic = refusals_topic(replica.electorate.network, replica.shard)
     bodies = [effect.body for effect in effects if isinstance(effect, Publish) and effect.topic == topic]
     messages = [decode(Refusals, body, MAX_BROKER_BODY_BYTES) for body in bodies]
     assert all(message.is_valid(replica.electorate) for message in messages)
@@ -79,8 +79,8 @@ def signed(shard: Shard, block: Block, member: int | None = None) -> Proposal:
 def forge_bundle(source: Shard, destination: int, sequence: int, records: tuple[Record, ...]) -> CertifiedBundle:
     """A bundle that ``source``'s committee certified, whatever is in it."""
     bundle = Bundle(source.number, destination, sequence, records)
-    head, epoch = source.head, source.electorate.epoch
-    place = {"epoch": epoch, "view": head.view + sequence, "height": head.height + sequence}
+    head = source.head
+    place = {"document": source.electorate.document, "view": head.view + sequence, "height": head.height + sequence}
     header = structs.replace(head, outbox_root=merkle.root([encode(bundle)]), **place)
     certificate = source.certificate(VoteKind.FINALIZE, header.view, header.hash)
     return CertifiedBundle(bundle, header, Finality((), certificate), merkle.branch([encode(bundle)], 0))

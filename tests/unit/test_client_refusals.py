@@ -11,12 +11,12 @@ TRANSACTION, OTHER = bytes(31) + b"\x01", bytes(31) + b"\x02"
 
 
 def refusals(member: int, *items: Refusal) -> bytes:
-    return encode(Refusals(0, 1, member, items).signed(SHARD.members[member]))
+    return encode(Refusals(0, member, items).signed(SHARD.members[member], SHARD.electorate))
 
 
 def test_what_more_than_f_members_refuse_alike_is_agreed_if_signed_wanted_and_not_final() -> None:
     tally, refused = RefusalTally(SHARD.electorate), Refusal(TRANSACTION, Code.UNKNOWN_ASSET)
-    forged = encode(Refusals(0, 1, 1, (refused,)).signed(SHARD.members[2]))
+    forged = encode(Refusals(0, 1, (refused,)).signed(SHARD.members[2], SHARD.electorate))
     unwanted = Refusal(OTHER, Code.UNKNOWN_ASSET)
     once = refusals(0, refused, unwanted)
     for body in (once, once, refusals(1, Refusal(TRANSACTION, Code.EXPIRED)), forged, b"junk"):

@@ -323,7 +323,7 @@ def test_a_prepare_that_is_no_transaction(two: Ledgers) -> None:
     [
         (1, 0, {}, Code.WRONG_SHARD),  # not the source's
         (0, 0, {}, Code.WRONG_SHARD),  # does not touch this shard
-        (0, 1, {"network": b"another!"}, Code.WRONG_NETWORK),
+        (0, 1, {"network": b"another network!"}, Code.WRONG_NETWORK),
         (0, 1, {"asset": "XYZ"}, Code.UNKNOWN_ASSET),
         (0, 1, {"valid_until": -1}, Code.EXPIRED),  # the deadline lies further behind it than an honest home's
         (0, 1, {"valid_until": 0}, OK),

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from node.ledger.execution import admit
+from node.ledger.rules import Rules
+from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.block import Header
 from node.protocol.certificate import Electorate, Finality, VoteKind, make_certificate, sign_vote
@@ -13,12 +16,12 @@ from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair
-from node.protocol.epoch import InvalidDocument, PhaseNotice, Registration, SignedDocument
+from node.protocol.epoch import InvalidDocument, PhaseNotice, Registration, SignedDocument, first_document
 from node.protocol.genesis import Phase
 from node.protocol.queries import NodeStatus, Reply, sign_reply
 from node.protocol.topics import Refusal, Refusals
 from node.protocol.transaction import Action, Leg, Order, Transaction, Witness, decode_transaction
-from tests.chains import TIME, leg
+from tests.chains import TIME, Network, leg
 from tests.vectors.network import COORDINATOR, GENESIS, REGISTRATIONS, SIGNED, person, play, sign
 
 LIMIT = 1 << 24
@@ -30,10 +33,10 @@ CERTIFIED = SHARD.chain[-2]
 BUNDLE = next(bundle for outbox in SHARD.outboxes for bundle in outbox)
 VOTE = sign_vote(MEMBERS[1], 1, COMMITTEE, VoteKind.NOTARIZE, 5, CERTIFIED.block.header.hash)
 EXCHANGE = sign([BOB, ALICE], PAYMENT, leg(BOB, ALICE, "VND", 4), leg(ALICE, CAROL, "USD", 1), memo="dinner")
-REPLY = decode(Reply, sign_reply(bytes(16), 1, 1, 2, NodeStatus("node", 8, 9, ZERO_HASH, 1, 2, 3), MEMBERS[2]), LIMIT)
-REFUSALS = Refusals(1, 1, 2, (Refusal(ZERO_HASH, Code.EXPIRED),)).signed(MEMBERS[2])
+REPLY = decode(Reply, sign_reply(bytes(16), COMMITTEE, 2, NodeStatus("node", 8, 9, ZERO_HASH, 1, 2, 3), MEMBERS[2]), LIMIT)
+REFUSALS = Refusals(1, 2, (Refusal(ZERO_HASH, Code.EXPIRED),)).signed(MEMBERS[2], COMMITTEE)
 NOTICE = PhaseNotice(GENESIS.network, 1, Phase.MINING, TIME, 8).signed(COORDINATOR)
-ELSEWHERE: list[dict[str, Any]] = [{"shard": 0}, {"epoch": 2}, {"network": b"elsewhr_"}]
+ELSEWHERE: list[dict[str, Any]] = [{"shard": 0}, {"document": bytes(32)}]
 ELSEWHERE += [{"keys": keys} for keys in (COMMITTEE.keys[::-1], COMMITTEE.keys[:1])]
 OF_A_COMMITTEE: list[Any] = [VOTE, CERTIFIED.finality.certificate, CERTIFIED, BUNDLE, REPLY, REFUSALS]
 
@@ -119,6 +122,21 @@ def test_a_transaction_against_a_rule_is_refused(data: bytes) -> None:
         decode_transaction(data)
 
 
+def test_two_documents_of_one_genesis_make_two_networks() -> None:
+    """A coordinator that signs two documents: what members, shards and payers sign in the one is nothing in the other."""
+    network = Network(standby=1)
+    other = first_document(network.genesis, network.registrations[1:])
+    there = other.electorates
+    block, here = network.shards[0].add(), network.shards[0].electorate
+    assert other.network_id != network.document.network_id
+    assert there[0].document != here.document
+    assert block.is_valid(here)
+    assert not block.is_valid(structs.replace(here, document=other.hash))
+    rules = Rules(network.genesis, other.network_id, 0, other.shards)
+    payment = network.pay(network.person(0), network.person(0, 1), 5)
+    assert admit(State.genesis(rules), rules, payment.id, payment, TIME) is Code.WRONG_NETWORK
+
+
 # -- votes and certificates ------------------------------------------------------------------------------------------
 
 
@@ -126,7 +144,7 @@ def test_a_transaction_against_a_rule_is_refused(data: bytes) -> None:
     ("size", "faults", "quorum"), [(1, 0, 1), (3, 0, 3), (4, 1, 3), (5, 1, 4), (6, 1, 5), (7, 2, 5), (100, 33, 67)]
 )
 def test_any_two_quorums_share_an_honest_member(size: int, faults: int, quorum: int) -> None:
-    electorate = Electorate(GENESIS.network, 1, 2, tuple(bytes([i]) for i in range(size)))
+    electorate = Electorate(GENESIS.network, bytes(32), 1, tuple(bytes([i]) for i in range(size)))
     assert (electorate.faults_tolerated, electorate.quorum) == (faults, quorum)
     assert 2 * quorum - size > faults
     assert quorum <= size - faults
@@ -147,8 +165,8 @@ def proof(header: Header) -> Finality:
     return Finality((), SHARD.certificate(VoteKind.FINALIZE, header.view, header.hash))
 
 
-@pytest.mark.parametrize("change", [{"network": b"elsewhr_"}, {"shard": 0}, {"epoch": 2}])
-def test_a_header_of_another_network_shard_or_epoch_is_not_final_here(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [{"document": bytes(32)}, {"shard": 0}])
+def test_a_header_of_another_document_or_shard_is_not_final_here(change: dict[str, Any]) -> None:
     header = CERTIFIED.block.header
     assert proof(header).proves(header, COMMITTEE)
     other = structs.replace(header, **change)

@@ -22,15 +22,16 @@ from node.protocol.reports import Notable
 NOTARIZE, NULLIFY, FINALIZE = VoteKind.NOTARIZE, VoteKind.NULLIFY, VoteKind.FINALIZE
 KEYS = [KeyPair(bytes([7] * 31 + [i + 1])) for i in range(7)]
 TIMEOUTS = Timeouts(view=100, retransmit=50, skip=1_000)
+DOCUMENT = bytes([7] * 32)
 _ROOTS = (ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH)
-GENESIS = Header(b"unittest", 3, 2, 0, 0, ZERO_HASH, 0, 0, *_ROOTS, bytes(8))
+GENESIS = Header(DOCUMENT, 3, 0, 0, ZERO_HASH, 0, 0, *_ROOTS, bytes(8))
 
 
 # -- what is heard -------------------------------------------------------------------------------------------------------
 
 
-def electorate_of(size: int, network: bytes = b"unittest", shard: int = 3, epoch: int = 2) -> Electorate:
-    return Electorate(network, shard, epoch, tuple(key.public for key in KEYS[:size]))
+def electorate_of(size: int, document: bytes = DOCUMENT, shard: int = 3) -> Electorate:
+    return Electorate(b"unittest", document, shard, tuple(key.public for key in KEYS[:size]))
 
 
 FOUR = electorate_of(4)
@@ -38,7 +39,7 @@ FOUR = electorate_of(4)
 
 def block(view: int, parent: Header, content: bytes = b"", members: int = 4) -> Block:
     roots = (Block(GENESIS, (), (content,)).payload_root(), EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH)
-    place = (b"unittest", 3, 2, view, parent.height + 1, parent.hash, 0)
+    place = (DOCUMENT, 3, view, parent.height + 1, parent.hash, 0)
     return Block(Header(*place, view % members, *roots, bytes(8)), (), (content,))
 
 
@@ -690,7 +691,7 @@ def test_forged_certificates_are_ignored(forged: Certificate) -> None:
 def test_one_members_votes_never_make_a_quorum() -> None:
     bench = Bench()
     own = vote(NULLIFY, 1, 1)
-    foreign = (vote(NULLIFY, 1, signer, electorate=electorate_of(4, epoch=3)) for signer in (2, 3))
+    foreign = (vote(NULLIFY, 1, signer, electorate=electorate_of(4, document=ZERO_HASH)) for signer in (2, 3))
     bench.hear(*[own, structs.replace(own, signer=2), Vote(NULLIFY, 1, ZERO_HASH, 250, bytes(64)), *foreign] * 5)
     assert bench.view == 1
 

@@ -65,14 +65,13 @@ GIVEN_UP = [VoteKind.NULLIFY]
     [
         (BLOCK, [VoteKind.NOTARIZE]),
         (mined(BLOCK, is_solved=False), GIVEN_UP),
-        (changed(network=b"otherone"), GIVEN_UP),
+        (changed(document=bytes(32)), GIVEN_UP),
         (changed(shard=1), GIVEN_UP),
-        (changed(epoch=2), GIVEN_UP),
         (changed(height=2), GIVEN_UP),
         (changed(state_root=b"x" * 32), GIVEN_UP),
         (changed(proposer=2), []),
     ],
-    ids=["good", "without work", "another network", "another shard", "another epoch", "another height", "wrong roots", "not led"],
+    ids=["good", "without work", "another document", "another shard", "another height", "wrong roots", "not led"],
 )
 def test_a_proposal_is_voted_for_given_up_or_ignored(block: Block, answered: list[VoteKind]) -> None:
     proposal = signed(NETWORK.shards[0], block)

@@ -137,7 +137,7 @@ def test_invalid_transactions(entry: dict[str, str]) -> None:
 
 
 def electorate_of(entry: dict[str, Any]) -> Electorate:
-    return Electorate(unhex(entry["network"]), entry["shard"], entry["epoch"], tuple(map(unhex, entry["keys"])))
+    return Electorate(unhex(entry["network"]), unhex(entry["document"]), entry["shard"], tuple(map(unhex, entry["keys"])))
 
 
 JUDGED: list[tuple[str, str, Any, Any]] = [
@@ -186,9 +186,9 @@ def test_chains_are_valid_and_executing_them_gives_their_roots_and_bundles(chain
         prefix = unhex(entry["header"]["mining_prefix"])
         assert block_hash == unhex(entry["header"]["hash"]) == sha256(prefix + encoded_header[-8:]).digest()
         assert 256 - int.from_bytes(block_hash, "big").bit_length() == entry["header"]["leading_zero_bits"] >= 4
-        assert (header[4], header[5], hexed(effects)) == (height, parent, as_array(entry["effects"]))
-        roots, outbox = ledger.execute(height, header[6], [msgpack.unpackb(bundle)[0] for bundle in bundles], transactions)
-        assert roots == header[9:14], f"height {height}"
+        assert (header[3], header[4], hexed(effects)) == (height, parent, as_array(entry["effects"]))
+        roots, outbox = ledger.execute(height, header[5], [msgpack.unpackb(bundle)[0] for bundle in bundles], transactions)
+        assert roots == header[8:13], f"height {height}"
         sent += outbox
         parent = block_hash
     for entry, bundle in zip(chain["bundles"], sent, strict=True):
@@ -209,6 +209,7 @@ def test_the_epoch_follows_from_the_registrations() -> None:
     assert (document[2].hex(), msgpack.packb(document).hex()) == (EPOCH["genesis_hash"], EPOCH["document"]["encoded"])
     document_hash = reference.digest("epoch document", document)
     assert document_hash.hex() == EPOCH["document_hash"]
+    assert reference.digest("network", document[2], document_hash)[:16].hex() == EPOCH["network_id"]
     assert verify(unhex(genesis["coordinator"]), document_hash, msgpack.unpackb(unhex(EPOCH["signed_document"]))[1])
     assert all(reference.shard_of(unhex(address)) == shard for address, shard in EPOCH["shard_of"].items())
 

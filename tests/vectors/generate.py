@@ -162,7 +162,7 @@ def _invalid_transactions(one: Transaction, exchange: Transaction) -> list[dict[
         "trailing byte": data + b"\x00",
         "last byte missing": data[:-1],
         "a number in its long form": data.replace(encode(1_250), b"\xce" + (1_250).to_bytes(4, "big"), 1),
-        "bytes as text": data.replace(b"\xc4\x08" + GENESIS.network, b"\xa8" + GENESIS.network, 1),
+        "bytes as text": data.replace(b"\xc4\x10" + DOCUMENT.network_id, b"\xb0" + DOCUMENT.network_id, 1),
     }
     forged = structs.replace(one.witnesses[0], signature=BOB.sign(one.id))
     high = high_s(one.witnesses[0].signature)
@@ -306,6 +306,7 @@ def _epoch() -> dict[str, Any]:
         "registrations": [encoded(registration) for registration in REGISTRATIONS],
         "document": encoded(DOCUMENT),
         "document_hash": DOCUMENT.hash,
+        "network_id": DOCUMENT.network_id,
         "signed_document": encode(SIGNED),
         "notice": encoded(notice),
         "shard_of": {address.hex(): DOCUMENT.shards.shard_of(address) for address in addresses},

@@ -102,8 +102,7 @@ def branch_root(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes 
 
 
 def statement(electorate: dict[str, Any], kind: int, view: int, block: bytes) -> bytes:
-    place = [unhex(electorate["network"]), electorate["shard"], electorate["epoch"]]
-    return digest("vote", [*place, kind, view, block])
+    return digest("vote", [unhex(electorate["document"]), electorate["shard"], kind, view, block])
 
 
 def is_vote(electorate: dict[str, Any], vote: list[Any]) -> bool:
@@ -123,30 +122,30 @@ def is_certificate(electorate: dict[str, Any], certificate: list[Any]) -> bool:
 
 def is_final(electorate: dict[str, Any], header: list[Any], finality: list[Any]) -> bool:
     descendants, certificate = finality
-    if header[:3] != [unhex(electorate["network"]), electorate["shard"], electorate["epoch"]]:
+    if header[:2] != [unhex(electorate["document"]), electorate["shard"]]:
         return False
     for child in descendants:
-        if child[5] != digest("block", header):
+        if child[4] != digest("block", header):
             return False
         header = child
-    return certificate[:3] == [3, header[3], digest("block", header)] and is_certificate(electorate, certificate)
+    return certificate[:3] == [3, header[2], digest("block", header)] and is_certificate(electorate, certificate)
 
 
 def is_block(electorate: dict[str, Any], certified: list[Any]) -> bool:
     (header, bundles, transactions), finality, (receipts, changes, totals) = certified
     return (
         is_final(electorate, header, finality)
-        and header[8] == root([root(bundles), root(transactions)])
-        and header[9] == root(list(map(msgpack.packb, receipts)))
-        and header[11] == digest("changes", changes)
-        and header[12] == digest("totals", totals)
+        and header[7] == root([root(bundles), root(transactions)])
+        and header[8] == root(list(map(msgpack.packb, receipts)))
+        and header[10] == digest("changes", changes)
+        and header[11] == digest("totals", totals)
     )
 
 
 def is_bundle(electorate: dict[str, Any], certified: list[Any]) -> bool:
     bundle, header, finality, branch = certified
     proven = branch_root(msgpack.packb(bundle), *branch)
-    return bundle[0] == header[1] and is_final(electorate, header, finality) and header[10] == proven
+    return bundle[0] == header[1] and is_final(electorate, header, finality) and header[9] == proven
 
 
 def epoch_of(genesis: dict[str, Any], registrations: list[bytes]) -> list[Any]:

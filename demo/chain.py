@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from typing import Any
 
 from node.protocol.amounts import format_amount
-from node.protocol.block import AssetTotal, Header, Outcome, Totals
+from node.protocol.block import AssetTotal, Header, Outcome, Totals, net
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import DecodeError, decode
 from node.protocol.epoch import EpochDocument
@@ -138,10 +138,11 @@ class Chain:
         verdict = "yes" if complete else "unknown"
         if verdict == "yes" and (early := self._arrived_early(code, rows)):
             verdict = "no" if early == "too long" else "unknown"
-        if not all(_balances(row) for row in rows.values()):
+        if not all(row.is_balanced for row in rows.values()):
             verdict = "no"
-        in_flight = sum(peer.exported - peer.imported for row in rows.values() for peer in row.peers)
-        sums = {name: sum(getattr(row, name) for row in rows.values()) for name in ("available", "held", "minted", "burned")}
+        peers = [peer for row in rows.values() for peer in row.peers]
+        in_flight = net(sum(peer.exported for peer in peers), sum(peer.imported for peer in peers))
+        sums = {name: sum(getattr(row, name) for row in rows.values()) for name in ("available", "held", "issued")}
         amounts = {name: format_amount(value, decimals) for name, value in {**sums, "in_flight": in_flight}.items()}
         return {"asset": code, "conserved": verdict, **amounts}
 
@@ -152,15 +153,10 @@ class Chain:
         worst = ""
         for (sender, receiver), amount in imported.items():
             key = (code, sender, receiver)
-            if amount <= exported.get((sender, receiver), 0):
+            if net(exported.get((sender, receiver), 0), amount) >= 0:
                 self._overdrawn.pop(key, None)
                 continue
             since = self._overdrawn.setdefault(key, self.shards[receiver].header.time)
             late = self.shards[sender].header.time - since if sender in self.shards else 0
             worst = "too long" if late > 2 * self.genesis.parameters.clock_skew else worst or "briefly"
         return worst
-
-
-def _balances(row: AssetTotal) -> bool:
-    moved = sum(peer.imported - peer.exported for peer in row.peers)
-    return row.available + row.held == row.minted - row.burned + moved

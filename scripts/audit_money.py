@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from node.client.blocks import prove_block
 from node.protocol.amounts import format_amount
-from node.protocol.block import AssetTotal, Totals
+from node.protocol.block import AssetTotal, Totals, net
 from node.protocol.genesis import read_genesis
 from node.protocol.queries import BlockList, GetBlocks, GetStatus
 from scripts.devnet import folder as folders
@@ -92,21 +92,18 @@ def audit(shards: dict[int, ShardTotals], decimals: dict[str, int]) -> dict[str,
 
 def _compare(totals: dict[int, AssetTotal], decimals: int, settled: bool) -> dict[str, Any]:
     """One asset. What a shard holds for payments is undecided, so once all is settled it holds nothing."""
-    sums = {name: sum(getattr(t, name) for t in totals.values()) for name in ("available", "held", "minted", "burned")}
+    sums = {name: sum(getattr(t, name) for t in totals.values()) for name in ("available", "held", "issued")}
     sums["in_flight"] = sum(_in_flight(totals).values())
-    balanced = sums["available"] + sums["held"] + sums["in_flight"] == sums["minted"] - sums["burned"]
+    balanced = sums["available"] + sums["held"] + sums["in_flight"] == sums["issued"]
     conserved = False if not balanced else sums["held"] == 0 if settled else None
     return {**{name: format_amount(value, decimals) for name, value in sums.items()}, "conserved": conserved}
 
 
 def _in_flight(totals: dict[int, AssetTotal]) -> dict[tuple[int, int], int]:
     """Per (source, destination): what the one says it sent, less what the other says it took in."""
-    channels: defaultdict[tuple[int, int], int] = defaultdict(int)
-    for shard, total in totals.items():
-        for peer in total.peers:
-            channels[(shard, peer.shard)] += peer.exported
-            channels[(peer.shard, shard)] -= peer.imported
-    return channels
+    sent = {(shard, peer.shard): peer.exported for shard, total in totals.items() for peer in total.peers}
+    taken = {(peer.shard, shard): peer.imported for shard, total in totals.items() for peer in total.peers}
+    return {channel: net(sent.get(channel, 0), taken.get(channel, 0)) for channel in sent | taken}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -144,7 +141,7 @@ def run(folder: Folder, wait: float) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    columns = ("available", "held", "in_flight", "minted", "burned")
+    columns = ("available", "held", "in_flight", "issued")
     lines = [f"  {'asset':<8}" + "".join(f"{name:>18}" for name in columns) + "   conserved"]
     for asset, values in result["assets"].items():
         lines.append(f"  {asset:<8}" + "".join(f"{values[n]:>18}" for n in columns) + f"   {SHOWN[values['conserved']]}")

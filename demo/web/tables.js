@@ -9,9 +9,9 @@ const fill = (parts, values) => values.forEach((value, i) => text(parts.cells[i]
 const VERDICTS = { yes: "✓ yes", no: "✕ NO", unknown: "… checking" };
 
 export function showSupply(picture) {
-  const columns = ["name", "n", "n", "n", "n", "n", "verdict"];
+  const columns = ["name", "n", "n", "n", "n", "verdict"];
   keyed(byId("supply"), picture.supply, (s) => s.asset, () => row(columns), (parts, s) => {
-    const amounts = [s.available, s.held, s.in_flight, s.minted, s.burned].map(amount);
+    const amounts = [s.available, s.held, s.in_flight, s.issued].map(amount);
     fill(parts, [s.asset, ...amounts, VERDICTS[s.conserved]]);
     parts.cells.at(-1).className = `verdict ${s.conserved}`;
   });

@@ -17,7 +17,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from node.protocol.block import Balance, Height, ShardNumber, Totals
+from node.protocol.block import Balance, Height, ShardNumber, Tally, Totals
 from node.protocol.crypto import Hash
 from node.protocol.transaction import Amount, Leg, Milliseconds
 
@@ -49,10 +49,10 @@ class Prepared(Struct, array_like=True, frozen=True):
 
 
 class Flow(Struct, array_like=True, frozen=True, gc=False):
-    """Units of an asset over one boundary: since genesis, and reserved by transactions not decided yet."""
+    """Units of an asset over one boundary: tallies since genesis, and those reserved by transactions not decided yet."""
 
-    entered: Amount = 0
-    left: Amount = 0
+    entered: Tally = 0
+    left: Tally = 0
     entering: Amount = 0
     leaving: Amount = 0
 

@@ -14,6 +14,7 @@ from node.ledger.rows import (
     ANSWERED,
     CURSOR,
     EMPTY,
+    FLOW,
     ISSUER,
     META_KEY,
     NAME_BYTES,
@@ -387,16 +388,15 @@ def recompute_totals(state: State) -> Totals:
     flows = ((key, record) for key, record in state.records.items() if isinstance(record, Flow))
     totals = _totals(Totals((), pending), supply, supply, flows)
     for total in totals.assets:
-        inside = total.minted - total.burned + sum(peer.imported - peer.exported for peer in total.peers)
-        if total.available + total.held != inside:
-            raise Corrupt(f"{total.available + total.held} units of {total.asset} are here, but {inside} came in")
+        if not total.is_balanced:
+            raise Corrupt(f"{total.available + total.held} units of {total.asset} are here, but not as many came in: {total}")
     return totals
 
 
 def totals_after(overlay: Overlay) -> Totals:
     """The totals after the block: those before it, with the figures of the assets it touched anew."""
     before, pending = overlay.totals(), sum(overlay.undecided.values())
-    flows = [(key, record) for key, record in overlay.records.items() if isinstance(record, Flow)]
+    flows = [(key, overlay.flow(key)) for key in overlay.records if key.endswith(FLOW)]
     touched = {parse_flow_key(key)[1] for key, _ in flows}
     for total in before.assets:
         now = overlay.supply.get(total.asset, NO_SUPPLY)
@@ -418,12 +418,10 @@ def _totals(before: Totals, supply: dict[str, Supply], touched: Iterable[str], f
         changed = boundaries.get(code, {})
         issued = changed.pop(ISSUER, Flow(known.minted, known.burned))
         peers = {peer.shard: peer for peer in known.peers}
-        peers |= {
-            shard: PeerTotal(shard, flow.left, flow.entered) for shard, flow in changed.items() if flow.left or flow.entered
-        }
+        peers |= {shard: PeerTotal(shard, flow.left, flow.entered) for shard, flow in changed.items()}
+        by_shard = tuple(peers[shard] for shard in sorted(peers) if peers[shard].exported or peers[shard].imported)
         now = supply.get(code, NO_SUPPLY)
-        by_shard = tuple(peers[shard] for shard in sorted(peers))
-        total = AssetTotal(code, now.available, now.held, issued.entered, issued.left, by_shard)
-        if now.available or now.held or issued.entered or issued.left or by_shard:
-            assets[code] = total
+        assets[code] = AssetTotal(code, now.available, now.held, issued.entered, issued.left, by_shard)
+        if not (now.available or now.held or issued.entered or issued.left or by_shard):
+            del assets[code]
     return Totals(tuple(assets[code] for code in sorted(assets)), before.pending)

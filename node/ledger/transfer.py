@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from node.ledger.rows import ISSUER, NO_FLOW, Flow, flow_key
 from node.ledger.rules import Rules
 from node.ledger.state import NO_SUPPLY, Overlay, Supply
-from node.protocol.block import Balance
+from node.protocol.block import Balance, net, tally
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.transaction import Action, Leg
@@ -148,13 +148,14 @@ def _needs(rules: Rules, legs: Sequence[Leg]) -> tuple[dict[bytes, int], dict[tu
 
 
 def _has_room(overlay: Overlay, flows: dict[tuple[int, bytes], list[int]]) -> bool:
-    """Whether no figure can pass MAX_AMOUNT. Of the issuer's flow this is the supply cap, pending mints included. The others
-    only a captured committee reaches, or an issuer that sends more than MAX_AMOUNT to and fro."""
+    """Whether what exists of each asset, and what is here, stays within MAX_AMOUNT. How often it came and went is no matter."""
     entering_here: dict[bytes, int] = {}
     for (boundary, suffix), (entering, leaving) in flows.items():
-        flow = overlay.flow(flow_key(boundary, suffix))
-        if flow.entered + flow.entering + entering > MAX_AMOUNT or flow.left + flow.leaving + leaving > MAX_AMOUNT:
-            return False
+        if boundary == ISSUER:
+            flow = overlay.flow(flow_key(boundary, suffix))
+            issued = net(flow.entered, flow.left) + flow.entering
+            if issued + entering > MAX_AMOUNT or issued < flow.leaving + leaving:
+                return False
         entering_here[suffix] = entering_here.get(suffix, 0) + entering
     for suffix, entering in entering_here.items():
         if entering and sum(overlay.supply.get(suffix.decode(), NO_SUPPLY)) + entering > MAX_AMOUNT:
@@ -188,7 +189,8 @@ def _leave(overlay: Overlay, boundary: int, suffix: bytes, amount: int) -> None:
 def _move_flow(overlay: Overlay, boundary: int, suffix: bytes, by: Flow) -> None:
     key = flow_key(boundary, suffix)
     flow = overlay.flow(key)
-    moved = Flow(flow.entered + by.entered, flow.left + by.left, flow.entering + by.entering, flow.leaving + by.leaving)
+    entered, left = tally(flow.entered + by.entered), tally(flow.left + by.left)
+    moved = Flow(entered, left, flow.entering + by.entering, flow.leaving + by.leaving)
     overlay.records[key] = None if moved == NO_FLOW else moved
     _count(overlay, suffix, 0, 0, by.entering)
 

@@ -19,6 +19,19 @@ MemberIndex = Annotated[int, Meta(ge=0, lt=MAX_COMMITTEE)]
 Height = Annotated[int, Meta(ge=0, le=2**53)]
 View = Annotated[int, Meta(ge=0, le=2**53)]
 """A turn of the consensus: each has one leader and ends in a block or in none. Heights number the blocks without gaps."""
+Tally = Annotated[int, Meta(ge=0)]
+"""Units since genesis, modulo 2^64 (the codec takes no more): it begins again at 0, so it never runs out. See ``net``."""
+_TALLIES = 1 << 64
+
+
+def tally(units: int) -> int:
+    """The tally of so many units."""
+    return units % _TALLIES
+
+
+def net(more: int, less: int) -> int:
+    """The difference of two tallies, or of their sums, read as signed: exact while it is within -2^63 and 2^63 - 1."""
+    return (more - less + _TALLIES // 2) % _TALLIES - _TALLIES // 2
 
 
 class Header(Struct, array_like=True, frozen=True):
@@ -101,19 +114,31 @@ class PeerTotal(Struct, array_like=True, frozen=True, gc=False):
     """Units of an asset this shard sent to, and took in from, one other shard, since genesis."""
 
     shard: ShardNumber
-    exported: Amount
-    imported: Amount
+    exported: Tally
+    imported: Tally
 
 
 class AssetTotal(Struct, array_like=True, frozen=True):
-    """One asset's totals in one shard. Always: available + held = minted - burned + sum(imported) - sum(exported)."""
+    """One asset's totals in one shard. Always ``is_balanced``: what is here is what came in, less what went out."""
 
     asset: AssetCode
     available: Amount
     held: Amount
-    minted: Amount
-    burned: Amount
+    minted: Tally
+    burned: Tally
     peers: Annotated[tuple[PeerTotal, ...], Meta(max_length=MAX_SHARDS)]
+
+    @property
+    def issued(self) -> int:
+        """Units minted here and not burned yet, wherever they are."""
+        return net(self.minted, self.burned)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether available + held = minted - burned + sum(imported) - sum(exported)."""
+        entered = self.minted + sum(peer.imported for peer in self.peers)
+        left = self.burned + sum(peer.exported for peer in self.peers)
+        return self.available + self.held == net(entered, left)
 
 
 class Totals(Struct, array_like=True, frozen=True):

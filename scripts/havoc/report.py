@@ -60,6 +60,6 @@ def table(result: Mapping[str, Any]) -> str:
 def _audited(audit: Mapping[str, Any]) -> list[str]:
     return [
         f"{asset} {values['available']} available + {values['held']} held + {values['in_flight']} in flight = "
-        f"{values['minted']} minted - {values['burned']} burned{'' if values['conserved'] else ': NOT CONSERVED'}"
+        f"{values['issued']} issued{'' if values['conserved'] else ': NOT CONSERVED'}"
         for asset, values in audit.get("assets", {}).items()
     ]

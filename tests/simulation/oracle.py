@@ -257,11 +257,11 @@ class Oracle:
             expected_ = len(book.waiting) + len(book.prepared)
             self._complain("pending", f"block {height} of shard {shard} counts {totals.pending} undecided, not {expected_}")
         for total in totals.assets:
-            inside = total.minted - total.burned + sum(peer.imported - peer.exported for peer in total.peers)
+            inside = _signed(total.minted - total.burned + sum(peer.imported - peer.exported for peer in total.peers))
             held = sum(amount for (_, asset), amount in book.held.items() if asset == total.asset)
             owned = sum(amount for (_, asset), amount in book.owned.items() if asset == total.asset)
             minted = book.minted.get(total.asset, 0)
-            if (total.available + total.held, total.held, total.minted - total.burned) != (
+            if (total.available + total.held, total.held, _signed(total.minted - total.burned)) != (
                 owned,
                 held,
                 minted,
@@ -296,6 +296,11 @@ class Oracle:
             owned = sum(amount for book in self.books.values() for row, amount in book.owned.items() if row[1] == asset)
             if owned != sum(book.minted.get(asset, 0) for book in self.books.values()):
                 self._complain("conservation", f"all shards together own {owned} {asset}, which is not what was minted")
+
+
+def _signed(difference: int) -> int:
+    """Of counts modulo 2^64."""
+    return (difference + 2**63) % 2**64 - 2**63
 
 
 def _short(transaction_id: bytes) -> str:

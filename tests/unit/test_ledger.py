@@ -89,8 +89,8 @@ def test_issuer_mints_up_to_the_cap_and_burns(one: Ledgers) -> None:
     total = one.states[0].totals().assets[0]
     assert (total.minted, total.burned, total.available, total.held) == (100, 30, 70, 0)
     assert one.states[0].balances_of(usd) == ()
-    one.block(0, one.pay(usd, a, MAX_AMOUNT - 100))
-    assert one.balance(a) == (MAX_AMOUNT - 30, 0)
+    one.block(0, one.pay(usd, a, MAX_AMOUNT - 70))  # what was burned may be minted again
+    assert one.balance(a) == (MAX_AMOUNT, 0)
     too_much = one.pay(usd, a, 1)
     one.block(0, too_much)
     assert one.outcomes(0, too_much) == [(REJECTED, Code.LIMIT_EXCEEDED)]

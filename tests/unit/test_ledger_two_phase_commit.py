@@ -266,15 +266,44 @@ def test_the_supply_cap_counts_pending_mints_and_forgets_those_refused(two: Ledg
         assert two.outcome(0, again) == (REJECTED, Code.LIMIT_EXCEEDED)
 
 
-def test_money_sent_to_and_fro_meets_a_limit_before_the_figures_overflow(two: Ledgers) -> None:
-    a, b = two.account(0), two.account(1)
+def test_money_sent_to_and_fro_closes_no_channel(two: Ledgers) -> None:
+    a, b, c, d = two.account(0), two.account(1), two.account(0, 1), two.account(1, 1)
+    two.fund(a, 10**18)  # one unit of an asset with 18 decimals
+    two.fund(c, 1)
+    for _ in range(50):  # 10^20 over the boundary, five times round its tallies
+        for home, payer, payee in ((0, a, b), (1, b, a)):
+            two.block(home, payment := two.pay(payer, payee, 10**18))
+            two.settle()
+            assert two.outcome(home, payment) == (COMMITTED, OK)
+    two.block(0, others := two.pay(c, d, 1))
+    two.settle()
+    assert two.outcome(0, others) == (COMMITTED, OK)
+    two.assert_settled()
+
+
+def test_tallies_that_come_round_to_zero_leave_no_row_and_no_total(two: Ledgers) -> None:
+    """A holder can bring a boundary's figures there on purpose."""
+    a, b = two.account(0, 2), two.account(1, 2)
+    two.block(1, two.pay(two.account(1), two.account(0), 100))  # the fixture's payment goes back
+    two.settle()
     two.fund(a, MAX_AMOUNT - 200)
-    for home, payer, payee in ((0, a, b), (1, b, a)):
-        two.block(home, two.pay(payer, payee, MAX_AMOUNT - 100))
-        two.settle()
-    over = two.pay(a, b, 101)
-    two.block(0, over)
-    assert (two.outcomes(0, over), two.balance(a)) == ([(REJECTED, Code.LIMIT_EXCEEDED)], (MAX_AMOUNT - 100, 0))
+    for amount in (2**62, 2**62, 2**62, 2**62 - 100):
+        for home, payer, payee in ((0, a, b), (1, b, a)):
+            two.block(home, two.pay(payer, payee, amount))
+            two.settle()
+    assert flow_key(1, b"USD") not in two.states[0].records
+    assert two.states[0].totals().assets[0].peers == ()
+    assert two.states[1].totals().assets == ()
+    two.assert_settled()
+
+
+def test_no_more_is_burned_than_was_minted(two: Ledgers) -> None:
+    """Else made-up money, burned, makes room for more than may exist."""
+    burns = [two.sign(Leg(two.account(1), two.issuer("USD"), "USD", amount)) for amount in (150, 51, 50)]
+    codes = (OK, Code.LIMIT_EXCEEDED, OK)
+    assert two.inject(1, 0, *(prepare(two, t) for t in burns)) == tuple(map(vote, burns, codes))
+    two.inject(1, 0, Decision(burns[0].id, True), Decision(burns[2].id, True))
+    assert two.states[0].totals().assets[0].issued == 0
 
 
 def test_the_queues_of_home_and_participant_are_bounded(two: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:

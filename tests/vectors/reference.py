@@ -210,7 +210,7 @@ class Ledger:
     def move(self, key: bytes, *by: int) -> None:
         """Add to a balance (available, held) or to a flow (entered, left, entering, leaving)."""
         row = self.rows.get(key, [0, 0, False] if len(by) == 2 else [0, 0, 0, 0])
-        self.put(key, [value + more for value, more in zip(row, by, strict=False)] + row[len(by) :])
+        self.put(key, [(value + more) % 2**64 for value, more in zip(row, by, strict=False)] + row[len(by) :])
 
     def count(self, shard: int, kind: bytes) -> int:
         key = shard.to_bytes(20, "big") + kind

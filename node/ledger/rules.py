@@ -4,9 +4,9 @@ from node.protocol.genesis import Genesis, Parameters
 from node.protocol.shards import ShardTable
 
 MAX_WAITING = 1 << 15
-"""Cross-shard transactions a home shard keeps undecided, and a participant prepared for one home shard. All of them decided in
-one block still fit the largest bundle."""
-
+"""Cross-shard transactions a home shard keeps undecided with one participant, and as many with several: so one that stands still
+stops nothing but what touches it. A participant has both prepared for one home shard at most. All of them decided in one block
+still fit the largest bundle."""
 
 MAX_WOKEN = 4096
 """Records whose time has come that one block deals with: expired transactions, answers that need not be remembered."""

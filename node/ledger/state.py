@@ -5,8 +5,8 @@ block merges its overlay into the state and empties it, so overlays built on it 
 """
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush, merge
 from typing import NamedTuple
 
 from node.ledger.commitment import BucketTree
@@ -56,13 +56,19 @@ class Supply(NamedTuple):
 NO_SUPPLY = Supply()
 
 
+def queue_of(rules: Rules, participants: Sequence[int]) -> int:
+    """Under which shard a waiting transaction is counted: its participant, if there is but one, else the own."""
+    return participants[0] if len(participants) == 1 else rules.shard
+
+
 class Reader(ABC):
     """What can be asked of a committed state and of an overlay alike.
 
     Attributes:
         height, time, state_root: of the last block in it.
         supply: by asset code; missing ones are zero.
-        undecided: own shard: transactions waiting here; any other: transactions prepared here for that home shard.
+        waiting_for: number of transactions waiting here, by ``queue_of`` their participants.
+        prepared_for: number of transactions prepared here, by home shard.
         tree: the commitment as of the last checkpoint.
     """
 
@@ -71,7 +77,8 @@ class Reader(ABC):
     time: int
     state_root: bytes
     supply: dict[str, Supply]
-    undecided: dict[int, int]
+    waiting_for: dict[int, int]
+    prepared_for: dict[int, int]
     tree: BucketTree
     _totals: Totals
 
@@ -88,8 +95,8 @@ class Reader(ABC):
         """Whether a block of the validity window includes the transaction."""
 
     @abstractmethod
-    def due(self, time: int) -> list[bytes]:
-        """Keys of rows to look at once block time passes their time and it is before ``time``; some may be gone."""
+    def alarms_before(self, time: int) -> Iterator[tuple[int, bytes]]:
+        """Times and keys of rows to look at once block time passes their time, up to ``time``, in order; some may be gone."""
 
     @abstractmethod
     def unrooted(self) -> set[bytes]:
@@ -149,7 +156,7 @@ class Overlay(Reader):
         self.time = time
         self.state_root = parent.state_root
         self.supply = dict(parent.supply)
-        self.undecided = dict(parent.undecided)
+        self.waiting_for, self.prepared_for = dict(parent.waiting_for), dict(parent.prepared_for)
         self.tree = parent.tree
         self._totals = parent._totals
         self.balances: dict[bytes, Balance] = {}
@@ -188,9 +195,9 @@ class Overlay(Reader):
                 return True
         return self._state.has_seen(transaction_id, valid_until)
 
-    def due(self, time: int) -> list[bytes]:
-        found = [alarm for overlay in (self, *self._below) for alarm in overlay.alarms if alarm[0] < time]
-        return [key for _, key in sorted(self._state.alarms_before(time) + found)]
+    def alarms_before(self, time: int) -> Iterator[tuple[int, bytes]]:
+        found = sorted(alarm for overlay in (self, *self._below) for alarm in overlay.alarms if alarm[0] < time)
+        return merge(self._state.alarms_before(time), found)
 
     def unrooted(self) -> set[bytes]:
         keys: set[bytes] = set()
@@ -228,7 +235,7 @@ class State(Reader):
         self.tree = BucketTree()
         self.state_root = self.tree.root
         self.supply = {}
-        self.undecided = {}
+        self.waiting_for, self.prepared_for = {}, {}
         self._totals = Totals((), 0)
         self.balances: dict[bytes, Balance] = {}
         self.records: dict[bytes, Row] = {}
@@ -252,11 +259,16 @@ class State(Reader):
         slot = self._seen.get(valid_until >> _SLOT_BITS)
         return slot is not None and transaction_id in slot
 
-    def due(self, time: int) -> list[bytes]:
-        return [key for _, key in self.alarms_before(time)]
-
-    def alarms_before(self, time: int) -> list[tuple[int, bytes]]:
-        return self._alarms[: bisect_left(self._alarms, (time, b""))]
+    def alarms_before(self, time: int) -> Iterator[tuple[int, bytes]]:
+        """Walks the heap from its top: what nobody asks for costs nothing."""
+        alarms = self._alarms
+        reached = [(alarm, 0) for alarm in alarms[:1]]
+        while reached and reached[0][0][0] < time:
+            alarm, place = heappop(reached)
+            yield alarm
+            for below in (2 * place + 1, 2 * place + 2):
+                if below < len(alarms):
+                    heappush(reached, (alarms[below], below))
 
     def unrooted(self) -> set[bytes]:
         return self._unrooted
@@ -279,16 +291,17 @@ class State(Reader):
         if not overlay.stands_on(self):
             raise ValueError(f"block {overlay.height} does not stand on this state at {self.height}")
         self.height, self.time, self.state_root = overlay.height, overlay.time, overlay.state_root
-        self.supply, self.undecided, self._totals = overlay.supply, overlay.undecided, overlay.totals()
+        self.supply, self._totals = overlay.supply, overlay.totals()
+        self.waiting_for, self.prepared_for = overlay.waiting_for, overlay.prepared_for
         self._merge(overlay)
         for transaction_id, valid_until in overlay.seen.items():
             self.remember(transaction_id, valid_until)
         for slot in [slot for slot in self._seen if (slot + 1) << _SLOT_BITS <= self.time]:
             del self._seen[slot]
         for alarm in overlay.alarms:
-            insort(self._alarms, alarm)
-        past = self.alarms_before(self.time)
-        self._alarms[: len(past)] = [alarm for alarm in past if alarm[1] in self.records]  # more than one block may answer
+            heappush(self._alarms, alarm)
+        while self._alarms and self._alarms[0][0] < self.time and self._alarms[0][1] not in self.records:
+            heappop(self._alarms)  # what is still there is left to the next block
         overlay.become_transparent()
 
     def _merge(self, overlay: Overlay) -> None:
@@ -359,13 +372,14 @@ class State(Reader):
                 record = self.records[key] = decode(RECORD_KINDS[key[-1:]], data, _MAX_ROW_BYTES)
                 if isinstance(record, Waiting):
                     self._alarms.append((record.deadline, key))
-                    self.undecided[self.rules.shard] = self.undecided.get(self.rules.shard, 0) + 1
+                    queue = queue_of(self.rules, record.participants)
+                    self.waiting_for[queue] = self.waiting_for.get(queue, 0) + 1
                 elif isinstance(record, Prepared):
-                    self.undecided[record.home] = self.undecided.get(record.home, 0) + 1
+                    self.prepared_for[record.home] = self.prepared_for.get(record.home, 0) + 1
                 elif key.endswith(ANSWERED):
                     assert isinstance(record, int)
                     self._alarms.append((record, key))
-        self._alarms.sort()
+        heapify(self._alarms)
         self.supply = _sum_supply(self)
 
 
@@ -395,7 +409,7 @@ def recompute_totals(state: State) -> Totals:
 
 def totals_after(overlay: Overlay) -> Totals:
     """The totals after the block: those before it, with the figures of the assets it touched anew."""
-    before, pending = overlay.totals(), sum(overlay.undecided.values())
+    before, pending = overlay.totals(), sum(overlay.waiting_for.values()) + sum(overlay.prepared_for.values())
     flows = [(key, overlay.flow(key)) for key in overlay.records if key.endswith(FLOW)]
     touched = {parse_flow_key(key)[1] for key, _ in flows}
     for total in before.assets:

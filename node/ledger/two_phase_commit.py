@@ -36,7 +36,7 @@ from typing import NamedTuple
 from node.ledger.channels import Outbox
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Waiting
 from node.ledger.rules import MAX_WAITING, MAX_WOKEN, Rules
-from node.ledger.state import Overlay
+from node.ledger.state import Overlay, queue_of
 from node.ledger.transfer import apply, legs_here, release, reserve, shards_of
 from node.protocol.block import Outcome, Receipt
 from node.protocol.channel import Decision, Prepare, PrepareVote, Record
@@ -58,17 +58,18 @@ class TwoPhaseCommit(NamedTuple):
     def begin(self, transaction_id: bytes, transaction: Transaction) -> None:
         """Home: a transaction that touches other shards."""
         overlay, rules = self.overlay, self.rules
-        undecided = overlay.undecided.get(rules.shard, 0)
         legs = transaction.order.legs
+        participants = tuple(sorted(shards_of(rules, legs) - {rules.shard}))
+        queue = queue_of(rules, participants)
+        undecided = overlay.waiting_for.get(queue, 0)
         code = Code.LIMIT_EXCEEDED if undecided >= MAX_WAITING else reserve(overlay, rules, legs)
         if code is not Code.OK:
             self.receipts.append(Receipt(transaction_id, Outcome.REJECTED, code))
             return
-        participants = tuple(sorted(shards_of(rules, legs) - {rules.shard}))
         deadline = overlay.time + rules.parameters.commit_timeout
         overlay.records[transaction_id + WAITING] = Waiting(legs_here(rules, legs), deadline, participants, participants)
         overlay.alarms.append((deadline, transaction_id + WAITING))
-        overlay.undecided[rules.shard] = undecided + 1
+        overlay.waiting_for[queue] = undecided + 1
         prepare = Prepare(encode(transaction), deadline)
         for shard in participants:
             self.outbox.send(shard, prepare)
@@ -86,7 +87,7 @@ class TwoPhaseCommit(NamedTuple):
     def wake(self) -> None:
         """Block time is here: expire what has waited too long, forget answers that no Prepare in time can ask for again."""
         woken = 0
-        for key in self.overlay.due(self.overlay.time):
+        for _, key in self.overlay.alarms_before(self.overlay.time):
             record = self.overlay.record(key)
             if record is None:
                 continue
@@ -123,7 +124,7 @@ class TwoPhaseCommit(NamedTuple):
         for shard in waiting.participants:
             if shard != refused_by:
                 self.outbox.send(shard, Decision(transaction_id, code is Code.OK))
-        self._forget(transaction_id + WAITING, self.rules.shard)
+        self._forget(transaction_id + WAITING, self.overlay.waiting_for, queue_of(self.rules, waiting.participants))
         self.receipts.append(Receipt(transaction_id, outcome, code))
 
     def _prepare(self, source: int, prepare: Prepare) -> None:
@@ -139,7 +140,7 @@ class TwoPhaseCommit(NamedTuple):
         if code is Code.OK:
             legs = legs_here(self.rules, transaction.order.legs)
             self.overlay.records[transaction_id + PREPARED] = Prepared(legs, source)
-            self.overlay.undecided[source] = self.overlay.undecided.get(source, 0) + 1
+            self.overlay.prepared_for[source] = self.overlay.prepared_for.get(source, 0) + 1
             if self._own_witnesses(transaction):
                 until = transaction.order.valid_until + self.rules.parameters.commit_timeout
                 self.overlay.records[transaction_id + ANSWERED] = until
@@ -157,7 +158,7 @@ class TwoPhaseCommit(NamedTuple):
             return Code.WRONG_SHARD
         if overlay.time > deadline or deadline > order.valid_until + timeout:
             return Code.EXPIRED
-        if order.valid_until > latest + timeout or overlay.undecided.get(source, 0) >= MAX_WAITING:
+        if order.valid_until > latest + timeout or overlay.prepared_for.get(source, 0) >= 2 * MAX_WAITING:
             return Code.LIMIT_EXCEEDED
         if overlay.record(transaction_id + PREPARED) is not None or overlay.record(transaction_id + ANSWERED) is not None:
             return Code.DUPLICATE
@@ -189,9 +190,9 @@ class TwoPhaseCommit(NamedTuple):
             apply(self.overlay, self.rules, prepared.legs)
         else:
             release(self.overlay, self.rules, prepared.legs)
-        self._forget(transaction_id + PREPARED, source)
+        self._forget(transaction_id + PREPARED, self.overlay.prepared_for, source)
         self.receipts.append(Receipt(transaction_id, Outcome.COMMITTED if decision.commit else Outcome.REJECTED))
 
-    def _forget(self, key: bytes, home: int) -> None:
+    def _forget(self, key: bytes, queue: dict[int, int], shard: int) -> None:
         self.overlay.records[key] = None
-        self.overlay.undecided[home] -= 1
+        queue[shard] -= 1

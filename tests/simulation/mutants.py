@@ -186,9 +186,9 @@ def _keep(kind: bytes) -> Callable[[Original], Any]:
     """A decided transaction's record stays."""
 
     def make(original: Original) -> Any:
-        def forget(self: TwoPhaseCommit, key: bytes, home: int) -> None:
+        def forget(self: TwoPhaseCommit, key: bytes, queue: dict[int, int], shard: int) -> None:
             if not key.endswith(kind):
-                original(self, key, home)
+                original(self, key, queue, shard)
 
         return forget
 
@@ -249,7 +249,7 @@ def _participant_decides_alone(original: Original) -> Any:
                 assert isinstance(until, int)
                 if prepared is not None and overlay.time > until - 12_000:
                     transfer.release(overlay, self.rules, prepared.legs)
-                    self._forget(transaction_id + PREPARED, prepared.home)
+                    self._forget(transaction_id + PREPARED, overlay.prepared_for, prepared.home)
                     self.receipts.append(Receipt(transaction_id, Outcome.REJECTED))
 
     return wake

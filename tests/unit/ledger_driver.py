@@ -161,7 +161,8 @@ class Ledgers:
             assert (flow.exported, flow.imported) == (flows[peer, shard, asset].imported, flows[peer, shard, asset].exported)
         for state in self.states:
             assert state.totals().pending == 0
-            assert not any(state.undecided.values())
+            assert not any(state.waiting_for.values())
+            assert not any(state.prepared_for.values())
             assert all(total.held == 0 for total in state.totals().assets)
 
 

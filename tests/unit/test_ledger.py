@@ -1,12 +1,14 @@
 """One shard's ledger: payments, reason codes, mint and burn, freeze, replay, forks."""
 
 import gc
+import time
 import weakref
 from typing import Any
 
 import pytest
 
 from node.ledger.execution import InvalidBlock, admit, execute
+from node.ledger.rows import ANSWERED
 from node.ledger.state import Overlay
 from node.ledger.transfer import apply, pay, reserve
 from node.protocol.block import Balance
@@ -204,3 +206,25 @@ def test_overlays_do_not_pile_up(one: Ledgers) -> None:
         assert len(pending.overlay.uncommitted()) == 1
     gc.collect()
     assert sum(overlay() is not None for overlay in overlays) <= 1
+
+
+def test_taking_in_a_deadline_costs_the_same_however_many_are_later(one: Ledgers) -> None:
+    """Measured: 1.3 times as much with 400,000 as with 1,000 (a sorted list: 150 times)."""
+    state = one.states[0]
+
+    def commit(first: int, count: int) -> float:
+        overlay = Overlay(state, state.height + 1, state.time)
+        overlay.alarms += [(START + first - i, i.to_bytes(32, "big") + ANSWERED) for i in range(count)]
+        overlay.close(state.state_root, state.tree, state.totals())
+        begun = time.perf_counter()
+        state.commit(overlay)
+        return time.perf_counter() - begun
+
+    def cheapest() -> float:
+        return min(commit(10_000 - 100 * n, 100) for n in range(10))
+
+    commit(1_000_000, 1_000)
+    few = cheapest()
+    commit(1_000_000, 400_000)
+    assert cheapest() < 15 * few
+    assert next(state.alarms_before(1 << 60))[0] == START + 9_001

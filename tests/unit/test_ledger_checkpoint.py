@@ -30,7 +30,7 @@ def busy() -> tuple[Ledgers, Rows]:
     ledgers.block(1, exchange, take=0)
     ledgers.block(0, ledgers.pay(a, ledgers.account(0, 1), 5), take=1)
     assert exchange.id + ANSWERED in ledgers.states[0].records
-    while ledgers.states[0].height % 5 or len(ledgers.states[0].alarms_before(1 << 60)) < 12:
+    while ledgers.states[0].height % 5 or len(list(ledgers.states[0].alarms_before(1 << 60))) < 12:
         ledgers.now += 10
         ledgers.block(0, *(ledgers.pay(a, b, 1) for _ in range(3)), take=0)
     write(rows, ledgers.states[0])

@@ -204,7 +204,7 @@ def test_a_block_deals_with_a_bounded_number_of_deadlines_and_drops_those_of_the
     two.now += TIMEOUT + 1
     assert [len(two.block(0, take=0).effects.receipts) for _ in range(4)] == [2, 2, 1, 0]
     assert all(two.outcome(0, transaction) == (EXPIRED, Code.EXPIRED) for transaction in transactions)
-    assert two.states[0].alarms_before(1 << 60) == []
+    assert not list(two.states[0].alarms_before(1 << 60))
 
 
 # -- frozen accounts, mints, limits ----------------------------------------------------------------------------------
@@ -315,9 +315,28 @@ def test_the_queues_of_home_and_participant_are_bounded(two: Ledgers, monkeypatc
     two.block(0, transactions[3])
     assert two.outcome(0, transactions[3]) == (PREPARED, OK)
     two.settle()
-    codes = (OK, OK, Code.LIMIT_EXCEEDED)
+    codes = (OK,) * 4 + (Code.LIMIT_EXCEEDED,)
     more = [two.pay(two.account(0), two.account(1), 1) for _ in codes]
     assert two.inject(0, 1, *(prepare(two, t) for t in more)) == tuple(map(vote, more, codes))
+
+
+def test_a_participant_that_stands_still_stops_only_what_touches_it(three: Ledgers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shard 2 is dead: it does not answer, until its queue and that of payments to several shards are full."""
+    monkeypatch.setattr(two_phase_commit, "MAX_WAITING", 2)
+    a, b, c = (three.account(shard) for shard in range(3))
+    dead = [three.pay(a, c, 1) for _ in range(3)]
+    several = [three.sign(Leg(a, b, "USD", 1), Leg(a, c, "USD", 1)) for _ in range(3)]
+    three.block(0, *dead, *several)
+    queues = [(PREPARED, OK)] * 2 + [(REJECTED, Code.LIMIT_EXCEEDED)]
+    assert [three.outcome(0, t) for t in (*dead, *several)] == queues * 2
+    for _ in range(2):
+        healthy = [three.pay(a, b, 1) for _ in range(2)]
+        three.block(0, *healthy)
+        three.block(1)
+        three.block(0)
+        assert [three.outcome(0, t) for t in healthy] == [(COMMITTED, OK)] * 2
+    three.settle()
+    three.assert_settled()
 
 
 def test_a_refused_first_mint_leaves_no_trace_in_the_state() -> None:

@@ -191,7 +191,8 @@ class History:
         self.ledgers.states[shard] = state
 
     def _figures(self, state: State) -> tuple[Any, ...]:
-        undecided = {home: number for home, number in state.undecided.items() if number}
+        queues = state.waiting_for, state.prepared_for
+        undecided = [{shard: number for shard, number in queue.items() if number} for queue in queues]
         supply = {asset: sums for asset, sums in state.supply.items() if any(sums)}
         alarms = [alarm for alarm in state.alarms_before(1 << 60) if state.record(alarm[1]) is not None]
         return (

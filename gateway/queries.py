@@ -7,9 +7,9 @@ from collections.abc import Callable
 from gateway.problems import Problem
 from node.client.epochs import Epochs
 from node.client.line import Line
-from node.client.questions import EVERYONE, Question, Questions, read_reply
+from node.client.questions import Question, Questions, read_reply
 from node.protocol.certificate import Electorate
-from node.protocol.queries import Account, Answer, GetAccount, Request
+from node.protocol.queries import EVERYONE, Account, Answer, GetAccount, Request
 
 _MAX_UNREAD = 64
 _ACCOUNT_ROUNDS = 4

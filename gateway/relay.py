@@ -11,7 +11,7 @@ from gateway.problems import Problem
 from gateway.projection import Tracked
 from node.client.line import BrokerUnavailable, Line
 from node.protocol.codec import encode
-from node.protocol.limits import MAX_BROKER_BATCH_BYTES
+from node.protocol.limits import MAX_BATCH_TRANSACTIONS, MAX_BROKER_BATCH_BYTES
 from node.protocol.topics import TransactionBatch, transactions_topic
 
 log = structlog.get_logger()
@@ -20,7 +20,6 @@ MAX_PENDING = 100_000
 _FIRST_RETRY, _LAST_RETRY = 1.0, 10.0
 _GATHER = 0.002
 """Seconds a transaction may wait for others to share its message."""
-_MAX_BATCH = 4096
 
 
 class Relay:
@@ -92,7 +91,7 @@ def _batches(transactions: list[Tracked]) -> list[list[Tracked]]:
     batches: list[list[Tracked]] = [[]]
     size = 0
     for tracked in transactions:
-        if batches[-1] and (size + len(tracked.encoded) > MAX_BROKER_BATCH_BYTES or len(batches[-1]) >= _MAX_BATCH):
+        if batches[-1] and (size + len(tracked.encoded) > MAX_BROKER_BATCH_BYTES or len(batches[-1]) >= MAX_BATCH_TRANSACTIONS):
             batches.append([])
             size = 0
         batches[-1].append(tracked)

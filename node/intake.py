@@ -9,12 +9,14 @@ from node.events import Asked, Event, Tick, Transactions
 from node.protocol.queries import Query
 
 MAX_EVENTS = 2_000
-MAX_EVENT_BYTES = 64 << 20
+MAX_EVENT_BYTES = 16 << 20
+"""Beyond it frames wait; one is taken in before it is counted."""
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""
-MAX_TRANSACTIONS = 20_000
-_BATCH = 4_096
-"""Transactions handled in one turn."""
+MAX_TRANSACTION_BYTES = 8 << 20
+"""Transactions waiting."""
+_BATCH_BYTES = 128 << 10
+"""Transactions handled in one turn: some five hundred, so that votes need not wait for long."""
 
 
 class Intake:
@@ -25,7 +27,8 @@ class Intake:
         self._events: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._questions = 0
-        self._transactions: list[bytes] = []
+        self._transactions: deque[bytes] = deque()
+        self._transaction_bytes = 0
         self._arrived = trio.Event()
         self._room = trio.Event()
 
@@ -43,10 +46,15 @@ class Intake:
             await self._room.wait()
         self.put(event, size)
 
-    def offer_transactions(self, batch: Sequence[bytes]) -> None:
-        if len(self._transactions) < MAX_TRANSACTIONS:
-            self._transactions += batch
-            self._arrived.set()
+    def offer_transactions(self, batch: Sequence[bytes]) -> bool:
+        """Whether there was room for them."""
+        size = sum(map(len, batch))
+        if self._transaction_bytes + size > MAX_TRANSACTION_BYTES:
+            return False
+        self._transactions += batch
+        self._transaction_bytes += size
+        self._arrived.set()
+        return True
 
     def offer_question(self, query: Query) -> None:
         if self._questions < MAX_QUESTIONS:
@@ -70,9 +78,16 @@ class Intake:
             yield event
         self._room.set()
         if self._transactions:
-            batch, self._transactions = self._transactions[:_BATCH], self._transactions[_BATCH:]
-            yield Transactions(tuple(batch))
+            yield Transactions(tuple(self._next_batch()))
         yield Tick()
+
+    def _next_batch(self) -> Iterator[bytes]:
+        size = 0
+        while self._transactions and size < _BATCH_BYTES:
+            encoded = self._transactions.popleft()
+            size += len(encoded)
+            yield encoded
+        self._transaction_bytes -= size
 
     async def wait(self, seconds: float) -> None:
         """Until something is here, or so long."""

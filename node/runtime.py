@@ -16,6 +16,7 @@ from msgspec import Raw
 from msgspec.msgpack import Decoder
 
 from config.settings import NodeSettings
+from node.allowance import Allowance
 from node.effects import (
     Abstain,
     AcceptDocument,
@@ -50,9 +51,9 @@ from node.node import Node
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis
-from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
+from node.protocol.limits import MAX_BATCH_BODY_BYTES, MAX_FRAME_BYTES, MAX_LISTED_BYTES, MAX_QUERY_BYTES
 from node.protocol.messages import PeerMessage, StoredBundleDelivery, StoredChainReply
-from node.protocol.queries import GetBlocks, Query
+from node.protocol.queries import EVERYONE, GetBlocks, GetPending, Query
 from node.protocol.reports import Notable
 from node.protocol.topics import TransactionBatch, queries_topic, transactions_topic
 from node.protocol.transaction import Transaction
@@ -62,9 +63,16 @@ from node.storage import Storage, StorageFull
 
 log = structlog.get_logger(__name__)
 
-_MAX_QUERY_BYTES = 4_096
-_SERVE_BYTES = 1 << 20
-_REPLY_BYTES = 2 << 20
+SERVE_BYTES = 1 << 20
+"""Blocks or bundles in one answer, bytes, to a peer and to a client; more only if it is a single one."""
+SMALL_ANSWERS, SMALL_ANSWER_BYTES = 500, 1 << 10
+"""How many of them a second; what each counts for."""
+LARGE_ANSWER_RATE = 4 << 20
+"""Bytes a second."""
+_BLOCK_BYTES = 64 << 10
+"""What a block asked for is expected to have, until it has been read."""
+SIGNATURES = 128
+"""Checked in one go: so long, some ten milliseconds, a proposal waits for what clients have sent."""
 _IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
 
@@ -91,7 +99,7 @@ class Runtime:
         stored = read_stored(storage, self._document_file)
         self.node = Node(genesis, key, settings.name, settings.advertise or (settings.listen,), stored)
         self._transport = Transport(key, settings.listen, self._accepts)
-        self._broker = Broker(settings.broker, [])
+        self._broker = Broker(settings.broker)
         self._miner = Miner(settings.mining_workers)
         self._metrics = Metrics()
         self.reporter = Reporter(
@@ -99,8 +107,12 @@ class Runtime:
         )
         self._intake = Intake()
         self._checks: tuple[deque[CheckSignatures], deque[CheckSignatures]] = (deque(), deque())
+        self._verdicts: dict[int, list[bool]] = {}  # of checks that are not finished, by token
         self._check_wake = trio.Event()
+        self._small = Allowance(SMALL_ANSWERS * SMALL_ANSWER_BYTES)
+        self._large = Allowance(LARGE_ANSWER_RATE)
         self._disk = trio.CapacityLimiter(1)
+        self._replying = trio.CapacityLimiter(1)
         self._mining = trio.CancelScope()
         self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
         self._nursery: trio.Nursery
@@ -182,7 +194,8 @@ class Runtime:
                 self._work(effect)
             case Subscribe(shard):
                 network = self._genesis.network
-                self._broker.subscribe(transactions_topic(network, shard), queries_topic(network, shard))
+                transactions, queries = transactions_topic(network, shard), queries_topic(network, shard)
+                self._broker.subscribe({transactions: MAX_BATCH_BODY_BYTES, queries: MAX_QUERY_BYTES})
             case Publish(topic, body):
                 self._broker.publish(topic, body)
             case Notable(text):
@@ -246,25 +259,31 @@ class Runtime:
 
     async def _send_blocks(self, peer: bytes, first: int) -> None:
         """Blocks are passed on as they are stored, without taking them apart, and without their effects."""
-        stored = await trio.to_thread.run_sync(self._storage.blocks, first, _SERVE_BYTES)
+        stored = await trio.to_thread.run_sync(self._storage.blocks, first, SERVE_BYTES)
         if stored:
             parts = map(_decode_parts, stored)
             self._send(peer, encode(StoredChainReply(tuple((block, finality) for block, finality, _ in parts))))
 
     async def _send_bundles(self, peer: bytes, destination: int, sequence: int) -> None:
-        for bundle in await trio.to_thread.run_sync(self._storage.bundles, destination, sequence, _SERVE_BYTES):
+        for bundle in await trio.to_thread.run_sync(self._storage.bundles, destination, sequence, SERVE_BYTES):
             self._send(peer, encode(StoredBundleDelivery(Raw(bundle))))
 
     async def _reply_blocks(self, query: Query) -> None:
+        """One at a time: a block may have megabytes."""
         request, replica = query.request, self.node.replica
         assert isinstance(request, GetBlocks)
         assert replica is not None
+
+        def read_and_sign() -> Publish:
+            return replica.sign_blocks(query, self._storage.blocks(request.first, SERVE_BYTES, request.count))
+
         self._intake.question_waits()
         try:
-            stored = await trio.to_thread.run_sync(self._storage.blocks, request.first, _REPLY_BYTES, request.count)
+            reply = await trio.to_thread.run_sync(read_and_sign, limiter=self._replying)
         finally:
             self._intake.question_answered()
-        self._do(replica.sign_blocks(query, stored))
+        self._large.correct(query.client, len(reply.body) - _expected(query), trio.current_time())
+        self._do(reply)
 
     # -- work that takes long --------------------------------------------------------------------------------------
 
@@ -272,15 +291,21 @@ class Runtime:
         self._intake.put(await trio.to_thread.run_sync(recover, self._storage, wanted.rules, wanted.electorate))
 
     async def _check_signatures(self) -> None:
-        """One batch at a time, those that proposals wait for first: more threads would only fight for the interpreter."""
+        """Few at a time, those that proposals wait for first: more threads would only fight for the interpreter."""
         later, urgent = self._checks
         while True:
             if not later and not urgent:
                 self._check_wake = trio.Event()
                 await self._check_wake.wait()
-            check = (urgent or later).popleft()
-            verdicts = await trio.to_thread.run_sync(_signature_verdicts, check.transactions)
-            self._intake.put(SignaturesChecked(check.token, verdicts))
+            queue = urgent or later
+            check, verdicts = queue[0], self._verdicts.pop(queue[0].token, [])
+            part = _first(check.transactions[len(verdicts) :], SIGNATURES)
+            verdicts += await trio.to_thread.run_sync(_signature_verdicts, part)
+            if len(verdicts) < len(check.transactions):
+                self._verdicts[check.token] = verdicts
+            else:
+                queue.popleft()
+                self._intake.put(SignaturesChecked(check.token, tuple(verdicts)))
 
     async def _mine(self, scope: trio.CancelScope, work: Mine) -> None:
         with scope:
@@ -303,11 +328,38 @@ class Runtime:
                 continue
             try:
                 if topic == transactions_topic(self._genesis.network, replica.shard):
-                    self._intake.offer_transactions(decode(TransactionBatch, body, MAX_BROKER_BODY_BYTES).transactions)
+                    self._intake.offer_transactions(decode(TransactionBatch, body, MAX_BATCH_BODY_BYTES).transactions)
                 else:
-                    self._intake.offer_question(decode(Query, body, _MAX_QUERY_BYTES))
+                    self._on_query(decode(Query, body, MAX_QUERY_BYTES), replica.member)
             except DecodeError:
                 self._metrics.bad_broker_message()
+
+    def _on_query(self, query: Query, member: int) -> None:
+        """Pass on what this member is to answer, as far as it may cost so much."""
+        if query.member == member or (query.member == EVERYONE and query.is_small):
+            allowance = self._small if query.is_small else self._large
+            if allowance.admit(query.client, _expected(query), trio.current_time()):
+                self._intake.offer_question(query)
+
+
+def _expected(query: Query) -> int:
+    """What an answer is expected to have, bytes."""
+    match query.request:
+        case GetBlocks(_, count):
+            return min(count * _BLOCK_BYTES, SERVE_BYTES)
+        case GetPending():
+            return MAX_LISTED_BYTES
+        case _:
+            return SMALL_ANSWER_BYTES
+
+
+def _first(transactions: Sequence[Transaction], signatures: int) -> Sequence[Transaction]:
+    """As many of the first as have so many signatures together, but one at least."""
+    for count, transaction in enumerate(transactions):
+        signatures -= len(transaction.witnesses)
+        if signatures < 0:
+            return transactions[: max(1, count)]
+    return transactions
 
 
 def _signature_verdicts(transactions: Sequence[Transaction]) -> tuple[bool, ...]:

@@ -44,7 +44,7 @@ class Runtime:
         saved = self._storage.load(_now())
         self._coordinator = Coordinator(genesis, key, settings.registration_deadline, saved)
         self._transport = Transport(key, settings.listen, self._coordinator.accepts)
-        self._broker = Broker(settings.broker, ())
+        self._broker = Broker(settings.broker)
         self._epoch_topic = epoch_topic(genesis.network)
         self._reports_topic = reports_topic(genesis.network)
         self._metrics_at = settings.metrics_host, settings.metrics_port

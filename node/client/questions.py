@@ -9,10 +9,8 @@ from collections.abc import Iterable, Mapping
 from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
-from node.protocol.queries import Account, Answer, NodeStatus, Query, Reply, Request
+from node.protocol.queries import EVERYONE, Account, Answer, NodeStatus, Query, Reply, Request
 from node.protocol.topics import queries_topic, replies_topic
-
-EVERYONE = -1
 
 
 def read_reply(body: bytes, electorates: Mapping[int, Electorate]) -> Reply | None:

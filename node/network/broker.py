@@ -2,11 +2,14 @@
 
 The broker may be away, stopped, slow or lossy at any time. Nothing here waits for it: what cannot be sent is kept up to a
 bound, what cannot be taken in is dropped, both are counted, and the protocol above asks again for whatever matters.
+
+Anybody who reaches the broker can publish to every topic. So nothing larger than its topic allows is ever kept, and no more is
+read in a second than a process has time for: what is beyond waits at the broker, which hangs up on who lets too much wait.
 """
 
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import hiredis
@@ -14,19 +17,26 @@ import structlog
 import trio
 from redis.connection import SSLConnection, parse_url
 
+from node.network.pacing import Bucket
+from node.network.resp import Answer, Published, Reader
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 
 Message = tuple[str, bytes]
 """(topic, body)"""
 
 MAX_QUEUED = 10_000
-MAX_QUEUED_BYTES = 64 << 20
-"""Bounds of the queue to the broker; the inbox's are the same."""
+MAX_QUEUED_BYTES = 32 << 20
+"""Bounds of the queue to the broker, the largest body included."""
+MAX_UNREAD = 10_000
+MAX_UNREAD_BYTES = 16 << 20
+"""Bounds of the inbox."""
+
+READ_RATE = 64 << 20
+"""Bytes taken in each second at most, a message counting for ``MESSAGE_COST`` more: so many can be passed over in little time."""
+MESSAGE_COST = 8 << 10
 
 _BATCH_BYTES = 1 << 20
 _READ_BYTES = 256 << 10
-_UNFINISHED_BYTES = MAX_BROKER_BODY_BYTES + _READ_BYTES
-"""Of one reply: whoever makes the broker announce a larger one loses us the connection, not our memory."""
 _PING_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
 """A broker that says nothing, or takes nothing, for this long is gone: it has a ping to answer every second."""
@@ -36,7 +46,7 @@ log = structlog.get_logger()
 
 
 class BrokerRefused(Exception):
-    """The broker does not do what it must: wrong password, no permission, too large a reply."""
+    """The broker does not do what it must: wrong password, no permission."""
 
 
 class Broker:
@@ -45,8 +55,9 @@ class Broker:
     ``inbox`` is bounded: while nobody reads, newest messages are dropped, as the broker itself would.
     """
 
-    def __init__(self, url: str, subscriptions: Sequence[str] = ()) -> None:
-        """
+    def __init__(self, url: str, subscriptions: Mapping[str, int] | None = None) -> None:
+        """``subscriptions``: topics to take in, with the largest body of each, bytes; what is larger is dropped unread.
+
         Raises:
             ValueError: ``url`` is not a redis://, rediss:// or unix:// URL. The text does not show it: it may hold a password.
         """
@@ -54,13 +65,13 @@ class Broker:
             self._address = _Address(url)
         except (ValueError, TypeError, OSError):
             raise ValueError("the broker's URL must look like redis://[:password@]host:port or rediss://...") from None
-        self._wanted = dict.fromkeys(subscriptions)
+        self._wanted = {topic.encode(): largest for topic, largest in (subscriptions or {}).items()}
         self._queue: deque[Message] = deque()
         self._unanswered: deque[Message | str] = deque()  # sent, and not known to have arrived; a name: another command
         self._queue_bytes = 0  # of both
         self._wakeup = trio.Event()
         self._commands: list[tuple[str, ...]] = []  # to send besides
-        self._deliver, self.inbox = trio.open_memory_channel[Message](MAX_QUEUED)
+        self._deliver, self.inbox = trio.open_memory_channel[Message](MAX_UNREAD)
         self._inbox_sizes: deque[int] = deque()
         self._inbox_bytes = 0
         self.connected = False
@@ -95,9 +106,9 @@ class Broker:
             await trio.sleep(delay)
             delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
-    def subscribe(self, *topics: str) -> None:
-        """Also take in what comes on ``topics``, from about now on and after every reconnection."""
-        self._wanted |= dict.fromkeys(topics)
+    def subscribe(self, topics: Mapping[str, int]) -> None:
+        """Also take in what comes on ``topics``, each with its largest body, from about now on and after every reconnection."""
+        self._wanted |= {topic.encode(): largest for topic, largest in topics.items()}
         self._command("SUBSCRIBE", *topics)
 
     def publish(self, topic: str, body: bytes) -> None:
@@ -129,7 +140,7 @@ class Broker:
         """Exchange messages until the connection ends, by an exception."""
         self._commands = [self._address.hello]
         if self._wanted:
-            self._command("SUBSCRIBE", *self._wanted)
+            self._command("SUBSCRIBE", *(topic.decode() for topic in self._wanted))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, stream)
             nursery.start_soon(self._write, stream)
@@ -155,46 +166,47 @@ class Broker:
                 await stream.send_all(b"".join(data))
 
     async def _read(self, stream: trio.abc.Stream) -> None:
-        decoder = hiredis.Reader()
-        unfinished = 0
+        reader, pace, passed_over = Reader(self._wanted), Bucket(READ_RATE, READ_RATE), 0
         with trio.fail_after(_SILENCE_SECONDS) as silence:
             while data := await stream.receive_some(_READ_BYTES):
                 silence.deadline = trio.current_time() + _SILENCE_SECONDS
-                decoder.feed(data)
-                unfinished += len(data)
-                while (reply := decoder.gets()) is not False:
-                    unfinished = 0
-                    if not isinstance(reply, hiredis.PushNotification):
-                        self._answered(reply)
-                    elif reply[0] == b"message":
-                        self._take_in(reply[1].decode(), reply[2])
-                if unfinished > _UNFINISHED_BYTES:
-                    raise BrokerRefused("it announces a reply beyond all bounds")
+                items = reader.feed(data)
+                for item in items:
+                    if isinstance(item, Published):
+                        self._take_in(item)
+                    else:
+                        self._answered(item)
+                fresh, passed_over = reader.passed_over - passed_over, reader.passed_over
+                self.dropped += fresh
+                pace.take(len(data) + MESSAGE_COST * (len(items) + fresh), trio.current_time())
+                if (wait := pace.wait(trio.current_time())) > 0:
+                    await trio.sleep(wait)
         raise EOFError("closed by the broker")
 
-    def _answered(self, reply: Any) -> None:
+    def _answered(self, answer: Answer) -> None:
         """Commands are answered in order."""
         command = self._unanswered.popleft()
         if isinstance(command, tuple):
             self._queue_bytes -= len(command[1])
-            self.dropped += isinstance(reply, hiredis.ReplyError)
-        elif isinstance(reply, hiredis.ReplyError):
-            code = str(reply).partition(" ")[0]  # the rest may repeat what was sent, the password too
+            self.dropped += answer.error is not None
+        elif answer.error is not None:
+            code = answer.error.partition(" ")[0]  # the rest may repeat what was sent, the password too
             raise BrokerRefused(f"{code} in answer to {command}")
         elif command == "PING" and not self.connected:
             self.connected = True
             log.info("broker connected", broker=str(self._address))
 
-    def _take_in(self, topic: str, body: bytes) -> None:
+    def _take_in(self, message: Published) -> None:
         waiting = self._deliver.statistics().current_buffer_used
         while len(self._inbox_sizes) > waiting:
             self._inbox_bytes -= self._inbox_sizes.popleft()
-        if len(body) > MAX_BROKER_BODY_BYTES or waiting == MAX_QUEUED or self._inbox_bytes + len(body) > MAX_QUEUED_BYTES:
+        size = len(message.body)
+        if waiting == MAX_UNREAD or self._inbox_bytes + size > MAX_UNREAD_BYTES:
             self.dropped += 1
             return
-        self._deliver.send_nowait((topic, body))
-        self._inbox_sizes.append(len(body))
-        self._inbox_bytes += len(body)
+        self._deliver.send_nowait((message.topic.decode(), message.body))
+        self._inbox_sizes.append(size)
+        self._inbox_bytes += size
 
 
 class _Address:

@@ -7,6 +7,8 @@ MAX_LEGS = 16
 MAX_MEMO_BYTES = 140
 MAX_ASSET_CODE = 12
 MAX_TRANSACTION_BYTES = 4096
+MIN_TRANSACTION_BYTES = 170
+"""Less than any encoded transaction has: what is shorter need not be looked at."""
 
 MAX_SHARDS = 1024
 MAX_COMMITTEE = 256
@@ -27,6 +29,12 @@ MAX_FRAME_BYTES = 8 << 20
 
 MAX_BROKER_BATCH_BYTES = 64 << 10
 """Transactions a client packs into one broker message, bytes (a single larger transaction cannot exist)."""
+MAX_BATCH_TRANSACTIONS = MAX_BROKER_BATCH_BYTES // MIN_TRANSACTION_BYTES
+MAX_BATCH_BODY_BYTES = MAX_BROKER_BATCH_BYTES + 4096
+"""The same with the bytes that hold them together. Nodes do not read a larger message."""
+MAX_QUERY_BYTES = 256
+MAX_LISTED_BYTES = 256 << 10
+"""Transactions in one answer to a question for those that wait."""
 
 MAX_BROKER_BODY_BYTES = 16 << 20
 

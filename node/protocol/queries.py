@@ -16,7 +16,7 @@ class GetStatus(Struct, array_like=True, frozen=True, tag=1):
 
 
 class GetBlocks(Struct, array_like=True, frozen=True, tag=2):
-    """Final blocks from height ``first`` on -> ``BlockList``."""
+    """Final blocks from height ``first`` on -> ``BlockList``. To be asked of one member."""
 
     first: Height
     count: Annotated[int, Meta(ge=1, le=256)]
@@ -29,21 +29,28 @@ class GetAccount(Struct, array_like=True, frozen=True, tag=3):
 
 
 class GetPending(Struct, array_like=True, frozen=True, tag=4):
-    """Transactions waiting in the mempool -> ``PendingList``."""
+    """Transactions waiting in the mempool -> ``PendingList``. To be asked of one member."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)]
 
 
 Request = GetStatus | GetBlocks | GetAccount | GetPending
+EVERYONE = -1
+"""Each member of the committee."""
 
 
 class Query(Struct, array_like=True, frozen=True):
-    """``member``: index of the node that shall answer, or -1 for each of them."""
+    """``member``: index of the node that shall answer, or EVERYONE, if the answer is small."""
 
     id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     client: Annotated[str, Meta(min_length=1, max_length=64)]
-    member: Annotated[int, Meta(ge=-1)]
+    member: Annotated[int, Meta(ge=EVERYONE)]
     request: Request
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the answer has some hundred bytes at most, so that everyone may be asked."""
+        return isinstance(self.request, GetStatus | GetAccount)
 
 
 class NodeStatus(Struct, array_like=True, frozen=True, tag=1):
@@ -77,7 +84,7 @@ class Account(Struct, array_like=True, frozen=True, tag=3):
 
 
 class PendingList(Struct, array_like=True, frozen=True, tag=4):
-    """(transaction id, encoded transaction) of up to ``limit`` of ``total``."""
+    """(transaction id, encoded transaction) of up to ``limit`` of ``total``; fewer than asked when they would not fit."""
 
     total: int
     transactions: tuple[tuple[Hash, bytes], ...]

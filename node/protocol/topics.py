@@ -13,6 +13,7 @@ from node.protocol.certificate import Electorate
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
+from node.protocol.limits import MAX_BATCH_TRANSACTIONS, MAX_TRANSACTION_BYTES, MIN_TRANSACTION_BYTES
 
 
 def transactions_topic(network: bytes, shard: int) -> str:
@@ -50,10 +51,13 @@ def reports_topic(network: bytes) -> str:
     return f"shardpay:{network.hex()}:reports"
 
 
-class TransactionBatch(Struct, array_like=True, frozen=True):
-    """Encoded transactions, at most 64 KB together."""
+_Encoded = Annotated[bytes, Meta(min_length=MIN_TRANSACTION_BYTES, max_length=MAX_TRANSACTION_BYTES)]
 
-    transactions: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=4096)]
+
+class TransactionBatch(Struct, array_like=True, frozen=True):
+    """Encoded transactions, at most MAX_BROKER_BATCH_BYTES together."""
+
+    transactions: Annotated[tuple[_Encoded, ...], Meta(min_length=1, max_length=MAX_BATCH_TRANSACTIONS)]
 
 
 class Refusal(Struct, array_like=True, frozen=True, gc=False):

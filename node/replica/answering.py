@@ -9,6 +9,7 @@ from node.consensus.round import Seat
 from node.consensus.simplex import Simplex
 from node.effects import Publish, ReplyBlocks
 from node.ledger.state import State
+from node.protocol.limits import MAX_LISTED_BYTES
 from node.protocol.queries import (
     Account,
     Answer,
@@ -43,11 +44,10 @@ class Answering:
             case GetAccount(address):
                 return self._reply(query, Account(self._state.height, self._state.balances_of(address)))
             case GetPending(limit):
-                entries = tuple((entry.id, entry.encoded) for entry in islice(self._mempool, limit))
-                return self._reply(query, PendingList(len(self._mempool), entries))
+                return self._reply(query, self._pending(limit))
 
     def sign_blocks(self, query: Query, stored: Sequence[bytes]) -> Publish:
-        """The reply to a question for blocks, made of what storage holds as it is."""
+        """The reply to a question for blocks, made of what storage holds as it is. May run in any thread."""
         return self._reply(query, StoredBlockList(tuple(map(Raw, stored))))
 
     def _status(self) -> NodeStatus:
@@ -61,6 +61,15 @@ class Answering:
             mempool=len(self._mempool),
             pending_commits=state.totals().pending,
         )
+
+    def _pending(self, limit: int) -> PendingList:
+        listed, room = [], MAX_LISTED_BYTES
+        for entry in islice(self._mempool, limit):
+            room -= len(entry.encoded)
+            if room < 0:
+                break
+            listed.append((entry.id, entry.encoded))
+        return PendingList(len(self._mempool), tuple(listed))
 
     def _reply(self, query: Query, answer: Answer | StoredBlockList) -> Publish:
         electorate = self._seat.electorate

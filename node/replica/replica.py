@@ -33,7 +33,7 @@ from node.protocol.messages import (
     Standing,
 )
 from node.protocol.puzzle import leading_zero_bits
-from node.protocol.queries import Query
+from node.protocol.queries import EVERYONE, Query
 from node.protocol.reports import Notable
 from node.protocol.topics import Refusal, Refusals, blocks_topic, refusals_topic
 from node.protocol.transaction import Transaction
@@ -155,12 +155,12 @@ class Replica:
 
     def on_query(self, query: Query, at: Instant) -> list[Effect]:
         """A client's question."""
-        if query.member in (-1, self.member):
+        if query.member == self.member or (query.member == EVERYONE and query.is_small):
             self._effects.append(self._answering.answer(query))
         return self._finish(at)
 
     def sign_blocks(self, query: Query, stored: Sequence[bytes]) -> Publish:
-        """The reply to a question, of encoded blocks from storage."""
+        """The reply to a question, of encoded blocks from storage. May run in any thread."""
         return self._answering.sign_blocks(query, stored)
 
     def on_signatures_checked(self, token: int, verdicts: Sequence[bool], at: Instant) -> list[Effect]:

@@ -13,12 +13,12 @@ from typing import Any, Self
 import redis
 
 from node.client.epochs import Epochs, NewDocument
-from node.client.questions import EVERYONE, Question, Questions, read_reply
+from node.client.questions import Question, Questions, read_reply
 from node.protocol.certificate import Electorate
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, read_genesis
-from node.protocol.queries import Request
+from node.protocol.queries import EVERYONE, Request
 from node.protocol.topics import epoch_topic
 from scripts.devnet.layout import Devnet
 

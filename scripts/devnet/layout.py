@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings
+from node.protocol.limits import MAX_BROKER_BODY_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 """The checkout: processes run from here."""
@@ -257,15 +258,18 @@ class Devnet:
 
 
 def broker_arguments(binary: Path, port: int, bind: str = LOOPBACK) -> tuple[str, ...]:
-    """A broker that keeps nothing on disk and cuts off a subscriber that does not keep up. Whoever can reach it may publish:
-    nothing it carries is believed unsigned, but who floods it can stop it. So it belongs in a private network.
+    """A broker that keeps nothing on disk, takes in no larger message than any process publishes, and cuts off a subscriber that
+    does not keep up. Whoever can reach it may publish: nothing it carries is believed unsigned, but who floods it costs others
+    what they publish meanwhile. So it belongs in a private network.
 
     It must not rename itself: that overwrites its environment, by which ``processes`` finds it.
     """
-    limits = ("--client-output-buffer-limit", "pubsub", "256mb", "64mb", "60")
+    largest = str(MAX_BROKER_BODY_BYTES)
+    limits = ("--client-output-buffer-limit", "pubsub", "64mb", "32mb", "5", "--proto-max-bulk-len", largest)
+    memory = ("--client-query-buffer-limit", "64mb", "--maxmemory-clients", "1gb", "--maxmemory", "64mb")
     alone = ("--save", "", "--appendonly", "no", "--set-proc-title", "no")
     access = ("--protected-mode", "yes" if bind == LOOPBACK else "no")
-    return (str(binary), "--bind", bind, *access, "--port", str(port), *alone, *limits)
+    return (str(binary), "--bind", bind, *access, "--port", str(port), *alone, *limits, *memory)
 
 
 def _multiaddr(host: str, port: int) -> str:

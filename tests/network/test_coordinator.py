@@ -180,7 +180,7 @@ async def test_the_broker_may_be_away_and_a_peer_talk_rubbish(site: Site, nurser
             announced, figures = None, None
             with running(*broker_arguments(get_binary_path(), site.ports.broker)):
                 async with trio.open_nursery() as listening:
-                    client = Broker(site.broker, topics)
+                    client = Broker(site.broker, dict.fromkeys(topics, 1 << 20))
                     await listening.start(client.run)
                     with trio.fail_after(15):
                         while not announced or not figures:

@@ -43,7 +43,7 @@ GARBAGE = {
     "a number": b"\x00",
     "random bytes": os.urandom(1000),
     "a megabyte of random bytes": os.urandom(1 << 20),
-    "more than a body may have": bytes(20 << 20),
+    "as much as the broker takes": bytes(MAX_BROKER_BODY_BYTES),
     "lists in lists": b"\x91" * 100_000,
     "a list of four billion": b"\xdd\xff\xff\xff\xff",
     "a string of four billion": b"\xc6\xff\xff\xff\xff",

@@ -1,10 +1,10 @@
 """What a client believes of members' answers."""
 
-from node.client.questions import EVERYONE, Question, Questions, read_reply
+from node.client.questions import Question, Questions, read_reply
 from node.protocol.block import Balance
 from node.protocol.codec import decode
 from node.protocol.crypto import ZERO_HASH
-from node.protocol.queries import Account, Answer, GetAccount, GetStatus, NodeStatus, Query, Request
+from node.protocol.queries import EVERYONE, Account, Answer, GetAccount, GetStatus, NodeStatus, Query, Request
 from node.protocol.topics import queries_topic, replies_topic
 from tests.chains import Network
 

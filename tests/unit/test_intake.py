@@ -4,7 +4,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from node.events import Asked, Event, SignaturesChecked, Tick, Transactions
-from node.intake import MAX_EVENT_BYTES, MAX_EVENTS, MAX_QUESTIONS, MAX_TRANSACTIONS, Intake
+from node.intake import MAX_EVENT_BYTES, MAX_EVENTS, MAX_QUESTIONS, MAX_TRANSACTION_BYTES, Intake
 from node.network.events import Message
 from node.protocol.queries import GetStatus, Query
 
@@ -59,16 +59,18 @@ async def test_questions_beyond_a_bound_are_dropped_while_earlier_ones_wait_or_a
     assert kinds(intake) == [Asked, Tick]
 
 
-async def test_transactions_are_bounded_and_come_in_parts() -> None:
+async def test_transactions_are_bounded_in_bytes_and_come_in_parts() -> None:
     intake = Intake()
-    for number in range(MAX_TRANSACTIONS + 5):
-        intake.offer_transactions([b"%d" % number])
+    numbered = [number.to_bytes(4096, "big") for number in range(MAX_TRANSACTION_BYTES // 4096)]
+    assert all(intake.offer_transactions(numbered[first : first + 16]) for first in range(0, len(numbered), 16))
+    assert not intake.offer_transactions([b"x"])
     parts = []
     while len(events := list(intake.take())) > 1:
         (part,) = (event for event in events if isinstance(event, Transactions))
         parts.append(part.batch)
-    assert [encoded for part in parts for encoded in part] == [b"%d" % number for number in range(MAX_TRANSACTIONS)]
-    assert len(parts) > 1
+    assert [encoded for part in parts for encoded in part] == numbered
+    assert max(sum(map(len, part)) for part in parts) < 256 << 10, "a turn of the loop is short"
+    assert intake.offer_transactions(numbered), "and there is room again"
 
 
 async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock) -> None:

@@ -22,7 +22,7 @@ from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.reports import CoordinatorFigures, Notable, Report
 from node.protocol.topics import epoch_topic, reports_topic
-from signaling.phases import Announce, Coordinator, Drop, Effect, Persist, SendTo
+from signaling.phases import MAX_MESSAGE_BYTES, Announce, Coordinator, Drop, Effect, Persist, SendTo
 from signaling.storage import Storage
 
 TICK = 1.0
@@ -43,7 +43,13 @@ class Runtime:
         self._storage = Storage(Path(settings.data) / "coordinator.db", genesis.hash)
         saved = self._storage.load(_now())
         self._coordinator = Coordinator(genesis, key, settings.registration_deadline, saved)
-        self._transport = Transport(key, settings.listen, self._coordinator.accepts)
+        self._transport = Transport(
+            key,
+            settings.listen,
+            self._coordinator.accepts,
+            known=lambda peer: peer in self._coordinator.registrations,
+            max_frame=MAX_MESSAGE_BYTES,
+        )
         self._broker = Broker(settings.broker)
         self._epoch_topic = epoch_topic(genesis.network)
         self._reports_topic = reports_topic(genesis.network)

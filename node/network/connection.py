@@ -40,9 +40,11 @@ PROTOCOL = TProtocol("/shardpay/1")
 HANDSHAKE_SECONDS = 5
 """From a TCP connection to a stream to talk on, at most."""
 
-WINDOW_BYTES = 4 << 20
-"""Largest Yamux receive window: what one peer can make this process hold unread. Yamux's own cap is 16 MiB."""
+WINDOW_BYTES = 1 << 20
+"""Largest Yamux receive window. Yamux's own cap is 16 MiB."""
 yamux.MAX_WINDOW_SIZE = WINDOW_BYTES
+UNREAD_BYTES = 2 * WINDOW_BYTES
+"""What one peer can make this process hold unread: its windows may overlap by as much again."""
 
 NOISE_MESSAGE_BYTES = 65_535
 NEGOTIATION_BYTES = 1024
@@ -86,10 +88,14 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 class _Muxer(yamux.Yamux):  # type: ignore[misc]
-    """Yamux that ends the connection of a peer who sends beyond the windows it was given; the stock one only warns."""
+    """Yamux that ends the connection of a peer with more than ``unread`` bytes on the way; the stock one only warns."""
+
+    def __init__(self, secured: Any, peer_id: ID, unread: int) -> None:
+        super().__init__(secured, peer_id)
+        self._unread = unread
 
     async def _read_data_body(self, length: int) -> bytes:
-        if length + sum(map(len, self.stream_buffers.values())) > 2 * WINDOW_BYTES:
+        if length + sum(map(len, self.stream_buffers.values())) > self._unread:
             await self._cleanup_on_error()
             raise ConnectionRefused("the peer ignores flow control")
         body: bytes = await super()._read_data_body(length)
@@ -119,7 +125,9 @@ class _Modest:
 class Connector:
     """Makes authenticated streams out of TCP connections, for the owner of one key."""
 
-    def __init__(self, key: KeyPair) -> None:
+    def __init__(self, key: KeyPair, unread: int = UNREAD_BYTES) -> None:
+        """``unread``: bytes a peer may be ahead of what is read of it."""
+        self._unread = unread
         pair = secp256k1_key_pair(key.secret)
         noise = NoiseTransport(pair, noise_privkey=x25519_key_pair().private_key)
         self._upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(yamux.PROTOCOL_ID): _Muxer})
@@ -167,8 +175,8 @@ class Connector:
             raise ConnectionRefused("the peer's key is not a secp256k1 key")
         if not welcome(public_key):
             raise ConnectionRefused(f"{public_key.hex()} is not welcome")
-        muxer = await self._upgrader.muxer_multistream.select_transport(_Modest(secured, NEGOTIATION_BYTES))
-        return public_key, muxer(secured, peer_id)
+        await self._upgrader.muxer_multistream.select_transport(_Modest(secured, NEGOTIATION_BYTES))  # there is only one
+        return public_key, _Muxer(secured, peer_id, self._unread)
 
 
 async def _run(muxer: _Muxer) -> None:

@@ -34,6 +34,11 @@ class FrameDecoder:
         self._max_frame = max_frame
         self._buffer = bytearray()
 
+    @property
+    def size(self) -> int:
+        """Bytes of an unfinished frame that are here."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that ``data`` completes, in order; pings are left out.
 

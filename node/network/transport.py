@@ -6,8 +6,12 @@ A peer that says nothing for ``SILENCE_SECONDS`` is gone, so each side writes at
 Order: frames up to ``URGENT_BYTES`` arrive in the order they were sent, larger ones too, but the small overtake the large.
 Nothing is acknowledged: what was on its way when a connection broke is lost. Per peer the inbox holds
 PeerUp, messages, PeerDown, PeerUp, ... strictly in turn.
+
+Everything a peer can make this process keep is bounded in bytes: unread (``connection``), of unfinished frames and of those that
+the inbox has no room for (``_Held``), in the inbox, and in its queue.
 """
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,10 +20,12 @@ from typing import Any
 import structlog
 import trio
 
-from node.network.connection import HANDSHAKE_SECONDS, Connector, host_and_port, peer_id_of, public_key_of
+from node.network.callers import Callers
+from node.network.connection import HANDSHAKE_SECONDS, UNREAD_BYTES, Connector, host_and_port, peer_id_of, public_key_of
 from node.network.events import Inbound, Message, PeerDown, PeerUp
 from node.network.framing import PING, FrameDecoder, FrameTooLarge, SendQueue
 from node.protocol.crypto import KeyPair
+from node.protocol.limits import MAX_FRAME_BYTES
 
 __all__ = ["Transport", "peer_id_of", "public_key_of"]
 
@@ -33,12 +39,20 @@ LAST_RETRY_SECONDS = 2.0
 BAN_SECONDS = 5.0
 """How long a peer that broke the framing rules stays away."""
 
+FRAME_SECONDS = 10.0
+"""From the first byte of a frame to its last, at most."""
+
 READ_BYTES = 256 << 10
-QUEUE_BYTES = 32 << 20
+QUEUE_BYTES = 12 << 20
 INBOX_ITEMS = 1024
-INBOX_BYTES = 64 << 20
-MAX_HANDSHAKES = 128
-"""Inbound connections without a stream yet. One more closes the oldest: an honest one takes milliseconds."""
+INBOX_BYTES = 16 << 20
+"""Beyond it frames wait; one is taken in before it is counted."""
+HELD_BYTES = 48 << 20
+"""Of frames of all peers that are unfinished, or wait for room in the inbox. Beyond it the peer with the most is dropped."""
+STRANGER_UNREAD_BYTES = 64 << 10
+"""What a peer may have unread where frames are small."""
+MAX_STRANGERS = 256
+"""Peers that are connected, but not known. One more ends the connection of the oldest of them."""
 
 
 class _Link:
@@ -78,6 +92,25 @@ class _Inbox:
             self._bytes -= self._sizes.popleft()
 
 
+class _Held:
+    """Bytes that each peer makes this process hold on the way to the inbox."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[_Link, int] = {}
+
+    def hold(self, link: _Link, size: int) -> None:
+        """A peer's frames have so many bytes now."""
+        self._bytes[link] = size
+        if sum(self._bytes.values()) > HELD_BYTES:
+            most = max(self._bytes, key=self._bytes.__getitem__)
+            self.forget(most)
+            most.scope.cancel()
+
+    def forget(self, link: _Link) -> None:
+        """It holds nothing any more."""
+        self._bytes.pop(link, None)
+
+
 class _Wanted:
     """A peer to keep a connection to, until the transport has another object, or none, for it."""
 
@@ -88,9 +121,19 @@ class _Wanted:
 class Transport:
     """A host on the network: listens, dials, and exchanges frames with peers known by their public keys."""
 
-    def __init__(self, key: KeyPair, listen: str, accept: Callable[[bytes], bool], *, queue_bytes: int = QUEUE_BYTES) -> None:
+    def __init__(
+        self,
+        key: KeyPair,
+        listen: str,
+        accept: Callable[[bytes], bool],
+        *,
+        known: Callable[[bytes], bool] = lambda _: True,
+        max_frame: int = MAX_FRAME_BYTES,
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
         """``listen``: multiaddr, port 0 for any. ``accept``: whether a peer that calls, and proved this key, is welcome.
-        ``queue_bytes``: what may wait for one peer.
+        ``known``: whether it is one of those that always have room; others, strangers, have little. ``max_frame``: largest
+        frame that peers may send here. ``queue_bytes``: what may wait for one peer.
 
         Raises:
             ValueError: ``listen`` is not the multiaddr of a TCP port.
@@ -98,16 +141,18 @@ class Transport:
         self.public_key = key.public
         """Who this host is to others."""
         self._listen = host_and_port(listen)
-        self._accept = accept
+        self._accept, self._known = accept, known
+        self._max_frame = max_frame
         self._queue_bytes = queue_bytes
-        self._connector = Connector(key)
+        self._connector = Connector(key, UNREAD_BYTES if max_frame > STRANGER_UNREAD_BYTES else STRANGER_UNREAD_BYTES)
         send, self.inbox = trio.open_memory_channel[Inbound](INBOX_ITEMS)
         self._inbox = _Inbox(send)
         self._nursery: trio.Nursery | None = None
         self._links: dict[bytes, _Link] = {}
         self._wanted: dict[bytes, _Wanted] = {}
         self._banned: dict[bytes, float] = {}
-        self._handshakes: dict[trio.CancelScope, None] = {}
+        self._callers = Callers()
+        self._held = _Held()
         self.addresses: tuple[str, ...] = ()
         """Multiaddrs listened on, with the actual port; empty until ``run`` has started."""
         self.bytes_in = self.bytes_out = self.frames_in = self.frames_out = 0
@@ -180,21 +225,25 @@ class Transport:
 
     def ban(self, peer: bytes) -> None:
         """Drop a peer that sent what no honest one sends, and stay apart from it for ``BAN_SECONDS``."""
+        for other in [other for other in self._banned if self._banned_for(other) <= 0]:
+            del self._banned[other]
         self._banned[peer] = trio.current_time() + BAN_SECONDS
         if (link := self._links.get(peer)) is not None:
             link.scope.cancel()
 
     async def _answer(self, tcp: trio.SocketStream) -> None:
         """Serve an inbound connection from its first byte to its last."""
-        if len(self._handshakes) >= MAX_HANDSHAKES:
-            oldest = next(iter(self._handshakes))
-            del self._handshakes[oldest]
-            oldest.cancel()
         handshake = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_SECONDS)
-        self._handshakes[handshake] = None
+        try:
+            is_heard = self._callers.begin(tcp.socket.getpeername()[0], handshake, trio.current_time())
+        except OSError:  # gone already
+            is_heard = False
+        if not is_heard:
+            await trio.aclose_forcefully(tcp)
+            return
 
         async def talk(peer: bytes, stream: Any) -> None:
-            self._handshakes.pop(handshake, None)
+            self._callers.end(handshake)
             await self._talk(peer, stream)
 
         try:
@@ -202,17 +251,14 @@ class Transport:
         except* Exception as errors:
             log.debug("inbound connection failed", error=_reason(errors))
         finally:
-            self._handshakes.pop(handshake, None)
+            self._callers.end(handshake)
 
     def _welcome(self, peer: bytes) -> bool:
         return self._banned_for(peer) <= 0 and self._accept(peer)
 
     def _banned_for(self, peer: bytes) -> float:
         """Seconds this peer still has to stay away."""
-        left = self._banned.get(peer, 0.0) - trio.current_time()
-        if left <= 0:
-            self._banned.pop(peer, None)
-        return left
+        return self._banned.get(peer, 0.0) - trio.current_time()
 
     async def _keep(self, peer: bytes, wanted: _Wanted) -> None:
         """Dial a peer, and dial again whenever the connection ends, as long as it is wanted."""
@@ -250,6 +296,7 @@ class Transport:
             older.scope.cancel()
             await older.ended.wait()
         link = self._links[peer] = _Link(self._queue_bytes)
+        self._limit_strangers()
         reason = "closed here"
         try:
             await self._inbox.put(PeerUp(peer), 0)
@@ -258,7 +305,7 @@ class Transport:
                 with link.scope:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._write, link, stream)
-                        nursery.start_soon(self._read, peer, stream)
+                        nursery.start_soon(self._read, peer, link, stream)
             except* Exception as errors:
                 reason = _reason(errors)
             link.up = False
@@ -266,13 +313,19 @@ class Transport:
             await self._inbox.put(PeerDown(peer), 0)
         finally:
             link.up = False
+            self._held.forget(link)
             del self._links[peer]
             link.ended.set()
 
-    async def _read(self, peer: bytes, stream: Any) -> None:
-        decoder = FrameDecoder()
+    def _limit_strangers(self) -> None:
+        strangers = [peer for peer in self._links if not self._known(peer)]
+        if len(strangers) > MAX_STRANGERS:
+            self._links[strangers[0]].scope.cancel()
+
+    async def _read(self, peer: bytes, link: _Link, stream: Any) -> None:
+        decoder, due = FrameDecoder(self._max_frame), math.inf
         while True:
-            with trio.fail_after(SILENCE_SECONDS):
+            with trio.fail_at(min(trio.current_time() + SILENCE_SECONDS, due)):
                 data = await stream.read(READ_BYTES)
             self.bytes_in += len(data)
             try:
@@ -281,8 +334,14 @@ class Transport:
                 self.ban(peer)
                 raise
             self.frames_in += len(frames)
+            self._held.hold(link, decoder.size + sum(map(len, frames)))
             for frame in frames:
                 await self._inbox.put(Message(peer, frame), len(frame))
+            self._held.hold(link, decoder.size)
+            if not decoder.size:
+                due = math.inf
+            elif frames or due == math.inf:  # time that the inbox took is not the peer's
+                due = trio.current_time() + FRAME_SECONDS
 
     async def _write(self, link: _Link, stream: Any) -> None:
         while True:

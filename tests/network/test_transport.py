@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,10 +16,11 @@ from libp2p import new_host
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_key_pair
 from multiaddr import Multiaddr
 
-from node.network import connection, transport
+from node.network import callers, connection, transport
+from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import Connector, host_and_port
 from node.network.events import Inbound, Message, PeerDown, PeerUp
-from node.network.transport import MAX_HANDSHAKES, Transport, peer_id_of, public_key_of
+from node.network.transport import Transport, peer_id_of, public_key_of
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from scripts.devnet.layout import ROOT
@@ -226,7 +227,7 @@ async def test_a_slow_consumer_slows_the_sender_down_and_loses_nothing(
 
 async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "INBOX_BYTES", 0)
-    monkeypatch.setattr(connection, "WINDOW_BYTES", 1 << 20)
+    monkeypatch.setattr(transport, "UNREAD_BYTES", 1 << 20)
     a, owner = await start(nursery), new_key()
 
     async def flood(peer: bytes, stream: Any) -> None:
@@ -237,6 +238,113 @@ async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery
     nursery.start_soon(call, a, owner, flood)
     await trio_until(lambda: owner.public in a.connected)
     await trio_until(lambda: owner.public not in a.connected)
+
+
+async def test_where_only_small_frames_are_read_a_peer_has_little_unread(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "INBOX_BYTES", 0)
+    a, owner, written = await start(nursery, max_frame=1000), new_key(), 0
+
+    async def flood(peer: bytes, stream: Any) -> None:
+        nonlocal written
+        while True:
+            await stream.write(((1000).to_bytes(4, "big") + bytes(1000)) * 10)
+            written += 10_040
+
+    nursery.start_soon(call, a, owner, flood)
+    await trio_until(lambda: owner.public in a.connected)
+    await trio_until(lambda: owner.public not in a.connected)
+    assert written < 1 << 20
+    assert a.frames_in < 500
+
+
+async def test_a_frame_longer_than_this_host_reads_ends_the_connection_at_its_length(nursery: trio.Nursery) -> None:
+    a, b = await start(nursery, max_frame=1000), await start(nursery)
+    b.connect(a.public_key, a.addresses)
+    await expect(a, PeerUp(b.public_key))
+    await expect(b, PeerUp(a.public_key))
+    assert b.send(a.public_key, bytes(1000))
+    await expect(a, Message(b.public_key, bytes(1000)))
+    assert b.send(a.public_key, bytes(1001))
+    await expect(a, PeerDown(b.public_key), within=2)
+
+
+def drip(size: int) -> Callable[[bytes, Any], Awaitable[None]]:
+    """Half a frame at once, and from then on a byte now and then."""
+
+    async def talk(peer: bytes, stream: Any) -> None:
+        await stream.write((2 * size).to_bytes(4, "big"))
+        for at in range(0, size, 60_000):
+            await stream.write(bytes(min(60_000, size - at)))
+        while True:
+            await trio.sleep(0.1)
+            await stream.write(b"x")
+
+    return talk
+
+
+async def test_a_frame_that_is_not_finished_in_time_ends_the_connection(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "FRAME_SECONDS", 1.0)
+    a, b = await pair(nursery)
+    dripping = new_key()
+    nursery.start_soon(call, a, dripping, drip(1000))
+    await expect(a, PeerUp(dripping.public))
+    began = trio.current_time()
+    for number in range(12):  # for longer than one frame may take
+        assert b.send(a.public_key, bytes([number]))
+        await trio.sleep(0.1)
+    items = [await a.inbox.receive() for _ in range(13)]
+    assert [item for item in items if isinstance(item, PeerDown)] == [PeerDown(dripping.public)]
+    assert 1 <= trio.current_time() - began < 5
+    assert a.connected == {b.public_key}
+
+
+async def test_of_peers_with_too_much_unfinished_together_the_one_with_the_most_is_dropped(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "HELD_BYTES", 3 << 20)
+    a, small, large, last = await start(nursery), new_key(), new_key(), new_key()
+    for owner, size in ((small, 500_000), (large, 2_000_000)):
+        nursery.start_soon(call, a, owner, drip(size))
+        await expect(a, PeerUp(owner.public))
+    nursery.start_soon(call, a, last, drip(1_500_000))
+    await expect(a, PeerUp(last.public), PeerDown(large.public))
+    assert a.connected == {small.public, last.public}
+
+
+async def test_a_stranger_too_many_takes_the_place_of_the_oldest_never_of_who_is_known(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_STRANGERS", 2)
+    known, *strangers = [new_key() for _ in range(4)]
+    a = await start(nursery, known=lambda peer: peer == known.public)
+    for owner in (known, *strangers):
+        nursery.start_soon(call, a, owner)
+        await expect(a, PeerUp(owner.public))
+    await expect(a, PeerDown(strangers[0].public))
+    assert a.connected == {known.public, strangers[1].public, strangers[2].public}
+
+
+async def test_calls_beyond_the_rate_are_hung_up_on_before_a_handshake(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "ADDRESS_CALLS_AT_ONCE", 3.0)
+    monkeypatch.setattr(callers, "ADDRESS_CALLS_PER_SECOND", 2.0)
+    a = await start(nursery)
+    greeted = 0
+    for _ in range(10):
+        tcp = await trio.open_tcp_stream(*host_and_port(a.addresses[0]))
+        await tcp.send_all(b"\x13/multistream/1.0.0\n")
+        with suppress(trio.BrokenResourceError), trio.fail_after(2):
+            greeted += bool(await tcp.receive_some(100))
+        await trio.aclose_forcefully(tcp)
+    assert 3 <= greeted <= 4  # the last one on account
+    b = await start(nursery)
+    b.connect(a.public_key, a.addresses)
+    await expect(a, PeerUp(b.public_key), within=5)
 
 
 async def test_hostile_callers_leave_nothing_behind(nursery: trio.Nursery) -> None:

@@ -80,8 +80,6 @@ async def serve(settings: DashboardSettings, genesis: Genesis, line: Line, liste
             raise Stopped
     except* Stopped:
         pass
-    finally:
-        await line.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

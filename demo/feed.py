@@ -10,7 +10,8 @@ from demo.collector import Collector
 from node.client.line import BrokerUnavailable, Line
 from node.process import this_process
 from node.protocol.codec import encode
-from node.protocol.reports import DashboardFigures, Report
+from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
+from node.protocol.reports import MAX_REPORT_BYTES, DashboardFigures, Report
 from node.protocol.topics import blocks_topic, epoch_topic, reports_topic
 
 
@@ -21,10 +22,10 @@ def now_ms() -> int:
 def feed(line: Line, collector: Collector) -> None:
     """Hand every message of the network to the collector, once the line runs."""
     genesis = collector.genesis
-    line.subscribe(reports_topic(genesis.network), lambda body: collector.report(body, now_ms()))
-    line.subscribe(epoch_topic(genesis.network), lambda body: collector.announcement(body, now_ms()))
+    line.subscribe(reports_topic(genesis.network), MAX_REPORT_BYTES, lambda body: collector.report(body, now_ms()))
+    line.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, lambda body: collector.announcement(body, now_ms()))
     for shard in range(genesis.parameters.committees):
-        line.subscribe(blocks_topic(genesis.network, shard), partial(collector.block, shard))
+        line.subscribe(blocks_topic(genesis.network, shard), MAX_BROKER_BODY_BYTES, partial(collector.block, shard))
     line.on_change = lambda: collector.connection(line.connected, now_ms())
 
 

@@ -11,13 +11,13 @@ from gateway.queries import Queries
 from node.client.blocks import ProvenBlock, prove_block, read_block
 from node.client.follower import Follower, Progress
 from node.client.line import BrokerUnavailable
+from node.client.unread import Unread
 from node.protocol.certificate import Electorate
 from node.protocol.queries import BlockList, GetBlocks
 
 log = structlog.get_logger()
 
 _REPLY_TIMEOUT = 1.5
-_MAX_UNREAD = 256
 _RECENT = 100
 
 
@@ -56,7 +56,7 @@ class ShardFollower:
         self._electorate = electorate
         self._queries = queries
         self._apply = apply
-        self._unread: asyncio.Queue[bytes] = asyncio.Queue(_MAX_UNREAD)
+        self._unread = Unread()
         self._next_member = 0
         self.height = chain.height
         self.recent: deque[BlockSummary] = deque(maxlen=_RECENT)
@@ -70,9 +70,8 @@ class ShardFollower:
         return self._chain.refused
 
     def hear(self, body: bytes) -> None:
-        """Take in a published block; it is checked later. When too many wait it is dropped, and asked for later."""
-        if not self._unread.full():
-            self._unread.put_nowait(body)
+        """Take in a published block; it is checked later. When too much waits it is dropped, and asked for later."""
+        self._unread.put(body)
 
     async def run(self) -> None:
         """Follow, until cancelled."""
@@ -105,16 +104,11 @@ class ShardFollower:
         return await asyncio.to_thread(lambda: [prove_block(block, self._electorate) for block in answer.blocks])
 
     async def _published(self, seconds: float) -> list[bytes]:
-        bodies = []
-        if seconds > 0:
-            try:
-                async with asyncio.timeout(seconds):
-                    bodies.append(await self._unread.get())
-            except TimeoutError:
-                return []
-        while not self._unread.empty():
-            bodies.append(self._unread.get_nowait())
-        return bodies
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await self._unread.take()
+        except TimeoutError:
+            return []
 
     async def _keep(self, progress: Progress) -> None:
         for text in progress.notables:

@@ -8,10 +8,11 @@ from gateway.problems import Problem
 from node.client.epochs import Epochs
 from node.client.line import Line
 from node.client.questions import Question, Questions, read_reply
+from node.client.unread import Unread
 from node.protocol.certificate import Electorate
+from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from node.protocol.queries import EVERYONE, Account, Answer, GetAccount, Request
 
-_MAX_UNREAD = 64
 _ACCOUNT_ROUNDS = 4
 
 
@@ -23,8 +24,8 @@ class Queries:
         self._epochs = epochs
         self._questions = Questions(network, secrets.token_hex(16))
         self._answered: dict[Question, asyncio.Event] = {}
-        self._unread: asyncio.Queue[bytes] = asyncio.Queue(_MAX_UNREAD)
-        line.subscribe(self._questions.topic, self._hear)
+        self._unread = Unread()
+        line.subscribe(self._questions.topic, MAX_BROKER_BODY_BYTES, self._unread.put)  # whoever asked asks again
 
     async def ask(
         self,
@@ -78,10 +79,7 @@ class Queries:
     async def run(self) -> None:
         """Check replies and hand them out, until cancelled. In a thread: a list of blocks may be megabytes."""
         while True:
-            reply = await asyncio.to_thread(read_reply, await self._unread.get(), self._epochs.electorates)
-            if reply is not None and (question := self._questions.take(reply)) is not None:
-                self._answered[question].set()
-
-    def _hear(self, body: bytes) -> None:
-        if not self._unread.full():  # whoever asked asks again
-            self._unread.put_nowait(body)
+            for body in await self._unread.take():
+                reply = await asyncio.to_thread(read_reply, body, self._epochs.electorates)
+                if reply is not None and (question := self._questions.take(reply)) is not None:
+                    self._answered[question].set()

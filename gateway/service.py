@@ -24,6 +24,7 @@ from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
+from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES, MAX_REFUSALS_BYTES
 from node.protocol.topics import blocks_topic, epoch_topic, refusals_topic
 
 log = structlog.get_logger()
@@ -73,7 +74,7 @@ class Gateway:
                 for tracked in await self.ledger.load():
                     self.relay.add(tracked)
                 await self.epochs.load()
-                self.broker.subscribe(epoch_topic(self.genesis.network), self.epochs.hear)
+                self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
                 for work in (self.broker.run, self.queries.run, self.relay.run, self._refuse, self._purge):
                     tasks.create_task(work())
                 started.set()
@@ -83,7 +84,6 @@ class Gateway:
                     tasks.create_task(self.followers[shard].run())
                     tasks.create_task(self.view.watch(electorate))
         finally:
-            await self.broker.close()
             self.database.close()
 
     def missing(self) -> list[str]:
@@ -104,8 +104,8 @@ class Gateway:
             chain = Follower(electorate, *self.ledger.cursors.get(shard, (0, b"")))
             follower = self.followers[shard] = ShardFollower(chain, electorate, self.queries, self.ledger.apply)
             self._refusals[shard] = RefusalTally(electorate)
-            self.broker.subscribe(blocks_topic(network, shard), follower.hear)
-            self.broker.subscribe(refusals_topic(network, shard), partial(self._hear_refusals, shard))
+            self.broker.subscribe(blocks_topic(network, shard), MAX_BROKER_BODY_BYTES, follower.hear)
+            self.broker.subscribe(refusals_topic(network, shard), MAX_REFUSALS_BYTES, partial(self._hear_refusals, shard))
         self._formed.set()
 
     def _hear_refusals(self, shard: int, body: bytes) -> None:

@@ -12,7 +12,7 @@ from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode
 from node.protocol.epoch import Announcement, EpochDocument, InvalidDocument, PhaseNotice, SignedDocument
 from node.protocol.genesis import Genesis
-from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.limits import MAX_FRAME_BYTES
 
 
 class NewDocument(Struct, frozen=True):
@@ -67,7 +67,7 @@ class Epochs:
     def announce(self, body: bytes) -> list[News]:
         """Take in a message of the epoch topic. It is taken in whole, or refused whole."""
         try:
-            announcement = decode(Announcement, body, MAX_BROKER_BODY_BYTES)
+            announcement = decode(Announcement, body, MAX_FRAME_BYTES)
             if not announcement.notice.is_valid(self._genesis):
                 raise InvalidDocument("the phase notice is not signed by the coordinator")
             news = self._adopt(announcement.document)
@@ -83,7 +83,7 @@ class Epochs:
     def restore(self, body: bytes) -> list[News]:
         """Take in an encoded ``SignedDocument`` that was stored. It is checked like one that was announced."""
         try:
-            return self._adopt(decode(SignedDocument, body, MAX_BROKER_BODY_BYTES))
+            return self._adopt(decode(SignedDocument, body, MAX_FRAME_BYTES))
         except (DecodeError, InvalidDocument) as error:
             return [Refused(str(error))]
 

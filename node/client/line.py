@@ -1,26 +1,31 @@
 """The line to the broker, for asyncio: the only file of this package that does I/O.
 
-What is subscribed to stays subscribed across the broker's outages; what is published meanwhile is lost.
+What is subscribed to stays subscribed across the broker's outages; what is published meanwhile is lost. Anybody who reaches the
+broker can publish to every topic, so nothing larger than its topic allows is kept, and no more is read in a second than a process
+has time for.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 
-import redis.asyncio as redis
 import structlog
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+
+from node.network.broker_url import BrokerUrl, packed
+from node.network.pacing import Bucket
+from node.network.resp import Answer, BrokerNonsense, Published, Reader
 
 log = structlog.get_logger()
 Handler = Callable[[bytes], None]
 
-_POLL = 0.25
-_PING_EVERY = 2.0
-_SILENCE_LIMIT = 6.0
-"""Seconds without so much as a pong after which the connection counts as dead: a stopped server closes nothing."""
+READ_RATE = 64 << 20
+"""Bytes read in a second at most, a message counting for ``MESSAGE_COST`` more."""
+MESSAGE_COST = 8 << 10
+_READ_BYTES = 256 << 10
+_CONNECT_SECONDS = 2.0
+_WRITE_SECONDS = 5.0
+_PING_SECONDS = 1.0
+_SILENCE_SECONDS = 6.0
+"""Without so much as a pong for so long the connection counts as dead: a stopped server closes nothing."""
 _RETRY_FIRST, _RETRY_LAST = 0.1, 1.0
 """Seconds between attempts to connect."""
 
@@ -37,60 +42,86 @@ class Line:
     """
 
     def __init__(self, url: str) -> None:
-        """Raises ValueError when ``url`` is not a redis:// URL."""
-        self._client = redis.Redis.from_url(
-            url, socket_connect_timeout=2, socket_timeout=5, retry=Retry(NoBackoff(), 0), max_connections=16
-        )
+        """Raises ValueError when ``url`` is no broker's."""
+        self._url = BrokerUrl(url)
         self._handlers: dict[bytes, Handler] = {}
+        self._limits: dict[bytes, int] = {}
+        self._writer: asyncio.StreamWriter | None = None
         self.connected = False
         self.on_change: Callable[[], None] = lambda: None
 
-    def subscribe(self, topic: str, handler: Handler) -> None:
-        self._handlers[topic.encode()] = handler
+    def subscribe(self, topic: str, largest: int, handler: Handler) -> None:
+        """Have each message of a topic handed on, if it has ``largest`` bytes at most."""
+        self._handlers[topic.encode()], self._limits[topic.encode()] = handler, largest
+        if self._writer is not None:
+            self._writer.write(packed("SUBSCRIBE", topic))
 
     async def publish(self, topic: str, body: bytes) -> None:
-        """Raises BrokerUnavailable."""
+        """Raises BrokerUnavailable. A broker that is lost right then may not have got it."""
+        writer = self._writer
+        if writer is None or not self.connected:
+            raise BrokerUnavailable("not connected")
         try:
-            await self._client.publish(topic, body)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise BrokerUnavailable(str(error)) from None
+            writer.write(packed("PUBLISH", topic, body))
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await writer.drain()
+        except (OSError, TimeoutError) as error:
+            raise BrokerUnavailable(str(error) or type(error).__name__) from None
 
     async def run(self) -> None:
         """Stay connected and deliver messages, until cancelled."""
         pause = _RETRY_FIRST
         while True:
             try:
-                async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await self._listen(subscription)
-            except (RedisError, OSError, TimeoutError) as error:
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    reader, self._writer = await self._connect()
+                await self._listen(reader, self._writer)
+            except (OSError, EOFError, TimeoutError, BrokerNonsense, BrokerUnavailable) as error:
                 if self.connected:
                     log.warning("broker lost", error=str(error) or type(error).__name__)
                     pause = _RETRY_FIRST
-                self._connection(False)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _RETRY_LAST)
+            finally:
+                self._hang_up()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _RETRY_LAST)
 
-    async def _listen(self, subscription: PubSub) -> None:
-        subscribed: set[bytes] = set()
-        heard = pinged = time.monotonic()
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        url = self._url
+        if url.path is not None:
+            return await asyncio.open_unix_connection(url.path, limit=_READ_BYTES)
+        return await asyncio.open_connection(url.host, url.port, ssl=url.context, limit=_READ_BYTES)
+
+    async def _listen(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(packed(*self._url.hello))
+        if self._handlers:
+            writer.write(packed("SUBSCRIBE", *self._handlers))
+        clock = asyncio.get_running_loop().time
+        reader, pace, passed_over = Reader(self._limits), Bucket(READ_RATE, READ_RATE), 0
+        heard = pinged = clock()
         while True:
-            if missing := self._handlers.keys() - subscribed:
-                await subscription.subscribe(*missing)
-                subscribed |= missing
-            message = await subscription.get_message(timeout=_POLL)
-            now = time.monotonic()
-            if message is not None:
-                heard = now
-                self._connection(True)
-                handler = self._handlers.get(message["channel"] or b"")
-                if message["type"] == "message" and handler is not None:
-                    handler(message["data"])
-                    await asyncio.sleep(0)  # a burst that is here already must not keep everybody else waiting
-            elif now - heard > _SILENCE_LIMIT:
+            data = await _read(stream, _PING_SECONDS)
+            if data:
+                heard = clock()
+                items = reader.feed(data)
+                for item in items:
+                    await self._take(item)
+                fresh, passed_over = reader.passed_over - passed_over, reader.passed_over
+                pace.take(len(data) + MESSAGE_COST * (len(items) + fresh), clock())
+                await asyncio.sleep(pace.wait(clock()))
+            elif clock() - heard > _SILENCE_SECONDS:
                 raise TimeoutError("the broker is silent")
-            if now - pinged > _PING_EVERY or not self.connected:
-                pinged = now
-                await subscription.ping()
+            if clock() - pinged >= _PING_SECONDS:
+                pinged = clock()
+                writer.write(packed("PING"))
+
+    async def _take(self, item: Published | Answer) -> None:
+        if isinstance(item, Published):
+            self._handlers[item.topic](item.body)
+            await asyncio.sleep(0)  # a burst that is here already must not keep everybody else waiting
+        elif item.error is not None:
+            raise BrokerUnavailable(f"it answers {item.error.partition(' ')[0]}")  # the rest may repeat a password
+        else:
+            self._connection(True)
 
     def _connection(self, connected: bool) -> None:
         if connected != self.connected:
@@ -99,5 +130,20 @@ class Line:
                 log.info("broker connected")
             self.on_change()
 
-    async def close(self) -> None:
-        await self._client.aclose()
+    def _hang_up(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+            self._writer = None
+        self._connection(False)
+
+
+async def _read(stream: asyncio.StreamReader, seconds: float) -> bytes | None:
+    """What comes next; None when nothing comes in time. Raises EOFError when nothing more will."""
+    try:
+        async with asyncio.timeout(seconds):
+            data = await stream.read(_READ_BYTES)
+    except TimeoutError:
+        return None
+    if not data:
+        raise EOFError("closed by the broker")
+    return data

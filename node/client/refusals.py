@@ -5,7 +5,7 @@ from collections.abc import Container
 from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode
 from node.protocol.codes import Code
-from node.protocol.limits import MAX_BROKER_BODY_BYTES
+from node.protocol.limits import MAX_REFUSALS_BYTES
 from node.protocol.topics import Refusals
 
 _MAX_TALLIES = 100_000
@@ -21,7 +21,7 @@ class RefusalTally:
     def hear(self, body: bytes, wanted: Container[bytes]) -> list[tuple[bytes, Code]]:
         """Take in a message of the refusals topic; returns what f+1 members agree on, of the transactions ``wanted``."""
         try:
-            refusals = decode(Refusals, body, MAX_BROKER_BODY_BYTES)
+            refusals = decode(Refusals, body, MAX_REFUSALS_BYTES)
         except DecodeError:
             return []
         items = [item for item in refusals.items if item.transaction_id in wanted]

@@ -7,16 +7,13 @@ Anybody who reaches the broker can publish to every topic. So nothing larger tha
 read in a second than a process has time for: what is beyond waits at the broker, which hangs up on who lets too much wait.
 """
 
-import ssl
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
 
-import hiredis
 import structlog
 import trio
-from redis.connection import SSLConnection, parse_url
 
+from node.network.broker_url import BrokerUrl, packed
 from node.network.pacing import Bucket
 from node.network.resp import Answer, Published, Reader
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
@@ -59,12 +56,9 @@ class Broker:
         """``subscriptions``: topics to take in, with the largest body of each, bytes; what is larger is dropped unread.
 
         Raises:
-            ValueError: ``url`` is not a redis://, rediss:// or unix:// URL. The text does not show it: it may hold a password.
+            ValueError: ``url`` is no broker's.
         """
-        try:
-            self._address = _Address(url)
-        except (ValueError, TypeError, OSError):
-            raise ValueError("the broker's URL must look like redis://[:password@]host:port or rediss://...") from None
+        self._url = BrokerUrl(url)
         self._wanted = {topic.encode(): largest for topic, largest in (subscriptions or {}).items()}
         self._queue: deque[Message] = deque()
         self._unanswered: deque[Message | str] = deque()  # sent, and not known to have arrived; a name: another command
@@ -90,7 +84,7 @@ class Broker:
         while True:
             try:
                 with trio.fail_after(_SILENCE_SECONDS):
-                    stream = await self._address.connect()
+                    stream = await _connect(self._url)
                 try:
                     await self._talk(stream)
                 finally:
@@ -99,7 +93,7 @@ class Broker:
                 if self.connected:
                     delay, told = _FIRST_RETRY_SECONDS, False
                 if not told:
-                    log.warning("broker lost", broker=str(self._address), error=_reason(errors))
+                    log.warning("broker lost", broker=str(self._url), error=_reason(errors))
                 told = True
             self.connected = False
             self._put_back()
@@ -138,7 +132,7 @@ class Broker:
 
     async def _talk(self, stream: trio.abc.Stream) -> None:
         """Exchange messages until the connection ends, by an exception."""
-        self._commands = [self._address.hello]
+        self._commands = [self._url.hello]
         if self._wanted:
             self._command("SUBSCRIBE", *(topic.decode() for topic in self._wanted))
         async with trio.open_nursery() as nursery:
@@ -151,14 +145,14 @@ class Broker:
     async def _write(self, stream: trio.abc.Stream) -> None:
         while True:
             await self._wakeup.wait()
-            data = [_packed(*command) for command in self._commands]
+            data = [packed(*command) for command in self._commands]
             self._unanswered += [command[0] for command in self._commands if command[0] != "SUBSCRIBE"]  # pushed, not answered
             self._commands = []
             size = 0
             while self._queue and size < _BATCH_BYTES:
                 topic, body = message = self._queue.popleft()
                 self._unanswered.append(message)
-                data.append(_packed("PUBLISH", topic, body))
+                data.append(packed("PUBLISH", topic, body))
                 size += len(body)
             if not self._queue:
                 self._wakeup = trio.Event()
@@ -194,7 +188,7 @@ class Broker:
             raise BrokerRefused(f"{code} in answer to {command}")
         elif command == "PING" and not self.connected:
             self.connected = True
-            log.info("broker connected", broker=str(self._address))
+            log.info("broker connected", broker=str(self._url))
 
     def _take_in(self, message: Published) -> None:
         waiting = self._deliver.statistics().current_buffer_used
@@ -209,36 +203,12 @@ class Broker:
         self._inbox_bytes += size
 
 
-class _Address:
-    """Where the broker is and how to get in. As text: without the password."""
-
-    def __init__(self, url: str) -> None:
-        """Raises ValueError, TypeError or OSError when the URL makes no sense, or names a certificate that is none."""
-        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
-        options.pop("db", None)  # topics belong to no database
-        is_tls = options.pop("connection_class", None) is SSLConnection
-        self._path: str | None = options.pop("path", None)
-        self._host, self._port = options.pop("host", "localhost"), options.pop("port", 6379)
-        user, password = options.pop("username", "default"), options.pop("password", None)
-        self.hello = ("HELLO", "3") if password is None else ("HELLO", "3", "AUTH", user, password)
-        self._context = ssl.create_default_context(cafile=options.pop("ssl_ca_certs", None)) if is_tls else None
-        if options:
-            raise ValueError("unknown options")
-
-    def __str__(self) -> str:
-        return self._path or f"{self._host}:{self._port}"
-
-    async def connect(self) -> trio.abc.Stream:
-        """Raises OSError, trio.BrokenResourceError."""
-        if self._path is not None:
-            return await trio.open_unix_socket(self._path)
-        stream = await trio.open_tcp_stream(self._host, self._port)
-        return stream if self._context is None else trio.SSLStream(stream, self._context, server_hostname=self._host)
-
-
-def _packed(*words: str | bytes) -> bytes:
-    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows commands of one word only
-    return packed
+async def _connect(url: BrokerUrl) -> trio.abc.Stream:
+    """Raises OSError, trio.BrokenResourceError."""
+    if url.path is not None:
+        return await trio.open_unix_socket(url.path)
+    stream = await trio.open_tcp_stream(url.host, url.port)
+    return stream if url.context is None else trio.SSLStream(stream, url.context, server_hostname=url.host)
 
 
 def _reason(error: BaseException) -> str:

@@ -33,6 +33,8 @@ MAX_BATCH_TRANSACTIONS = MAX_BROKER_BATCH_BYTES // MIN_TRANSACTION_BYTES
 MAX_BATCH_BODY_BYTES = MAX_BROKER_BATCH_BYTES + 4096
 """The same with the bytes that hold them together. Nodes do not read a larger message."""
 MAX_QUERY_BYTES = 256
+MAX_REFUSALS_BYTES = 256 << 10
+"""The largest message of refusals, bytes."""
 MAX_LISTED_BYTES = 256 << 10
 """Transactions in one answer to a question for those that wait."""
 

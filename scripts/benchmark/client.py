@@ -10,7 +10,7 @@ from node.client.questions import Question
 from node.protocol.block import Outcome, Receipt
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
-from node.protocol.limits import MAX_BROKER_BATCH_BYTES
+from node.protocol.limits import MAX_BROKER_BATCH_BYTES, MAX_BROKER_BODY_BYTES
 from node.protocol.queries import BlockList
 from node.protocol.topics import TransactionBatch, blocks_topic, transactions_topic
 from scripts.devnet.client import ANSWER_SECONDS, Client, ClientError
@@ -32,7 +32,7 @@ class LoadClient:
         self._asked: dict[int, tuple[Question, float]] = {}
         self._receipts: list[Receipt] = []
         for shard in self._followers:
-            client.subscribe(blocks_topic(self.genesis.network, shard), partial(self._published, shard))
+            client.subscribe(blocks_topic(self.genesis.network, shard), MAX_BROKER_BODY_BYTES, partial(self._published, shard))
         client.poll(0.0)
 
     def send(self, shard: int, encoded: Sequence[bytes]) -> None:

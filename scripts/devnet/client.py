@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
-
-import redis
+from typing import Self
 
 from node.client.epochs import Epochs, NewDocument
 from node.client.questions import Question, Questions, read_reply
+from node.network.broker_url import BrokerUrl
 from node.protocol.certificate import Electorate
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, read_genesis
+from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.queries import EVERYONE, Request
 from node.protocol.topics import epoch_topic
+from scripts.devnet.connection import Connection, ConnectionLost
 from scripts.devnet.layout import Devnet
 
 ANSWER_SECONDS = 2.0
@@ -45,13 +46,13 @@ class Client:
             ValueError: ``url`` is no broker's.
         """
         self.genesis, self.epochs = genesis, Epochs(genesis)
-        self._redis = redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=5)
-        self._pubsub: Any = None
+        self._url = BrokerUrl(url)
+        self._connection: Connection | None = None
         self._kept = kept
         self._questions = Questions(genesis.network, secrets.token_hex(16))
-        self._handlers: dict[str, Handler] = {}
-        self.subscribe(epoch_topic(genesis.network), self._announced)
-        self.subscribe(self._questions.topic, self._replied)
+        self._handlers: dict[str, tuple[int, Handler]] = {}
+        self.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, self._announced)
+        self.subscribe(self._questions.topic, MAX_BROKER_BODY_BYTES, self._replied)
         if kept is not None:
             with suppress(OSError):
                 self.epochs.restore(kept.read_bytes())
@@ -61,30 +62,32 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self._hang_up()
-        self._redis.close()
 
-    def subscribe(self, topic: str, handler: Handler) -> None:
-        """Have what comes on a topic handed to ``handler``, from the next ``poll`` on."""
+    def subscribe(self, topic: str, largest: int, handler: Handler) -> None:
+        """Have what comes on a topic, in ``largest`` bytes at most, handed to ``handler``, from the next ``poll`` on."""
         self._hang_up()
-        self._handlers[topic] = handler
+        self._handlers[topic] = largest, handler
 
     def publish(self, topic: str, body: bytes) -> None:
         """Raises ClientError."""
         try:
-            self._redis.publish(topic, body)
-        except (redis.RedisError, OSError) as error:
+            self._connect().publish(topic, body)
+        except (ConnectionLost, OSError) as error:
+            self._hang_up()
             raise ClientError(f"the broker cannot be reached: {error}") from None
 
     def poll(self, seconds: float) -> None:
         """Hand on the next message, or return after ``seconds``."""
         deadline = time.monotonic() + seconds
         try:
-            if self._pubsub is None:
-                self._listen()
-            self._dispatch(self._pubsub.get_message(timeout=max(0.0, deadline - time.monotonic())))
-        except (redis.RedisError, OSError):
+            message = self._connect().receive(seconds)
+        except (ConnectionLost, OSError):
             self._hang_up()
             time.sleep(max(0.0, min(RETRY_SECONDS, deadline - time.monotonic())))
+            return
+        if message is not None:
+            _, handler = self._handlers[message.topic.decode()]
+            handler(message.body)
 
     def wait(self, done: Callable[[], bool], seconds: float) -> bool:
         """Poll until ``done``; whether that was within ``seconds``."""
@@ -104,8 +107,6 @@ class Client:
 
     def ask(self, electorate: Electorate, request: Request, member: int = EVERYONE) -> Question:
         """Ask without waiting: ``poll`` brings the answers. ``close`` it after. Raises ClientError."""
-        if self._pubsub is None:
-            self.poll(0.0)
         question = self._questions.ask(electorate, request, secrets.token_bytes(16), member)
         self.publish(question.topic, question.body)
         return question
@@ -120,26 +121,16 @@ class Client:
         self.close(question)
         return question
 
-    def _listen(self) -> None:
-        self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]
-        self._pubsub.subscribe(*self._handlers)
-        confirmed = 0
-        while confirmed < len(self._handlers):  # before that a question's answers could come too early
-            message = self._pubsub.get_message(timeout=2.0)
-            if message is None:
-                raise redis.TimeoutError("the broker is silent")
-            confirmed += message["type"] == "subscribe"
-            self._dispatch(message)
-
-    def _dispatch(self, message: dict[str, Any] | None) -> None:
-        if message is not None and message["type"] == "message":
-            self._handlers[message["channel"].decode()](message["data"])
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            limits = {topic.encode(): largest for topic, (largest, _) in self._handlers.items()}
+            self._connection = Connection(self._url, limits)
+        return self._connection
 
     def _hang_up(self) -> None:
-        if self._pubsub is not None:
-            with suppress(redis.RedisError, OSError):
-                self._pubsub.close()
-            self._pubsub = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _announced(self, body: bytes) -> None:
         new = any(isinstance(news, NewDocument) for news in self.epochs.announce(body))

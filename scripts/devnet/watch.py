@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from node.protocol.codec import DecodeError
 from node.protocol.genesis import Genesis, Phase
-from node.protocol.reports import CoordinatorFigures, NodeFigures, ReplicaFigures, Report, read_report
+from node.protocol.reports import MAX_REPORT_BYTES, CoordinatorFigures, NodeFigures, ReplicaFigures, Report, read_report
 from node.protocol.topics import reports_topic
 from scripts.devnet.client import Client
 
@@ -92,7 +92,7 @@ class Listener(threading.Thread):
 
     def run(self) -> None:
         with Client(self._url, self._genesis) as client:
-            client.subscribe(reports_topic(self._genesis.network), self._hear)
+            client.subscribe(reports_topic(self._genesis.network), MAX_REPORT_BYTES, self._hear)
             while True:
                 client.poll(1.0)
 

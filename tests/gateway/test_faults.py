@@ -173,7 +173,7 @@ def test_sigterm_ends_it_quickly_even_while_somebody_waits(new_world: MakeWorld)
         ({"genesis": "/nowhere/genesis.json"}, None, "No such file"),
         ({"port": 99999}, None, "port"),
         ({"database": "sqlite:////nowhere/gateway.db"}, None, "unable to open database"),
-        ({"broker": "http://localhost"}, None, "Redis URL"),
+        ({"broker": "http://localhost"}, None, "redis://"),
     ],
 )
 def test_wrong_settings_end_it_with_one_clear_line(

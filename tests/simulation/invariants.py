@@ -4,16 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from node.effects import Commit, Journal, Persist
 from node.events import Recovered
 from node.ledger.state import recompute_totals
-from node.protocol.certificate import CertifiedBlock
-from node.protocol.channel import CertifiedBundle
-from node.protocol.codec import decode
+from node.protocol.block import Header
+from node.protocol.codec import encode
 from node.protocol.epoch import SignedDocument
-from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
 from tests.simulation.oracle import Oracle
 from tests.simulation.violation import ViolationError, violated
@@ -51,7 +49,7 @@ class Monitor:
         """Once it is known who is who."""
         document = self._world.document
         self.chains = {committee.shard: [] for committee in document.committees}
-        self.oracle = Oracle(self._world.genesis, document.network_id, document.shards, violated)
+        self.oracle = Oracle(to_builtins(self._world.genesis), encode(document), violated)
         self._records = {node.index: _Record(Votes(node)) for node in self._world.nodes}
 
     @contextmanager
@@ -89,7 +87,7 @@ class Monitor:
 
     def _on_commit(self, node: "Host", record: _Record, commit: Commit) -> None:
         certified, header = commit.block, commit.block.block.header
-        block_hash, chain = header.hash, self.chains[header.shard]
+        block_hash, chain = header.hash, self.chains[node.index // self._world.plan.size]
         self._world.tell(node, "stores", f"block {header.height} {block_hash.hex()[:8]} as final", certified)
         record.height = header.height
         if header.height <= len(chain):
@@ -97,10 +95,11 @@ class Monitor:
                 theirs = chain[header.height - 1].hex()[:8]
                 violated("agreement", f"{node} finalizes {block_hash.hex()[:8]} at height {header.height}, others {theirs}")
         elif header.height == len(chain) + 1:
-            self._on_new_block(node, certified, commit)
+            self._check_time(header)
             chain.append(block_hash)
         else:
             violated("agreement", f"{node} finalizes height {header.height} after {len(chain)}")
+        self.oracle.stored(node, node.index // self._world.plan.size, commit.encoded, commit.bundles)
         self._check_state(node, record)
         state = node.replica.state if node.replica is not None else None
         if state is not None and state.height == header.height and state.state_root != header.state_root:
@@ -115,14 +114,10 @@ class Monitor:
                 "persistence", f"{node} forgets its {min(missing)[1]} vote in view {min(missing)[0]} before that view is final"
             )
 
-    def _on_new_block(self, node: "Host", certified: CertifiedBlock, commit: Commit) -> None:
-        header = certified.block.header
-        if not certified.is_valid(self._world.document.electorates[header.shard]):
-            violated("proof", f"block {header.height} of shard {header.shard}, stored by {node}, does not prove itself")
+    def _check_time(self, header: Header) -> None:
         skew = self._world.genesis.parameters.clock_skew + self._world.greatest_skew
         if header.time > self._world.wall + skew:
             violated("time", f"block {header.height} of shard {header.shard} is {header.time - self._world.wall} ms ahead")
-        self.oracle.read(certified, [decode(CertifiedBundle, data, MAX_FRAME_BYTES).bundle for _, _, data in commit.bundles])
 
     def _check_state(self, node: "Host", record: _Record) -> None:
         """The node's own state: cursors never go back; now and then, all totals from scratch."""
@@ -172,8 +167,8 @@ class Monitor:
 
     def is_settled(self) -> bool:
         """Nothing held, and all honest members of a committee at one height with one root, on their disks, too."""
-        for shard, book in self.oracle.books.items():
-            if book.waiting or book.prepared:
+        for shard, chain in enumerate(self.oracle.chains):
+            if chain.undecided:
                 return False
             heads = set()
             for node in self._world.committee(shard):
@@ -194,12 +189,12 @@ class Monitor:
                 state = node.replica.state
                 if state.totals() != recompute_totals(state):
                     violated("conservation", f"{node}: the totals are not the sums")
-        included = {transaction_id for book in self.oracle.books.values() for transaction_id in book.included}
+        included = self.oracle.transactions.keys()
         for gateway in self._world.gateways:
             if late := gateway.expired & included:
                 violated("acknowledged", f"transaction {min(late).hex()[:8]} is final, though {gateway} knows it to be expired")
             for transaction_id, receipt in gateway.receipts.items():
-                if self.oracle.final_at_home(transaction_id) is not receipt.outcome:
+                if self.oracle.end_at_home(transaction_id) != (receipt.outcome, receipt.code):
                     violated("acknowledged", f"transaction {transaction_id.hex()[:8]} is no longer {receipt.outcome.name}")
             for shard, hashes in gateway.seen_hashes.items():
                 if hashes != self.chains[shard][: len(hashes)]:

@@ -1,306 +1,260 @@
-"""A second opinion on the ledger: balances and holds recomputed from the chains alone, in the plainest way.
+"""A second opinion on all that is final: proofs, and what each block does, by the second implementation.
 
-It reads each final block once, in order: which transactions it includes, which bundles it takes and sends, and what its
-receipts claim. From these it works out what the balances must be, and compares.
+It shares nothing with the code under test: it reads the bytes that members store with ``msgpack``, checks signatures with
+OpenSSL, and executes each block on a ledger written from ``docs/protocol.md`` alone (``tests/vectors/reference.py``).
+Whatever every member's code gets wrong alike shows here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any
 
-from msgspec import Struct
+import msgpack  # type: ignore[import-untyped]
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.hashes import SHA256
 
-from node.protocol.block import Outcome, Receipt
-from node.protocol.certificate import CertifiedBlock
-from node.protocol.channel import Bundle, CertifiedBundle, Prepare, PrepareVote
-from node.protocol.codec import decode, encode
-from node.protocol.codes import Code
-from node.protocol.genesis import Genesis
-from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.shards import ShardTable
-from node.protocol.transaction import Action, Leg, Transaction, decode_transaction
+from tests.vectors import reference
+from tests.vectors.reference import Invalid, Ledger, digest, root
 
-Row = tuple[bytes, str]
 Complain = Callable[[str, str], None]
+PREPARED, COMMITTED, REJECTED, EXPIRED = 1, 2, 3, 4
+_DIGEST = ec.ECDSA(utils.Prehashed(SHA256()))
+_MEBIBYTE = 1 << 20
+_VIEW, _HEIGHT, _PARENT, _TIME, _PROPOSER, _PAYLOAD = range(2, 8)
+"""Where these are in a header."""
 
 
-class _Open(Struct):
-    """A cross-shard transaction that holds something in a shard."""
-
-    legs: tuple[Leg, ...]
-    deadline: int
-    missing: set[int]
-    refused: Code = Code.OK
+@lru_cache(maxsize=1 << 10)
+def _point(public: bytes) -> ec.EllipticCurvePublicKey:
+    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), public)
 
 
-class Book:
-    """One shard as the oracle sees it."""
+@lru_cache(maxsize=1 << 16)
+def verify(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether a signature (r, s; low s) of a hash is the key's, as OpenSSL sees it."""
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    if s > reference.ORDER // 2:
+        return False
+    try:
+        _point(public).verify(utils.encode_dss_signature(r, s), message, _DIGEST)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
-    def __init__(self, time: int) -> None:
-        self.time = time
-        self.height = 0
-        self.cursors: dict[int, int] = {}
-        self.owned: dict[Row, int] = {}
-        """Available and held together."""
-        self.held: dict[Row, int] = {}
-        self.frozen: dict[Row, bool] = {}
-        self.minted: dict[str, int] = {}
-        self.waiting: dict[bytes, _Open] = {}
-        self.prepared: dict[bytes, _Open] = {}
-        self.included: set[bytes] = set()
-        self.answered: set[bytes] = set()
-        self.final: dict[bytes, Outcome] = {}
-        self.touched: set[Row] = set()
+
+class Chain:
+    """One shard as its final blocks make it.
+
+    Attributes:
+        header: of the last block. effects: of all blocks, with the blocks themselves, as they were stored first.
+        ends: outcome and code by transaction, once decided here. begun: those that a receipt PREPARED is there for.
+    """
+
+    def __init__(self, header: list[Any], ledger: Ledger) -> None:
+        self.header, self.ledger = header, ledger
+        self.blocks: list[list[Any]] = []
+        self.ends: dict[bytes, tuple[int, str]] = {}
+        self.begun: set[bytes] = set()
+
+    @property
+    def height(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def undecided(self) -> int:
+        return len(self.ledger.undecided())
 
 
 class Oracle:
-    """All shards. ``complain(kind, text)`` is called for what must not be."""
+    """All shards. ``complain(kind, text)`` is called for what must not be. ``genesis``: as its JSON has it; ``document``: the
+    encoded epoch document."""
 
-    def __init__(self, genesis: Genesis, network: bytes, shards: ShardTable, complain: Complain) -> None:
-        self._genesis, self._network, self._shards, self._complain = genesis, network, shards, complain
-        self._issuers = {asset.code: asset.issuer_address for asset in genesis.assets}
-        self.books = {shard: Book(genesis.time) for shard in shards.shards}
-        self.transactions: dict[bytes, Transaction] = {}
-        self._sent: dict[tuple[int, int, int], bytes] = {}
-        self._taken: dict[tuple[int, int, int], bytes] = {}
-        self._signed: dict[bytes, bool] = {}
+    def __init__(
+        self,
+        genesis: Mapping[str, Any],
+        document: bytes,
+        complain: Complain,
+    ) -> None:
+        self._complain, self._parameters = complain, genesis["parameters"]
+        genesis_hash = digest("genesis", list(genesis.values()))
+        issuers = {asset["code"]: reference.address_of(bytes.fromhex(asset["issuer"])) for asset in genesis["assets"]}
+        committees = [(first, [member[2] for member in members]) for _, first, members in msgpack.unpackb(document)[4]]
+        document_hash = digest("epoch document", document)
+        orders = digest("network", genesis_hash, document_hash)[:16]
+        firsts = [first for first, _ in committees]
+        self._network = reference.Network(orders, self._parameters, firsts, issuers, reference.LIMITS, verify)
+        self._electorates: list[dict[str, Any]] = [
+            {"document": document_hash.hex(), "shard": shard, "quorum": len(keys) - (len(keys) - 1) // 3}
+            | {"keys": [key.hex() for key in keys]}
+            for shard, (_, keys) in enumerate(committees)
+        ]
+        self.chains = [
+            Chain(_genesis_header(genesis_hash, shard, genesis["time"]), Ledger(shard, self._network, genesis["time"]))
+            for shard in range(len(committees))
+        ]
+        self.transactions: dict[bytes, list[Any]] = {}
+        """Legs by id, of all that any shard includes."""
+        self._sent: dict[tuple[int, int, int], list[Any]] = {}
+        self._taken: dict[tuple[int, int, int], list[Any]] = {}
 
-    # -- reading a block -------------------------------------------------------------------------------------------
+    # -- each member's blocks --------------------------------------------------------------------------------------
 
-    def read(self, certified: CertifiedBlock, sent: Iterable[Bundle]) -> None:
-        """The next final block of a shard and the bundles it sends."""
-        block, header = certified.block, certified.block.header
-        shard, book, parameters = header.shard, self.books[header.shard], self._genesis.parameters
-        book.height += 1
-        if header.time < book.time:
-            self._complain("time", f"block {header.height} of shard {shard} goes back in time")
-        book.time, book.touched = header.time, set()
-        transactions = {t.id: t for t in map(decode_transaction, block.transactions)}
-        self.transactions |= transactions
-        if len(transactions) != len(block.transactions) or len(transactions) > parameters.block_transactions:
-            self._complain("limit", f"block {header.height} of shard {shard} has too many transactions, or one twice")
-        frozen: dict[bytes, list[Row]] = {}
-        votes: dict[bytes, Code] = {}
-        for data in block.bundles:
-            self._take(shard, book, decode(CertifiedBundle, data, MAX_FRAME_BYTES).bundle, votes)
-        for bundle in sent:
-            self._send(shard, book, bundle, frozen)
-        for receipt in certified.effects.receipts:
-            self._settle(shard, book, receipt, transactions)
-        silent = transactions.keys() - {receipt.transaction_id for receipt in certified.effects.receipts}
-        if silent:
-            self._complain("receipts", f"block {header.height} of shard {shard} has no receipt for {_short(min(silent))}")
-        for transaction_id, transaction in transactions.items():
-            self._include(shard, book, transaction_id, transaction)
-        for (
-            transaction_id,
-            rows,
-        ) in frozen.items():  # an account may have been unfrozen earlier in the block: not if it still is frozen
-            if any(book.frozen.get(row) for row in rows):
-                self._complain("frozen", f"shard {shard} prepares {_short(transaction_id)} for a frozen account")
-        for transaction_id, open_ in book.waiting.items():
-            if open_.deadline < header.time:
-                self._complain("deadline", f"shard {shard} still waits for {_short(transaction_id)} after its deadline")
-        self._compare(shard, book, certified)
+    def stored(self, who: object, shard: int, encoded: bytes, bundles: Iterable[tuple[int, int, bytes]]) -> None:
+        """A block that a member stores as final, with the certified bundles it sends. The first of each height is executed,
+        the others must be the same; the proofs differ, and all are checked."""
+        (block, finality, effects), chain = msgpack.unpackb(encoded), self.chains[shard]
+        height = block[0][_HEIGHT]
+        where = f"block {height} of shard {shard}, stored by {who},"
+        if not reference.is_final(self._electorates[shard], block[0], finality, verify):
+            self._complain("proof", f"{where} does not prove itself")
+        if height == chain.height + 1:
+            self._extend(chain, shard, where, block, effects)
+        elif chain.blocks[height - 1] != [block, effects]:
+            self._complain("agreement", f"{where} is not what others stored")
+        for destination, number, data in bundles:
+            self._check_sent(where, (shard, destination, number), data)
 
-    def _take(self, shard: int, book: Book, bundle: Bundle, votes: dict[bytes, Code]) -> None:
-        source = bundle.source
-        if bundle.destination != shard or bundle.sequence != book.cursors.get(source, 0) + 1:
-            self._complain("channel", f"shard {shard} takes bundle {bundle.sequence} of shard {source} out of sequence")
-        book.cursors[source] = bundle.sequence
-        self._match(self._taken, (source, shard, bundle.sequence), bundle)
-        for record in bundle.records:
-            if isinstance(record, Prepare):
-                transaction = decode_transaction(record.transaction)
-                self.transactions[transaction.id] = transaction
-            elif isinstance(record, PrepareVote):
-                waiting = book.waiting.get(record.transaction_id)
-                if waiting is not None and source in waiting.missing:
-                    waiting.missing.discard(source)
-                    if record.code is not Code.OK:
-                        waiting.refused = record.code
+    def _check_sent(self, where: str, channel: tuple[int, int, int], data: bytes) -> None:
+        certified = msgpack.unpackb(data)
+        if not reference.is_bundle(self._electorates[channel[0]], certified, verify):
+            self._complain("proof", f"{where} sends a bundle that does not prove itself")
+        if certified[0] != self._sent.get(channel):
+            self._complain("channel", f"{where} sends something else than executing it gives")
 
-    def _send(self, shard: int, book: Book, bundle: Bundle, frozen: dict[bytes, list[Row]]) -> None:
-        self._match(self._sent, (shard, bundle.destination, bundle.sequence), bundle)
-        for record in bundle.records:
-            if isinstance(record, PrepareVote) and record.code is Code.OK:
-                transaction_id = record.transaction_id
-                if transaction_id in book.answered:
-                    self._complain("twice", f"shard {shard} prepares {_short(transaction_id)} a second time")
-                book.answered.add(transaction_id)
-                legs = self.transactions[transaction_id].order.legs
-                frozen[transaction_id] = [row for row in self._rows(shard, legs) if book.frozen.get(row)]
-                book.prepared[transaction_id] = _Open(legs, 0, set())
-                self._hold(shard, book, legs, 1)
-
-    def _match(self, into: dict[tuple[int, int, int], bytes], key: tuple[int, int, int], bundle: Bundle) -> None:
-        """What is taken must be what was sent; a bundle may be known before the block that sent it."""
-        data = encode(bundle)
-        other = (self._sent if into is self._taken else self._taken).get(key, data)
-        if other != data:
-            self._complain("channel", f"bundle {key[2]} from shard {key[0]} to {key[1]} is not what was sent")
-        into[key] = data
-
-    def _include(self, shard: int, book: Book, transaction_id: bytes, transaction: Transaction) -> None:
-        order = transaction.order
-        if transaction_id in book.included:
-            self._complain("twice", f"shard {shard} includes {_short(transaction_id)} a second time")
-        book.included.add(transaction_id)
-        if self._shards.shard_of(order.legs[0].payer) != shard or order.network != self._network:
-            self._complain("admission", f"{_short(transaction_id)} does not belong into shard {shard}")
-        window = self._genesis.parameters.validity_window
-        if not book.time <= order.valid_until <= book.time + window:
-            self._complain("admission", f"shard {shard} includes {_short(transaction_id)} outside of its validity")
-        if not transaction.has_valid_signatures():
-            self._complain("signature", f"shard {shard} includes {_short(transaction_id)}, which its payers did not sign")
-
-    def _settle(self, shard: int, book: Book, receipt: Receipt, transactions: dict[bytes, Transaction]) -> None:
-        transaction_id, outcome = receipt.transaction_id, receipt.outcome
-        if transaction_id in book.final:
-            self._complain("twice", f"shard {shard} decides {_short(transaction_id)} a second time")
-        if outcome is Outcome.PREPARED:
-            if transaction_id in book.waiting or transaction_id not in transactions:
-                self._complain("twice", f"shard {shard} begins {_short(transaction_id)} a second time")
-            legs = self.transactions[transaction_id].order.legs
-            others = self.shards_of(legs) - {shard}
-            self._check_thawed(shard, book, transaction_id, legs)
-            book.waiting[transaction_id] = _Open(legs, book.time + self._genesis.parameters.commit_timeout, others)
-            self._hold(shard, book, legs, 1)
+    def _extend(self, chain: Chain, shard: int, where: str, block: list[Any], effects: list[Any]) -> None:
+        header, bundles, transactions = block
+        self._check_header(chain, shard, where, header)
+        if header[_PAYLOAD] != root([root(bundles), root(transactions)]):
+            self._complain("proof", f"{where} has another payload than its header says")
+        if len(transactions) > self._parameters["block_transactions"] or sum(map(len, transactions)) > _MEBIBYTE:
+            self._complain("limit", f"{where} has too many transactions")
+        taken = [self._take(where, data) for data in bundles]
+        if len(bundles) > 1 and (sum(map(len, bundles)) > _MEBIBYTE or sum(len(bundle[3]) for bundle in taken) > 4096):
+            self._complain("limit", f"{where} takes too many records")
+        try:
+            roots, sent = chain.ledger.execute(header[_HEIGHT], header[_TIME], taken, transactions)
+        except Invalid as error:
+            self._complain("invalid", f"{where} breaks a rule: {error}")
             return
-        book.final[transaction_id] = outcome
-        self._check_same_end(transaction_id)
-        open_ = book.waiting.pop(transaction_id, None)
-        if open_ is not None:
-            if outcome is Outcome.COMMITTED and (open_.missing or open_.refused is not Code.OK):
-                self._complain("atomicity", f"shard {shard} commits {_short(transaction_id)} without everybody's yes")
-            if outcome is Outcome.EXPIRED and open_.refused is not Code.EXPIRED and open_.deadline >= book.time:
-                self._complain("deadline", f"shard {shard} expires {_short(transaction_id)} before its deadline")
-        else:
-            open_ = book.prepared.pop(transaction_id, None)
-        if open_ is not None:
-            self._hold(shard, book, open_.legs, -1)
-            if outcome is Outcome.COMMITTED:
-                self._apply(shard, book, open_.legs)
-        elif transaction_id not in transactions:
-            self._complain("receipts", f"shard {shard} decides {_short(transaction_id)}, of which it knows nothing")
-        elif outcome is Outcome.COMMITTED:
-            legs = transactions[transaction_id].order.legs
-            if self.shards_of(legs) != {shard}:
-                self._complain("atomicity", f"shard {shard} commits {_short(transaction_id)} alone")
-            self._check_thawed(shard, book, transaction_id, legs)
-            self._apply(shard, book, legs)
+        for bundle in sent:
+            self._match(where, self._sent, self._taken, bundle)
+        self._compare(chain, where, roots, header, effects)
+        chain.blocks.append([block, effects])
+        chain.header = header
+        self._note_ends(chain, shard, transactions)
 
-    def _check_thawed(self, shard: int, book: Book, transaction_id: bytes, legs: Sequence[Leg]) -> None:
-        if any(book.frozen.get(row) for row in self._rows(shard, legs)):
-            self._complain("frozen", f"shard {shard} lets {_short(transaction_id)} use a frozen account")
+    def _check_header(self, chain: Chain, shard: int, where: str, header: list[Any]) -> None:
+        if header[_PARENT] != digest("block", chain.header) or header[_VIEW] <= chain.header[_VIEW]:
+            self._complain("agreement", f"{where} does not follow on the one before")
+        if int.from_bytes(digest("block", header), "big") >> 256 - self._parameters["block_difficulty_bits"]:
+            self._complain("work", f"{where} is not mined")
+        if header[_PROPOSER] != header[_VIEW] % len(self._electorates[shard]["keys"]):
+            self._complain("leader", f"{where} is of member {header[_PROPOSER]} in view {header[_VIEW]}")
+
+    def _take(self, where: str, data: bytes) -> list[Any]:
+        certified = msgpack.unpackb(data)
+        bundle: list[Any] = certified[0]
+        if bundle[0] >= len(self._electorates) or not reference.is_bundle(self._electorates[bundle[0]], certified, verify):
+            self._complain("proof", f"{where} takes a bundle that does not prove itself")
+        self._match(where, self._taken, self._sent, bundle)
+        return bundle
+
+    def _match(self, where: str, into: dict[Any, list[Any]], other: dict[Any, list[Any]], bundle: list[Any]) -> None:
+        """What is taken must be what was sent; a bundle may be known before the block that sent it."""
+        channel = tuple(bundle[:3])
+        if other.get(channel, bundle) != bundle:
+            self._complain("channel", f"{where}: bundle {channel} is not what was sent")
+        into[channel] = bundle
+
+    def _compare(self, chain: Chain, where: str, roots: list[bytes], header: list[Any], effects: list[Any]) -> None:
+        ledger = chain.ledger
+        for name, ours, theirs in (
+            ("receipts", ledger.receipts, effects[0]),
+            ("balances", ledger.changes[0], effects[1][0]),
+            ("records", ledger.changes[1], effects[1][1]),
+            ("totals", ledger.totals(), effects[2]),
+            ("roots", roots, header[_PAYLOAD + 1 : -1]),
+        ):
+            if ours != theirs:
+                different = [(a, b) for a, b in zip(ours, theirs, strict=False) if a != b][:1] or [(len(ours), len(theirs))]
+                self._complain(name, f"{where} should have other {name}: {_readable(different[0])}")
+
+    def _note_ends(self, chain: Chain, shard: int, transactions: list[bytes]) -> None:
+        for encoded in transactions:
+            order = msgpack.unpackb(encoded)[0]
+            self.transactions[digest("transaction", order)] = order[1]
+        for transaction_id, outcome, code in chain.ledger.receipts:
+            if outcome == PREPARED:
+                chain.begun.add(transaction_id)
+                continue
+            if transaction_id in chain.ends:
+                self._complain("twice", f"shard {shard} decides {_short(transaction_id)} a second time")
+            chain.ends[transaction_id] = outcome, code
+            self._check_same_end(transaction_id)
 
     def _check_same_end(self, transaction_id: bytes) -> None:
-        transaction = self.transactions.get(transaction_id)
-        if transaction is None:
-            return
+        shards = self._shards_of(transaction_id)
         ends = {
-            s: self.books[s].final[transaction_id]
-            for s in self.shards_of(transaction.order.legs)
-            if transaction_id in self.books[s].final
+            shard: self.chains[shard].ends[transaction_id][0] for shard in shards if transaction_id in self.chains[shard].ends
         }
-        if len({outcome is Outcome.COMMITTED for outcome in ends.values()}) > 1:
-            said = ", ".join(f"{outcome.name} in shard {s}" for s, outcome in ends.items())
-            self._complain("atomicity", f"{_short(transaction_id)} ends differently: {said}")
+        if len({outcome == COMMITTED for outcome in ends.values()}) > 1:
+            self._complain("atomicity", f"{_short(transaction_id)} ends differently: {ends}")
 
-    # -- money -----------------------------------------------------------------------------------------------------
+    def _shards_of(self, transaction_id: bytes) -> list[int]:
+        """Home first."""
+        legs = self.transactions.get(transaction_id, [])
+        return list(dict.fromkeys(self._network.shard_of(address) for leg in legs for address in leg[:2]))
 
-    def shards_of(self, legs: Iterable[Leg]) -> set[int]:
-        return {self._shards.shard_of(address) for leg in legs for address in (leg.payer, leg.payee)}
+    # -- what clients may rely on ----------------------------------------------------------------------------------
 
-    def _rows(self, shard: int, legs: Iterable[Leg]) -> list[Row]:
-        """The accounts here that payments of ``legs`` use."""
-        pays = [leg for leg in legs if leg.action is Action.PAY]
-        used = [(address, leg.asset) for leg in pays for address in (leg.payer, leg.payee)]
-        return [row for row in used if self._is_account(shard, *row)]
-
-    def _is_account(self, shard: int, address: bytes, asset: str) -> bool:
-        return self._shards.shard_of(address) == shard and address != self._issuers[asset]
-
-    def _hold(self, shard: int, book: Book, legs: Iterable[Leg], sign: int) -> None:
-        for leg in legs:
-            if leg.action is Action.PAY and self._is_account(shard, leg.payer, leg.asset):
-                row = leg.payer, leg.asset
-                book.held[row] = book.held.get(row, 0) + sign * leg.amount
-                book.touched.add(row)
-
-    def _apply(self, shard: int, book: Book, legs: Iterable[Leg]) -> None:
-        for leg in legs:
-            if leg.action is not Action.PAY:
-                if self._shards.shard_of(leg.payee) == shard:
-                    book.frozen[(leg.payee, leg.asset)] = leg.action is Action.FREEZE
-                    book.touched.add((leg.payee, leg.asset))
-                continue
-            for address, amount in ((leg.payer, -leg.amount), (leg.payee, leg.amount)):
-                if self._is_account(shard, address, leg.asset):
-                    book.owned[(address, leg.asset)] = book.owned.get((address, leg.asset), 0) + amount
-                    book.touched.add((address, leg.asset))
-                elif self._shards.shard_of(address) == shard:
-                    book.minted[leg.asset] = book.minted.get(leg.asset, 0) - amount
-
-    def _compare(self, shard: int, book: Book, certified: CertifiedBlock) -> None:
-        height = certified.block.header.height
-        for change in certified.effects.changes.balances:
-            row, balance = (change.address, change.asset), change.balance
-            book.touched.discard(row)
-            expected = book.owned.get(row, 0) - book.held.get(row, 0), book.held.get(row, 0), book.frozen.get(row, False)
-            if (balance.available, balance.held, balance.frozen) != expected or min(expected[:2]) < 0:
-                text = f"block {height} of shard {shard}: {row[0].hex()[:8]} has {balance}, should have {expected} {row[1]}"
-                self._complain("balance", text)
-        if unchanged := [row for row in book.touched if book.owned.get(row, 0) or book.held.get(row, 0)]:
-            # a hold that was taken and released in one block leaves the row as it was, and still touches it
-            self._complain("balance", f"block {height} of shard {shard} does not change {min(unchanged)[0].hex()[:8]}")
-        totals = certified.effects.totals
-        if totals.pending != len(book.waiting) + len(book.prepared):
-            expected_ = len(book.waiting) + len(book.prepared)
-            self._complain("pending", f"block {height} of shard {shard} counts {totals.pending} undecided, not {expected_}")
-        for total in totals.assets:
-            inside = _signed(total.minted - total.burned + sum(peer.imported - peer.exported for peer in total.peers))
-            held = sum(amount for (_, asset), amount in book.held.items() if asset == total.asset)
-            owned = sum(amount for (_, asset), amount in book.owned.items() if asset == total.asset)
-            minted = book.minted.get(total.asset, 0)
-            if (total.available + total.held, total.held, _signed(total.minted - total.burned)) != (
-                owned,
-                held,
-                minted,
-            ) or owned != inside:
-                self._complain("conservation", f"block {height} of shard {shard}: {total}, should have {owned} with {held} held")
-
-    def final_at_home(self, transaction_id: bytes) -> Outcome | None:
+    def end_at_home(self, transaction_id: bytes) -> tuple[int, str] | None:
         """What the home shard made of a transaction."""
-        transaction = self.transactions.get(transaction_id)
-        if transaction is None:
-            return None
-        return self.books[self._shards.shard_of(transaction.order.legs[0].payer)].final.get(transaction_id)
+        shards = self._shards_of(transaction_id)
+        return self.chains[shards[0]].ends.get(transaction_id) if shards else None
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def check_drained(self) -> None:
         """Nothing is held or on its way; each transaction ended in every shard it touches as it did at home."""
-        for shard, book in self.books.items():
-            if book.waiting or book.prepared or any(book.held.values()):
-                self._complain("holds", f"shard {shard} still holds {len(book.waiting)} waiting, {len(book.prepared)} prepared")
-        for key in self._taken:
-            if key not in self._sent:
-                self._complain("channel", f"shard {key[1]} took bundle {key[2]} of shard {key[0]}, which never sent it")
-        for transaction_id, transaction in self.transactions.items():
-            shards = self.shards_of(transaction.order.legs)
-            home = self.books[self._shards.shard_of(transaction.order.legs[0].payer)]
-            for shard in shards if home.final.get(transaction_id) is Outcome.COMMITTED else ():
-                if self.books[shard].final.get(transaction_id) is not Outcome.COMMITTED:
-                    self._complain("atomicity", f"{_short(transaction_id)} is committed at home, but not in shard {shard}")
-            self._check_same_end(transaction_id)
-        for asset in self._issuers:
-            owned = sum(amount for book in self.books.values() for row, amount in book.owned.items() if row[1] == asset)
-            if owned != sum(book.minted.get(asset, 0) for book in self.books.values()):
-                self._complain("conservation", f"all shards together own {owned} {asset}, which is not what was minted")
+        minted, owned = defaultdict[str, int](int), defaultdict[str, int](int)
+        for shard, chain in enumerate(self.chains):
+            totals, pending = chain.ledger.totals()
+            if pending or any(held for _, _, held, _, _, _ in totals):
+                self._complain("holds", f"shard {shard} still holds something: {pending} undecided")
+            for asset, available, held, issued, burned, _ in totals:
+                owned[asset] += available + held
+                minted[asset] += reference.signed(issued - burned)
+        if owned != minted:
+            self._complain("conservation", f"all shards together own {dict(owned)}, but {dict(minted)} was issued")
+        for channel in self._taken:
+            if channel not in self._sent:
+                self._complain(
+                    "channel", f"shard {channel[1]} took bundle {channel[2]} of shard {channel[0]}, which never sent it"
+                )
+        for transaction_id in self.transactions:
+            if self.end_at_home(transaction_id) is None:
+                self._complain("receipts", f"{_short(transaction_id)} was included and never ends")
+            elif self.end_at_home(transaction_id) == (COMMITTED, ""):
+                for shard in self._shards_of(transaction_id):
+                    if transaction_id not in self.chains[shard].ends:
+                        self._complain("atomicity", f"{_short(transaction_id)} is committed at home, but not in shard {shard}")
 
 
-def _signed(difference: int) -> int:
-    """Of counts modulo 2^64."""
-    return (difference + 2**63) % 2**64 - 2**63
+def _genesis_header(genesis_hash: bytes, shard: int, time: int) -> list[Any]:
+    """The one of height 0."""
+    nothing, zero = root([]), bytes(32)
+    roots = [root([nothing, nothing]), nothing, nothing, zero, digest("totals", [[], 0]), zero]
+    return [zero, shard, 0, 0, genesis_hash, time, 0, *roots, bytes(8)]
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.hex()[:8]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_readable, value))}]"
+    return str(value)
 
 
 def _short(transaction_id: bytes) -> str:

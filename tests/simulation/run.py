@@ -57,6 +57,6 @@ def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) 
         except ViolationError as error:
             violation, kind = str(error), error.kind
             world.tell(None, "VIOLATION", violation)
-    books = world.monitor.oracle.books.values()
-    blocks, transactions = sum(book.height for book in books), sum(len(book.included) for book in books)
+    oracle = world.monitor.oracle
+    blocks, transactions = sum(chain.height for chain in oracle.chains), len(oracle.transactions)
     return Verdict(plan, violation, kind, world.digest, world.time, world.events, blocks, transactions)

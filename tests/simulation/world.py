@@ -180,9 +180,9 @@ class World(Loop):
     def undone(self) -> Sequence[str]:
         """What keeps a run from its end."""
         found = [f"{gateway} waits for {len(gateway.outbox)} transactions" for gateway in self.gateways if gateway.outbox]
-        for shard, book in self.monitor.oracle.books.items():
-            if book.waiting or book.prepared:
-                found.append(f"shard {shard} holds {len(book.waiting)} waiting, {len(book.prepared)} prepared")
+        for shard, chain in enumerate(self.monitor.oracle.chains):
+            if chain.undecided:
+                found.append(f"shard {shard} has {chain.undecided} undecided")
         for node in self.nodes:
             if node.is_honest and node.replica is not None:
                 consensus = node.replica.consensus

@@ -211,7 +211,7 @@ def test_the_epoch_follows_from_the_registrations() -> None:
     assert document_hash.hex() == EPOCH["document_hash"]
     assert reference.digest("network", document[2], document_hash)[:16].hex() == EPOCH["network_id"]
     assert verify(unhex(genesis["coordinator"]), document_hash, msgpack.unpackb(unhex(EPOCH["signed_document"]))[1])
-    assert all(reference.shard_of(unhex(address)) == shard for address, shard in EPOCH["shard_of"].items())
+    assert all(reference.VECTORS.shard_of(unhex(address)) == shard for address, shard in EPOCH["shard_of"].items())
 
     known = msgspec.convert(genesis, Genesis)
     registered = [decode(Registration, data, LIMIT) for data in registrations[::-1]]

@@ -1,20 +1,23 @@
 """The second implementation, from ``README.md`` here and ``docs/protocol.md``, on ``hashlib``, ``ecdsa`` and ``msgpack`` alone.
 
 It knows nothing of the code under test: messages are plain lists, an electorate is an object of ``votes.json``, the epoch is
-``epoch.json``. Its ledger has no more than the chains in ``chains.json`` need.
+``epoch.json``. Its ledger also gives the simulator's second opinion on every block.
 """
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ecdsa
 import msgpack  # type: ignore[import-untyped]
 
 ORDER: int = ecdsa.SECP256k1.order
+Check = Callable[[bytes, bytes, bytes], bool]
+"""Whether a public key signed a hash so."""
 LETTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 
 
@@ -22,7 +25,6 @@ unhex = bytes.fromhex
 FILES: dict[str, Any] = {path.stem: json.loads(path.read_text()) for path in sorted(Path(__file__).parent.glob("*.json"))}
 EPOCH = FILES["epoch"]
 PARAMETERS = EPOCH["genesis"]["parameters"]
-FIRSTS = [unhex(committee["first"]) for committee in EPOCH["document"]["fields"]["committees"]]
 
 
 def digest(domain: str, *parts: Any) -> bytes:
@@ -33,13 +35,6 @@ def digest(domain: str, *parts: Any) -> bytes:
 
 def address_of(public: bytes) -> bytes:
     return sha256(public).digest()[:20]
-
-
-ISSUERS = {asset["code"]: address_of(unhex(asset["issuer"])) for asset in EPOCH["genesis"]["assets"]}
-
-
-def shard_of(address: bytes) -> int:
-    return max(shard for shard, first in enumerate(FIRSTS) if first <= address)
 
 
 def public_key(secret: bytes) -> bytes:
@@ -105,22 +100,22 @@ def statement(electorate: dict[str, Any], kind: int, view: int, block: bytes) ->
     return digest("vote", [unhex(electorate["document"]), electorate["shard"], kind, view, block])
 
 
-def is_vote(electorate: dict[str, Any], vote: list[Any]) -> bool:
+def is_vote(electorate: dict[str, Any], vote: list[Any], check: Check = verify) -> bool:
     kind, view, block, signer, signature = vote
     keys = electorate["keys"]
-    return signer < len(keys) and verify(unhex(keys[signer]), statement(electorate, kind, view, block), signature)
+    return signer < len(keys) and check(unhex(keys[signer]), statement(electorate, kind, view, block), signature)
 
 
-def is_certificate(electorate: dict[str, Any], certificate: list[Any]) -> bool:
+def is_certificate(electorate: dict[str, Any], certificate: list[Any], check: Check = verify) -> bool:
     kind, view, block, signers, signatures = certificate
     return (
         len(signers) == len(signatures) == electorate["quorum"]
         and signers == sorted(set(signers))
-        and all(is_vote(electorate, [kind, view, block, i, s]) for i, s in zip(signers, signatures, strict=True))
+        and all(is_vote(electorate, [kind, view, block, i, s], check) for i, s in zip(signers, signatures, strict=True))
     )
 
 
-def is_final(electorate: dict[str, Any], header: list[Any], finality: list[Any]) -> bool:
+def is_final(electorate: dict[str, Any], header: list[Any], finality: list[Any], check: Check = verify) -> bool:
     descendants, certificate = finality
     if header[:2] != [unhex(electorate["document"]), electorate["shard"]]:
         return False
@@ -128,13 +123,13 @@ def is_final(electorate: dict[str, Any], header: list[Any], finality: list[Any])
         if child[4] != digest("block", header):
             return False
         header = child
-    return certificate[:3] == [3, header[2], digest("block", header)] and is_certificate(electorate, certificate)
+    return certificate[:3] == [3, header[2], digest("block", header)] and is_certificate(electorate, certificate, check)
 
 
-def is_block(electorate: dict[str, Any], certified: list[Any]) -> bool:
+def is_block(electorate: dict[str, Any], certified: list[Any], check: Check = verify) -> bool:
     (header, bundles, transactions), finality, (receipts, changes, totals) = certified
     return (
-        is_final(electorate, header, finality)
+        is_final(electorate, header, finality, check)
         and header[7] == root([root(bundles), root(transactions)])
         and header[8] == root(list(map(msgpack.packb, receipts)))
         and header[10] == digest("changes", changes)
@@ -142,10 +137,10 @@ def is_block(electorate: dict[str, Any], certified: list[Any]) -> bool:
     )
 
 
-def is_bundle(electorate: dict[str, Any], certified: list[Any]) -> bool:
+def is_bundle(electorate: dict[str, Any], certified: list[Any], check: Check = verify) -> bool:
     bundle, header, finality, branch = certified
     proven = branch_root(msgpack.packb(bundle), *branch)
-    return bundle[0] == header[1] and is_final(electorate, header, finality) and header[9] == proven
+    return bundle[0] == header[1] and is_final(electorate, header, finality, check) and header[9] == proven
 
 
 def epoch_of(genesis: dict[str, Any], registrations: list[bytes]) -> list[Any]:
@@ -170,28 +165,87 @@ def tree(rows: Mapping[bytes, Any]) -> bytes:
     return level.get(0, bytes(32))
 
 
-class Ledger:
-    """The rows of one shard, and what a block does to them."""
+class Network(NamedTuple):
+    """What a ledger needs to know of its network. ``orders``: what every order names. ``limits``: see section 19."""
 
-    def __init__(self, shard: int) -> None:
-        self.shard, self.rows, self.state = shard, dict[bytes, Any](), bytes(32)
+    orders: bytes
+    parameters: dict[str, Any]
+    firsts: list[bytes]
+    issuers: dict[str, bytes]
+    limits: dict[str, int]
+    verify: Check = verify
+
+    def shard_of(self, address: bytes) -> int:
+        return bisect_right(self.firsts, address) - 1
+
+
+LIMITS = {"amount": 2**63 - 1, "waiting": 32768, "due": 4096}
+VECTORS = Network(
+    unhex(EPOCH["network_id"]),
+    EPOCH["genesis"]["parameters"],
+    [unhex(committee["first"]) for committee in EPOCH["document"]["fields"]["committees"]],
+    {asset["code"]: address_of(unhex(asset["issuer"])) for asset in EPOCH["genesis"]["assets"]},
+    LIMITS,
+)
+
+
+class Invalid(ValueError):
+    """The block, or the transaction, breaks a rule."""
+
+
+def expect(holds: bool, rule: str) -> None:
+    if not holds:
+        raise Invalid(rule)
+
+
+def read(encoded: bytes) -> tuple[bytes, list[Any], list[Any]]:
+    """A transaction's id, order and witnesses. Raises Invalid when it breaks a static rule (section 3)."""
+    order, witnesses = msgpack.unpackb(encoded)
+    _, legs, memo, _, salt = order
+    expect(len(encoded) <= 4096 and msgpack.packb([order, witnesses]) == encoded, "encoding")
+    expect(1 <= len(legs) <= 16 and len(memo.encode()) <= 140 and len(salt) == 8, "bounds")
+    expect(all(leg[0] != leg[1] and (leg[3] > 0) == (leg[4] == 0) for leg in legs), "legs")
+    payers = list(dict.fromkeys(leg[0] for leg in legs))
+    expect([address_of(public) for public, _ in witnesses] == payers, "one witness of each payer, in order")
+    return digest("transaction", order), order, witnesses
+
+
+def signed(difference: int) -> int:
+    """Of two tallies, which count modulo 2^64."""
+    return (difference + 2**63) % 2**64 - 2**63
+
+
+class Ledger:
+    """The rows of one shard, and what a block does to them. ``time``, ``receipts``, ``changes``: of the last one."""
+
+    def __init__(self, shard: int, network: Network = VECTORS, time: int = 0) -> None:
+        self.shard, self.network, self.time = shard, network, time
+        self.rows: dict[bytes, Any] = {}
+        self.state = bytes(32)
+        self.seen: set[bytes] = set()
+        self.receipts: list[Any] = []
+        self.changes: Any = None
 
     def execute(self, height: int, time: int, bundles: list[Any], transactions: list[bytes]) -> tuple[list[bytes], Any]:
-        """The five roots, in the header's order, and the bundles sent. (In these chains nothing is ever due.)"""
-        self.time, self.receipts, self.outbox = time, list[Any](), defaultdict[int, list[Any]](list)
+        """The five roots, in the header's order, and the bundles sent. Raises Invalid."""
+        expect(time >= self.time, "time goes on")
+        self.time, self.receipts, self.outbox = time, [], defaultdict[int, list[Any]](list)
         self.touched = set[bytes]()
         for source, destination, number, records in bundles:
-            assert (destination, number) == (self.shard, self.count(source, b"c"))
+            expect(destination == self.shard != source < len(self.network.firsts), "a bundle's channel")
+            expect(number == self.count(source, b"c"), "bundles in sequence")
             for record in records:
                 (self.prepare, self.count_vote, self.obey)[record[0] - 1](source, *record[1:])
+        self.wake()
         for encoded in transactions:
             self.include(encoded)
         sent = [[self.shard, to, self.count(to, b"s"), self.outbox[to]] for to in sorted(self.outbox)]
         written = [(key, self.rows.get(key)) for key in sorted(self.touched)]
-        balances = [[k[:20], k[20:].decode(), row or [0, 0, False]] for k, row in written if k[-1:].isupper()]
-        records = [[key, row] for key, row in written if not key[-1:].isupper()]
-        changes = digest("changes", [balances, digest("records", records)])
-        is_checkpoint = height % PARAMETERS["checkpoint_interval"] == 0
+        balances = [[k[:20], k[20:].decode(), row or [0, 0, False]] for k, row in written if not k[-1:].islower()]
+        records = [[key, row] for key, row in written if key[-1:].islower()]
+        self.changes = [balances, digest("records", records)]
+        changes = digest("changes", self.changes)
+        is_checkpoint = height % self.network.parameters["checkpoint_interval"] == 0
         self.state = tree(self.rows) if is_checkpoint else digest("state", self.state, changes)
         return [
             root(list(map(msgpack.packb, self.receipts))),
@@ -200,6 +254,8 @@ class Ledger:
             digest("totals", self.totals()),
             self.state,
         ], sent
+
+    # -- rows ------------------------------------------------------------------------------------------------------
 
     def put(self, key: bytes, row: Any) -> None:
         self.touched.add(key)
@@ -210,29 +266,44 @@ class Ledger:
     def move(self, key: bytes, *by: int) -> None:
         """Add to a balance (available, held) or to a flow (entered, left, entering, leaving)."""
         row = self.rows.get(key, [0, 0, False] if len(by) == 2 else [0, 0, 0, 0])
-        self.put(key, [(value + more) % 2**64 for value, more in zip(row, by, strict=False)] + row[len(by) :])
+        moved = [value + more for value, more in zip(row, by, strict=False)]
+        if len(by) == 4:
+            moved[:2] = [count % 2**64 for count in moved[:2]]
+        assert min(moved) >= 0, "nothing is owed that was not there"
+        self.put(key, moved + row[len(by) :])
 
     def count(self, shard: int, kind: bytes) -> int:
         key = shard.to_bytes(20, "big") + kind
         self.put(key, self.rows.get(key, 0) + 1)
         return int(self.rows[key])
 
+    def undecided(self) -> list[bytes]:
+        return [key for key in self.rows if key[-1:] in (b"w", b"p")]
+
     def totals(self) -> list[Any]:
         found: list[Any] = []
-        for asset in sorted(ISSUERS):
+        for asset in sorted(self.network.issuers):
             balances = [row for key, row in self.rows.items() if key[20:] == asset.encode()]
             flows = {int.from_bytes(k[:20], "big"): row for k, row in self.rows.items() if k[20:] == asset.encode() + b"f"}
             issued = flows.pop(0, [0, 0])[:2]
             figures = [sum(row[0] for row in balances), sum(row[1] for row in balances), *issued]
             peers = [[boundary - 1, row[1], row[0]] for boundary, row in sorted(flows.items()) if row[0] or row[1]]
             found += [[asset, *figures, peers]] if any(figures) or peers else []
-        return [found, sum(key[-1:] in (b"w", b"p") for key in self.rows)]
+        return [found, len(self.undecided())]
+
+    # -- legs ------------------------------------------------------------------------------------------------------
+
+    def shards_of(self, legs: list[Any]) -> set[int]:
+        return {self.network.shard_of(address) for leg in legs for address in leg[:2]}
+
+    def legs_here(self, legs: list[Any]) -> list[Any]:
+        return [leg for leg in legs if self.shard in self.shards_of([leg])]
 
     def needs(self, legs: list[Any]) -> tuple[dict[bytes, int], dict[bytes, list[int]]]:
         """What accounts here owe, and what enters and leaves over the boundaries."""
         owed, flows = defaultdict[bytes, int](int), defaultdict[bytes, list[int]](lambda: [0, 0])
         for payer, payee, asset, amount, action in legs:
-            ends, issuer = (shard_of(payer), shard_of(payee)), ISSUERS[asset]
+            ends, issuer = [self.network.shard_of(payer), self.network.shard_of(payee)], self.network.issuers[asset]
             if action or self.shard not in ends:
                 continue
             boundaries = [(0 if s == self.shard else s + 1).to_bytes(20, "big") + asset.encode() + b"f" for s in ends]
@@ -244,15 +315,53 @@ class Ledger:
                 flows[boundaries[1]][1] += amount
         return owed, flows
 
-    def reserve(self, legs: list[Any]) -> str:
+    def refusal(self, legs: list[Any]) -> str:
+        for payer, payee, asset, _, action in legs:
+            if asset not in self.network.issuers:
+                return "unknown_asset"
+            if action and payer != self.network.issuers[asset]:
+                return "not_issuer"
+            for address in () if action else (payer, payee):
+                row = self.rows.get(address + asset.encode())
+                if row and row[2] and self.network.shard_of(address) == self.shard:
+                    return "account_frozen"
         owed, flows = self.needs(legs)
         if any(self.rows.get(key, [0])[0] < amount for key, amount in owed.items()):
             return "insufficient_funds"
-        for key, amount in owed.items():
-            self.move(key, -amount, amount)
+        return "" if self.has_room(flows) else "limit_exceeded"
+
+    def has_room(self, flows: dict[bytes, list[int]]) -> bool:
+        most, entering_here = self.network.limits["amount"], defaultdict[bytes, int](int)
         for key, (entering, leaving) in flows.items():
-            self.move(key, 0, 0, entering, leaving)
-        return ""
+            if key[:20] == bytes(20):
+                row = self.rows.get(key, [0, 0, 0, 0])
+                issued = signed(row[0] - row[1]) + row[2]
+                if issued + entering > most or row[3] + leaving > issued:
+                    return False
+            entering_here[key[20:-1]] += entering
+        for asset, entering in entering_here.items():
+            here = sum(row[0] + row[1] for key, row in self.rows.items() if key[20:] == asset)
+            here += sum(row[2] for key, row in self.rows.items() if key[20:] == asset + b"f")
+            if entering and here + entering > most:
+                return False
+        return True
+
+    def reserve(self, legs: list[Any]) -> str:
+        code = self.refusal(legs)
+        if code == "":
+            owed, flows = self.needs(legs)
+            for key, amount in owed.items():
+                self.move(key, -amount, amount)
+            for key, (entering, leaving) in flows.items():
+                self.move(key, 0, 0, entering, leaving)
+        return code
+
+    def release(self, legs: list[Any]) -> None:
+        owed, flows = self.needs(legs)
+        for key, amount in owed.items():
+            self.move(key, amount, -amount)
+        for key, (entering, leaving) in flows.items():
+            self.move(key, 0, 0, -entering, -leaving)
 
     def apply(self, legs: list[Any]) -> None:
         for leg in legs:
@@ -261,24 +370,28 @@ class Ledger:
                 self.move(key, 0, -amount)
             for key, (entering, leaving) in flows.items():
                 self.move(key, entering, leaving, -entering, -leaving)
-            if shard_of(leg[1]) == self.shard and leg[4]:
+            if self.network.shard_of(leg[1]) == self.shard and leg[4]:
                 self.put(row, [*self.rows.get(row, [0, 0])[:2], leg[4] == 1])
-            elif shard_of(leg[1]) == self.shard and leg[1] != ISSUERS[leg[2]]:
+            elif self.network.shard_of(leg[1]) == self.shard and leg[1] != self.network.issuers[leg[2]]:
                 self.move(row, leg[3], 0)
 
-    def legs_here(self, legs: list[Any]) -> list[Any]:
-        return [leg for leg in legs if self.shard in (shard_of(leg[0]), shard_of(leg[1]))]
+    # -- the home shard --------------------------------------------------------------------------------------------
 
     def include(self, encoded: bytes) -> None:
-        order, witnesses = msgpack.unpackb(encoded)
-        transaction_id, legs, valid_until = digest("transaction", order), order[1], order[3]
-        assert all(verify(public, transaction_id, signature) for public, signature in witnesses)
-        assert self.time <= valid_until <= self.time + PARAMETERS["validity_window"]
-        others = sorted({shard_of(address) for leg in legs for address in leg[:2]} - {self.shard})
-        if code := self.reserve(legs):
+        transaction_id, order, witnesses = read(encoded)
+        network, legs, _, valid_until, _ = order
+        expect(network == self.network.orders, "the network")
+        expect(self.network.shard_of(legs[0][0]) == self.shard, "the home shard")
+        expect(self.time <= valid_until <= self.time + self.network.parameters["validity_window"], "the time")
+        expect(transaction_id not in self.seen, "included once")
+        expect(self.are_signed(transaction_id, witnesses), "signatures")
+        self.seen.add(transaction_id)
+        others = sorted(self.shards_of(legs) - {self.shard})
+        is_full = bool(others) and sum(key[-1:] == b"w" for key in self.rows) >= self.network.limits["waiting"]
+        if code := "limit_exceeded" if is_full else self.reserve(legs):
             self.receipts.append([transaction_id, 3, code])
         elif others:
-            deadline = self.time + PARAMETERS["commit_timeout"]
+            deadline = self.time + self.network.parameters["commit_timeout"]
             self.put(transaction_id + b"w", [self.legs_here(legs), deadline, others, others])
             for shard in others:
                 self.outbox[shard].append([1, encoded, deadline])
@@ -287,30 +400,72 @@ class Ledger:
             self.apply(legs)
             self.receipts.append([transaction_id, 2, ""])
 
-    def prepare(self, source: int, encoded: bytes, _: int) -> None:
-        order, witnesses = msgpack.unpackb(encoded)
-        transaction_id = digest("transaction", order)
-        own = [witness for witness in witnesses if shard_of(address_of(witness[0])) == self.shard]
-        assert all(verify(public, transaction_id, signature) for public, signature in own)
-        assert self.reserve(order[1]) == ""
-        self.put(transaction_id + b"p", [self.legs_here(order[1]), source])
-        if own:
-            self.put(transaction_id + b"a", order[3] + PARAMETERS["commit_timeout"])
-        self.outbox[source].append([2, transaction_id, ""])
+    def are_signed(self, transaction_id: bytes, witnesses: list[Any]) -> bool:
+        return all(self.network.verify(public, transaction_id, signature) for public, signature in witnesses)
 
     def count_vote(self, source: int, transaction_id: bytes, code: str) -> None:
-        legs, _, participants, awaiting = self.rows[transaction_id + b"w"]
-        assert (awaiting, code) == ([source], "")
-        self.finish(transaction_id, b"w", legs)
+        legs, deadline, participants, awaiting = self.rows.get(transaction_id + b"w", [0, 0, 0, []])
+        if source not in awaiting:
+            return
+        others = [shard for shard in awaiting if shard != source]
+        if code or not others:
+            self.decide(transaction_id, code, source)
+        else:
+            self.put(transaction_id + b"w", [legs, deadline, participants, others])
+
+    def decide(self, transaction_id: bytes, code: str, refused_by: int | None = None) -> None:
+        legs, _, participants, _ = self.rows[transaction_id + b"w"]
+        (self.release if code else self.apply)(legs)
         for shard in participants:
-            self.outbox[shard].append([3, transaction_id, True])
+            if not code or shard != refused_by:
+                self.outbox[shard].append([3, transaction_id, not code])
+        self.put(transaction_id + b"w", None)
+        self.receipts.append([transaction_id, 4 if code == "expired" else 3 if code else 2, code])
+
+    def wake(self) -> None:
+        times = [(row[1] if key[-1:] == b"w" else row, key) for key, row in self.rows.items() if key[32:] in (b"w", b"a")]
+        for _, key in sorted(due for due in times if due[0] < self.time)[: self.network.limits["due"]]:
+            if key[-1:] == b"w":
+                self.decide(key[:-1], "expired")
+            else:
+                self.put(key, None)
+
+    # -- a participant ---------------------------------------------------------------------------------------------
+
+    def prepare(self, source: int, encoded: bytes, deadline: int) -> None:
+        try:
+            transaction_id, order, witnesses = read(encoded)
+        except Invalid:
+            self.outbox[source].append([2, digest("transaction", msgpack.unpackb(encoded)[0]), "malformed"])
+            return
+        own = [witness for witness in witnesses if self.network.shard_of(address_of(witness[0])) == self.shard]
+        code = self.objection(source, transaction_id, order, deadline)
+        if not code and not self.are_signed(transaction_id, own):
+            code = "bad_signature"
+        code = code or self.reserve(order[1])
+        if not code:
+            self.put(transaction_id + b"p", [self.legs_here(order[1]), source])
+            if own:
+                self.put(transaction_id + b"a", order[3] + self.network.parameters["commit_timeout"])
+        self.outbox[source].append([2, transaction_id, code])
+
+    def objection(self, source: int, transaction_id: bytes, order: list[Any], deadline: int) -> str:
+        network, legs, _, valid_until, _ = order
+        timeout, window = self.network.parameters["commit_timeout"], self.network.parameters["validity_window"]
+        if network != self.network.orders:
+            return "wrong_network"
+        if self.network.shard_of(legs[0][0]) != source or not self.legs_here(legs):
+            return "wrong_shard"
+        if self.time > deadline or deadline > valid_until + timeout:
+            return "expired"
+        prepared = sum(key[-1:] == b"p" and row[1] == source for key, row in self.rows.items())
+        if valid_until > self.time + window + timeout or prepared >= self.network.limits["waiting"]:
+            return "limit_exceeded"
+        return "duplicate" if {transaction_id + b"p", transaction_id + b"a"} & self.rows.keys() else ""
 
     def obey(self, source: int, transaction_id: bytes, commit: bool) -> None:
-        legs, home = self.rows[transaction_id + b"p"]
-        assert (home, commit) == (source, True)
-        self.finish(transaction_id, b"p", legs)
-
-    def finish(self, transaction_id: bytes, kind: bytes, legs: list[Any]) -> None:
-        self.apply(legs)
-        self.put(transaction_id + kind, None)
-        self.receipts.append([transaction_id, 2, ""])
+        legs, home = self.rows.get(transaction_id + b"p", [[], None])
+        if home == source:
+            (self.apply if commit else self.release)(legs)
+            self.put(transaction_id + b"p", None)
+            self.receipts.append([transaction_id, 2 if commit else 3, ""])

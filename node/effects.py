@@ -49,6 +49,11 @@ class Abstain(Struct, frozen=True):
     through: int
 
 
+class LoseVotes(Struct, frozen=True):
+    """The votes stored here are not all that this member signed: delete them, and what lets a restart believe in them. It signs
+    nothing in this epoch any more."""
+
+
 class AcceptDocument(Struct, frozen=True):
     """The epoch document this node believes; apart from the rest, so that it outlives a damaged database."""
 
@@ -59,7 +64,7 @@ class Begin(Struct, frozen=True):
     """Mining has begun: after a restart this node starts without asking the coordinator."""
 
 
-Persist = Journal | Commit | Checkpoint | Abstain | AcceptDocument | Begin
+Persist = Journal | Commit | Checkpoint | Abstain | LoseVotes | AcceptDocument | Begin
 
 # -- say -------------------------------------------------------------------------------------------------------------------
 

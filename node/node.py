@@ -118,7 +118,8 @@ class Node:
     def _start_replica(self, recovered: Recovered, at: Instant) -> list[Effect]:
         document = self.membership.document
         assert document is not None, "it was asked for with a document"
-        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, self.membership.abstain_through)
+        has_votes = self.membership.abstain_through is not None
+        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, has_votes)
         self.replica = replica
         text = f"mining in shard {replica.shard} as member {replica.member}, from height {replica.state.height}"
         effects = [Subscribe(replica.shard), Notable(text), *replica.start(at)]

@@ -28,6 +28,7 @@ from node.effects import (
     Commit,
     Effect,
     Journal,
+    LoseVotes,
     Meet,
     Mine,
     Publish,
@@ -156,7 +157,7 @@ class Runtime:
     # -- effects ---------------------------------------------------------------------------------------------------
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
-        rows = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint | Abstain | Begin)]
+        rows = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint | Abstain | LoseVotes | Begin)]
         if rows:
             started = time.perf_counter()
             await self._store(self._storage.write, rows)

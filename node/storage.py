@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, assert_never
 from zlib import crc32
 
-from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
+from node.effects import Abstain, Begin, Checkpoint, Commit, Journal, LoseVotes
 
 FORMAT = 1
 """Version of the tables, kept in the file's user_version."""
@@ -27,7 +27,7 @@ CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
 CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB, sum INTEGER) WITHOUT ROWID;
 """
-_NETWORK, _CHECKPOINT, _ABSTAIN, _BEGUN = ":network", ":checkpoint", ":abstain", "begun"  # keys in meta
+_NETWORK, _CHECKPOINT, _ABSTAIN, _SECRET, _BEGUN = ":network", ":checkpoint", ":abstain", ":secret", "begun"  # keys in meta
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
@@ -69,7 +69,7 @@ class Storage:
             self.close()
             raise
 
-    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | Begin]) -> None:
+    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | LoseVotes | Begin]) -> None:
         """Store all of ``effects`` in order, in one durable transaction."""
         with self._writing, self._explained(), self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -84,6 +84,9 @@ class Storage:
                         self._store_state(rows)
                     case Abstain(through):
                         self._upsert("meta", (_ABSTAIN,), through.to_bytes(8, "big"))
+                    case LoseVotes():
+                        self._writer.execute("DELETE FROM journal")
+                        self._writer.execute("DELETE FROM meta WHERE key IN (?, ?)", (_ABSTAIN, _SECRET))
                     case Begin():
                         self._upsert("meta", (_BEGUN,), b"1")
                     case _:

@@ -1,70 +1,117 @@
-"""Catching up: a member that is behind asks a peer for the final blocks it lacks, one request at a time."""
+"""Catching up: a member that is behind asks its peers for the final blocks it lacks, and is not kept waiting by any of them."""
+
+from msgspec import Struct
 
 _PATIENCE = 300
 _FAR_BEHIND = 8
 _TIMEOUT = 3_000
+_SLOW = 250
+_MAX_REQUESTS = 3
+"""Under way at once. Only one of them is new; the others' peers are slow. Each answer is one frame at most."""
+
 _PACE = 120
 """Between two requests to one peer: a little longer than it takes until a peer serves the next."""
+
+_MAX_PENALTY = 6
 _FAR_AWAY = 1 << 62
+
+
+class _Request(Struct, frozen=True):
+    """For blocks from height ``first`` on."""
+
+    first: int
+    at: int
+
+
+class _Peer(Struct):
+    """``failures``: requests in a row that it did not answer. ``not_before``: when it may be asked again."""
+
+    height: int = 0
+    failures: int = 0
+    not_before: int = 0
+    last_asked: int = -1
 
 
 class CatchingUp:
     """Decides whom to ask for blocks, and when. Times are monotonic milliseconds; peers are public keys.
 
-    A block more elsewhere is normal while votes are under way; so a member asks when it lags many blocks, or any for a
-    while without moving. Peers take turns, so one that only boasts cannot keep it from the others.
+    A block more elsewhere is normal while votes are under way; so a member asks when it lags many blocks, or any for a while
+    without moving. Peers take turns. When one is slow, the next is asked for the same blocks; one that does not answer at all is
+    asked after all others, and each time only after twice as long, a minute at most.
     """
 
     def __init__(self, height: int, now: int) -> None:
-        self._heights: dict[bytes, int] = {}
+        self._peers: dict[bytes, _Peer] = {}
         self._height = height
         self._moved_at = now
-        self._asked: tuple[bytes, int] | None = None
-        self._last_asked: dict[bytes, int] = {}
+        self._requests: dict[bytes, _Request] = {}
+        self._usual = 0
+        """How long answers take, ms, the newest counting an eighth."""
         self.deadline = _FAR_AWAY
         """When ``next_request`` is to be called again, if nothing happens before (ms, monotonic)."""
 
     @property
     def target(self) -> int:
-        """The greatest height a peer has spoken of."""
-        return max(self._heights.values(), default=0)
+        """The greatest height that a peer has spoken of which answers."""
+        return max((peer.height for peer in self._peers.values() if not peer.failures), default=0)
 
     def heard(self, peer: bytes, height: int) -> None:
         """A peer's status."""
-        self._heights[peer] = height
+        self._peers.setdefault(peer, _Peer()).height = height
 
     def lost(self, peer: bytes) -> None:
-        """A peer is gone."""
-        self._heights.pop(peer, None)
-        if self._asked is not None and self._asked[0] == peer:
-            self._asked = None
+        """A peer is gone. That it failed is not forgotten."""
+        self._requests.pop(peer, None)
+        if peer in self._peers:
+            self._peers[peer].height = 0
 
     def moved(self, height: int, now: int) -> None:
         """The own final height grew."""
         self._height, self._moved_at = height, now
 
-    def answered(self, peer: bytes) -> bool:
-        """A peer sent blocks; whether it was asked."""
-        expected = self._asked is not None and self._asked[0] == peer
-        if expected:
-            self._asked = None
-        return expected
+    def answered(self, peer: bytes, first: int, now: int) -> bool:
+        """A peer sent blocks from height ``first`` on; whether it was asked for them."""
+        request = self._requests.get(peer)
+        if request is None or request.first != first:
+            return False
+        del self._requests[peer]
+        self._usual += (now - request.at - self._usual) // 8
+        self._peers[peer].failures = 0
+        return True
 
-    def next_request(self, now: int) -> bytes | None:
-        """The peer to ask now for the blocks after the own final one, or None. Counts as asked."""
+    def next_request(self, now: int) -> tuple[bytes, int] | None:
+        """The peer to ask now, and from which height on, or None. Counts as asked."""
         self.deadline = _FAR_AWAY
-        if self._asked is not None:
-            if now - self._asked[1] < _TIMEOUT:
-                return None
-            self._asked = None
-        ahead = {peer: height for peer, height in self._heights.items() if height > self._height}
-        if not ahead:
+        self._give_up(now)
+        ahead = {key: peer for key, peer in self._peers.items() if peer.height > self._height}
+        greatest = max((peer.height for peer in ahead.values()), default=0)
+        if not ahead or (greatest - self._height < _FAR_BEHIND and now - self._moved_at < _PATIENCE):
             return None
-        if max(ahead.values()) - self._height < _FAR_BEHIND and now - self._moved_at < _PATIENCE:
+        slow = max(_SLOW, 2 * self._usual)
+        youngest = max((request.at for request in self._requests.values()), default=now - slow)
+        if now - youngest < slow or len(self._requests) >= _MAX_REQUESTS:
+            self._wake_at(max(now + 1, youngest + slow))
             return None
-        peer = min(ahead, key=lambda peer: (self._last_asked.get(peer, -_PACE), peer))
-        if now - self._last_asked.get(peer, -_PACE) < _PACE:
-            self.deadline = self._last_asked[peer] + _PACE
+        free = [(peer.failures, peer.last_asked, key) for key, peer in ahead.items() if key not in self._requests]
+        ready = [choice for choice in free if ahead[choice[2]].not_before <= now]
+        if not ready:
+            self._wake_at(min((ahead[key].not_before for _, _, key in free), default=_FAR_AWAY))
             return None
-        self._asked, self._last_asked[peer] = (peer, now), now
-        return peer
+        _, _, key = min(ready)
+        ahead[key].last_asked, ahead[key].not_before = now, now + _PACE
+        self._requests[key] = _Request(self._height + 1, now)
+        self._wake_at(now + slow)
+        return key, self._height + 1
+
+    def _give_up(self, now: int) -> None:
+        """On requests that were not answered in time."""
+        for key in [key for key, request in self._requests.items() if now - request.at >= _TIMEOUT]:
+            del self._requests[key]
+            peer = self._peers[key]
+            peer.failures += 1
+            peer.not_before = now + (1_000 << min(peer.failures - 1, _MAX_PENALTY))
+        if self._requests:
+            self._wake_at(min(request.at for request in self._requests.values()) + _TIMEOUT)
+
+    def _wake_at(self, at: int) -> None:
+        self.deadline = min(self.deadline, at)

@@ -1,13 +1,11 @@
-"""What a member knows of one view: proposals, votes, the certificates they add up to, and what it signed itself."""
+"""What a member knows of one view: votes, the certificates they add up to, and what it signed itself. A few KiB; never a block
+but the one it voted for."""
 
 from msgspec import Struct
 
 from node.protocol.certificate import Certificate, Electorate, Vote, VoteKind, make_certificate, sign_vote
 from node.protocol.crypto import KeyPair
 from node.protocol.messages import Proposal
-
-MAX_PROPOSALS = 2
-"""Kept of one view; the second is evidence that its leader equivocates."""
 
 
 class Seat(Struct, frozen=True):
@@ -25,12 +23,12 @@ class Round:
     """Of each member one vote of a kind counts, its first.
 
     Attributes:
-        proposals: of the view's leader, at most MAX_PROPOSALS.
+        proposal: the one this member voted for.
         own: what this member signed in the view: the facts that the safety argument rests on.
     """
 
     def __init__(self) -> None:
-        self.proposals: list[Proposal] = []
+        self.proposal: Proposal | None = None
         self.own: dict[VoteKind, Vote] = {}
         self._votes: dict[VoteKind, dict[int, Vote]] = {}
         self._certificates: dict[VoteKind, Certificate] = {}
@@ -44,20 +42,29 @@ class Round:
         """Those that say how the view ended, as far as votes of others can: notarized, or nullified."""
         return [self._certificates[kind] for kind in (VoteKind.NOTARIZE, VoteKind.NULLIFY) if kind in self._certificates]
 
-    def count(self, vote: Vote, electorate: Electorate) -> Certificate | None:
-        """Count a vote. Returns the certificate of its kind if there now is one, new or known before.
+    def lacks(self, vote: Vote) -> bool:
+        """Whether a vote would count: there is no certificate of its kind yet, and no vote of its signer's."""
+        return vote.kind not in self._certificates and vote.signer not in self._votes.get(vote.kind, {})
 
-        Invalid votes, and a member's second vote of a kind, are ignored.
-        """
-        known, votes = self._certificates.get(vote.kind), self._votes.setdefault(vote.kind, {})
-        if known is not None or vote.signer in votes or not vote.is_valid(electorate):
-            return known
+    def count(self, vote: Vote, electorate: Electorate) -> Certificate | None:
+        """Count a vote that is valid. Returns the certificate of its kind if there now is one, new or known before."""
+        if not self.lacks(vote):
+            return self._certificates.get(vote.kind)
+        votes = self._votes.setdefault(vote.kind, {})
         votes[vote.signer] = vote
         agreeing = [other for other in votes.values() if other.block == vote.block]
         if len(agreeing) < electorate.quorum:
             return None
         certificate = self._certificates[vote.kind] = make_certificate(agreeing, electorate)
         return certificate
+
+    def votes(self, kind: VoteKind) -> int:
+        """How many members' votes of a kind were counted here."""
+        return len(self._votes.get(kind, ()))
+
+    def votes_of(self, member: int) -> list[Vote]:
+        """What a member signed in this view, as far as it was counted here."""
+        return [votes[member] for votes in self._votes.values() if member in votes]
 
     def keep(self, certificate: Certificate, electorate: Electorate) -> bool:
         """Keep a certificate received whole. Returns whether one of its kind is held now."""
@@ -67,11 +74,11 @@ class Round:
             self._certificates[certificate.kind] = certificate
         return True
 
-    def contradicts(self, vote: Vote, electorate: Electorate) -> bool:
-        """Whether its signer voted otherwise before: validly signed evidence of equivocation, told once."""
+    def contradicts(self, vote: Vote) -> bool:
+        """Whether its signer voted otherwise before, and was not charged with it yet."""
         other = self._votes.get(vote.kind, {}).get(vote.signer)
-        charge = (vote.kind, vote.signer)
-        if other is None or other.block == vote.block or charge in self._accused or not vote.is_valid(electorate):
-            return False
-        self._accused.add(charge)
-        return True
+        return other is not None and other.block != vote.block and (vote.kind, vote.signer) not in self._accused
+
+    def accuse(self, vote: Vote) -> None:
+        """It is valid evidence of equivocation: told once."""
+        self._accused.add((vote.kind, vote.signer))

@@ -22,14 +22,23 @@ Rules that are easy to get wrong, each with a test of its own:
 3. After a restart a member goes on at the view after its last final block, with its votes reloaded and sent again.
 4. Every change of view re-arms the timer. The timeout doubles on failure, up to 8 times, and resets on success.
 5. A body that is missing is asked for, from one member at a time, again on the timer; never a storm.
-6. Buffers are bounded: votes at most MAX_VIEWS_AHEAD views ahead, two proposals per view (the second is evidence).
-7. A leader not heard from for a while is skipped at once, and so is one whose proposal is invalid: the view is nullified
-   without waiting for the timer. Nullifying is always safe.
+6. Bytes are bounded: votes at most MAX_VIEWS_AHEAD views ahead; of blocks only those of the current view, two (the second is
+   evidence), and those a quorum notarized. A proposal brings the certificate that leads to its view, so it is never early:
+   that, and the leader's signature, is checked before anything of it is kept. A block that is not empty gets no vote while those
+   voted for since the last final one hold MAX_VOTED_BYTES.
+7. A leader that fails is skipped for a while (``Suspicion``): its view is nullified on entering it. So is one whose proposal is
+   invalid, and one that f+1 members nullify: one of them is honest, and members that suspect differently stay together. At most
+   f are skipped, and after two rounds without a final block nobody is, and all have the full time (``Patience``): from any state
+   of suspicion the next honest leader after an honest one makes a block final. Nullifying is always safe. Who enters a view
+   hands its leader the certificate, so no one else can keep it late.
 8. Nobody can lead without a certificate for every view since the last final block; but who is handed one jumps over views,
    and who restarts forgets. So votes and certificates of all these views are repeated, a few at a time, in turn; and a view
    left behind without a certificate is nullified late, unless finalize was voted there. That is as safe as in time, and
    enough: a finalize vote keeps its notarization on disk (rule 1), so either somebody repeats that or all can nullify.
-9. A member whose own votes may be lost (a new disk) abstains from every view it may have voted in.
+9. A member without its votes (a new disk) signs nothing. One that meets a valid signature of its own, in a view after the last
+   final one, that is not among its votes, runs on a disk that is not the one that signed: it deletes them, and signs nothing.
+10. Who sends, under its own name, what no honest member sends - a signature that is not valid, a certificate, a final block, a
+   justification - is dropped.
 
 How to drive it: tell it of an event, then perform what ``next_effect`` returns, one by one, until that is None. What is to be
 executed is answered with ``on_executed`` before the next effect is asked for. The class knows nothing of clocks, sockets,
@@ -42,13 +51,15 @@ from typing import Generic
 
 from msgspec import Struct
 
+from node.consensus.adopting import Adopting, Forged
 from node.consensus.fetching import Fetching
 from node.consensus.journal import FinalizeRecord, JournalRecord, journaled
-from node.consensus.liveness import Liveness
-from node.consensus.round import MAX_PROPOSALS, Seat
+from node.consensus.justification import build_bridge, is_canonical
+from node.consensus.patience import Patience, Timeouts
+from node.consensus.round import Seat
 from node.consensus.tree import Draft, Missing, PendingBlock, Tree, Verdict
 from node.consensus.views import Views
-from node.effects import Broadcast, Journal, Send
+from node.effects import Ban, Broadcast, Journal, LoseVotes, Send
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, FinalBlock, Finality, Vote, VoteKind
 from node.protocol.crypto import ZERO_HASH
@@ -56,21 +67,20 @@ from node.protocol.limits import MAX_VIEWS_AHEAD
 from node.protocol.messages import Ballot, BodyReply, Certified, Proposal
 from node.protocol.reports import Notable
 
-_MAX_BACKOFF = 8
+MAX_PROPOSALS = 2
+"""Kept of the current view; the second is evidence that its leader equivocates."""
+
+MAX_VOTED_BYTES = 16 << 20
+"""Payload of the blocks voted for since the last final one, beyond which only empty ones get a vote. With the last one more, of
+up to 5 MiB, that is what the journal holds; and so the blocks that a quorum notarized have twice as much at most."""
+
 _REPEATED_VIEWS = 4
+_FETCH_AGAIN = 16
+_MIN_FETCH = 20
 
 
 class Diverged(RuntimeError):
     """A final block does not execute here: more than f members are faulty, or this one's state is damaged."""
-
-
-class Timeouts(Struct, frozen=True):
-    """Milliseconds. ``view``: a view with a live leader ends within it. ``retransmit``: between repetitions when it does
-    not. ``skip``: silence after which a leader is taken for dead."""
-
-    view: int
-    retransmit: int
-    skip: int
 
 
 class Turn(Struct, frozen=True):
@@ -97,20 +107,21 @@ class Finalized(Struct, Generic[Draft], frozen=True):
     draft: Draft
 
 
-Said = Journal | Broadcast | Send | Notable
+Said = Journal | LoseVotes | Broadcast | Send | Ban | Notable
 
 
 class Simplex(Generic[Draft]):
     """One member of one committee in one epoch.
 
     ``final``: header of the last final block, with the certificate for exactly it if there is one. ``records``: what this
-    member had persisted (rule 3). ``abstain_through``: no votes in views up to this one (rule 9).
+    member had persisted (rule 3). ``has_votes``: whether these are all its votes (rule 9).
 
     Attributes:
         tree: the blocks after the last final one, which is its root. views: what is known of the views after it.
         turn: the proposal this member may make, once there is no next effect; None: not its view, made already, or the parent
             is not at hand.
-        view: the current one. ``deadline``: when to call ``tick`` at the latest (ms, monotonic).
+        view: the current one. head: hash of the block notarized last, which is the one to build on.
+        has_votes: whether this member may sign.
         view_timeouts: views given up on a timer since the start.
 
     Raises:
@@ -125,31 +136,30 @@ class Simplex(Generic[Draft]):
         timeouts: Timeouts,
         records: Sequence[JournalRecord],
         now: int,
-        abstain_through: int = 0,
+        has_votes: bool = True,
     ) -> None:
         self.seat = seat
         self._electorate = seat.electorate
-        self._timeouts = timeouts
         self._now = now
         self._final_certificate = certificate
         self.view = final.view
-        self.deadline = 0
+        self.has_votes = has_votes
         self.view_timeouts = 0
         self.tree: Tree[Draft] = Tree(final)
+        self.head = self.tree.root_hash
         self.views = Views(seat.electorate, final.view)
         self._effects: deque[Said | Execute[Draft] | Finalized[Draft]] = deque()
-        self._fetching = Fetching(seat.member, seat.electorate, self.views)
-        self._adoptable: deque[FinalBlock] = deque()
-        self._proven: bytes | None = None
+        self._fetching = Fetching(seat.member, seat.electorate, self.views, max(_MIN_FETCH, timeouts.retransmit // _FETCH_AGAIN))
+        self._adopting = Adopting(seat.electorate)
+        self._patience = Patience(seat, timeouts)
+        self._proposals: list[Proposal] = []
         self._entry: Certificate | None = None
         self._best_finalization: Certificate | None = None
-        self._liveness = Liveness(seat.member, seat.electorate, timeouts.skip, now)
-        self._failures = 0
         self._repeated = 0
-        self._abstain_through = abstain_through
         self.turn: Turn | None = None
         self._is_settled = self._is_due = False
-        self._reload(records)
+        if has_votes:
+            self._reload(records)
         self._enter(self.view + 1)
 
     # -- what the member may do in this view ------------------------------------------------------------------------
@@ -170,78 +180,107 @@ class Simplex(Generic[Draft]):
 
     # -- events ----------------------------------------------------------------------------------------------------
 
-    def expects(self, proposal: Proposal) -> bool:
-        """Whether a proposal could still matter: in the window of views, signed by its leader, not seen, not one too many."""
-        header = proposal.block.header
-        known = self.views.read(header.view).proposals
-        return (
-            self.views.final < header.view <= self.view + MAX_VIEWS_AHEAD
-            and len(known) < MAX_PROPOSALS
-            and all(other.block.header != header for other in known)
-            and self._is_leaders(proposal)
+    def welcomes(self, proposal: Proposal, now: int) -> bool:
+        """Take in what a proposal, from its signer, says besides its block: the vote, and the certificates that justify it.
+        Returns whether its block matters: then it goes to ``on_proposal``, or to ``on_invalid_proposal``."""
+        self._happens(now)
+        header, vote = proposal.block.header, proposal.vote
+        leader = self.leader_of(header.view)
+        if header.view <= self.views.final or self._has(proposal):
+            return False
+        if (vote.kind, vote.view, vote.block, vote.signer) != (VoteKind.NOTARIZE, header.view, header.hash, leader):
+            self._ban(vote.signer, "a proposal that is not the leader's")
+            return False
+        if header.view < self.view:
+            self.on_vote(vote, now)
+            self._take_late(proposal)
+            return False
+        if header.proposer != leader or not vote.is_valid(self._electorate):
+            self._ban(leader, "a proposal it did not sign")
+            return False
+        if not self._take_justification(proposal) or proposal.block.payload_root() != header.payload_root:
+            self._ban(leader, "a proposal with another justification, or payload, than it says")
+            return False
+        if self.view != header.view:
+            self.on_vote(vote, now)
+            return False
+        self._take_vote(vote)
+        self._patience.came(now)
+        if any(known.vote.block != vote.block for known in self._proposals):
+            self._effects.append(Notable(f"member {leader} proposed two blocks in view {vote.view}"))
+        return len(self._proposals) < MAX_PROPOSALS
+
+    def _has(self, proposal: Proposal) -> bool:
+        return any(known.vote.block == proposal.vote.block for known in self._proposals)
+
+    def _take_justification(self, proposal: Proposal) -> bool:
+        """Take in the certificates of a proposal. Returns whether they are those of an honest leader; up to the first that is not
+        valid they are looked at."""
+        base = (proposal.notarization,) if proposal.notarization is not None else ()
+        return is_canonical(proposal, self.tree.root, self.tree.root_hash) and all(
+            self._on_certificate(certificate) for certificate in base + proposal.nullifications
         )
 
-    def _is_leaders(self, proposal: Proposal) -> bool:
-        """Whether the leader of its view signed this header, and the payload is the header's: else somebody else made it up,
-        and the leader is not to blame."""
-        header, vote = proposal.block.header, proposal.vote
-        return (
-            header.proposer == self.leader_of(header.view)
-            and (vote.kind, vote.view, vote.block, vote.signer) == (VoteKind.NOTARIZE, header.view, header.hash, header.proposer)
-            and proposal.block.payload_root() == header.payload_root
-            and vote.is_valid(self._electorate)
-        )
+    def _take_late(self, proposal: Proposal) -> None:
+        """The votes for a block were faster than the block."""
+        notarization = self.views.read(proposal.vote.view).certificate(VoteKind.NOTARIZE)
+        if notarization is not None and notarization.block == proposal.vote.block:
+            self._take_body(proposal.block)
 
     def on_proposal(self, proposal: Proposal, draft: Draft | None, now: int) -> None:
-        """A proposal, its transactions' signatures checked. Ignored unless ``expects`` it."""
+        """A proposal that was welcome, its transactions' signatures checked."""
         self._happens(now)
-        if not self.expects(proposal):
-            return
-        vote = proposal.vote
-        known = self.views.write(vote.view).proposals
-        if known:
-            self._effects.append(Notable(f"member {vote.signer} proposed two blocks in view {vote.view}"))
-        known.append(proposal)
-        self._liveness.heard(vote.signer, now)
-        self.tree.add(vote.block, proposal.block, draft)
-        justification = (proposal.notarization,) if proposal.notarization is not None else ()
-        for certificate in justification + proposal.nullifications:
-            if not self._on_certificate(certificate):
-                break
-        self.on_vote(vote, now)
+        if proposal.vote.view != self.view:
+            self._take_late(proposal)
+        elif not self._has(proposal) and len(self._proposals) < MAX_PROPOSALS:
+            self._proposals.append(proposal)
+            self.tree.add(proposal.vote.block, proposal.block, draft)
 
     def on_invalid_proposal(self, view: int, now: int) -> None:
         """The leader of ``view`` proposed what the caller found invalid: nothing else is to be waited for (rule 7)."""
         self._happens(now)
         if view == self.view and VoteKind.NOTARIZE not in self.views.read(view).own:
+            self._patience.blame()
             self._nullify(view)
 
     def on_vote(self, vote: Vote, now: int) -> None:
-        """A vote by any member. Ignored when invalid or out of the window of views."""
+        """A vote, from its signer; or one of this member's own, from anybody. Ignored when out of the window of views."""
         self._happens(now)
         if not self.views.final < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._electorate.keys):
             return
-        votes = self.views.write(vote.view)
-        if votes.contradicts(vote, self._electorate):
-            self._effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
+        if vote.signer == self.seat.member:
+            self._meet_own(vote)
             return
-        if vote.view >= self.view - 1:
-            self._liveness.heard_vote(vote, now)
-        certificate = votes.count(vote, self._electorate)
-        if certificate is not None:
+        known = self.views.write(vote.view)
+        if (known.lacks(vote) or known.contradicts(vote)) and not vote.is_valid(self._electorate):
+            self._ban(vote.signer, "a vote it did not sign")
+            return
+        self._take_vote(vote)
+
+    def _take_vote(self, vote: Vote) -> None:
+        """A vote by another member, valid if it is news."""
+        known = self.views.write(vote.view)
+        if known.contradicts(vote):
+            known.accuse(vote)
+            self._effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
+        elif (certificate := known.count(vote, self._electorate)) is not None:
             self._on_held(certificate)
 
-    def on_certificates(self, certificates: tuple[Certificate, ...], now: int) -> None:
+    def on_certificates(self, sender: bytes, certificates: tuple[Certificate, ...], now: int) -> None:
         """Certificates another member holds."""
         self._happens(now)
-        for certificate in certificates:
-            self._on_certificate(certificate)
+        if not all(map(self._on_certificate, certificates)):
+            self._effects.append(Ban(sender, "it sent a certificate that is not valid"))
 
     def on_block(self, block: Block, now: int) -> None:
         """A body this member asked for."""
         self._happens(now)
+        if self._fetching.wants(block.header.hash):
+            self._take_body(block)
+
+    def _take_body(self, block: Block) -> None:
         block_hash = block.header.hash
-        if self._fetching.wants(block_hash) and block.payload_root() == block.header.payload_root:
+        if block.payload_root() == block.header.payload_root:
             self._fetching.arrived(block_hash)
             self.tree.add(block_hash, block)
 
@@ -254,10 +293,10 @@ class Simplex(Generic[Draft]):
         if (pending := self.tree.get(block_hash)) is not None:
             self._effects.append(Send(peer, BodyReply(pending.block)))
 
-    def on_final_blocks(self, blocks: Sequence[FinalBlock], now: int) -> None:
+    def on_final_blocks(self, sender: bytes, blocks: Sequence[FinalBlock], now: int) -> None:
         """Final blocks from a peer (catch-up), lowest first: each is adopted that proves itself and follows on the last one."""
         self._happens(now)
-        self._adoptable = deque(blocks)
+        self._adopting.offer(sender, blocks)
 
     def on_executed(self, block_hash: bytes, draft: Draft | None) -> None:
         """The answer to ``Execute``: what is to be kept with the block, or None when it is not valid."""
@@ -267,21 +306,40 @@ class Simplex(Generic[Draft]):
         pending.draft = draft
         pending.verdict = Verdict.REFUSED if draft is None else Verdict.VALID
 
-    def abstain_through(self, view: int, now: int) -> None:
-        """It is known now: no view after this one can have a vote of this member that is lost (rule 9)."""
-        self._happens(now)
-        self._abstain_through = view
-
     def tick(self, now: int) -> None:
         """Time passed."""
         if now >= self.deadline:
             self._happens(now)
             self._is_due = True
 
+    @property
+    def deadline(self) -> int:
+        """When to call ``tick`` at the latest (ms, monotonic)."""
+        return min(self._patience.deadline, self._fetching.deadline)
+
+    @property
+    def knows_of_work(self) -> bool:
+        """Whether ``work_waits`` was called in this view."""
+        return self._patience.knows_of_work
+
+    def work_waits(self, now: int) -> None:
+        """A block on ``head`` would not be empty: the leader need not wait for the heartbeat."""
+        self._patience.work_waits(now)
+
+    @property
+    def is_patient(self) -> bool:
+        """No block was final for long: proposals shall be empty, so that everybody can vote for them (rules 6, 7)."""
+        return self._patience.is_patient
+
     def catch_up_help(self, view: int) -> Certified | None:
         """What a member at an earlier ``view`` needs to join this one."""
         held = [c for c in (self._best_finalization or self._final_certificate, self._entry) if c is not None]
         return Certified(tuple(held)) if held and view < self.view else None
+
+    def last_vote_of(self, member: int) -> Vote | None:
+        """The last vote of a member that is held here, for it to see whether it remembers (rule 9)."""
+        held = (vote for view in sorted(self.views.rounds, reverse=True) for vote in self.views.read(view).votes_of(member))
+        return next(held, None)
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
@@ -292,8 +350,10 @@ class Simplex(Generic[Draft]):
                 return None
             if self._advance():
                 continue
-            if self._is_due and self._now >= self.deadline:
+            if self._is_due and self._now >= self._patience.deadline:
                 self._time_out()
+            elif self._is_due and self._now >= self._fetching.deadline:
+                self._effects.extend(self._fetching.ask_again(self._now))
             else:
                 self._settle()
         return self._effects.popleft()
@@ -311,7 +371,8 @@ class Simplex(Generic[Draft]):
     def _advance(self) -> bool:
         """Take one step that what is known allows. Returns False when there is none."""
         view, root = self.view, self.tree.root
-        for step in (self._vote_for_proposal, self._follow_certificates, self._finish, self._adopt, self._prepare_turn):
+        steps = (self._vote_for_proposal, self._follow_votes, self._finish, self._adopt, self._prepare_turn)
+        for step in steps:
             step()
             if self._effects or self.view != view or self.tree.root is not root:
                 return True
@@ -319,27 +380,48 @@ class Simplex(Generic[Draft]):
 
     def _vote_for_proposal(self) -> None:
         """Vote for a proposal of the current view, if one deserves it."""
-        current = self.views.read(self.view)
-        if VoteKind.NOTARIZE in current.own or self.view <= self._abstain_through:
+        if not self.has_votes or VoteKind.NOTARIZE in self.views.read(self.view).own:
             return
-        for proposal in current.proposals:
+        for proposal in self._proposals:
             block_hash = proposal.vote.block
-            if not self.tree.is_refused(block_hash) and self._is_justified(proposal.block.header):
+            if not self._is_justified(proposal.block.header):
+                continue
+            if self._is_too_much(block_hash):
+                self._nullify(self.view)
+                continue
+            if not self.tree.is_refused(block_hash):
                 if self.tree.is_ready(block_hash):
                     self._accept(proposal, self.seat.vote(VoteKind.NOTARIZE, self.view, block_hash))
                     return
                 self._make_ready(block_hash, self.view)
                 if self._effects:
                     return
-            if self.tree.is_refused(block_hash) and self._is_justified(proposal.block.header):
+            if self.tree.is_refused(block_hash):
+                self._patience.blame()
                 self._nullify(self.view)
 
     def _is_justified(self, header: Header) -> bool:
         return self.views.justify(header, self.tree.root_hash)
 
-    def _follow_certificates(self) -> None:
-        """Certificates of the current view that came before it did (rule 2)."""
-        for certificate in self.views.read(self.view).certificates:
+    def _is_too_much(self, block_hash: bytes) -> bool:
+        """Whether a block must wait for those before it to be final (rule 6)."""
+        pending = self.tree.get(block_hash)
+        return pending is not None and pending.size > 0 and self.voted_bytes > MAX_VOTED_BYTES
+
+    @property
+    def voted_bytes(self) -> int:
+        """Payload of the blocks this member voted for since the last final one."""
+        votes = (known.own.get(VoteKind.NOTARIZE) for known in self.views.rounds.values())
+        blocks = (self.tree.get(vote.block) for vote in votes if vote is not None)
+        return sum(pending.size for pending in blocks if pending is not None)
+
+    def _follow_votes(self) -> None:
+        """Certificates of the current view that came before it did (rule 2); nullify what f+1 members nullify (rule 7)."""
+        view = self.view
+        known = self.views.read(view)
+        if known.votes(VoteKind.NULLIFY) > self._electorate.faults_tolerated:
+            self._nullify(view)
+        for certificate in known.certificates:
             self._on_held(certificate)
 
     def _finish(self) -> None:
@@ -360,32 +442,27 @@ class Simplex(Generic[Draft]):
             own_certificate = self.views.read(header.view).certificate(VoteKind.FINALIZE)
             finality = Finality((), own_certificate) if own_certificate is not None else Finality(headers[i + 1 :], best)
             self._emit_final(chain[i], finality)
-        self._failures = 0
+        self._patience.progressed()
         self._set_final(headers[-1], best)
         self._enter(best.view + 1)  # after a restart the view may lag behind: votes of final views are forgotten
 
     def _adopt(self) -> None:
-        """Make the next block of a peer's final: it proves itself. The rest is dropped with the first that does not."""
-        while self._adoptable and self._adoptable[0].block.header.height <= self.tree.root.height:
-            self._adoptable.popleft()
-        if not self._adoptable:
+        """Make the next block of a peer's final."""
+        try:
+            final = self._adopting.following(self.tree.root, self.tree.root_hash)
+        except Forged as error:
+            self._effects.append(Ban(self._adopting.sender, f"it sent {error}"))
             return
-        final = self._adoptable[0]
+        if final is None:
+            return
         header, finality = final.block.header, final.finality
-        block_hash = header.hash
-        if block_hash != self._proven:
-            follows = header.parent == self.tree.root_hash and final.block.payload_root() == header.payload_root
-            if not follows or not finality.proves(header, self._electorate):
-                self._adoptable.clear()
-                return
-            self._proven = block_hash
-        pending = self.tree.add(block_hash, final.block)
+        self._look_for_own(finality.certificate)
+        pending = self.tree.add(header.hash, final.block)
         if pending.verdict is Verdict.OPEN:
             self._execute(pending)
             return
         if pending.verdict is Verdict.REFUSED:
             raise Diverged(f"final block {header.height} does not execute here")
-        self._adoptable.popleft()
         self._emit_final(pending, finality)
         self._set_final(header, None if finality.descendants else finality.certificate)
         self._enter(finality.certificate.view + 1)
@@ -401,11 +478,15 @@ class Simplex(Generic[Draft]):
         own = self.views.read(self.view).own
         if self.leader_of(self.view) != self.seat.member or VoteKind.NOTARIZE in own or VoteKind.NULLIFY in own:
             return None
-        if self.view <= self._abstain_through or (bridge := self.views.bridge(self.view)) is None:
+        bridge = build_bridge(self.views, self.view, self._has_body) if self.has_votes else None
+        if bridge is None:
             return None
         if bridge.notarization is None:
             return Turn(self.view, self.tree.root_hash, self._final_certificate, bridge.nullifications)
         return Turn(self.view, bridge.notarization.block, bridge.notarization, bridge.nullifications)
+
+    def _has_body(self, block_hash: bytes) -> bool:
+        return self.tree.get(block_hash) is not None
 
     # -- blocks ----------------------------------------------------------------------------------------------------
 
@@ -431,6 +512,8 @@ class Simplex(Generic[Draft]):
         self.views.prune(header.view)
         self.tree.prune(header)
         self._fetching.clear()
+        if self.tree.get(self.head) is None:
+            self.head = self.tree.root_hash
 
     # -- votes and certificates ------------------------------------------------------------------------------------
 
@@ -438,9 +521,12 @@ class Simplex(Generic[Draft]):
         """Returns False for an invalid one: there is no point in looking at more from the same hand."""
         if certificate.view <= self.views.final:
             return True
+        self._look_for_own(certificate)
         if not self.views.keep(certificate):
             return False
-        self._on_held(certificate)
+        held = self.views.read(certificate.view).certificate(certificate.kind)
+        assert held is not None
+        self._on_held(held)
         return True
 
     def _on_held(self, certificate: Certificate) -> None:
@@ -453,24 +539,44 @@ class Simplex(Generic[Draft]):
             self._note_finalization(certificate)
         if certificate.view >= self.view:
             if certificate.kind is not VoteKind.NULLIFY:
-                self._failures = 0
+                self._patience.progressed()
+                self.head = certificate.block
+            if certificate.view == self.view:
+                self._patience.ended(certificate.kind is not VoteKind.NULLIFY)
             self._entry = certificate
-            self._enter(certificate.view + 1)
+            self._enter(certificate.view + 1, certificate.view == self.view)
 
-    def _enter(self, view: int) -> None:
+    def _enter(self, view: int, is_expected: bool = False) -> None:
+        """``is_expected``: right after the view before, by its certificate."""
         if view <= self.view:
             return
+        self._forget_proposals()
         self.view = view
-        self.deadline = self._now + self._timeouts.view * self._backoff()
+        leader = self.leader_of(view)
+        skips = self._patience.enter(leader, self._now, view - self.views.final, is_expected)
         self._say_again(view)
-        if self._liveness.is_dead(self.leader_of(view), self._now):
+        if skips:
             self._nullify(view)
+        elif is_expected and leader != self.seat.member:
+            self._hand_over(leader)
+
+    def _hand_over(self, leader: int) -> None:
+        """Give the leader of this view what it needs to enter it, unless it has it."""
+        votes = self.views.read(self.view - 1).votes_of(leader)
+        if self._entry is not None and all(vote.kind is not VoteKind.FINALIZE for vote in votes):
+            self._effects.append(Send(self._electorate.keys[leader], Certified((self._entry,))))
+
+    def _forget_proposals(self) -> None:
+        """Of a view that is over only blocks matter that a quorum, or this member, voted for."""
+        kept = {vote.block for vote in self.views.read(self.view).own.values()} | {self.head}
+        for proposal in self._proposals:
+            if proposal.vote.block not in kept:
+                self.tree.discard(proposal.vote.block)
+        self._proposals.clear()
 
     def _accept(self, proposal: Proposal, vote: Vote) -> None:
         """Vote notarize, the proposal on disk before the vote leaves (rule 1)."""
-        known = self.views.write(vote.view)
-        if proposal not in known.proposals:
-            known.proposals.append(proposal)
+        self.views.write(vote.view).proposal = proposal
         self._effects.append(journaled(vote.view, proposal))
         is_own = proposal.block.header.proposer == self.seat.member
         self._cast(vote, vote, Broadcast(proposal) if is_own else Broadcast(Ballot(vote)))
@@ -478,17 +584,16 @@ class Simplex(Generic[Draft]):
     def _nullify(self, view: int) -> bool:
         """Vote nullify, unless that or finalize was voted in the view before. Returns whether it did."""
         own = self.views.read(view).own
-        if VoteKind.NULLIFY in own or VoteKind.FINALIZE in own or view <= self._abstain_through:
+        if VoteKind.NULLIFY in own or VoteKind.FINALIZE in own or not self.has_votes:
             return False
         vote = self.seat.vote(VoteKind.NULLIFY, view, ZERO_HASH)
         self._cast(vote, vote, Broadcast(Ballot(vote)))
         return True
 
     def _finalize(self, notarization: Certificate) -> None:
-        if notarization.view <= self._abstain_through:
-            return
-        vote = self.seat.vote(VoteKind.FINALIZE, notarization.view, notarization.block)
-        self._cast(vote, FinalizeRecord(vote, notarization), Broadcast(Ballot(vote)))
+        if self.has_votes:
+            vote = self.seat.vote(VoteKind.FINALIZE, notarization.view, notarization.block)
+            self._cast(vote, FinalizeRecord(vote, notarization), Broadcast(Ballot(vote)))
 
     def _cast(self, vote: Vote, record: JournalRecord, message: Broadcast) -> None:
         """Vote: on disk, then on the way (rule 1), then counted."""
@@ -510,9 +615,31 @@ class Simplex(Generic[Draft]):
         """The deadline passed: give the view up, unless it is about to be final, and say again what was said."""
         if self._nullify(self.view):
             self.view_timeouts += 1
-            self._failures += 1
+            self._patience.gave_up()
         self._retransmit()
-        self.deadline = self._now + self._timeouts.retransmit * self._backoff()
+        self._patience.wait_again(self._now)
+
+    # -- who is not what it seems ------------------------------------------------------------------------------------
+
+    def _ban(self, member: int, what: str) -> None:
+        self._effects.append(Ban(self._electorate.keys[member], f"it sent {what}"))
+
+    def _look_for_own(self, certificate: Certificate) -> None:
+        """Whether this member's part in a certificate is one that it remembers."""
+        if self.seat.member in certificate.signers and len(certificate.signers) == len(certificate.signatures):
+            signature = certificate.signatures[certificate.signers.index(self.seat.member)]
+            self._meet_own(Vote(certificate.kind, certificate.view, certificate.block, self.seat.member, signature))
+
+    def _meet_own(self, vote: Vote) -> None:
+        """A vote with this member's name. If it is its own and not among its votes, they are not all (rule 9)."""
+        own = self.views.read(vote.view).own.get(vote.kind)
+        if not self.has_votes or vote.view <= self.views.final or (own is not None and own.block == vote.block):
+            return
+        if vote.is_valid(self._electorate):
+            self.has_votes, self.turn = False, None
+            told = f"this node's key signed in view {vote.view} what its database does not hold: that is a copy, or of before. "
+            advice = "It follows and signs nothing more in this epoch; let no second node run with this key"
+            self._effects += (LoseVotes(), Notable(told + advice))
 
     # -- saying it again -------------------------------------------------------------------------------------------
 
@@ -526,7 +653,7 @@ class Simplex(Generic[Draft]):
             known = self.views.write(vote.view)
             match record:
                 case Proposal(block, _, notarization, nullifications):
-                    known.proposals.append(record)
+                    known.proposal = record
                     self.tree.add(vote.block, block)
                     for certificate in (*((notarization,) if notarization is not None else ()), *nullifications):
                         self._take_back(certificate)
@@ -558,14 +685,10 @@ class Simplex(Generic[Draft]):
             self._effects.append(Broadcast(Certified(tuple(certificates))))
         if (help_for_all := self.catch_up_help(0)) is not None:
             self._effects.append(Broadcast(help_for_all))
-        self._effects.extend(self._fetching.ask_again(self._now))
 
     def _say_again(self, view: int) -> None:
-        """Repeat own votes of a view, the leader's with its proposal: all are on disk already."""
+        """Repeat own votes of a view, the leader's of the current one with its proposal: all are on disk already."""
         known = self.views.read(view)
         for vote in known.own.values():
-            mine = [proposal for proposal in known.proposals if proposal.vote == vote]
-            self._effects.append(Broadcast(mine[0] if mine else Ballot(vote)))
-
-    def _backoff(self) -> int:
-        return min(_MAX_BACKOFF, 1 << min(self._failures, 3))
+            is_mine = view == self.view and known.proposal is not None and known.proposal.vote == vote
+            self._effects.append(Broadcast(known.proposal if is_mine and known.proposal else Ballot(vote)))

@@ -21,12 +21,13 @@ class Verdict(Enum):
 
 
 class PendingBlock(Generic[Draft]):
-    """All that is known of one block that is not final."""
+    """All that is known of one block that is not final. ``size``: of its payload, bytes."""
 
-    __slots__ = ("block", "block_hash", "draft", "verdict")
+    __slots__ = ("block", "block_hash", "draft", "size", "verdict")
 
     def __init__(self, block_hash: bytes, block: Block, draft: Draft | None) -> None:
         self.block_hash, self.block, self.draft = block_hash, block, draft
+        self.size = sum(map(len, block.bundles)) + sum(map(len, block.transactions))
         self.verdict = Verdict.OPEN
 
 
@@ -50,7 +51,19 @@ class Tree(Generic[Draft]):
 
     def add(self, block_hash: bytes, block: Block, draft: Draft | None = None) -> PendingBlock[Draft]:
         """Take a block in, unless it is here already."""
-        return self._blocks.setdefault(block_hash, PendingBlock(block_hash, block, draft))
+        pending = self._blocks.get(block_hash)
+        if pending is None:
+            pending = self._blocks[block_hash] = PendingBlock(block_hash, block, draft)
+        return pending
+
+    def discard(self, block_hash: bytes) -> None:
+        """Let go of a block that nothing is built on; if it should matter again, it is fetched."""
+        self._blocks.pop(block_hash, None)
+
+    @property
+    def size(self) -> int:
+        """Payload bytes of all blocks here."""
+        return sum(pending.size for pending in self._blocks.values())
 
     def is_ready(self, block_hash: bytes) -> bool:
         """Whether a block is the root, or here, executed and found valid: the next one can be built on it."""

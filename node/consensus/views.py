@@ -1,20 +1,11 @@
 """The views after the last final block: what is known of each, and which blocks they let a proposal build on."""
 
-from msgspec import Struct
-
 from node.consensus.round import Round
 from node.protocol.block import Header
 from node.protocol.certificate import Certificate, Electorate, VoteKind
 
 _NOTHING = Round()
 """Stands for every view of which nothing is known. Never written to."""
-
-
-class Bridge(Struct, frozen=True):
-    """What a proposal builds on: a notarized block (None: the last final one), and the nullifications of all views between."""
-
-    notarization: Certificate | None
-    nullifications: tuple[Certificate, ...]
 
 
 class Views:
@@ -46,24 +37,6 @@ class Views:
         """A block of ``view`` is final."""
         self.final = view
         self.rounds = {later: known for later, known in self.rounds.items() if later > view}
-
-    @property
-    def voted(self) -> int:
-        """The greatest view this member has a vote in; without one that of the last final block."""
-        return max((view for view, known in self.rounds.items() if known.own), default=self.final)
-
-    def bridge(self, view: int) -> Bridge | None:
-        """What to build on in ``view``; None when some view before it has neither certificate."""
-        nullifications: list[Certificate] = []
-        for earlier in range(view - 1, self.final, -1):
-            known = self.read(earlier)
-            notarization, nullification = known.certificate(VoteKind.NOTARIZE), known.certificate(VoteKind.NULLIFY)
-            if notarization is not None:
-                return Bridge(notarization, tuple(reversed(nullifications)))
-            if nullification is None:
-                return None
-            nullifications.append(nullification)
-        return Bridge(None, tuple(reversed(nullifications)))
 
     def justify(self, header: Header, final_hash: bytes) -> bool:
         """Whether the parent is notarized or final, and every view between the two nullified."""

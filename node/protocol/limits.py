@@ -47,4 +47,7 @@ MAX_VIEWS_AHEAD = 50
 """Votes further ahead of a replica's own view than this are dropped; catch-up brings it there instead."""
 
 MAX_JUSTIFICATION = 16_384
-"""Nullified views a proposal may bridge, and blocks one certificate may make final."""
+"""Blocks one certificate may make final."""
+
+MAX_NULLIFICATIONS = 16
+"""Certificates of nullified views that a proposal brings: 4 KiB in a committee of four, 180 KiB in the largest one."""

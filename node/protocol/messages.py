@@ -8,17 +8,17 @@ from node.protocol.block import Block, Height, ShardNumber, View
 from node.protocol.certificate import Certificate, FinalBlock, Vote
 from node.protocol.channel import CertifiedBundle, SequenceNumber
 from node.protocol.crypto import Hash
-from node.protocol.limits import MAX_JUSTIFICATION
+from node.protocol.limits import MAX_NULLIFICATIONS
 
 
 class Proposal(Struct, array_like=True, frozen=True, tag=1):
     """The leader's block for a view, its own notarize vote, and what justifies building on the parent: the parent's
-    notarization or finalization (None for genesis) and the nullifications of every view between the two."""
+    notarization or finalization (None for genesis) and the nullifications of the views between the two, the last ones."""
 
     block: Block
     vote: Vote
     notarization: Certificate | None
-    nullifications: Annotated[tuple[Certificate, ...], Meta(max_length=MAX_JUSTIFICATION)]
+    nullifications: Annotated[tuple[Certificate, ...], Meta(max_length=MAX_NULLIFICATIONS)]
 
 
 class Ballot(Struct, array_like=True, frozen=True, tag=2):
@@ -34,11 +34,10 @@ class Certified(Struct, array_like=True, frozen=True, tag=3):
 
 
 class Standing(Struct, array_like=True, frozen=True, tag=4):
-    """Where the sender stands, and the greatest view it has voted in. Sent every heartbeat and on connecting."""
+    """Where the sender stands. Sent every heartbeat and on connecting."""
 
     height: Height
     view: View
-    voted: View
 
 
 class ChainRequest(Struct, array_like=True, frozen=True, tag=5):

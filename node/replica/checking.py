@@ -4,12 +4,16 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from node.consensus.round import MAX_PROPOSALS
+from node.consensus.simplex import MAX_PROPOSALS
 from node.effects import CheckSignatures
 from node.protocol.messages import Proposal
 from node.protocol.topics import Refusal
 from node.replica.drafts import Draft, Payload
 from node.replica.mempool import Entry, Mempool
+
+_MAX_BYTES = 32 << 20
+"""Encoded transactions and bundles of all proposals under check. More than the two largest of three leaders, and each leader has
+two at most; who comes when it is reached is not voted for."""
 
 
 class _Check(Struct, frozen=True):
@@ -18,6 +22,11 @@ class _Check(Struct, frozen=True):
     entries: tuple[Entry, ...]
     proposal: Proposal | None
     payload: Payload | None
+
+    @property
+    def size(self) -> int:
+        block = self.proposal.block if self.proposal is not None else None
+        return sum(map(len, (*block.bundles, *block.transactions))) if block is not None else 0
 
 
 class Checked(Struct, frozen=True):
@@ -44,10 +53,14 @@ class Checking:
 
     def proposal(self, proposal: Proposal, payload: Payload, unknown: Sequence[Entry]) -> list[CheckSignatures]:
         """Have the transactions of a proposal checked that nobody has checked here before."""
-        view = proposal.vote.view
-        if sum(c.proposal is not None and c.proposal.vote.view == view for c in self._checks.values()) >= MAX_PROPOSALS:
+        check = _Check(tuple(unknown), proposal, payload)
+        others = [other for other in self._checks.values() if other.proposal is not None]
+        signer = proposal.vote.signer
+        if sum(other.proposal is not None and other.proposal.vote.signer == signer for other in others) >= MAX_PROPOSALS:
             return []
-        return self._check(_Check(tuple(unknown), proposal, payload))
+        if check.size + sum(other.size for other in others) > _MAX_BYTES:
+            return []
+        return self._check(check)
 
     def _check(self, check: _Check) -> list[CheckSignatures]:
         self._token += 1

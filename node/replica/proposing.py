@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from node.consensus.round import Seat
-from node.consensus.simplex import Simplex, Turn
+from node.consensus.simplex import MAX_VOTED_BYTES, Simplex, Turn
 from node.effects import Mine, StopMining
 from node.events import Instant
 from node.ledger.execution import admit, execute
@@ -58,12 +58,12 @@ class Proposing:
         base = self._branches.after(turn.parent)
         if base is not None and base.height - self._branches.state.height > _MAX_UNFINALIZED:
             return self._last_block_at + pause  # finality has to catch up: its proof holds a header for each block
-        if self._nothing_at != self._at and self._has_work(turn.parent):
+        if self._nothing_at != self._at and self.has_work(turn.parent):
             is_full = len(self._mempool) >= self._parameters.block_transactions
             pause = 0 if is_full else self._parameters.block_interval
         return self._last_block_at + pause
 
-    def _has_work(self, parent: bytes) -> bool:
+    def has_work(self, parent: bytes) -> bool:
         """Whether a block on ``parent`` would not be empty."""
         base = self._branches.after(parent)
         if base is None:
@@ -90,7 +90,9 @@ class Proposing:
         entries, stale, expired = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
         self._mempool.remove(stale)
         bundles = choose_bundles(parent, self._inbox)
-        if not entries and not bundles[0] and at.now < self._last_block_at + self._parameters.heartbeat:
+        if self._must_be_empty():
+            entries, bundles = [], ([], [])
+        elif not entries and not bundles[0] and at.now < self._last_block_at + self._parameters.heartbeat:
             self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event
             return effects, expired
         candidate = build_block(parent, turn, self._consensus.seat, self._rules, time, bundles, entries)
@@ -102,6 +104,10 @@ class Proposing:
             self._mining = candidate
             effects.append(Mine(self._token, candidate.block.header.mining_prefix, bits))
         return effects, expired
+
+    def _must_be_empty(self) -> bool:
+        """Whether blocks have to become final before another one that is not empty would find votes."""
+        return self._consensus.is_patient or self._consensus.voted_bytes > MAX_VOTED_BYTES // 2
 
     def on_block(self, now: int) -> None:
         """A block was executed here: the pause before the next one begins."""

@@ -6,9 +6,10 @@ Pure: each method is one event and returns the effects to perform, in order (see
 from collections.abc import Sequence
 
 from node.consensus.catching_up import CatchingUp
+from node.consensus.patience import Timeouts
 from node.consensus.round import Seat
-from node.consensus.simplex import Execute, Finalized, Simplex, Timeouts
-from node.effects import Abstain, Broadcast, Checkpoint, Commit, Effect, Publish, Send
+from node.consensus.simplex import Execute, Finalized, Simplex
+from node.effects import Broadcast, Checkpoint, Commit, Effect, Publish, Send
 from node.events import Instant, Recovered
 from node.ledger.execution import InvalidBlock, admit, execute, genesis_header
 from node.ledger.rules import Rules
@@ -34,10 +35,8 @@ from node.protocol.messages import (
 )
 from node.protocol.puzzle import leading_zero_bits
 from node.protocol.queries import EVERYONE, Query
-from node.protocol.reports import Notable
 from node.protocol.topics import Refusal, Refusals, blocks_topic, refusals_topic
 from node.protocol.transaction import Transaction
-from node.replica.abstaining import Abstaining
 from node.replica.answering import Answering
 from node.replica.checking import Checking
 from node.replica.counters import Counters
@@ -51,12 +50,11 @@ from node.replica.serving import Serving
 
 _REFUSALS = 1_000
 """In one message to clients."""
-_NEVER = 1 << 62
 
 
 class Replica:
-    """``recovered``: what storage held. ``abstain_through``: the view stored with ``Abstain``; None when this member's votes may
-    be lost and it is not known yet which: then it follows, and votes in no view that it may have voted in.
+    """``recovered``: what storage held. ``has_votes``: whether its records are all that this member ever signed in the epoch. If
+    not, it follows: it executes, commits, catches up and serves, but signs nothing.
 
     Raises:
         Diverged: from any method: this node must stop, its state differs from what its committee made final.
@@ -70,7 +68,7 @@ class Replica:
         name: str,
         recovered: Recovered,
         at: Instant,
-        abstain_through: int | None = 0,
+        has_votes: bool = True,
     ) -> None:
         place = document.seat_of(key.public)
         if place is None:
@@ -85,7 +83,7 @@ class Replica:
         self.mempool = Mempool()
         self.inbox = Inbox(self.shard, document.electorates)
         self.counters = Counters()
-        self.consensus = self._make_consensus(genesis, recovered, at, abstain_through)
+        self.consensus = self._make_consensus(genesis, recovered, at, has_votes)
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
@@ -94,25 +92,23 @@ class Replica:
         self._delivering = Delivering(self.shard, self.member, document.electorates, self.inbox)
         self._serving = Serving(self.shard, document.electorates, state, self.consensus)
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
-        self._abstaining = Abstaining(self.electorate) if abstain_through is None else None
         self._next_standing = at.now
         self._at = at
         self._effects: list[Effect] = []
 
-    def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, abstain_through: int | None) -> Simplex[Draft]:
+    def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, has_votes: bool) -> Simplex[Draft]:
         last = recovered.last
         final = last.block.header if last is not None else genesis_header(genesis, self.shard, recovered.state)
         certificate = last.finality.certificate if last is not None and not last.finality.descendants else None
-        view = self.parameters.heartbeat + self.parameters.view_timeout
-        timeouts = Timeouts(view=view, retransmit=self.parameters.view_timeout, skip=view)
-        through = _NEVER if abstain_through is None else abstain_through
-        return Simplex(self.seat, final, certificate, timeouts, recovered.records, at.now, through)
+        heartbeat, timeout = self.parameters.heartbeat, self.parameters.view_timeout
+        busy = max(timeout, heartbeat + timeout // 4)  # a leader that knows of no work proposes at the heartbeat
+        timeouts = Timeouts(view=heartbeat + timeout, busy=busy, retransmit=timeout)
+        return Simplex(self.seat, final, certificate, timeouts, recovered.records, at.now, has_votes)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
     def start(self, at: Instant) -> list[Effect]:
         """First event after construction."""
-        self._learn_abstention()
         return self._finish(at)
 
     def on_message(self, peer: bytes, message: PeerMessage, at: Instant) -> list[Effect]:
@@ -194,27 +190,27 @@ class Replica:
     def _on_member_message(self, peer: bytes, member: int, message: PeerMessage) -> None:
         now = self._at.now
         match message:
-            case Ballot(vote) if vote.signer == member:
+            case Ballot(vote) if vote.signer in (member, self.member):
                 self.consensus.on_vote(vote, now)
             case Proposal(_, vote) if vote.signer == member:
                 self._on_proposal(message)
             case Certified(certificates):
-                self.consensus.on_certificates(certificates, now)
+                self.consensus.on_certificates(peer, certificates, now)
             case Standing():
                 self._on_standing(peer, message)
             case ChainRequest():
                 self._effects += self._serving.chain(peer, message, now)
-            case ChainReply(blocks) if self.catching_up.answered(peer):
-                self.consensus.on_final_blocks(blocks, now)
+            case ChainReply(blocks) if blocks and self.catching_up.answered(peer, blocks[0].block.header.height, now):
+                self.consensus.on_final_blocks(peer, blocks, now)
             case BodyRequest():
                 self._serving.body(peer, message, now)
             case BodyReply(block) if self.consensus.wants(block.header.hash):
                 self.consensus.on_block(block, now)
 
     def _on_proposal(self, proposal: Proposal) -> None:
-        """Check what is cheap, then its bundles, then the signatures not checked before; then consensus sees it."""
+        """Consensus checks who sent it and what justifies it; then come its bundles, then the signatures not checked before."""
         header = proposal.block.header
-        if not self.consensus.expects(proposal):
+        if not self.consensus.welcomes(proposal, self._at.now):
             return
         payload = None
         if self._is_timely(header) and self._is_mined(header):
@@ -236,17 +232,7 @@ class Replica:
 
     def _on_standing(self, peer: bytes, standing: Standing) -> None:
         self.catching_up.heard(peer, standing.height)
-        if self._abstaining is not None:
-            self._abstaining.heard(peer, standing)
-            self._learn_abstention()
-        self._effects += self._serving.help(peer, standing, self._at.now)
-
-    def _learn_abstention(self) -> None:
-        if self._abstaining is None or (through := self._abstaining.through(self.consensus.view)) is None:
-            return
-        self._abstaining = None
-        self.consensus.abstain_through(through, self._at.now)
-        self._effects += [Abstain(through), Notable(f"its earlier votes may be lost: no vote before view {through + 1}")]
+        self._effects += self._serving.help(peer, self._members[peer], standing, self._at.now)
 
     # -- what consensus says ---------------------------------------------------------------------------------------
 
@@ -325,14 +311,16 @@ class Replica:
         self._effects += mining
         self._refuse(expired)
         self._follow_consensus()
-        peer = self.catching_up.next_request(at.now)
-        if peer is not None:
-            self._effects.append(Send(peer, ChainRequest(self.state.height + 1)))
+        if not self.consensus.knows_of_work and self._proposing.has_work(self.consensus.head):
+            self.consensus.work_waits(at.now)
+        if (request := self.catching_up.next_request(at.now)) is not None:
+            peer, first = request
+            self._effects.append(Send(peer, ChainRequest(first)))
         effects, self._effects = self._effects, []
         return effects
 
     def _standing(self) -> Standing:
-        return Standing(self.state.height, self.consensus.view, self.consensus.views.voted)
+        return Standing(self.state.height, self.consensus.view)
 
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
         """Tell clients over the broker which transactions were not admitted."""

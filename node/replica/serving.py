@@ -4,7 +4,7 @@ from node.consensus.simplex import Simplex
 from node.effects import Send, SendBlocks, SendBundles
 from node.ledger.state import State
 from node.protocol.certificate import Electorate
-from node.protocol.messages import BodyRequest, BundleRequest, ChainRequest, PeerMessage, Standing
+from node.protocol.messages import Ballot, BodyRequest, BundleRequest, ChainRequest, PeerMessage, Standing
 from node.replica.drafts import Draft
 
 _INTERVAL = 100
@@ -35,10 +35,13 @@ class Serving:
             return []
         return [SendBundles(peer, request.destination, request.sequence)]
 
-    def help(self, peer: bytes, standing: Standing, now: int) -> list[Send]:
-        """What a member in an earlier view needs to join this one's."""
-        certified = self._consensus.catch_up_help(standing.view)
-        return [Send(peer, certified)] if certified is not None and self._may(peer, Standing, now) else []
+    def help(self, peer: bytes, member: int, standing: Standing, now: int) -> list[Send]:
+        """What a member in an earlier view needs to join this one's; and its own last vote, lest it has forgotten it."""
+        if not self._may(peer, Standing, now):
+            return []
+        certified, vote = self._consensus.catch_up_help(standing.view), self._consensus.last_vote_of(member)
+        messages = [certified, Ballot(vote) if vote is not None else None]
+        return [Send(peer, message) for message in messages if message is not None]
 
     def _may(self, peer: bytes, kind: type[PeerMessage], now: int) -> bool:
         last = self._served.get((peer, kind))

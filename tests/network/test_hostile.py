@@ -186,7 +186,7 @@ def lies(network: Network, shard: int) -> list[object]:
     vote = Vote(VoteKind.FINALIZE, 2**53, bytes(32), 0, bytes(64))
     others = [structs.replace(vote, view=1, signer=signer) for signer in range(4)]
     requests = [ChainRequest(1), BodyRequest(1, bytes(32)), BundleRequest(1 - shard, 1)]
-    return [Standing(2**53, 2**53, 2**53), *map(Ballot, [vote, *others]), *requests * 200]
+    return [Standing(2**53, 2**53), *map(Ballot, [vote, *others]), *requests * 200]
 
 
 async def test_a_stranger_gets_no_connection_and_a_hostile_member_does_no_harm(

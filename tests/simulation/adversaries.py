@@ -321,7 +321,7 @@ def repeat_old_messages(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 def mislead_who_is_behind(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Boasts of a height nobody has, and answers requests for blocks with altered ones."""
     if isinstance(effect, Broadcast) and isinstance(effect.message, Standing):
-        return [Broadcast(Standing(effect.message.height + 1_000, effect.message.view + 7, effect.message.view + 9))]
+        return [Broadcast(Standing(effect.message.height + 1_000, effect.message.view + 7))]
     if isinstance(effect, SendBlocks):
         data = liar.node.disk.blocks(effect.first, 1 << 20)[:3]
         stored = [decode(CertifiedBlock, block, MAX_FRAME_BYTES) for block in data]

@@ -13,9 +13,10 @@ from typing import Any, cast
 from msgspec import Struct, structs
 
 from node.consensus.journal import remembered
+from node.consensus.patience import Timeouts
 from node.consensus.round import Seat
-from node.consensus.simplex import Diverged, Execute, Finalized, Said, Simplex, Timeouts, Turn
-from node.effects import Broadcast, Journal, Send
+from node.consensus.simplex import Diverged, Execute, Finalized, Said, Simplex, Turn
+from node.effects import Ban, Broadcast, Journal, LoseVotes, Send
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Electorate, FinalBlock, Vote, VoteKind, sign_vote
 from node.protocol.codec import decode, encode
@@ -41,7 +42,7 @@ from tests.simulation.votes import Votes
 NETWORK, DOCUMENT = b"simulate", bytes([1] * 32)
 KEYS = [KeyPair(bytes([0] * 31 + [i + 1])) for i in range(16)]
 INVALID = b"does not execute"
-TIMEOUTS = Timeouts(view=150, retransmit=100, skip=1_000)
+TIMEOUTS = Timeouts(view=150, busy=120, retransmit=100)
 _CALM = Links((1, 12))
 STATUS_INTERVAL = 150
 BLOCKS_PER_REPLY = 10
@@ -256,7 +257,7 @@ class Committee(Loop):
         if member.simplex is not None and member.incarnation == incarnation:
             for other in self.members:
                 if other is not member:
-                    self._send(member, other.index, Standing(member.height, member.simplex.view, 0))
+                    self._send(member, other.index, Standing(member.height, member.simplex.view))
             self.after(STATUS_INTERVAL, partial(self._say_status, member, incarnation))
 
     def _wake(self, member: Member, incarnation: int) -> None:
@@ -279,27 +280,31 @@ class Committee(Loop):
         if simplex is None:
             return
         self.story.append((self.time, sender, "to", receiver.index, message))
-        if receiver.index == self.liar and isinstance(message, Proposal):
-            self._seen.setdefault(message.vote.view, {})[message.vote.block] = message
         match message:
             case Proposal():
-                simplex.on_proposal(message, None, self.time)
+                self._propose_to(receiver, simplex, message)
             case Ballot(vote):
                 simplex.on_vote(vote, self.time)
             case Certified(certificates):
-                simplex.on_certificates(certificates, self.time)
+                simplex.on_certificates(self.electorate.keys[sender], certificates, self.time)
             case BodyRequest(_, hash):
                 simplex.on_body_request(self.electorate.keys[sender], hash)
             case BodyReply(block):
                 simplex.on_block(block, self.time)
-            case Standing(height, view, _):
+            case Standing(height, view):
                 self._help(receiver, sender, height, view)
             case ChainReply(blocks):
                 height = receiver.height
-                simplex.on_final_blocks(blocks, self.time)
+                simplex.on_final_blocks(self.electorate.keys[sender], blocks, self.time)
                 self._settle(receiver)
                 self.counts["adopted"] += receiver.height - height
         self._settle(receiver)
+
+    def _propose_to(self, receiver: Member, simplex: Simplex[Header], proposal: Proposal) -> None:
+        if receiver.index == self.liar:
+            self._seen.setdefault(proposal.vote.view, {})[proposal.vote.block] = proposal
+        if simplex.welcomes(proposal, self.time):
+            simplex.on_proposal(proposal, None, self.time)
 
     def _help(self, member: Member, behind: int, height: int, view: int) -> None:
         assert member.simplex is not None
@@ -339,6 +344,10 @@ class Committee(Loop):
             case Journal(view, slot):
                 member.disk.journal[(view, slot)] = effect
                 self.votes[member.index].wrote(effect)
+            case Ban(peer, reason):
+                self._ban(member, self._indices[peer], reason)
+            case LoseVotes() if member.index != self.liar:
+                violated("votes", f"member {member.index} takes its disk for another's")
             case Broadcast(message):
                 self._broadcast(member, message)
             case Send(peer, message):
@@ -366,6 +375,13 @@ class Committee(Loop):
             violated("committee", f"member {member.index} finalizes height {header.height} on height {member.height}")
         self.story.append((self.time, member.index, "final", header.height, header.view))
         member.disk.commit(final)
+
+    def _ban(self, member: Member, other: int, reason: str) -> None:
+        """Only a liar is ever dropped."""
+        if other != self.liar and member.index != self.liar:
+            violated("ban", f"member {member.index} drops honest member {other}: {reason}")
+        self.story.append((self.time, member.index, "drops", other, reason))
+        self.counts["bans"] += 1
 
     # -- the network -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
+from node.effects import Abstain, Begin, Checkpoint, Commit, Journal, LoseVotes
 
 
 class Disk:
@@ -21,7 +21,7 @@ class Disk:
     def height(self) -> int:
         return len(self._blocks)
 
-    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | Begin]) -> None:
+    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | LoseVotes | Begin]) -> None:
         """One transaction."""
         for effect in effects:
             match effect:
@@ -47,6 +47,9 @@ class Disk:
 
                 case Abstain(through):
                     self._abstain = through
+                case LoseVotes():
+                    self._abstain = None
+                    self._journal.clear()
                 case Begin():
                     self.has_begun = True
 

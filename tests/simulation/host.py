@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from node.effects import (
     AcceptDocument,
+    Ban,
     Broadcast,
     CheckSignatures,
     Commit,
@@ -266,6 +267,8 @@ class Host:
                     self.send(peer, BundleDelivery(decode(CertifiedBundle, data, MAX_FRAME_BYTES)))
             case Publish(topic, body):
                 self.world.broker.publish(self, topic, body)
+            case Ban(peer, reason):
+                self.world.monitor.on_ban(self, self.world.by_key[peer], reason)
             case Notable(text):
                 self.world.tell(self, "notes", text)
             case _:

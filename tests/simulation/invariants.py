@@ -158,6 +158,12 @@ class Monitor:
         if node.is_honest and node.replica is not None:
             self._records[node.index].votes.sends(node.replica.member, message)
 
+    def on_ban(self, node: "Host", other: "Host", reason: str) -> None:
+        """Who does as the protocol has it is never dropped by one that does."""
+        self._world.tell(node, "drops", f"{other}: {reason}")
+        if node.is_honest and other.is_honest:
+            violated("ban", f"{node} drops {other}: {reason}")
+
     def on_sleep(self, node: "Host", deadline: int) -> None:
         """Nobody is due again at the same moment: that would keep a processor busy for nothing."""
         if node.is_honest and deadline <= self._world.time and node.handled_at == self._world.time:

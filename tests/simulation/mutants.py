@@ -103,8 +103,10 @@ def _finalize_what_was_nullified(_: Original) -> Any:
         elif certificate.kind is VoteKind.FINALIZE:
             self._note_finalization(certificate)
         if certificate.view >= self.view:
+            if certificate.kind is not VoteKind.NULLIFY:
+                self.head = certificate.block
             self._entry = certificate
-            self._enter(certificate.view + 1)
+            self._enter(certificate.view + 1, certificate.view == self.view)
 
     return on_held
 
@@ -126,7 +128,7 @@ def _vote_for_every_proposal(original: Original) -> Any:
         original(self)
         known, view = self.views.read(self.view), self.view
         first = known.own.get(VoteKind.NOTARIZE)
-        for proposal in known.proposals:
+        for proposal in self._proposals:
             block, others = proposal.vote.block, self.__dict__.setdefault("others", set())
             if first is not None and first.block != block and block not in others and self._is_justified(proposal.block.header):
                 others.add(block)

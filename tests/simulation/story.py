@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from node.effects import Abstain, AcceptDocument, Begin, Checkpoint, Commit, Journal, Persist
+from node.effects import Abstain, AcceptDocument, Begin, Checkpoint, Commit, Journal, LoseVotes, Persist
 from node.protocol.address import encode_address
 from node.protocol.certificate import Certificate, Vote, VoteKind
 from node.protocol.channel import Bundle, Prepare, PrepareVote
@@ -152,6 +152,8 @@ def _describe_persist(effect: Persist) -> str:
             return f"checkpoint {height}"
         case Abstain(through):
             return f"abstention up to view {through}"
+        case LoseVotes():
+            return "that its votes are lost"
         case AcceptDocument():
             return "epoch document"
         case Begin():

@@ -25,11 +25,11 @@ def at(now: int) -> Instant:
     return Instant(now, TIME + now)
 
 
-def replica_of(network: Network, member: int, abstain_through: int | None = 0, number: int = 0) -> Replica:
+def replica_of(network: Network, member: int, has_votes: bool = True, number: int = 0) -> Replica:
     """A member of a shard at height 0."""
     shard = network.shards[number]
     recovered = Recovered(State.genesis(shard.rules), None, ())
-    return Replica(network.genesis, network.document, shard.members[member], "n", recovered, at(0), abstain_through)
+    return Replica(network.genesis, network.document, shard.members[member], "n", recovered, at(0), has_votes)
 
 
 def take_in(replica: Replica, transaction: Transaction) -> list[Effect]:
@@ -64,7 +64,7 @@ def refusals(replica: Replica, effects: Iterable[Effect]) -> list[Code]:
 def catch_up(replica: Replica, shard: Shard, start: int = 1) -> list[Effect]:
     """Tell it that others are far ahead, and answer its question with the shard's chain."""
     peer = shard.electorate.keys[(replica.member + 1) % 4]
-    replica.on_message(peer, Standing(1_000, 1, 0), at(start))
+    replica.on_message(peer, Standing(1_000, 1), at(start))
     return replica.on_message(peer, ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain)), at(start + 1))
 
 

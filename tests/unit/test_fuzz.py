@@ -75,7 +75,7 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
         structs.replace(proposal, notarization=last, nullifications=(nullified,)),
         Ballot(proposal.vote),
         messages.Certified((last, nullified)),
-        Standing(header.height, header.view, header.view - 1),
+        Standing(header.height, header.view),
         messages.ChainRequest(1),
         finals(shard, 0),
         finals(shard, len(shard.chain) - 2),
@@ -202,7 +202,7 @@ def replica(random: Random) -> None:
         elif kind < 0.5:
             target.hear(peer, liar_vote(random, target, liar))
         elif kind < 0.65:
-            target.hear(member, Standing(len(shard.chain) + random.choice((0, 5)), *random.sample(range(30), 2)))
+            target.hear(member, Standing(len(shard.chain) + random.choice((0, 5)), random.randrange(30)))
             target.wait(random.choice((0, 350, 3_100)))  # it asks for blocks after some patience
             _hear_damaged(random, target, peer, [finals(shard, target.replica.state.height)])
         else:

@@ -1,9 +1,9 @@
-"""What a replica adds to consensus and ledger: what it refuses, whom it believes, when it abstains."""
+"""What a replica adds to consensus and ledger: what it refuses, whom it believes, what it counts."""
 
 import pytest
 from msgspec import structs
 
-from node.effects import Abstain, Checkpoint, Commit, Effect, Publish, Send
+from node.effects import Checkpoint, Commit, Publish, Send
 from node.events import Instant
 from node.protocol.certificate import FinalBlock, VoteKind, sign_vote
 from node.protocol.codec import encode
@@ -107,7 +107,7 @@ def test_final_blocks_nobody_asked_for_are_ignored() -> None:
     certified = network.shards[0].add()
     for claim in (0, 10):
         replica = replica_of(network, 0)
-        replica.on_message(PEERS[1], Standing(claim, 1, 0), at(1))
+        replica.on_message(PEERS[1], Standing(claim, 1), at(1))
         replica.on_message(PEERS[1], ChainReply((FinalBlock(certified.block, certified.finality),)), at(2))
         asked.append(replica.state.height)
     assert asked == [0, 1]
@@ -117,27 +117,6 @@ def test_a_question_to_another_member_is_not_answered() -> None:
     replica = replica_of(NETWORK, 0)
     answers = [replica.on_query(Query(bytes(16), "client", member, GetStatus()), at(1)) for member in (-1, 0, 1)]
     assert [bool(effects) for effects in answers] == [True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("claims", "through"),
-    [
-        ([(12, 12), (11, 15)], []),  # two of three others: the third may know of a later view
-        ([(12, 12), (11, 15), (11, 11)], [16]),
-        ([(18, 12), (11, 15), (11, 11)], [19]),
-        ([(3, 2**53), (3, 3), (3, 4)], [1_002]),  # a lie does not silence it for ever
-    ],
-)
-def test_a_member_without_its_votes_abstains_from_views_it_may_have_voted_in(
-    claims: list[tuple[int, int]], through: list[int]
-) -> None:
-    replica = replica_of(NETWORK, 1, abstain_through=None)
-    replica.start(at(0))
-    assert replica.consensus.turn is None
-    effects: list[Effect] = []
-    for peer, (view, voted) in zip([PEERS[i] for i in (0, 2, 3)], claims, strict=False):
-        effects += replica.on_message(peer, Standing(10, view, voted), at(1))
-    assert [effect.through for effect in effects if isinstance(effect, Abstain)] == through
 
 
 def test_a_member_tells_its_standing_every_heartbeat_and_to_who_connects() -> None:

@@ -44,7 +44,7 @@ def test_requests_of_a_kind_are_answered_once_in_a_while(peer: bytes, kind: str)
     requests: dict[str, PeerMessage] = {
         "chain": ChainRequest(1),
         "body": BodyRequest(3, proposed),
-        "standing": Standing(0, 1, 0),
+        "standing": Standing(0, 1),
         "bundles": BundleRequest(THERE.number, 1),
     }
     served = [answers(replica.on_message(peer, requests[kind], at(now))) for now in (600, 601, 699, 700)]
@@ -62,7 +62,7 @@ def test_requests_of_a_kind_are_answered_once_in_a_while(peer: bytes, kind: str)
         (PEER, BundleRequest(HOME.number, 1)),
         (FOREIGN, ChainRequest(1)),
         (PEER, BodyRequest(3, ZERO_HASH)),
-        (PEER, Standing(1, 3, 3)),
+        (PEER, Standing(1, 3)),
     ],
     ids=[
         "no block yet",

@@ -7,9 +7,10 @@ import pytest
 from msgspec import Struct, structs
 
 from node.consensus.journal import remembered
+from node.consensus.patience import Timeouts
 from node.consensus.round import Round, Seat
-from node.consensus.simplex import Diverged, Execute, Finalized, Simplex, Timeouts, Turn
-from node.effects import Broadcast, Journal, Send
+from node.consensus.simplex import Diverged, Execute, Finalized, Said, Simplex, Turn
+from node.effects import Ban, Broadcast, Journal, LoseVotes, Send
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, Electorate, FinalBlock, Finality, Vote, VoteKind, make_certificate, sign_vote
 from node.protocol.codec import DecodeError
@@ -21,7 +22,7 @@ from node.protocol.reports import Notable
 
 NOTARIZE, NULLIFY, FINALIZE = VoteKind.NOTARIZE, VoteKind.NULLIFY, VoteKind.FINALIZE
 KEYS = [KeyPair(bytes([7] * 31 + [i + 1])) for i in range(7)]
-TIMEOUTS = Timeouts(view=100, retransmit=50, skip=1_000)
+TIMEOUTS = Timeouts(view=100, busy=80, retransmit=50)
 DOCUMENT = bytes([7] * 32)
 _ROOTS = (ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH)
 GENESIS = Header(DOCUMENT, 3, 0, 0, ZERO_HASH, 0, 0, *_ROOTS, bytes(8))
@@ -35,6 +36,8 @@ def electorate_of(size: int, document: bytes = DOCUMENT, shard: int = 3) -> Elec
 
 
 FOUR = electorate_of(4)
+LIAR = KEYS[3].public
+"""Who brings certificates and final blocks."""
 
 
 def block(view: int, parent: Header, content: bytes = b"", members: int = 4) -> Block:
@@ -60,7 +63,7 @@ def certificate(
 
 
 def nullified(view: int, *signers: int) -> Certificate:
-    return certificate(NULLIFY, view, signers=signers or (0, 1, 2))
+    return certificate(NULLIFY, view, signers=signers or (1, 2, 3))
 
 
 def notarized(of: Block, *signers: int) -> Certificate:
@@ -71,8 +74,8 @@ def finalized(of: Block, *signers: int) -> Certificate:
     return certificate(FINALIZE, of.header.view, of.header.hash, signers or (1, 2, 3))
 
 
-def final(of: Block) -> FinalBlock:
-    return FinalBlock(of, Finality((), finalized(of)))
+def final(of: Block, *signers: int) -> FinalBlock:
+    return FinalBlock(of, Finality((), finalized(of, *signers)))
 
 
 def proposal(of: Block, notarization: Certificate | None = None, *nullifications: Certificate) -> Proposal:
@@ -87,6 +90,7 @@ def votes(kind: VoteKind, of: Block | int, *signers: int) -> list[Vote]:
 
 
 QUORUMS = votes(NOTARIZE, A1) + votes(FINALIZE, A1)
+FORGED_OWN = structs.replace(vote(NULLIFY, 1, 1), signer=0)
 
 
 class Invalid(Struct, frozen=True):
@@ -101,16 +105,20 @@ class Restart(Struct, frozen=True):
     stored: FinalBlock | None = None
 
 
+class Work(Struct, frozen=True):
+    """A block would not be empty."""
+
+
 class Propose(Struct, frozen=True):
     """The turn is taken."""
 
     block: Block
 
 
-Heard = Proposal | Vote | Certificate | Block | FinalBlock | Invalid | Restart | Propose | int
+Heard = Proposal | Vote | Certificate | Block | FinalBlock | Invalid | Restart | Propose | Work | int
 """A block: a body. An int: time passes until then (ms)."""
 
-Said = tuple[VoteKind, int, bytes] | bytes
+Told = tuple[VoteKind, int, bytes] | bytes
 """A vote, or the block_hash of a body asked for."""
 
 
@@ -118,21 +126,21 @@ class Bench:
     """One member, its disk, what it wants done, and the blocks it had executed. Every event is followed by what follows."""
 
     def __init__(
-        self, member: int = 0, electorate: Electorate = FOUR, abstain_through: int = 0, refused: Sequence[Block] = ()
+        self, member: int = 0, electorate: Electorate = FOUR, has_votes: bool = True, refused: Sequence[Block] = ()
     ) -> None:
         self.seat = Seat(KEYS[member], member, electorate)
         self.journal: dict[tuple[int, str], Journal] = {}
         self.refused = {block.header.hash for block in refused}
         self.executed: list[bytes] = []
         self.now = 0
-        self.start(abstain_through=abstain_through)
+        self.start(has_votes=has_votes)
 
-    def start(self, stored: FinalBlock | None = None, abstain_through: int = 0) -> None:
-        self.effects: list[Journal | Broadcast | Send | Notable] = []
+    def start(self, stored: FinalBlock | None = None, has_votes: bool = True) -> None:
+        self.effects: list[Said] = []
         self.finalized: list[FinalBlock] = []
         records = [remembered(record) for record in self.journal.values()]
         root, proof = (GENESIS, None) if stored is None else (stored.block.header, stored.finality.certificate)
-        self.simplex: Simplex[str] = Simplex(self.seat, root, proof, TIMEOUTS, records, self.now, abstain_through)
+        self.simplex: Simplex[str] = Simplex(self.seat, root, proof, TIMEOUTS, records, self.now, has_votes)
         self.follow()
 
     def follow(self) -> None:
@@ -156,6 +164,8 @@ class Bench:
                     self.start(stored)
                 case Propose(mine):
                     self.simplex.propose(self.turn, mine, "own", self.now)
+                case Work():
+                    self.simplex.work_waits(self.now)
                 case int():
                     self.now = one
                     self.simplex.tick(one)
@@ -166,15 +176,16 @@ class Bench:
     def receive(self, message: Proposal | Vote | Certificate | Block | FinalBlock) -> None:
         match message:
             case Proposal():
-                self.simplex.on_proposal(message, "payload", self.now)
+                if self.simplex.welcomes(message, self.now):
+                    self.simplex.on_proposal(message, "payload", self.now)
             case Vote():
                 self.simplex.on_vote(message, self.now)
             case Certificate():
-                self.simplex.on_certificates((message,), self.now)
+                self.simplex.on_certificates(LIAR, (message,), self.now)
             case Block():
                 self.simplex.on_block(message, self.now)
             case FinalBlock():
-                self.simplex.on_final_blocks((message,), self.now)
+                self.simplex.on_final_blocks(LIAR, (message,), self.now)
 
     def wait(self) -> None:
         """Until the deadline."""
@@ -199,15 +210,19 @@ class Bench:
         self.journal |= {(e.view, e.slot): e for e in effects if isinstance(e, Journal)}
         return [e.message for e in effects if isinstance(e, Broadcast | Send)]
 
-    def said(self) -> list[Said]:
+    def said(self) -> list[Told]:
         """Votes and requests for bodies among the messages, each once."""
-        found: list[Said] = []
+        found: list[Told] = []
         for message in self.take():
             if isinstance(message, Ballot | Proposal):
                 found.append((message.vote.kind, message.vote.view, message.vote.block))
             elif isinstance(message, BodyRequest):
                 found.append(message.hash)
         return list(dict.fromkeys(found))
+
+    def banned(self) -> list[int]:
+        """Who is to be dropped."""
+        return [FOUR.keys.index(effect.peer) for effect in self.effects if isinstance(effect, Ban)]
 
     def notables(self) -> list[str]:
         return [effect.text for effect in self.effects if isinstance(effect, Notable)]
@@ -216,15 +231,15 @@ class Bench:
 # -- stories: what is heard, step by step, and what is said to it ----------------------------------------------------------
 
 
-def yes(to: Block) -> Said:
+def yes(to: Block) -> Told:
     return NOTARIZE, to.header.view, to.header.hash
 
 
-def done(to: Block) -> Said:
+def done(to: Block) -> Told:
     return FINALIZE, to.header.view, to.header.hash
 
 
-def no(view: int) -> Said:
+def no(view: int) -> Told:
     return NULLIFY, view, ZERO_HASH
 
 
@@ -233,7 +248,7 @@ class On:
     ``view``: afterwards; 0: whichever. ``final``: since the start. ``leads``: what to build on, when it is this member's turn."""
 
     def __init__(
-        self, *heard: Heard, says: Sequence[Said] | None = (), never: Said | None = None, view: int = 0,
+        self, *heard: Heard, says: Sequence[Told] | None = (), never: Told | None = None, view: int = 0,
         final: list[Block] | None = None, leads: Header | None = None,
     ) -> None:  # fmt: skip
         self.heard, self.says, self.never, self.view, self.final, self.leads = heard, says, never, view, final, leads
@@ -243,7 +258,8 @@ def story(name: str, *steps: On, **bench: Any) -> Any:
     return pytest.param(bench, steps, id=name)
 
 
-THROUGH_B2 = FinalBlock(A1, Finality((B2.header,), finalized(B2)))
+THROUGH_B2 = FinalBlock(A1, Finality((B2.header,), finalized(B2, 0, 1, 2)))
+WIDE = proposal(block(19, GENESIS), None, *(nullified(view) for view in range(3, 19)))
 FAR = 1 + MAX_VIEWS_AHEAD
 
 # fmt: off
@@ -252,14 +268,14 @@ STORIES = [
     story("a valid proposal is voted for once", On(proposal(A1), says=[yes(A1)], view=1), On(proposal(A1))),
     story("a quorum of notarize votes is followed by a finalize vote and the next view", On(proposal(A1), says=[yes(A1)]),
           On(vote(NOTARIZE, 1, 2, A1.header.hash), says=[done(A1)], view=2, final=[])),
-    story("a quorum of nullify votes enters the next view",
-          On(*votes(NULLIFY, 1, 1, 2), view=1), On(*votes(NULLIFY, 1, 3), view=2)),
+    story("a quorum of nullify votes enters the next view", On(proposal(A1), notarized(A1), says=None, view=2),
+          On(*votes(NULLIFY, 2, 1), view=2), On(*votes(NULLIFY, 2, 2, 3), says=[no(2)], view=3)),
     story("a leader that gave its view up does not propose in it", On(leads=GENESIS), On(100, says=[no(1)]), member=1),
     # rule 2: known certificates still count
     story("a finalization takes effect when the body comes later", On(finalized(A1), says=[A1.header.hash]), On(A1, final=[A1])),
     story("votes of later views count when their turn comes",
-          On(*votes(NULLIFY, 3, 1, 2), *votes(NULLIFY, 2, 1, 2), nullified(1), view=2),
-          On(*votes(NULLIFY, 2, 3), *votes(NULLIFY, 3, 3), view=4, leads=GENESIS)),
+          On(*votes(NULLIFY, 3, 1), *votes(NULLIFY, 2, 1), nullified(1), view=2),
+          On(*votes(NULLIFY, 2, 3), *votes(NULLIFY, 3, 3), says=[no(2), no(3)], view=4, leads=GENESIS)),
     story("a proposal that finality justifies is voted for once its parent's body is here",
           On(proposal(B2, finalized(A1)), says=[A1.header.hash]), On(A1, says=[yes(B2)], final=[A1])),
     story("a finalization of a later view enters the view after it", On(finalized(block(9, GENESIS)), says=None, view=10)),
@@ -306,30 +322,40 @@ STORIES = [
     story("an invalid proposal is given up in its view only", On(Invalid(2)), On(Invalid(1), says=[no(1)])),
     story("a view voted for is not given up because of a second proposal", On(proposal(A1), Invalid(1), says=[yes(A1)])),
     # rule 8: no view without a certificate
-    story("a view jumped over is nullified late and then bridged by the leader", On(nullified(2), view=3),  # 1 may hold a block
+    story("a view jumped over is nullified late and then bridged by the leader",
+          On(nullified(2, 0, 1, 2), view=3),  # 1 may hold a block
           On(*votes(NULLIFY, 1, 0, 1), 100, says=[no(3), no(1)]),
-          On(nullified(6), nullified(3), nullified(4), nullified(5), view=7, leads=GENESIS), member=3),
+          On(*(nullified(view, 0, 1, 2) for view in (6, 3, 4, 5)), view=7, leads=GENESIS), member=3),
     story("a view jumped over is not nullified late when finalize was voted there",
           On(notarized(A1), nullified(5), *range(100, 2_000, 100), says=None, never=no(1))),
     # what is not justified, not valid, or not signed
-    story("a gap without nullification is refused until it is closed",
-          On(proposal(block(3, GENESIS), None, nullified(2)), view=3), On(nullified(1), says=[yes(block(3, GENESIS))])),
-    story("a block beside the notarized one is refused",
-          On(proposal(block(2, GENESIS), notarized(A1, 1, 2, 3)), says=[done(A1)], view=2)),
+    story("a gap without nullification is refused until it is closed", On(WIDE, view=19),
+          On(nullified(1)), On(nullified(2), says=[yes(WIDE.block)])),
     story("a block on an unknown parent is refused", On(proposal(block(1, A1.header)))),
     story("votes for different blocks do not add up",
           On(*(votes(NOTARIZE, block(1, GENESIS, bytes([i])), i)[0] for i in (1, 2, 3)), view=1)),
     # catch-up
-    story("catch-up adopts a final block and builds on it", On(final(A1), final=[A1], view=2, leads=A1.header), member=2),
+    story("catch-up adopts a final block and builds on it",
+          On(final(A1, 0, 1, 3), final=[A1], view=2, leads=A1.header), member=2),
     story("a block final through its descendant is adopted but not built on past it", On(THROUGH_B2, final=[A1], view=3),
-          On(final(B2), final=[A1, B2], leads=B2.header), member=3),
+          On(final(B2, 0, 1, 2), final=[A1, B2], leads=B2.header), member=3),
     story("adopting what is final already changes nothing", On(final(A1), final(A1), final(OTHER), final=[A1]),
           On(final(B2), final=[A1, B2])),
-    # rule 9: a member whose votes are lost
-    story("an abstaining member follows but signs nothing up to that view", On(proposal(A1), *QUORUMS, 1_000, final=[A1]),
-          On(proposal(B2, finalized(A1)), notarized(B2, 1, 2, 3), view=3),
-          On(proposal(C3, notarized(B2, 1, 2, 3)), says=[yes(C3)]), abstain_through=2),
-    story("an abstaining leader does not propose", On(leads=None), member=1, abstain_through=1),
+    # rule 9: a member without its votes
+    story("a member without its votes follows but signs nothing", On(proposal(A1), *QUORUMS, 1_000, final=[A1]),
+          On(proposal(B2, finalized(A1)), notarized(B2, 1, 2, 3), view=3), On(1_000, *votes(NULLIFY, 3), view=4),
+          has_votes=False),
+    story("a leader without its votes does not propose", On(leads=None), member=1, has_votes=False),
+    story("who meets a vote of its own that it does not remember signs nothing more", On(vote(NOTARIZE, 9, 0, A1.header.hash)),
+          On(proposal(A1), *QUORUMS, 1_000, final=[A1], view=2)),
+    story("it may be in a certificate", On(certificate(NOTARIZE, 1, A1.header.hash, (0, 1, 2)), view=2), On(proposal(B2), 1_000)),
+    story("or in one of a kind that is held", On(nullified(1, 1, 2, 3), nullified(1, 0, 1, 2), 1_000, view=2)),
+    story("or in what proves a block final", On(final(A1, 0, 1, 2), final=[A1], view=2), On(1_000)),
+    story("or in what justifies a proposal", On(proposal(B2, notarized(A1, 0, 1, 2)), 1_000, view=2)),
+    story("a vote it remembers does not frighten it", On(proposal(A1), says=[yes(A1)]),
+          On(vote(NOTARIZE, 1, 0, A1.header.hash), certificate(NOTARIZE, 1, A1.header.hash, (0, 1, 2)), says=[done(A1)], view=2)),
+    story("nor does one with its name that it did not sign", On(FORGED_OWN, proposal(A1), says=[yes(A1)])),
+    story("nor one of a view that is final", On(final(A1), vote(NULLIFY, 1, 0)), On(proposal(B2, finalized(A1)), says=[yes(B2)])),
 ]
 # fmt: on
 
@@ -360,7 +386,7 @@ def test_finality_of_a_descendant_makes_its_ancestors_final_and_proves_them() ->
 
 def test_the_leader_proposes_once_with_what_justifies_its_block() -> None:
     bench = Bench(member=3)
-    notarization, nullification = certificate(NOTARIZE, 1, A1.header.hash), certificate(NULLIFY, 2)
+    notarization, nullification = notarized(A1, 0, 1, 2), nullified(2, 0, 1, 2)
     bench.hear(proposal(A1), notarization, nullification)
     assert bench.turn == Turn(3, A1.header.hash, notarization, (nullification,))
     mine = block(3, A1.header, b"mine")
@@ -376,9 +402,9 @@ def test_the_leader_proposes_once_with_what_justifies_its_block() -> None:
 
 def test_who_adopted_a_block_builds_on_its_certificate_but_not_on_that_of_a_descendant() -> None:
     own, through = Bench(member=2), Bench(member=3)
-    own.hear(final(A1))
-    assert own.turn.notarization == finalized(A1)
-    through.hear(THROUGH_B2, nullified(2))
+    own.hear(final(A1, 0, 1, 3))
+    assert own.turn.notarization == finalized(A1, 0, 1, 3)
+    through.hear(THROUGH_B2, nullified(2, 0, 1, 2))
     assert (through.turn.parent, through.turn.notarization) == (A1.header.hash, None)
 
 
@@ -395,7 +421,7 @@ def test_a_proposal_built_too_late_is_dropped() -> None:
 def test_a_proposal_built_on_a_parent_that_is_justified_still_is_made() -> None:
     """A later notarization came while its nonce was mined."""
     bench = Bench(member=3)
-    bench.hear(proposal(A1), notarized(A1, 0, 1, 2), nullified(2))
+    bench.hear(proposal(A1), notarized(A1, 0, 1, 2), nullified(2, 0, 1, 2))
     turn = bench.turn
     bench.hear(proposal(B2, notarized(A1, 0, 1, 2)), notarized(B2, 0, 1, 2))
     mine = block(3, A1.header, b"mine")
@@ -431,7 +457,7 @@ def test_committees_of_any_size_need_n_minus_f_votes(size: int, quorum: int) -> 
     ("heard", "order"),
     [
         (proposal(A1), ["proposal", "notarize", "Broadcast"]),
-        (notarized(A1), ["finalize", "Broadcast"]),
+        (notarized(A1), ["finalize", "Broadcast", "Send"]),
         (100, ["nullify", "Broadcast", "Broadcast"]),
     ],
 )
@@ -471,7 +497,7 @@ def test_a_known_certificate_still_advances() -> None:
 def test_every_change_of_view_re_arms_the_timer() -> None:
     bench = Bench()
     deadlines = [bench.simplex.deadline]
-    heard: list[Heard] = [nullified(1), notarized(B2), finalized(block(7, GENESIS)), final(block(9, GENESIS))]
+    heard: list[Heard] = [nullified(1), notarized(B2), nullified(6), final(block(9, GENESIS))]
     for now, one in enumerate(heard, 3):
         bench.now = now * 10
         bench.hear(one)
@@ -486,7 +512,7 @@ def test_the_timeout_doubles_up_to_eight_times_and_resets_on_success() -> None:
         bench.hear(nullified(view))
         waits.append(bench.simplex.deadline - bench.now)
     assert waits == [200, 400, 800, 800, 800, 800]
-    bench.hear(certificate(NOTARIZE, 7, A1.header.hash))
+    bench.hear(nullified(7), certificate(NOTARIZE, 8, A1.header.hash, (1, 2, 3)))
     assert bench.simplex.deadline - bench.now == 100
     bench.wait()
     bench.wait()
@@ -498,7 +524,8 @@ def test_the_timeout_doubles_up_to_eight_times_and_resets_on_success() -> None:
 
 def asked(bench: Bench) -> list[int]:
     """Whom it asks for bodies."""
-    peers = [FOUR.keys.index(effect.peer) for effect in bench.effects if isinstance(effect, Send)]
+    requests = [e for e in bench.effects if isinstance(e, Send) and isinstance(e.message, BodyRequest)]
+    peers = [FOUR.keys.index(request.peer) for request in requests]
     bench.take()
     return peers
 
@@ -517,23 +544,23 @@ def test_a_missing_body_is_asked_of_one_member_then_of_another() -> None:
     assert sorted(first) == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("leader", "signers"), [(2, (0, 2, 3)), (2, (1, 2, 3)), (3, (0, 1, 2))])
+@pytest.mark.parametrize(("leader", "signers"), [(2, (0, 1, 3)), (3, (0, 1, 2))])
 def test_a_body_is_asked_first_of_those_who_voted_for_it(leader: int, signers: tuple[int, ...]) -> None:
     bench = Bench(leader)
-    bench.hear(notarized(A1, *signers), *(nullified(view) for view in range(2, leader)))
+    bench.hear(notarized(A1, *signers), *(nullified(view, *signers) for view in range(2, leader)))
     (peer,) = asked(bench)
-    assert peer in set(signers) - {leader}
+    assert peer in signers
 
 
 def test_who_voted_for_a_missing_body_is_asked_once_that_is_known() -> None:
     bench = Bench()
-    bench.hear(finalized(A1), notarized(A1, 0, 2, 3))
+    bench.hear(finalized(A1), notarized(A1, 1, 2, 3))
     asked(bench)
     rounds = []
     for now in range(1_000, 20_000, 1_000):
         bench.hear(now)
         rounds.append(asked(bench))
-    assert {peer for peers in rounds for peer in peers} == {2, 3}
+    assert {peer for peers in rounds for peer in peers} == {1, 2, 3}
     assert max(map(len, rounds)) == 1, "one member at a time"
 
 
@@ -566,8 +593,8 @@ def test_a_second_proposal_is_evidence_and_a_third_is_not_kept() -> None:
     bench = Bench()
     blocks = [block(1, GENESIS, bytes([i])) for i in range(5)]
     bench.hear(*map(proposal, blocks))
-    assert len(bench.simplex.views.rounds[1].proposals) == 2
-    assert bench.notables() == ["member 1 proposed two blocks in view 1", "member 1 voted twice in view 1"]
+    assert sum(bench.simplex.tree.get(one.header.hash) is not None for one in blocks) == 2
+    assert bench.notables() == ["member 1 voted twice in view 1", *["member 1 proposed two blocks in view 1"] * 4]
     assert bench.said() == [yes(blocks[0])]
 
 
@@ -584,50 +611,137 @@ def test_a_double_vote_is_reported_once_and_not_counted() -> None:
     assert bench.view == 1, "two votes for that block, and one that was not counted"
 
 
-# -- rule 7: silent leaders ------------------------------------------------------------------------------------------------
+# -- rule 7: leaders that fail ---------------------------------------------------------------------------------------------
 
-LATE = vote(NULLIFY, 1, 3)
-FORGED = structs.replace(vote(NOTARIZE, 3, 2, A1.header.hash), signer=3)
+SECOND = block(2, GENESIS)
+"""Of member 2, whose turns are views 2, 6, 10 and so on."""
+
+
+def skipped(bench: Bench, first: int, turns: int) -> list[bool]:
+    """Whether member 2 is skipped in its turns from view ``first`` on. Between them blocks become final."""
+    found = []
+    for view in range(bench.view, first + 4 * turns):
+        assert bench.view == view
+        if view % 4 == 2:
+            found.append(no(view) in bench.said())
+            bench.hear(nullified(view))
+        else:
+            bench.take()
+            bench.hear(nullified(view) if view % 4 == 1 else final(block(view, bench.simplex.tree.root)))
+    return found
 
 
 @pytest.mark.parametrize(
-    ("member", "alive", "heard", "skips"),
+    ("heard", "skips"),
     [
-        (0, (1, 2), None, True),
-        (0, (1,), None, False),
-        (0, (1, 2, 3), None, False),
-        (0, (1, 2), FORGED, True),
-        (0, (1, 2), LATE, False),
-        (0, (1, 2), vote(NULLIFY, 0, 3), True),
-        (3, (0, 1, 2), None, False),
+        ([1_100, nullified(2)], True),
+        ([Invalid(2), nullified(2)], True),
+        ([structs.replace(proposal(SECOND, None, nullified(1)))], True),
+        ([nullified(2)], False),
+        ([*votes(NULLIFY, 2, 1, 3), nullified(2)], False),
+        ([nullified(3)], False),
+        ([Work(), 1_049, proposal(SECOND, None, nullified(1)), notarized(SECOND)], True),
+        ([Work(), 1_006, proposal(SECOND, None, nullified(1)), notarized(SECOND)], False),
+        ([1_049, proposal(SECOND, None, nullified(1)), Work(), notarized(SECOND)], False),
+        ([Work(), 1_010, notarized(SECOND)], False),
     ],
     ids=[
-        "a silent leader is skipped at once",
-        "nobody is skipped without a quorum alive",
-        "a leader heard of is not skipped",
-        "a forged vote is no sign of life",
-        "a vote for the view before the current one is a sign of life",
-        "a vote for a final view is none",
-        "a member does not skip itself",
+        "its time passed",
+        "its proposal is invalid",
+        "its block does not execute",
+        "others nullified its view",
+        "so many did that this member joined them",
+        "its view was jumped over",
+        "it let work wait",
+        "it did not let work wait for long",
+        "there was no work",
+        "its proposal did not come here, but to a quorum",
     ],
 )
-def test_leaders_without_a_sign_of_life_are_skipped(member: int, alive: Sequence[int], heard: Vote | None, skips: bool) -> None:
-    bench = Bench(member)
-    bench.hear(nullified(1, 0, 1, 2))
-    bench.now = 1_500
-    bench.hear(*(vote(NOTARIZE, 8, signer, bytes([signer] * 32)) for signer in alive), *([heard] if heard else []))
-    bench.hear(certificate(NULLIFY, 2))
-    assert bench.said() == ([no(3)] if skips else [])
-    assert bench.simplex.view_timeouts == 0
+def test_who_failed_is_skipped_at_its_next_turn(heard: list[Heard], skips: bool) -> None:
+    bench = Bench(refused=[SECOND] if len(heard) == 1 and isinstance(heard[0], Proposal) else [])
+    bench.now = 1_000
+    bench.hear(nullified(1))
+    bench.hear(*heard)
+    bench.hear(nullified(2))
+    assert skipped(bench, 6, 1) == [skips]
 
 
-def test_a_vote_two_views_old_is_no_sign_of_life() -> None:
-    """It may have been on its way for long; and a leader could be kept alive by repeating its old votes."""
+def test_who_goes_on_failing_is_tried_ever_more_rarely() -> None:
     bench = Bench()
-    bench.hear(nullified(1), nullified(2))
-    bench.now = 1_500
-    bench.hear(*(vote(NOTARIZE, 8, signer, bytes([signer] * 32)) for signer in (1, 2)), vote(NULLIFY, 1, 3), nullified(6))
-    assert bench.said() == [no(7)]
+    bench.hear(nullified(1), 100, nullified(2))
+    tried = []
+    for view in range(3, 600):
+        if view % 4 == 2:
+            if no(view) not in bench.said():
+                tried.append(view // 4)
+                bench.wait()
+            bench.hear(nullified(view))
+        else:
+            bench.take()
+            bench.hear(nullified(view) if view % 4 == 1 else final(block(view, bench.simplex.tree.root)))
+    assert tried == [2, 5, 10, 19, 36, 69, 134], "its turns, with 1, 2, 4, 8, 16, 32 and 64 between them"
+    assert bench.simplex.view_timeouts == 8
+
+
+def test_a_tried_leader_with_work_has_a_quarter_of_the_time_and_is_trusted_again_when_it_succeeds() -> None:
+    bench = Bench()
+    bench.hear(nullified(1), 100, nullified(2))
+    assert skipped(bench, 6, 1) == [True]
+    skipped(bench, 10, 0)
+    bench.hear(Work())
+    assert bench.simplex.deadline - bench.now == 2 * (TIMEOUTS.retransmit // 4), "one view was given up"
+    bench.hear(notarized(block(10, bench.simplex.tree.root)))
+    assert skipped(bench, 14, 2) == [False, False]
+
+
+def test_at_most_f_leaders_are_skipped_those_that_failed_most() -> None:
+    bench = Bench()
+    bench.hear(nullified(1), 100, nullified(2), 300, nullified(3), nullified(4))
+    bench.take()
+    bench.hear(1_000, nullified(5), nullified(6), final(block(7, GENESIS)), nullified(8))
+    said = bench.said()
+    assert [no(view) in said for view in (6, 7, 9)] == [False, False, True], "1, 2 and 3 failed alike: 1 is skipped"
+
+
+def test_after_two_rounds_without_a_final_block_nobody_is_skipped_and_all_have_the_full_time() -> None:
+    bench = Bench()
+    bench.hear(nullified(1), 100, nullified(2), *(nullified(view) for view in (3, 4, 5)))
+    assert no(6) in bench.said()
+    bench.hear(*(nullified(view) for view in (6, 7, 8)))
+    assert bench.simplex.is_patient
+    bench.hear(Work())
+    assert bench.simplex.deadline - bench.now == 2 * TIMEOUTS.view, "one view was given up"
+    bench.hear(nullified(9))
+    assert no(10) not in bench.said()
+    bench.hear(final(block(10, GENESIS)))
+    assert not bench.simplex.is_patient
+
+
+@pytest.mark.parametrize(("work", "given_up"), [(0, 80), (10, 90), (70, 100)])
+def test_a_view_with_work_is_given_up_sooner(work: int, given_up: int) -> None:
+    bench = Bench()
+    bench.hear(work, Work(), given_up - 1)
+    assert bench.said() == []
+    bench.hear(given_up)
+    assert bench.said() == [no(1)]
+
+
+def test_f_and_one_nullify_votes_are_joined_but_not_against_a_finalize_vote() -> None:
+    bench = Bench()
+    bench.hear(*votes(NULLIFY, 1, 1))
+    assert bench.said() == []
+    bench.hear(*votes(NULLIFY, 1, 2))
+    assert bench.said() == [no(1)]
+    assert bench.view == 2
+
+
+def test_the_leader_of_the_next_view_is_handed_the_certificate_unless_it_voted_on() -> None:
+    for finalizes, handed in ((1, True), (2, False)):
+        bench = Bench()
+        bench.hear(proposal(A1), vote(FINALIZE, 1, finalizes, A1.header.hash), notarized(A1))
+        sent = [effect for effect in bench.effects if isinstance(effect, Send)]
+        assert sent == ([Send(KEYS[2].public, Certified((notarized(A1),)))] if handed else [])
 
 
 # -- rule 8: no view without a certificate ---------------------------------------------------------------------------------
@@ -665,11 +779,12 @@ MOVED = structs.replace(block(2, GENESIS).header, view=1)  # names proposer 2 in
     ],
     ids=["another's vote", "forged", "another kind", "another view", "another block", "another payload", "another proposer"],
 )
-def test_proposals_not_from_the_leader_are_ignored(bad: Proposal) -> None:
+def test_of_proposals_that_are_not_the_leaders_nothing_is_kept_and_their_sender_is_dropped(bad: Proposal) -> None:
     bench = Bench()
     bench.hear(bad)
-    assert bench.effects == []
-    assert not any(known.proposals for known in bench.simplex.views.rounds.values())
+    assert bench.banned() == [bad.vote.signer]
+    assert len(bench.effects) == 1
+    assert (bench.simplex.views.rounds, bench.simplex.tree.get(bad.vote.block)) == ({}, None)
 
 
 @pytest.mark.parametrize(
@@ -682,10 +797,10 @@ def test_proposals_not_from_the_leader_are_ignored(bad: Proposal) -> None:
     ],
     ids=["too few", "another signer", "another view", "another shard"],
 )
-def test_forged_certificates_are_ignored(forged: Certificate) -> None:
+def test_who_brings_a_forged_certificate_is_dropped(forged: Certificate) -> None:
     bench = Bench()
     bench.hear(forged)
-    assert (bench.view, bench.effects) == (1, [])
+    assert (bench.view, bench.banned(), len(bench.effects)) == (1, [3], 1)
 
 
 def test_one_members_votes_never_make_a_quorum() -> None:
@@ -720,9 +835,9 @@ GOOD_B2 = final(B2)
 )
 def test_catch_up_stops_at_the_first_block_that_does_not_prove_itself(bad: FinalBlock) -> None:
     bench = Bench()
-    bench.simplex.on_final_blocks([final(A1), bad, GOOD_B2], 0)
+    bench.simplex.on_final_blocks(LIAR, [final(A1), bad, GOOD_B2], 0)
     bench.follow()
-    assert bench.final_blocks == [A1]
+    assert (bench.final_blocks, bench.banned()) == ([A1], [3])
     bench.hear(GOOD_B2)
     assert bench.final_blocks == [A1, B2]
 
@@ -735,25 +850,30 @@ def test_a_member_ahead_helps_one_behind_and_not_the_other_way() -> None:
     assert [(c.kind, c.view) for c in helped.certificates] == [(FINALIZE, 1), (NULLIFY, 2)]
     behind.hear(*helped.certificates)
     assert behind.view == 3
+    assert bench.simplex.last_vote_of(2) is None, "what is final, or has become a certificate, is not kept"
     assert bench.simplex.catch_up_help(3) is None
 
 
-# -- rule 9: a member whose votes are lost -----------------------------------------------------------------------------------
+# -- rule 9: a member without its votes --------------------------------------------------------------------------------------
 
 
-def test_a_member_that_learns_that_it_must_abstain_gives_its_turn_up() -> None:
+def test_a_member_whose_disk_is_not_the_one_that_signed_says_so_and_has_its_votes_deleted() -> None:
     bench = Bench(member=1)
     assert bench.turn.view == 1
-    bench.simplex.abstain_through(1, 0)
-    bench.follow()
+    bench.hear(vote(NULLIFY, 1, 1))
+    assert [type(effect) for effect in bench.effects] == [LoseVotes, Notable]
+    assert "in view 1 what its database does not hold" in bench.notables()[0]
     assert bench.simplex.turn is None
+    bench.hear(vote(NULLIFY, 2, 1))
+    assert len(bench.effects) == 2, "it is told once"
 
 
-def test_the_greatest_view_voted_in_counts_votes_of_before_a_restart() -> None:
+def test_a_member_tells_another_its_last_vote() -> None:
     bench = Bench()
-    for view in (1, 2, 3):
-        bench.wait()
-        bench.hear(nullified(view, 1, 2, 3))
-    assert bench.simplex.views.voted == 3
-    bench.hear(Restart())
-    assert (bench.view, bench.simplex.views.voted) == (1, 3)
+    for heard, told in (
+        (proposal(A1), vote(NOTARIZE, 1, 1, A1.header.hash)),
+        (vote(NULLIFY, 3, 1), vote(NULLIFY, 3, 1)),
+        (vote(NULLIFY, 2, 1), vote(NULLIFY, 3, 1)),
+    ):
+        bench.hear(heard)
+        assert bench.simplex.last_vote_of(1) == told

@@ -107,7 +107,7 @@ def test_a_final_block_without_its_work_is_not_executed(is_solved: bool) -> None
     block = mined(BLOCK, is_solved)
     final = FinalBlock(block, Finality((), shard.certificate(VoteKind.FINALIZE, block.header.view, block.header.hash)))
     peer = shard.electorate.keys[LEADER]
-    replica.on_message(peer, Standing(10, 1, 0), at(1_010))
+    replica.on_message(peer, Standing(10, 1), at(1_010))
     if is_solved:
         replica.on_message(peer, ChainReply((final,)), at(1_011))
         assert replica.state.height == 1

@@ -1,0 +1,41 @@
+"""Adopting: final blocks that a peer sent to who is behind. Each proves itself, or its sender is a liar."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from node.protocol.block import Header
+from node.protocol.certificate import Electorate, FinalBlock
+
+
+class Forged(Exception):
+    """A peer sent what no honest one sends."""
+
+
+class Adopting:
+    """The blocks of one reply, lowest first, that are not final here yet. ``sender``: who sent them."""
+
+    def __init__(self, electorate: Electorate) -> None:
+        self._electorate = electorate
+        self._blocks: deque[FinalBlock] = deque()
+        self._proven: FinalBlock | None = None
+        self.sender = b""
+
+    def offer(self, sender: bytes, blocks: Sequence[FinalBlock]) -> None:
+        """What was left of another reply is dropped."""
+        self.sender, self._blocks = sender, deque(blocks)
+
+    def following(self, root: Header, root_hash: bytes) -> FinalBlock | None:
+        """The block after the last final one, proven. Raises Forged, and drops the rest, if it is not."""
+        while self._blocks and self._blocks[0].block.header.height <= root.height:
+            self._blocks.popleft()
+        if not self._blocks:
+            return None
+        final = self._blocks[0]
+        if final is not self._proven:
+            header, block = final.block.header, final.block
+            follows = header.parent == root_hash and block.payload_root() == header.payload_root
+            if not follows or not final.finality.proves(header, self._electorate):
+                self._blocks.clear()
+                raise Forged("a final block that does not prove itself")
+            self._proven = final
+        return final

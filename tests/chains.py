@@ -52,6 +52,8 @@ class Built(NamedTuple):
 class Network:
     """``committees`` of ``size``, and ``standby`` nodes more. USD (2 decimals) and VND (none) exist, but nobody has any.
 
+    VND costs ``fee``, and nobody keeps less than ``smallest_balance`` of it.
+
     Attributes:
         genesis, coordinator, issuers (by asset), nodes (by public key): who there is.
         document, signed: epoch 1.
@@ -59,13 +61,22 @@ class Network:
     """
 
     def __init__(
-        self, name: str = "test", committees: int = 2, size: int = 4, standby: int = 0, time: int = TIME, **parameters: int
+        self,
+        name: str = "test",
+        committees: int = 2,
+        size: int = 4,
+        standby: int = 0,
+        time: int = TIME,
+        fee: int = 0,
+        smallest_balance: int = 0,
+        **parameters: int,
     ) -> None:
         """``parameters``: of the genesis, where they shall not be the cheapest to compute."""
         cheap = {"block_difficulty_bits": 0, "puzzle_difficulty_bits": 2, "checkpoint_interval": 4}
         self.coordinator = key("coordinator")
         self.issuers = {"USD": key("issuer USD"), "VND": key("issuer VND")}
-        assets = tuple(Asset(code, 2 if code == "USD" else 0, pair.public.hex()) for code, pair in self.issuers.items())
+        dollar, dong = (pair.public.hex() for pair in self.issuers.values())
+        assets = (Asset("USD", 2, dollar), Asset("VND", 0, dong, fee, smallest_balance))
         rules = Parameters(committees=committees, committee_size=size, **{**cheap, **parameters})
         self.genesis = Genesis(name=name, time=time, coordinator=self.coordinator.public.hex(), assets=assets, parameters=rules)
         pairs = [key(f"node {i}") for i in range(committees * size + standby)]

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from node.ledger import channels, rows
+from node.ledger.admission import admit, is_funded
 from node.ledger.rules import Rules
-from node.ledger.state import Overlay, Reader, State, totals_after
+from node.ledger.state import Overlay, State, totals_after
 from node.ledger.transfer import apply, pay, reserve, shards_of
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.protocol import merkle
@@ -97,27 +98,6 @@ def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
     )
 
 
-def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transaction, time: int) -> Code:
-    """Whether a block of this shard on top of ``view``, with block time ``time``, may include the transaction; signatures apart.
-
-    Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED (``valid_until`` too far ahead)
-    or DUPLICATE.
-    """
-    order = transaction.order
-    valid_until = order.valid_until
-    if order.network != rules.network:
-        return Code.WRONG_NETWORK
-    if rules.shards.shard_of(order.legs[0].payer) != rules.shard:
-        return Code.WRONG_SHARD
-    if valid_until < time:
-        return Code.EXPIRED
-    if valid_until > rules.parameters.latest_valid_until(time):
-        return Code.LIMIT_EXCEEDED
-    if view.has_seen(transaction_id, valid_until):
-        return Code.DUPLICATE
-    return _OK
-
-
 def execute(
     parent: State | Overlay,
     rules: Rules,
@@ -134,7 +114,7 @@ def execute(
 
     Raises:
         InvalidBlock: height or time do not follow the parent's, a bundle is not the next of its channel, or a transaction is not
-            admissible (``admit``).
+            admissible (``admit``) when its turn comes. A payer that had something before the block is funded in all of it.
     """
     if height != parent.height + 1:
         raise InvalidBlock(f"height {height} after {parent.height}")
@@ -153,7 +133,8 @@ def execute(
     commits.wake()
     for transaction_id, transaction in transactions:
         code = admit(overlay, rules, transaction_id, transaction, time)
-        if code is not _OK:
+        spent = code is Code.INSUFFICIENT_FUNDS and is_funded(parent, rules, transaction.order.legs)  # earlier in this block
+        if code is not _OK and not spent:
             raise InvalidBlock(f"transaction {transaction_id.hex()}: {code}")
         overlay.seen[transaction_id] = transaction.order.valid_until
         settled = _settle(overlay, rules, transaction)

@@ -23,10 +23,22 @@ class Rules:
         parameters: the genesis' parameters.
         issuers: each known asset's issuer address, by code, in the order of the codes.
         suffixes: each asset's code as the bytes that end its balances' row keys.
+        fees, smallest_balances: by code, of the assets that have one.
         peers: the other shards.
     """
 
-    __slots__ = ("genesis_time", "issuers", "network", "parameters", "peers", "shard", "shards", "suffixes")
+    __slots__ = (
+        "fees",
+        "genesis_time",
+        "issuers",
+        "network",
+        "parameters",
+        "peers",
+        "shard",
+        "shards",
+        "smallest_balances",
+        "suffixes",
+    )
 
     def __init__(self, genesis: Genesis, network: bytes, shard: int, shards: ShardTable) -> None:
         """``network``: the id that transactions name. Raises ValueError when ``shard`` is not in the table."""
@@ -40,6 +52,8 @@ class Rules:
         assets = sorted(genesis.assets, key=lambda asset: asset.code)
         self.issuers: dict[str, bytes] = {asset.code: asset.issuer_address for asset in assets}
         self.suffixes: dict[str, bytes] = {asset.code: asset.code.encode() for asset in assets}
+        self.fees: dict[str, int] = {asset.code: asset.fee for asset in assets if asset.fee}
+        self.smallest_balances: dict[str, int] = {a.code: a.smallest_balance for a in assets if a.smallest_balance}
         self.peers: frozenset[int] = frozenset(shards.shards) - {shard}
 
     def is_checkpoint(self, height: int) -> bool:

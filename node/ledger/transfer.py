@@ -10,7 +10,7 @@ unfreezes is still frozen.
 
 from collections.abc import Iterable, Sequence
 
-from node.ledger.rows import ISSUER, NO_FLOW, Flow, flow_key
+from node.ledger.rows import ISSUER, NAME_BYTES, NO_FLOW, Flow, flow_key
 from node.ledger.rules import Rules
 from node.ledger.state import NO_SUPPLY, Overlay, Supply
 from node.protocol.block import Balance, net, tally
@@ -51,9 +51,12 @@ def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
     sink = balances.get(credited) or overlay.balance(credited)
     if source.frozen or sink.frozen:
         return Code.ACCOUNT_FROZEN
-    if source.available < amount:
+    left = source.available - amount
+    if left < 0:
         return Code.INSUFFICIENT_FUNDS
-    balances[debited] = Balance(source.available - amount, source.held)
+    if left and left < rules.smallest_balances.get(asset, 0):
+        return Code.BELOW_SMALLEST_BALANCE
+    balances[debited] = Balance(left, source.held)
     balances[credited] = Balance(sink.available + amount, sink.held)
     return _OK
 
@@ -64,8 +67,12 @@ def reserve(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
     if code is not _OK:
         return code
     owed, flows = _needs(rules, legs)
-    if any(overlay.balance(key).available < amount for key, amount in owed.items()):
+    left = {key: overlay.balance(key).available - amount for key, amount in owed.items()}
+    if any(amount < 0 for amount in left.values()):
         return Code.INSUFFICIENT_FUNDS
+    smallest = rules.smallest_balances
+    if smallest and any(0 < amount < smallest.get(key[NAME_BYTES:].decode(), 0) for key, amount in left.items()):
+        return Code.BELOW_SMALLEST_BALANCE
     if not _has_room(overlay, flows):
         return Code.LIMIT_EXCEEDED
     for key, amount in owed.items():

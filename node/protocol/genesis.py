@@ -12,18 +12,24 @@ from node.protocol.address import address_of
 from node.protocol.codec import encode
 from node.protocol.crypto import digest, is_public_key
 from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_TRANSACTIONS, MAX_COMMITTEE, MAX_SHARDS
-from node.protocol.transaction import AssetCode, Milliseconds
+from node.protocol.transaction import Amount, AssetCode, Milliseconds
 
 NetworkLabel = Annotated[bytes, Meta(min_length=8, max_length=8)]
 _Positive = Annotated[int, Meta(ge=1, le=2**53)]
 
 
 class Asset(Struct, frozen=True):
-    """An asset: its code, the digits after the point in its amounts, and its issuer's public key (hex)."""
+    """An asset: its code, the digits after the point in its amounts, and its issuer's public key (hex).
+
+    ``fee``: what an order pays the issuer for each payment of the asset between others. ``smallest_balance``: no payment to
+    others than the issuer is of less, none leaves less to its payer, if anything. Both in smallest units; 0: none.
+    """
 
     code: AssetCode
     decimals: Annotated[int, Meta(ge=0, le=18)]
     issuer: str
+    fee: Amount = 0
+    smallest_balance: Amount = 0
 
     @property
     def issuer_address(self) -> bytes:

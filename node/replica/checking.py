@@ -74,7 +74,7 @@ class Checking:
         check = self._checks.pop(token, None)
         if check is None:
             return None
-        refusals = self._mempool.settle(check.entries, verdicts)
+        refusals = self._mempool.settle(check.entries, verdicts, may_push_out=check.proposal is None)
         if check.proposal is None or check.payload is None:
             return Checked(refusals)
         if not all(verdicts):

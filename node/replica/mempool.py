@@ -1,4 +1,9 @@
-"""Transactions that wait for a block: verified once, kept until they are final or can no longer be."""
+"""Transactions that wait for a block: verified once, kept until they are final or can no longer be.
+
+Payers share it fairly, an order counting for its first payer. They take turns at going into blocks, one transaction each, so
+who has thousands waiting delays nobody else. While there is room everybody may fill it; once it is full, who has little waiting
+pushes out the latest of who has much.
+"""
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -14,6 +19,7 @@ MAX_TRANSACTIONS = 100_000
 MAX_BYTES = 64 << 20
 MAX_CHECKING = 20_000
 """Transactions whose signatures are being checked."""
+MAX_CHECKING_BYTES = 16 << 20
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -23,23 +29,57 @@ class Entry(Struct, frozen=True, gc=False):
     transaction: Transaction
     encoded: bytes
 
+    @property
+    def payer(self) -> bytes:
+        return self.transaction.order.legs[0].payer
+
+
+class _Waiting:
+    """One payer's entries by id, in order of arrival, and their bytes."""
+
+    __slots__ = ("entries", "size")
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Entry] = {}
+        self.size = 0
+
 
 class Mempool:
-    """Entries in order of arrival. At most MAX_TRANSACTIONS or MAX_BYTES: beyond, new ones are dropped and counted; their
-    client sends them again."""
+    """At most MAX_TRANSACTIONS and MAX_BYTES.
+
+    Attributes:
+        dropped: transactions that found no room or were pushed out; their client sends them again.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}
         self._by_id: dict[bytes, Entry] = {}
-        self._checking: set[bytes] = set()
+        self._payers: dict[bytes, _Waiting] = {}
+        """In the order of their turns."""
+        self._levels: list[dict[bytes, None]] = [{} for _ in range(64)]
+        """The payers by the bit length of their bytes: who has most is found at once, within a factor of two."""
         self._bytes = 0
+        self._checking: set[bytes] = set()
+        self._checking_bytes = 0
         self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+        """In rounds: of each payer, in turn, its next one."""
+        later: list[Iterator[Entry]] = []
+        for waiting in self._payers.values():
+            entries = iter(waiting.entries.values())
+            yield next(entries)
+            if len(waiting.entries) > 1:
+                later.append(entries)
+        while later:
+            turn, later = later, []
+            for entries in turn:
+                if (entry := next(entries, None)) is not None:
+                    yield entry
+                    later.append(entries)
 
     def find(self, encoded: bytes) -> Entry | None:
         """The verified entry with exactly these bytes."""
@@ -51,7 +91,7 @@ class Mempool:
         for encoded in dict.fromkeys(batch):
             if encoded in self._entries or encoded in self._checking:
                 continue
-            if len(self._entries) >= MAX_TRANSACTIONS or self._bytes >= MAX_BYTES or len(self._checking) >= MAX_CHECKING:
+            if len(self._checking) >= MAX_CHECKING or self._checking_bytes >= MAX_CHECKING_BYTES:
                 self.dropped += 1
                 continue
             try:
@@ -59,34 +99,86 @@ class Mempool:
             except DecodeError:
                 refusals.append(Refusal(sha256(encoded).digest(), Code.MALFORMED))
                 continue
-            candidates.append(Entry(transaction.id, transaction, encoded))
+            entry = Entry(transaction.id, transaction, encoded)
+            if self._is_full(entry) and not self._may_push_out(entry):
+                self.dropped += 1
+                refusals.append(Refusal(entry.id, Code.LIMIT_EXCEEDED))
+                continue
+            candidates.append(entry)
         return candidates, refusals
 
     def expect(self, entries: Sequence[Entry]) -> None:
         """Their signatures are being checked: until ``settle``, the same bytes are known."""
-        self._checking.update(entry.encoded for entry in entries)
+        for entry in entries:
+            if entry.encoded not in self._checking:
+                self._checking.add(entry.encoded)
+                self._checking_bytes += len(entry.encoded)
 
-    def settle(self, entries: Sequence[Entry], verdicts: Sequence[bool]) -> list[Refusal]:
-        """Take in the entries whose signatures are valid; returns refusals for the others."""
+    def settle(self, entries: Sequence[Entry], verdicts: Sequence[bool], *, may_push_out: bool) -> list[Refusal]:
+        """Take in the entries whose signatures are valid; returns refusals for the others, and for those pushed out."""
         refusals = []
         for entry, valid in zip(entries, verdicts, strict=True):
-            self._checking.discard(entry.encoded)
-            if valid:
-                self.add(entry)
-            else:
+            if entry.encoded in self._checking:
+                self._checking.remove(entry.encoded)
+                self._checking_bytes -= len(entry.encoded)
+            if not valid:
                 refusals.append(Refusal(entry.id, Code.BAD_SIGNATURE))
+                continue
+            while may_push_out and self._is_full(entry) and self._may_push_out(entry):
+                refusals.append(Refusal(self._push_out(), Code.LIMIT_EXCEEDED))
+            if self._is_full(entry):
+                self.dropped += 1
+                refusals.append(Refusal(entry.id, Code.LIMIT_EXCEEDED))
+            else:
+                self.add(entry)
         return refusals
 
     def add(self, entry: Entry) -> None:
         """Take in a verified entry; of two with one id (other witnesses), the first stays."""
         if entry.id not in self._by_id:
             self._by_id[entry.id] = self._entries[entry.encoded] = entry
-            self._bytes += len(entry.encoded)
+            waiting = self._payers.get(entry.payer)
+            if waiting is None:
+                waiting = self._payers[entry.payer] = _Waiting()
+            waiting.entries[entry.id] = entry
+            self._resize(entry.payer, waiting, len(entry.encoded))
 
     def remove(self, ids: Sequence[bytes]) -> None:
-        """Forget transactions by id."""
+        """Forget transactions by id: each payer of one has had its turn."""
         for transaction_id in ids:
             entry = self._by_id.pop(transaction_id, None)
             if entry is not None:
+                waiting = self._payers.pop(entry.payer)
+                del waiting.entries[transaction_id]
+                if waiting.entries:
+                    self._payers[entry.payer] = waiting
                 del self._entries[entry.encoded]
-                self._bytes -= len(entry.encoded)
+                self._resize(entry.payer, waiting, -len(entry.encoded))
+
+    def _is_full(self, entry: Entry) -> bool:
+        return len(self._entries) >= MAX_TRANSACTIONS or self._bytes + len(entry.encoded) > MAX_BYTES
+
+    def _may_push_out(self, entry: Entry) -> bool:
+        """Whether somebody has at least twice as much waiting as its payer would have."""
+        waiting = self._payers.get(entry.payer)
+        size = len(entry.encoded) + (waiting.size if waiting is not None else 0)
+        return any(self._levels[size.bit_length() + 2 :])
+
+    def _push_out(self) -> bytes:
+        """Drop the latest of who has most waiting; its id."""
+        most = next(level for level in reversed(self._levels) if level)
+        waiting = self._payers[next(iter(most))]
+        transaction_id, _ = next(reversed(waiting.entries.items()))
+        self.remove([transaction_id])
+        self.dropped += 1
+        return transaction_id
+
+    def _resize(self, payer: bytes, waiting: _Waiting, by: int) -> None:
+        before = waiting.size.bit_length()
+        waiting.size += by
+        self._bytes += by
+        after = waiting.size.bit_length()
+        if after != before:
+            self._levels[before].pop(payer, None)
+            if after:
+                self._levels[after][payer] = None

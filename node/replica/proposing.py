@@ -8,7 +8,8 @@ from node.consensus.round import Seat
 from node.consensus.simplex import MAX_VOTED_BYTES, Simplex, Turn
 from node.effects import Mine, StopMining
 from node.events import Instant
-from node.ledger.execution import admit, execute
+from node.ledger.admission import admit
+from node.ledger.execution import execute
 from node.ledger.rules import Rules
 from node.ledger.state import Overlay, State
 from node.protocol.block import Block, Header, payload_root
@@ -23,6 +24,8 @@ from node.replica.mempool import Entry, Mempool
 from node.replica.payloads import fits
 
 _MAX_UNFINALIZED = 64
+MAX_IN_VAIN = 4096
+"""Waiting transactions that may be looked at for one block and go into none: looking at all of them could take too long."""
 
 
 class Candidate(Struct, frozen=True):
@@ -73,8 +76,8 @@ class Proposing:
         return any(self._inbox.has_next(source, base.cursor(source)) for source in self._inbox.sources)
 
     def work(self, at: Instant) -> tuple[list[Mine | StopMining], list[Refusal]]:
-        """Build a proposal and have its nonce mined, when it is this member's turn and time. Returns what to do, and the
-        transactions that expired while they waited."""
+        """Build a proposal and have its nonce mined, when it is this member's turn and time. Returns what to do, and refusals of
+        what can go into no block any more."""
         self._at = at
         effects: list[Mine | StopMining] = []
         if self._mining is not None and self._mining.turn.view != self._consensus.view:
@@ -87,14 +90,14 @@ class Proposing:
         if parent is None:
             return effects, []
         time = max(parent.time, at.wall)
-        entries, stale, expired = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
+        entries, stale, refused = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
         self._mempool.remove(stale)
         bundles = choose_bundles(parent, self._inbox)
         if self._must_be_empty():
             entries, bundles = [], ([], [])
         elif not entries and not bundles[0] and at.now < self._last_block_at + self._parameters.heartbeat:
             self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event
-            return effects, expired
+            return effects, refused
         candidate = build_block(parent, turn, self._consensus.seat, self._rules, time, bundles, entries)
         bits = self._parameters.block_difficulty_bits
         if bits == 0:
@@ -103,7 +106,7 @@ class Proposing:
             self._token += 1
             self._mining = candidate
             effects.append(Mine(self._token, candidate.block.header.mining_prefix, bits))
-        return effects, expired
+        return effects, refused
 
     def _must_be_empty(self) -> bool:
         """Whether blocks have to become final before another one that is not empty would find votes."""
@@ -130,25 +133,33 @@ class Proposing:
 def choose_transactions(
     state: State, parent: State | Overlay, rules: Rules, mempool: Mempool, time: int
 ) -> tuple[list[Entry], list[bytes], list[Refusal]]:
-    """What a block on ``parent`` may take from the mempool, in order of arrival; also the ids that no later block can take
-    and, of these, refusals for those that expired while waiting."""
+    """What a block on ``parent`` may take from the mempool, payers in turn; the ids that are to be forgotten, and of these,
+    refusals for those that are in no block.
+
+    Forgotten is what no later block can take, and whose payer has nothing left once all that is final is counted. Who will
+    have nothing only after blocks that are not final yet is passed over.
+    """
     chosen: list[Entry] = []
     stale: list[bytes] = []
-    expired: list[Refusal] = []
-    size = 0
+    refused: list[Refusal] = []
+    size = in_vain = 0
     for entry in mempool:
-        if admit(parent, rules, entry.id, entry.transaction, time) is Code.OK:
+        code = admit(parent, rules, entry.id, entry.transaction, time)
+        if code is Code.OK:
             size += len(entry.encoded)
             if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= rules.parameters.block_transactions:
                 break
             chosen.append(entry)
             continue
+        in_vain += code is not Code.DUPLICATE
+        if in_vain > MAX_IN_VAIN:
+            break
         code = admit(state, rules, entry.id, entry.transaction, state.time)
         if code is not Code.OK:
             stale.append(entry.id)
-            if code is Code.EXPIRED:
-                expired.append(Refusal(entry.id, code))
-    return chosen, stale, expired
+            if code is not Code.DUPLICATE:
+                refused.append(Refusal(entry.id, code))
+    return chosen, stale, refused
 
 
 def choose_bundles(parent: State | Overlay, inbox: Inbox) -> tuple[list[CertifiedBundle], list[bytes]]:

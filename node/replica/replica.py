@@ -11,7 +11,8 @@ from node.consensus.round import Seat
 from node.consensus.simplex import Execute, Finalized, Simplex
 from node.effects import Broadcast, Checkpoint, Commit, Effect, Publish, Send
 from node.events import Instant, Recovered
-from node.ledger.execution import InvalidBlock, admit, execute, genesis_header
+from node.ledger.admission import admit
+from node.ledger.execution import InvalidBlock, execute, genesis_header
 from node.ledger.rules import Rules
 from node.protocol.block import Block, Header
 from node.protocol.certificate import CertifiedBlock
@@ -35,7 +36,7 @@ from node.protocol.messages import (
 )
 from node.protocol.puzzle import leading_zero_bits
 from node.protocol.queries import EVERYONE, Query
-from node.protocol.topics import Refusal, Refusals, blocks_topic, refusals_topic
+from node.protocol.topics import Refusal, blocks_topic
 from node.protocol.transaction import Transaction
 from node.replica.answering import Answering
 from node.replica.checking import Checking
@@ -46,10 +47,8 @@ from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool
 from node.replica.payloads import read_payload
 from node.replica.proposing import Proposing
+from node.replica.refusing import Refusing
 from node.replica.serving import Serving
-
-_REFUSALS = 1_000
-"""In one message to clients."""
 
 
 class Replica:
@@ -88,6 +87,7 @@ class Replica:
         self.catching_up = CatchingUp(state.height, at.now)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self._checking = Checking(self.mempool)
+        self._refusing = Refusing(self.seat)
         self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, at.now)
         self._delivering = Delivering(self.shard, self.member, document.electorates, self.inbox)
         self._serving = Serving(self.shard, document.electorates, state, self.consensus)
@@ -146,7 +146,7 @@ class Replica:
             else:
                 refusals.append(Refusal(entry.id, code))
         self._effects += self._checking.transactions(entries)
-        self._refuse(refusals)
+        self._refusing.add(refusals)
         return self._finish(at)
 
     def on_query(self, query: Query, at: Instant) -> list[Effect]:
@@ -163,7 +163,7 @@ class Replica:
         """The answer to ``CheckSignatures``."""
         self._at = at
         if (checked := self._checking.settle(token, verdicts)) is not None:
-            self._refuse(checked.refusals)
+            self._refusing.add(checked.refusals)
             if checked.proposal is not None:
                 self.consensus.on_proposal(checked.proposal, checked.draft, at.now)
             elif checked.invalid_view is not None:
@@ -183,7 +183,8 @@ class Replica:
     @property
     def deadline(self) -> int:
         """When the next ``on_tick`` is due (ms, monotonic)."""
-        return min(self.consensus.deadline, self._next_standing, self._proposing.deadline, self.catching_up.deadline)
+        own = (self._next_standing, self._refusing.deadline)
+        return min(self.consensus.deadline, self._proposing.deadline, self.catching_up.deadline, *own)
 
     # -- messages of members ---------------------------------------------------------------------------------------
 
@@ -307,25 +308,18 @@ class Replica:
             self._next_standing = at.now + self.parameters.heartbeat
             self._effects.append(Broadcast(self._standing()))
             self._effects += self._delivering.poll(self.state)
-        mining, expired = self._proposing.work(at)
+        mining, refused = self._proposing.work(at)
         self._effects += mining
-        self._refuse(expired)
+        self._refusing.add(refused)
         self._follow_consensus()
         if not self.consensus.knows_of_work and self._proposing.has_work(self.consensus.head):
             self.consensus.work_waits(at.now)
         if (request := self.catching_up.next_request(at.now)) is not None:
             peer, first = request
             self._effects.append(Send(peer, ChainRequest(first)))
+        self._effects += self._refusing.publish(at.now)
         effects, self._effects = self._effects, []
         return effects
 
     def _standing(self) -> Standing:
         return Standing(self.state.height, self.consensus.view)
-
-    def _refuse(self, refusals: Sequence[Refusal]) -> None:
-        """Tell clients over the broker which transactions were not admitted."""
-        topic = refusals_topic(self.electorate.network, self.shard)
-        for start in range(0, len(refusals), _REFUSALS):
-            part = tuple(refusals[start : start + _REFUSALS])
-            body = Refusals(self.shard, self.member, part).signed(self.seat.key, self.electorate)
-            self._effects.append(Publish(topic, encode(body)))

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import redis
 
-from node.ledger.execution import admit
+from node.ledger.admission import admit
 from node.protocol import topics
 from node.protocol.address import address_of
 from node.protocol.certificate import CertifiedBlock

@@ -84,7 +84,8 @@ class Oracle:
         document_hash = digest("epoch document", document)
         orders = digest("network", genesis_hash, document_hash)[:16]
         firsts = [first for first, _ in committees]
-        self._network = reference.Network(orders, self._parameters, firsts, issuers, reference.LIMITS, verify)
+        terms = {asset["code"]: (asset["fee"], asset["smallest_balance"]) for asset in genesis["assets"]}
+        self._network = reference.Network(orders, self._parameters, firsts, issuers, terms, reference.LIMITS, verify)
         self._electorates: list[dict[str, Any]] = [
             {"document": document_hash.hex(), "shard": shard, "quorum": len(keys) - (len(keys) - 1) // 3}
             | {"keys": [key.hex() for key in keys]}

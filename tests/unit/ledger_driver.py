@@ -37,11 +37,12 @@ def key_in(shard: int, number: int, shards: int) -> KeyPair:
 class Ledgers:
     """USD is issued in shard 0, EUR in the last; nobody has anything yet."""
 
-    def __init__(self, shards: int, checkpoint_interval: int = 5) -> None:
+    def __init__(self, shards: int, checkpoint_interval: int = 5, **terms: int) -> None:
+        """``terms``: fee and smallest balance of USD."""
         self.shards = range(shards)
         usd, eur = key_in(0, 9, shards), key_in(shards - 1, 10, shards)
         self.issuers = {"USD": usd, "EUR": eur}
-        assets = (Asset("USD", 2, usd.public.hex()), Asset("EUR", 2, eur.public.hex()))
+        assets = (Asset("USD", 2, usd.public.hex(), **terms), Asset("EUR", 2, eur.public.hex()))
         parameters = Parameters(checkpoint_interval=checkpoint_interval, validity_window=10_000, commit_timeout=1_000)
         self.genesis = Genesis(name="test", time=START, coordinator=usd.public.hex(), assets=assets, parameters=parameters)
         self.table = ShardTable(equal_ranges(shards))

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from node.ledger.execution import InvalidBlock, admit, execute
+from node.ledger.admission import admit
+from node.ledger.execution import InvalidBlock, execute
 from node.ledger.rows import ANSWERED
 from node.ledger.state import Overlay
 from node.ledger.transfer import apply, pay, reserve
-from node.protocol.block import Balance
+from node.protocol.block import Balance, Outcome
+from node.protocol.channel import Prepare, PrepareVote
+from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.transaction import Action, Leg, Transaction
@@ -54,6 +57,7 @@ def legs_of(one: Ledgers, legs: Legs) -> list[Leg]:
     ],
 )
 def test_a_refused_transaction_has_its_reason_and_changes_nothing(one: Ledgers, code: Code, legs: Legs) -> None:
+    one.fund(one.account(0, 1), 1, "EUR")
     transaction, totals = one.sign(*legs_of(one, legs)), one.states[0].totals()
     execution = one.block(0, transaction)
     assert one.outcomes(0, transaction) == [(REJECTED, code)]
@@ -74,8 +78,10 @@ def test_legs_of_several_payers_and_assets_happen_together(one: Ledgers) -> None
     assert (one.balance(eur), one.balance(a)) == ((6, 0), (4, 0)), "an issuer's account is ordinary for other assets"
 
 
-@pytest.mark.parametrize("amount", [1, 100, 101])
-def test_single_leg_shortcut_does_what_reserve_and_apply_do(one: Ledgers, amount: int) -> None:
+@pytest.mark.parametrize("amount", [1, 90, 91, 100, 101])
+def test_single_leg_shortcut_does_what_reserve_and_apply_do(amount: int) -> None:
+    one = Ledgers(1, smallest_balance=10)
+    one.fund(one.account(0), 100)
     rules, leg = one.rules[0], Leg(one.account(0), one.account(0, 1), "USD", amount)
     short, long = (Overlay(one.states[0], one.states[0].height + 1, one.now) for _ in range(2))
     code = reserve(long, rules, [leg])
@@ -140,8 +146,144 @@ def test_an_emptied_balance_has_no_row_unless_it_is_frozen(one: Ledgers) -> None
 )
 def test_admission(payer: int, order: dict[str, Any], code: Code) -> None:
     two = Ledgers(2)
+    two.fund(two.account(0), 1)
     transaction = two.sign(Leg(two.account(payer), two.account(1 - payer), "USD", 1), **order)
     assert admit(two.states[0], two.rules[0], transaction.id, transaction, START) is code
+
+
+def test_a_payer_that_holds_nothing_gets_no_block_space(one: Ledgers) -> None:
+    rich, poor, other, eur = one.account(0), one.account(0, 1), one.account(0, 2), one.issuer("EUR")
+    one.fund(other, 1, "EUR")
+    one.block(0, one.freeze(poor))
+    unfunded = [
+        one.pay(poor, rich, 1),
+        one.sign(Leg(poor, rich, "XXX", 1)),
+        one.sign(Leg(poor, rich, "EUR", 0, FREEZE)),
+        one.sign(Leg(rich, poor, "USD", 1), Leg(poor, rich, "EUR", 1)),
+    ]
+    for transaction in unfunded:
+        assert admit(one.states[0], one.rules[0], transaction.id, transaction, one.now) is Code.INSUFFICIENT_FUNDS
+        with pytest.raises(InvalidBlock, match="insufficient_funds"):
+            one.execute(0, transaction)
+    hopeless = [one.pay(other, rich, 1), one.pay(eur, rich, 1), one.sign(Leg(other, rich, "XXX", 1))]
+    one.block(0, *hopeless)
+    assert [one.outcome(0, transaction)[0] for transaction in hopeless] == [REJECTED] * 3, "it has something, if too little"
+
+
+def test_funds_on_hold_and_those_of_payers_kept_elsewhere_are_no_reason_against_a_transaction() -> None:
+    two = Ledgers(2)
+    a, b, c = two.account(0), two.account(1), two.account(0, 1)
+    two.fund(a, 5)
+    two.block(0, two.pay(a, b, 5))
+    assert two.balance(a) == (0, 5)
+    for transaction in (two.pay(a, c, 1), two.sign(Leg(a, b, "USD", 1), Leg(b, a, "EUR", 1))):
+        assert admit(two.states[0], two.rules[0], transaction.id, transaction, two.now) is Code.OK
+
+
+def test_what_funds_a_payer_earlier_in_the_block_counts_and_what_it_spends_there_does_not_matter(one: Ledgers) -> None:
+    a, b, c = (one.account(0, i) for i in range(3))
+    there, on, too_late = one.pay(a, b, 100), one.pay(b, c, 100), one.pay(a, c, 1)
+    with pytest.raises(InvalidBlock, match="insufficient_funds"):
+        one.execute(0, on, there)
+    one.block(0, there, on, too_late)
+    assert [one.outcome(0, t) for t in (there, on, too_late)] == [
+        (COMMITTED, Code.OK),
+        (COMMITTED, Code.OK),
+        (REJECTED, Code.INSUFFICIENT_FUNDS),
+    ]
+    with pytest.raises(InvalidBlock, match="insufficient_funds"):
+        one.execute(0, one.pay(a, c, 1))
+
+
+def test_a_bundle_that_funds_a_payer_counts_in_the_same_block() -> None:
+    two = Ledgers(2)
+    usd, b = two.issuer("USD"), two.account(1)
+    minted = two.pay(usd, b, 5)
+    two.block(0, minted)
+    two.block(1)
+    two.block(0)
+    with pytest.raises(InvalidBlock, match="insufficient_funds"):
+        two.execute(1, two.pay(b, usd, 5))
+    spent = two.pay(b, usd, 5)
+    two.block(1, spent)
+    two.settle()
+    assert two.outcome(1, spent) == (COMMITTED, Code.OK)
+
+
+# -- fees and smallest balances ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "legs"),
+    [
+        (Code.OK, [(0, 1, 50), (0, USD, 3)]),
+        (Code.OK, [(0, USD, 3), (0, 1, 50)]),
+        (Code.OK, [(0, 1, 50), (1, USD, 3)]),  # whoever pays it
+        (Code.OK, [(0, 1, 10), (0, 2, 10), (0, USD, 6)]),
+        (Code.OK, [(0, 1, 10), (0, 2, 10), (0, USD, 5), (0, USD, 1)]),
+        (Code.OK, [(0, USD, 1)]),  # neither burning nor minting costs a fee
+        (Code.OK, [(USD, 0, 10)]),
+        (Code.OK, [(USD, 0, 0, FREEZE)]),
+        (Code.FEE_MISSING, [(0, 1, 50)]),
+        (Code.FEE_MISSING, [(0, 1, 50), (0, USD, 2)]),
+        (Code.FEE_MISSING, [(0, 1, 10), (0, 2, 10), (0, USD, 5)]),
+        (Code.FEE_MISSING, [(0, 1, 50), (0, EUR, 10)]),
+        (Code.FEE_MISSING, [(0, 1, 50), (USD, 2, 100)]),
+        (Code.BELOW_SMALLEST_BALANCE, [(0, 1, 9), (0, USD, 3)]),
+        (Code.BELOW_SMALLEST_BALANCE, [(USD, 1, 9)]),
+    ],
+)
+def test_an_order_pays_the_fee_of_each_payment_and_pays_nobody_less_than_the_smallest_balance(code: Code, legs: Legs) -> None:
+    strict = Ledgers(1, fee=3, smallest_balance=10)
+    for number in (0, 1):
+        strict.fund(strict.account(0, number), 100)
+    transaction = strict.sign(*legs_of(strict, legs))
+    assert admit(strict.states[0], strict.rules[0], transaction.id, transaction, strict.now) is code
+    if code is Code.OK:
+        strict.block(0, transaction)
+        assert strict.outcome(0, transaction) == (COMMITTED, Code.OK)
+        strict.assert_settled()
+    else:
+        with pytest.raises(InvalidBlock, match=code):
+            strict.execute(0, transaction)
+
+
+def test_a_participant_refuses_an_order_without_fee_or_of_dust_whoever_sends_it() -> None:
+    """A captured home shard may include what it likes."""
+    strict = Ledgers(2, fee=3, smallest_balance=10)
+    a, b, usd = strict.account(1), strict.account(0), strict.issuer("USD")
+    strict.fund(b, 100)
+    orders = {
+        Code.FEE_MISSING: [Leg(a, b, "USD", 50)],
+        Code.BELOW_SMALLEST_BALANCE: [Leg(a, b, "USD", 9), Leg(a, usd, "USD", 3)],
+        Code.OK: [Leg(a, b, "USD", 10), Leg(a, usd, "USD", 3)],
+    }
+    for code, legs in orders.items():
+        transaction = strict.sign(*legs)
+        answer = strict.inject(1, 0, Prepare(encode(transaction), strict.now + 1_000))
+        assert answer == (PrepareVote(transaction.id, code),)
+
+
+@pytest.mark.parametrize("other", [0, 1], ids=["inside a shard", "across shards"])
+@pytest.mark.parametrize(
+    ("amount", "outcome"),
+    [
+        (90, (COMMITTED, Code.OK)),
+        (91, (REJECTED, Code.BELOW_SMALLEST_BALANCE)),
+        (99, (REJECTED, Code.BELOW_SMALLEST_BALANCE)),
+        (100, (COMMITTED, Code.OK)),
+        (101, (REJECTED, Code.INSUFFICIENT_FUNDS)),
+    ],
+)
+def test_a_payment_leaves_nothing_or_the_smallest_balance(other: int, amount: int, outcome: tuple[Outcome, Code]) -> None:
+    strict = Ledgers(2, smallest_balance=10)
+    a, b = strict.account(0), strict.account(other, 1)
+    strict.fund(a, 100)
+    transaction = strict.pay(a, b, amount)
+    strict.block(0, transaction)
+    strict.settle()
+    assert strict.outcome(0, transaction) == outcome
+    strict.assert_settled()
 
 
 def test_an_id_is_refused_as_long_as_it_is_valid_and_forgotten_then(one: Ledgers) -> None:

@@ -5,8 +5,8 @@ import random
 import pytest
 from msgspec import structs
 
+from node.ledger.admission import admit
 from node.ledger.commitment import BucketTree
-from node.ledger.execution import admit
 from node.ledger.rows import ANSWERED, META_KEY, WAITING, CheckpointRow
 from node.ledger.state import Corrupt, State
 from node.protocol.block import Balance, Totals

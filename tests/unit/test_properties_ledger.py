@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.ledger.execution import Execution, InvalidBlock, admit, execute
+from node.ledger.admission import admit
+from node.ledger.execution import Execution, InvalidBlock, execute
 from node.ledger.rows import Flow
 from node.ledger.state import State
 from node.protocol.block import Outcome

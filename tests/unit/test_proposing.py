@@ -9,14 +9,18 @@ from msgspec import Struct, structs
 from node.effects import Mine, StopMining
 from node.protocol.certificate import VoteKind
 from node.protocol.channel import Bundle, PrepareVote
+from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.crypto import ZERO_HASH
+from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS, MAX_SHARDS
 from node.protocol.messages import Certified
+from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
+from node.replica import proposing
 from node.replica.inbox import Delivery
-from node.replica.proposing import choose_bundles
-from tests.chains import TIME, Network, key, leg
+from node.replica.mempool import Entry, Mempool
+from node.replica.proposing import choose_bundles, choose_transactions
+from tests.chains import TIME, Network, Shard, key, leg
 from tests.unit.replicas import at, proposals, refusals, replica_of, signed, take_in
 
 NETWORK = Network(committees=1)
@@ -127,6 +131,79 @@ def test_a_block_holds_a_mebibyte_of_transactions_at_most() -> None:
         take_in(leader, network.sign([issuer], *legs, salt=(count := count + 1)))
     (proposal,) = proposals(leader.on_tick(at(2 + INTERVAL)))
     assert len(proposal.block.transactions) == count - 1
+
+
+# -- whose transactions ----------------------------------------------------------------------------------------------------
+
+
+def entry(transaction: Transaction) -> Entry:
+    return Entry(transaction.id, transaction, encode(transaction))
+
+
+def funded(*units: int, block_transactions: int = 100) -> tuple[Shard, list[KeyPair], Network]:
+    """One shard, and accounts that have so much USD."""
+    network = Network(committees=1, block_transactions=block_transactions)
+    accounts = [network.person(0, number) for number in range(len(units))]
+    for account, amount in zip(accounts, units, strict=True):
+        network.fund(account, amount)
+    return network.shards[0], accounts, network
+
+
+def pool_of(*transactions: Transaction) -> Mempool:
+    pool = Mempool()
+    for transaction in transactions:
+        pool.add(entry(transaction))
+    return pool
+
+
+def test_a_flood_of_one_payer_delays_nobody_else() -> None:
+    shard, (dust, ann), network = funded(1, 5, block_transactions=10)
+    flood = [network.pay(dust, ann, 1) for _ in range(100)]
+    mine = network.pay(ann, dust, 1)
+    pool = pool_of(*flood, mine)
+    taken = []
+    for _ in range(3):
+        chosen, _, _ = choose_transactions(shard.state, shard.state, shard.rules, pool, shard.head.time + 100)
+        shard.add(*(one.transaction for one in chosen))
+        pool.remove([one.id for one in chosen])
+        taken.append([one.transaction for one in chosen])
+        pool.add(entry(network.pay(ann, dust, 1)))
+    assert taken[0] == [flood[0], mine, *flood[1:9]]
+    assert all(sum(one.order.payers[0] == mine.order.payers[0] for one in block) == 1 for block in taken)
+
+
+def test_who_is_without_funds_after_a_block_that_is_not_final_is_passed_over_and_after_one_that_is_forgotten() -> None:
+    shard, (ann, bob), network = funded(5, 5)
+    all_of_it, more = network.pay(ann, bob, 5), network.pay(ann, bob, 1)
+    pool, time = pool_of(all_of_it, more), shard.head.time + 100
+    parent = shard.build([all_of_it]).execution.overlay
+    assert choose_transactions(shard.state, parent, shard.rules, pool, time) == ([], [], [])
+    shard.add(all_of_it)
+    refused = [Refusal(more.id, Code.INSUFFICIENT_FUNDS)]
+    stale = [all_of_it.id, more.id]
+    assert choose_transactions(shard.state, shard.state, shard.rules, pool, time) == ([], stale, refused)
+
+
+def test_a_block_in_which_a_payer_runs_out_of_money_is_made_and_voted_for() -> None:
+    shard, (ann, bob), network = funded(5, 5)
+    everything = [network.pay(ann, bob, 5) for _ in range(3)]
+    chosen, _, _ = choose_transactions(shard.state, shard.state, shard.rules, pool_of(*everything), shard.head.time + 100)
+    receipts = shard.add(*(one.transaction for one in chosen)).effects.receipts
+    assert [receipt.code for receipt in receipts] == [Code.OK, Code.INSUFFICIENT_FUNDS, Code.INSUFFICIENT_FUNDS]
+
+
+def test_only_so_many_are_looked_at_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposing, "MAX_IN_VAIN", 5)
+    shard, (ann, bob), network = funded(5, 5)
+    late = [network.pay(ann, bob, 1, valid_until=shard.head.time - 1) for _ in range(20)]
+    good = [network.pay(bob, ann, 1) for _ in range(3)]
+    pool, rounds = pool_of(*late, *good), 0
+    while len(pool):
+        chosen, stale, refused = choose_transactions(shard.state, shard.state, shard.rules, pool, shard.head.time)
+        assert len(stale) == len(refused) <= 5
+        pool.remove([*stale, *(one.id for one in chosen)])
+        rounds += 1
+    assert rounds == 4
 
 
 # -- bundles: in sequence, within limits, every channel in its turn ------------------------------------------------------------

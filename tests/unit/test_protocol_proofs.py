@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from node.ledger.execution import admit
+from node.ledger.admission import admit
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol import merkle

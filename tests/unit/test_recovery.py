@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.effects import Checkpoint, Commit, Journal
-from node.ledger.execution import admit
+from node.ledger.admission import admit
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import encode
 from node.protocol.codes import Code

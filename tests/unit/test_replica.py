@@ -134,13 +134,11 @@ def test_a_member_tells_its_standing_every_heartbeat_and_to_who_connects() -> No
 
 
 def test_a_final_block_is_stored_published_by_its_proposer_and_what_it_took_is_forgotten() -> None:
-    network = Network()
-    issuer = network.issuers["USD"]
-    home = network.shard_of(issuer)
-    there = network.shards[1 - home.number]
-    payer = network.person(there.number)
-    home.add(network.pay(issuer, payer, 5))
-    transaction = network.pay(payer, network.person(there.number, 1), 1)
+    network = Network(committees=3)
+    home, there = (network.shard_of(network.issuers[asset]) for asset in ("USD", "VND"))
+    payee = network.person(there.number)
+    home.add(network.pay(network.issuers["USD"], payee, 5))
+    transaction = network.pay(network.issuers["VND"], payee, 1, "VND")
     there.add(transaction, bundles=home.outboxes[0])
     for _ in range(3):
         there.add()

@@ -166,12 +166,14 @@ def tree(rows: Mapping[bytes, Any]) -> bytes:
 
 
 class Network(NamedTuple):
-    """What a ledger needs to know of its network. ``orders``: what every order names. ``limits``: see section 19."""
+    """What a ledger needs to know of its network. ``orders``: what every order names. ``terms``: each
+    asset's fee and smallest balance. ``limits``: see section 19."""
 
     orders: bytes
     parameters: dict[str, Any]
     firsts: list[bytes]
     issuers: dict[str, bytes]
+    terms: dict[str, tuple[int, int]]
     limits: dict[str, int]
     verify: Check = verify
 
@@ -185,6 +187,7 @@ VECTORS = Network(
     EPOCH["genesis"]["parameters"],
     [unhex(committee["first"]) for committee in EPOCH["document"]["fields"]["committees"]],
     {asset["code"]: address_of(unhex(asset["issuer"])) for asset in EPOCH["genesis"]["assets"]},
+    {asset["code"]: (asset["fee"], asset["smallest_balance"]) for asset in EPOCH["genesis"]["assets"]},
     LIMITS,
 )
 
@@ -230,7 +233,7 @@ class Ledger:
         """The five roots, in the header's order, and the bundles sent. Raises Invalid."""
         expect(time >= self.time, "time goes on")
         self.time, self.receipts, self.outbox = time, [], defaultdict[int, list[Any]](list)
-        self.touched = set[bytes]()
+        self.touched, self.before = set[bytes](), dict(self.rows)
         for source, destination, number, records in bundles:
             expect(destination == self.shard != source < len(self.network.firsts), "a bundle's channel")
             expect(number == self.count(source, b"c"), "bundles in sequence")
@@ -326,8 +329,11 @@ class Ledger:
                 if row and row[2] and self.network.shard_of(address) == self.shard:
                     return "account_frozen"
         owed, flows = self.needs(legs)
-        if any(self.rows.get(key, [0])[0] < amount for key, amount in owed.items()):
+        left = {key: self.rows.get(key, [0])[0] - amount for key, amount in owed.items()}
+        if any(amount < 0 for amount in left.values()):
             return "insufficient_funds"
+        if any(0 < amount < self.network.terms[key[20:].decode()][1] for key, amount in left.items()):
+            return "below_smallest_balance"
         return "" if self.has_room(flows) else "limit_exceeded"
 
     def has_room(self, flows: dict[bytes, list[int]]) -> bool:
@@ -375,6 +381,28 @@ class Ledger:
             elif self.network.shard_of(leg[1]) == self.shard and leg[1] != self.network.issuers[leg[2]]:
                 self.move(row, leg[3], 0)
 
+    def breach(self, legs: list[Any]) -> str:
+        """What the genesis asks of the legs (section 3)."""
+        codes = ["", ""]
+        for asset, (fee, smallest) in self.network.terms.items():
+            issuer = self.network.issuers[asset]
+            paid = [(leg[0], leg[1], leg[3]) for leg in legs if leg[2] == asset and leg[4] == 0]
+            payments = sum(issuer not in (payer, payee) for payer, payee, _ in paid)
+            if fee * payments > sum(amount for _, payee, amount in paid if payee == issuer):
+                codes[0] = "fee_missing"
+            if any(amount < smallest for _, payee, amount in paid if payee != issuer):
+                codes[1] = "below_smallest_balance"
+        return next(filter(None, codes), "")
+
+    def is_funded(self, legs: list[Any], rows: dict[bytes, Any]) -> bool:
+        """Whether each payer kept here is an issuer, or holds something in ``rows``."""
+        payers = {leg[0] for leg in legs if self.network.shard_of(leg[0]) == self.shard}
+        for payer in payers - set(self.network.issuers.values()):
+            balances = [rows.get(payer + asset.encode(), [0, 0]) for asset in self.network.issuers]
+            if not any(row[0] or row[1] for row in balances):
+                return False
+        return True
+
     # -- the home shard --------------------------------------------------------------------------------------------
 
     def include(self, encoded: bytes) -> None:
@@ -384,6 +412,8 @@ class Ledger:
         expect(self.network.shard_of(legs[0][0]) == self.shard, "the home shard")
         expect(self.time <= valid_until <= self.time + self.network.parameters["validity_window"], "the time")
         expect(transaction_id not in self.seen, "included once")
+        expect(self.breach(legs) == "", "fees and smallest balances")
+        expect(self.is_funded(legs, self.rows) or self.is_funded(legs, self.before), "payers that hold something")
         expect(self.are_signed(transaction_id, witnesses), "signatures")
         self.seen.add(transaction_id)
         others = sorted(self.shards_of(legs) - {self.shard})
@@ -456,6 +486,8 @@ class Ledger:
             return "wrong_network"
         if self.network.shard_of(legs[0][0]) != source or not self.legs_here(legs):
             return "wrong_shard"
+        if code := self.breach(legs):
+            return code
         if self.time > deadline or deadline > valid_until + timeout:
             return "expired"
         prepared = sum(key[-1:] == b"p" and row[1] == source for key, row in self.rows.items())

@@ -13,18 +13,30 @@ from node.consensus.simplex import Turn
 from node.effects import Broadcast, Commit, Effect, Publish, Send, SendBlocks, SendBundles
 from node.ledger.execution import InvalidBlock
 from node.protocol import merkle, puzzle
-from node.protocol.block import Block
+from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, FinalBlock, Finality, Vote, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import Ballot, BodyReply, BundleDelivery, Certified, ChainReply, PeerMessage, Proposal, Standing
-from node.protocol.transaction import Transaction, decode_transaction
+from node.protocol.messages import (
+    Ballot,
+    BodyReply,
+    BodyRequest,
+    BundleDelivery,
+    BundleRequest,
+    Certified,
+    ChainReply,
+    ChainRequest,
+    PeerMessage,
+    Proposal,
+    Standing,
+)
 from node.replica.mempool import Entry
 from node.replica.proposing import build_block
 from node.replica.replica import Replica
+from tests.simulation.nonsense import NONSENSE
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host
@@ -38,8 +50,8 @@ class Adversary:
     def __init__(self, node: "Host", behaviours: Sequence[str]) -> None:
         self.node, self.chance = node, node.chance
         self._behaviours = [BEHAVIOURS[name] for name in behaviours]
-        self._flatters = "two-faced voter" in behaviours
-        self._flattered: set[tuple[bytes, int, bytes]] = set()
+        self._reactions = [REACTIONS[name] for name in behaviours if name in REACTIONS]
+        self.flattered: set[tuple[bytes, int, bytes]] = set()
         self.heard: list[PeerMessage] = []
         self.transactions: list[bytes] = []
         """Final ones, to include again."""
@@ -70,15 +82,8 @@ class Adversary:
         """What arrived, before the replica sees it."""
         self.heard.append(message)
         del self.heard[:-_MEMORY]
-        if self._flatters and isinstance(message, Ballot) and message.vote.block != ZERO_HASH and self.node.replica is not None:
-            self._flatter(peer, message.vote.view, message.vote.block)
-
-    def _flatter(self, peer: bytes, view: int, block: bytes) -> None:
-        """Once each: two flatterers would never come to an end."""
-        if peer in self.electorate.keys and (peer, view, block) not in self._flattered:
-            self._flattered.add((peer, view, block))
-            for kind in (VoteKind.NOTARIZE, VoteKind.FINALIZE):
-                self.node.send(peer, self.vote(kind, view, block))
+        for reaction in self._reactions if self.node.replica is not None else ():
+            reaction(self, peer, message)
 
     def stored(self, commit: Commit) -> None:
         """A block became final."""
@@ -104,8 +109,16 @@ class Adversary:
 
     # -- own proposals, otherwise ------------------------------------------------------------------------------------
 
-    def rival(self, proposal: Proposal, entries: Sequence[Entry], later: int = 1, bundles: bool = True) -> Block | None:
-        """Another block for the same view with these transactions, if execution lets it be built."""
+    def rival(
+        self,
+        proposal: Proposal,
+        entries: Sequence[Entry],
+        later: int = 1,
+        bundles: bool = True,
+        taken: tuple[Sequence[CertifiedBundle], Sequence[bytes]] | None = None,
+    ) -> Block | None:
+        """Another block for the same view with these transactions, if execution lets it be built. ``taken``: its bundles, instead
+        of the proposal's."""
         header = proposal.block.header
         parent = self.replica.branches.after(header.parent)
         if parent is None:
@@ -113,11 +126,12 @@ class Adversary:
         turn = Turn(header.view, header.parent, proposal.notarization, proposal.nullifications)
         pending = self.replica.consensus.tree.get(header.hash)
         draft = pending.draft if pending is not None else None
-        taken = draft.payload.bundles if draft is not None and bundles else ()
-        carried = proposal.block.bundles if taken else ()
+        if taken is None:
+            own = draft.payload.bundles if draft is not None and bundles else ()
+            taken = own, proposal.block.bundles if own else ()
         time = header.time + later
         try:
-            candidate = build_block(parent, turn, self.replica.seat, self.replica.rules, time, (taken, carried), entries)
+            candidate = build_block(parent, turn, self.replica.seat, self.replica.rules, time, taken, entries)
         except (InvalidBlock, KeyError, ValueError):
             return None
         return self.mined(candidate.block)
@@ -128,6 +142,39 @@ class Adversary:
         assert nonce is not None
         return structs.replace(block, header=structs.replace(block.header, nonce=nonce))
 
+    def unmined(self, block: Block) -> Block:
+        """The block with a nonce that is no work."""
+        bits = self.replica.parameters.block_difficulty_bits
+        for number in range(1 << 16 if bits else 0):
+            header = structs.replace(block.header, nonce=number.to_bytes(8, "big"))
+            if puzzle.leading_zero_bits(header.hash) < bits:
+                return structs.replace(block, header=header)
+        return block
+
+    def signed_for_all(self, kind: VoteKind, view: int, block: bytes) -> Certificate:
+        """A certificate in which it signs in the name of a whole quorum."""
+        signature = self.vote(kind, view, block).vote.signature
+        signers = tuple(range(self.electorate.quorum))
+        return Certificate(kind, view, block, signers, (signature,) * len(signers))
+
+    def certified_by_itself(self, bundle: Bundle, header: Header) -> CertifiedBundle:
+        """A bundle with a proof of its own making."""
+        header = structs.replace(header, outbox_root=merkle.root([encode(bundle)]))
+        finality = Finality((), self.signed_for_all(VoteKind.FINALIZE, header.view, header.hash))
+        return CertifiedBundle(bundle, header, finality, merkle.branch([encode(bundle)], 0))
+
+    def made_up_records(self) -> list[Record]:
+        """Decisions and votes on what is open, and a payment to prepare."""
+        state = self.replica.state
+        ids = [key[:-1] for key in sorted(state.records) if key[-1:] in (b"w", b"p")][:3] or [bytes(32)]
+        records: list[Record] = [
+            *(Decision(transaction_id, True) for transaction_id in ids),
+            *(PrepareVote(transaction_id, Code.OK) for transaction_id in ids),
+        ]
+        if self.transactions:
+            records.append(Prepare(self.chance.choice(self.transactions), state.time + 4_000))
+        return records
+
     def proposing(self, proposal: Proposal, block: Block) -> Proposal:
         """The proposal with another block, signed."""
         vote = self.vote(VoteKind.NOTARIZE, block.header.view, block.header.hash).vote
@@ -135,6 +182,8 @@ class Adversary:
 
 
 Behaviour = Callable[[Adversary, Effect], Sequence[Effect]]
+Reaction = Callable[[Adversary, bytes, PeerMessage], None]
+"""Of an adversary to what a peer sends it, before its replica sees it."""
 
 
 def _own_proposal(effect: Effect) -> Proposal | None:
@@ -186,6 +235,17 @@ def flatter(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [] if isinstance(effect, Broadcast) and isinstance(effect.message, Ballot) else [effect]
 
 
+def agree_with(liar: Adversary, peer: bytes, message: PeerMessage) -> None:
+    """The flattery. Once each: two flatterers would never come to an end."""
+    if not isinstance(message, Ballot) or message.vote.block == ZERO_HASH or peer not in liar.electorate.keys:
+        return
+    view, block = message.vote.view, message.vote.block
+    if (peer, view, block) not in liar.flattered:
+        liar.flattered.add((peer, view, block))
+        for kind in (VoteKind.NOTARIZE, VoteKind.FINALIZE):
+            liar.node.send(peer, liar.vote(kind, view, block))
+
+
 def keep_silent(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Says nothing, and is not dead."""
     return [] if isinstance(effect, Send | Broadcast | Publish | SendBlocks | SendBundles) else [effect]
@@ -203,8 +263,100 @@ def propose_nonsense(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     proposal = _own_proposal(effect)
     if proposal is None or liar.chance.random() < 0.3:
         return [effect]
-    wrong = liar.chance.choice(_NONSENSE)(liar, proposal)
+    if liar.replica.parameters.block_difficulty_bits and liar.chance.random() < 0.5:
+        return [Broadcast(liar.proposing(proposal, liar.unmined(proposal.block)))]
+    wrong = liar.chance.choice(NONSENSE)(liar, proposal)
     return [effect] if wrong is None else [Broadcast(liar.proposing(proposal, liar.mined(wrong)))]
+
+
+def propose_out_of_turn(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Proposes the block after the one it votes for, whoever leads then: in its own name, or in the leader's."""
+    vote = _ballot(effect)
+    if vote is None or vote.kind is not VoteKind.NOTARIZE or liar.replica.consensus.leader_of(vote.view + 1) == vote.signer:
+        return [effect]
+    parent = liar.replica.branches.after(vote.block)
+    if parent is None:
+        return [effect]
+    turn = Turn(vote.view + 1, vote.block, None, ())
+    block = build_block(parent, turn, liar.replica.seat, liar.replica.rules, parent.time + 1, ((), ()), ()).block
+    leaders = structs.replace(block, header=structs.replace(block.header, proposer=liar.replica.consensus.leader_of(turn.view)))
+    found: list[Effect] = [effect]
+    for mined in map(liar.mined, (block, leaders)):
+        found.append(Broadcast(Proposal(mined, liar.vote(VoteKind.NOTARIZE, turn.view, mined.header.hash).vote, None, ())))
+    return found
+
+
+def sign_badly(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Its votes come with signatures that are none first."""
+    vote = _ballot(effect)
+    return [effect] if vote is None else [Broadcast(Ballot(structs.replace(vote, signature=liar.chance.randbytes(64)))), effect]
+
+
+def flood(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Much of everything that a member may send, all of it useless, to one other at a time."""
+    if not isinstance(effect, Broadcast) or liar.chance.random() < 0.6:
+        return [effect]
+    chance, replica, peer = liar.chance, liar.replica, liar.chance.choice(liar.others)
+    view, height, size = replica.consensus.view, replica.state.height, len(liar.electorate.keys)
+    junk = Block(replica.consensus.tree.root, (), tuple(chance.randbytes(4_000) for _ in range(8)))
+    messages: list[PeerMessage] = [
+        Certified(tuple(liar.signed_for_all(kind, view + i, chance.randbytes(32)) for i in (0, 1) for kind in VoteKind)),
+        Standing(height + chance.randrange(100), view + chance.randrange(100), view),
+        ChainRequest(chance.randrange(1, height + 10)),
+        BodyRequest(view, chance.randbytes(32)),
+        BodyReply(junk),
+        *(BundleRequest(shard, 1) for shard in replica.document.electorates),
+    ]
+    for later in range(1, 60, 7):
+        messages.append(liar.vote(chance.choice(list(VoteKind)), view + later, chance.randbytes(32)))
+        turn = view + later + (replica.member - view - later) % size
+        header = structs.replace(junk.header, view=turn, proposer=replica.member, payload_root=junk.payload_root())
+        ahead = liar.mined(structs.replace(junk, header=header))
+        messages.append(Proposal(ahead, liar.vote(VoteKind.NOTARIZE, turn, ahead.header.hash).vote, None, ()))
+    return [effect, *(Send(peer, message) for message in messages)]
+
+
+def boast(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Says that it is ahead, so that it is asked for blocks."""
+    if isinstance(effect, Broadcast) and isinstance(effect.message, Standing):
+        return [Broadcast(structs.replace(effect.message, height=effect.message.height + 9))]
+    return [] if isinstance(effect, SendBlocks) else [effect]
+
+
+def serve_forged_finality(liar: Adversary, peer: bytes, message: PeerMessage) -> None:
+    """Answers who asks for blocks with others than the final ones: signed by itself in the name of all, under the certificate of
+    another block, or of another kind."""
+    if not isinstance(message, ChainRequest) or peer not in liar.electorate.keys:
+        return
+    stored = [decode(CertifiedBlock, data, MAX_FRAME_BYTES) for data in liar.node.disk.blocks(message.first, 1 << 20, 2)]
+    forged: list[FinalBlock] = []
+    if stored:
+        block, finality = stored[0].block, stored[0].finality
+        other = liar.mined(structs.replace(block, header=structs.replace(block.header, time=block.header.time + 1)))
+        header = other.header
+        relabelled = structs.replace(finality.certificate, block=header.hash)
+        after = stored[-1].block.header
+        forged = [
+            FinalBlock(other, Finality((), liar.signed_for_all(VoteKind.FINALIZE, header.view, header.hash))),
+            FinalBlock(other, finality),
+            FinalBlock(other, Finality((), relabelled)),
+            FinalBlock(other, Finality((after,), stored[-1].finality.certificate)),
+        ]
+    elif message.first == liar.replica.state.height + 1:
+        forged = _notarized(liar)
+    if forged:
+        liar.node.send(peer, ChainReply((liar.chance.choice(forged),)))
+
+
+def _notarized(liar: Adversary) -> list[FinalBlock]:
+    """Blocks after the last final one, under the certificate that they were notarized with."""
+    root = liar.replica.consensus.tree.root_hash
+    proposed = {m.block.header.hash: m.block for m in liar.heard if isinstance(m, Proposal) and m.block.header.parent == root}
+    held = [m.notarization for m in liar.heard if isinstance(m, Proposal) and m.notarization is not None]
+    held += [c for m in liar.heard if isinstance(m, Certified) for c in m.certificates if c.kind is VoteKind.NOTARIZE]
+    relabelled = [structs.replace(certificate, kind=VoteKind.FINALIZE) for certificate in held if certificate.block in proposed]
+    both = [certificate for certificate in held if certificate.block in proposed] + relabelled
+    return [FinalBlock(proposed[certificate.block], Finality((), certificate)) for certificate in both]
 
 
 def swap_bodies(liar: Adversary, effect: Effect) -> Sequence[Effect]:
@@ -262,27 +414,18 @@ def forge_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     for destination, electorate in replica.document.electorates.items():
         if destination == replica.shard:
             continue
-        ids = [key[:-1] for key in sorted(state.records) if key[-1:] in (b"w", b"p")][:3] or [bytes(32)]
-        records: list[Record] = [
-            *(Decision(transaction_id, True) for transaction_id in ids),
-            *(PrepareVote(transaction_id, Code.OK) for transaction_id in ids),
-        ]
-        if liar.transactions:
-            records.append(Prepare(liar.chance.choice(liar.transactions), state.time + 4_000))
-        bundle = Bundle(replica.shard, destination, state.sequence(destination) + 1, tuple(records))
-        header = structs.replace(
-            replica.consensus.tree.root, outbox_root=merkle.root([encode(bundle)]), document=replica.electorate.document
+        bundle = Bundle(replica.shard, destination, state.sequence(destination) + 1, tuple(liar.made_up_records()))
+        forged = liar.certified_by_itself(
+            bundle, structs.replace(replica.consensus.tree.root, document=replica.electorate.document)
         )
-        signature = liar.vote(VoteKind.FINALIZE, header.view, header.hash).vote.signature
-        signers = tuple(range(liar.electorate.quorum))
-        certificate = Certificate(VoteKind.FINALIZE, header.view, header.hash, signers, (signature,) * len(signers))
-        forged = CertifiedBundle(bundle, header, Finality((), certificate), merkle.branch([encode(bundle)], 0))
         found += [Send(key, BundleDelivery(forged)) for key in electorate.keys]
-        for message in liar.heard[-50:]:  # what others sent, with other records or another number
-            if isinstance(message, BundleDelivery) and message.bundle.bundle.destination == destination:
-                changed = structs.replace(message.bundle.bundle, sequence=message.bundle.bundle.sequence + 1)
+    for message in liar.heard[-50:]:  # what others sent, with other records or another number
+        if isinstance(message, BundleDelivery):
+            known = message.bundle.bundle
+            number = structs.replace(known, sequence=known.sequence + 1)
+            for changed in (number, structs.replace(number, records=tuple(liar.made_up_records()))):
                 delivery = BundleDelivery(structs.replace(message.bundle, bundle=changed))
-                found += [Send(key, delivery) for key in electorate.keys]
+                found += [Send(key, delivery) for key in liar.others]
     return found
 
 
@@ -334,118 +477,6 @@ def mislead_who_is_behind(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [effect]
 
 
-# -- blocks that break a rule --------------------------------------------------------------------------------------------
-
-
-def _with_header(**changes: object) -> Callable[[Adversary, Proposal], Block | None]:
-    def change(liar: Adversary, proposal: Proposal) -> Block:
-        return structs.replace(proposal.block, header=structs.replace(proposal.block.header, **changes))
-
-    return change
-
-
-def _with_transactions(liar: Adversary, proposal: Proposal, transactions: Sequence[bytes]) -> Block:
-    """Built as the rules have it if possible; else with the roots of another block."""
-    try:
-        entries = [Entry(t.id, t, data) for data, t in ((data, decode_transaction(data)) for data in transactions)]
-        if (block := liar.rival(proposal, entries)) is not None:
-            return block
-    except ValueError:
-        pass
-    return _sealed(structs.replace(proposal.block, transactions=tuple(transactions)))
-
-
-def _sealed(block: Block) -> Block:
-    """Its header names what is in it."""
-    return structs.replace(block, header=structs.replace(block.header, payload_root=block.payload_root()))
-
-
-def _again(liar: Adversary, proposal: Proposal) -> Block | None:
-    """A final transaction a second time."""
-    if not liar.transactions:
-        return None
-    return _with_transactions(liar, proposal, [*proposal.block.transactions, liar.chance.choice(liar.transactions)])
-
-
-def _twice(liar: Adversary, proposal: Proposal) -> Block | None:
-    transactions = proposal.block.transactions
-    return _with_transactions(liar, proposal, [*transactions, transactions[0]]) if transactions else None
-
-
-def _unsigned(liar: Adversary, proposal: Proposal) -> Block | None:
-    """A payment its payer signed for another amount."""
-    source = [*proposal.block.transactions, *liar.transactions]
-    if not source:
-        return None
-    transaction = decode_transaction(liar.chance.choice(source))
-    order = structs.replace(
-        transaction.order,
-        salt=liar.chance.randbytes(8),
-        valid_until=proposal.block.header.time + 5_000,
-        legs=tuple(structs.replace(leg, amount=leg.amount and 1) for leg in transaction.order.legs),
-    )
-    return _with_transactions(liar, proposal, [encode(Transaction(order, transaction.witnesses))])
-
-
-def _too_many(liar: Adversary, proposal: Proposal) -> Block | None:
-    if not liar.transactions:
-        return None
-    limit = liar.replica.parameters.block_transactions
-    return _with_transactions(liar, proposal, (liar.transactions * (limit + 1))[: limit + 1])
-
-
-def _too_early(liar: Adversary, proposal: Proposal) -> Block | None:
-    """Far in the future."""
-    return liar.rival(proposal, [], later=60_000, bundles=False)
-
-
-def _backwards(liar: Adversary, proposal: Proposal) -> Block | None:
-    block = liar.rival(proposal, [], later=-3_600_000, bundles=False)
-    return block or _with_header(time=1)(liar, proposal)
-
-
-def _out_of_turn(liar: Adversary, proposal: Proposal) -> Block | None:
-    """A bundle is left out, or taken again."""
-    bundles = proposal.block.bundles
-    if len(bundles) < 1:
-        return None
-    wrong = bundles[1:] if liar.chance.random() < 0.5 else (*bundles, bundles[0])
-    return _sealed(structs.replace(proposal.block, bundles=wrong))
-
-
-def _without_justification(liar: Adversary, proposal: Proposal) -> Block | None:
-    """On the last final block, whatever was notarized since."""
-    replica = liar.replica
-    turn = Turn(proposal.block.header.view, replica.consensus.tree.root_hash, None, ())
-    if proposal.block.header.parent == turn.parent:
-        return None
-    time = max(proposal.block.header.time, replica.state.time)
-    candidate = build_block(replica.state, turn, replica.seat, replica.rules, time, ((), ()), ())
-    return candidate.block
-
-
-_NONSENSE: list[Callable[[Adversary, Proposal], Block | None]] = [
-    _with_header(state_root=b"\x01" * 32),
-    _with_header(totals_hash=b"\x01" * 32),
-    _with_header(receipts_root=b"\x01" * 32),
-    _with_header(outbox_root=b"\x01" * 32),
-    _with_header(payload_root=b"\x01" * 32),
-    _with_header(parent=b"\x01" * 32),
-    _with_header(height=1_000_000),
-    _with_header(shard=1_000),
-    _again,
-    _again,
-    _twice,
-    _unsigned,
-    _unsigned,
-    _too_many,
-    _too_early,
-    _backwards,
-    _out_of_turn,
-    _without_justification,
-]
-
-
 BEHAVIOURS: dict[str, Behaviour] = {
     "equivocating proposer": equivocate,
     "double voter": vote_twice,
@@ -462,4 +493,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "another document": live_by_another_document,
     "replayed messages": repeat_old_messages,
     "misleading catch-up": mislead_who_is_behind,
+    "forged finality": boast,
+    "out of turn": propose_out_of_turn,
+    "bad signatures": sign_badly,
+    "flood": flood,
 }
+REACTIONS: dict[str, Reaction] = {"two-faced voter": agree_with, "forged finality": serve_forged_finality}

@@ -61,7 +61,7 @@ class Monitor:
             raise
         except Exception as error:
             if node.is_honest:
-                raise ViolationError("stopped", f"{node} stops: {type(error).__name__}: {error}") from error
+                raise ViolationError("stopped", f"{node} stops: {type(error).__name__}: {str(error)[:200]}") from error
             node.crash()
 
     def on_document(self, node: "Host", signed: SignedDocument) -> None:

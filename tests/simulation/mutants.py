@@ -22,14 +22,16 @@ from node.ledger.state import _SLOT_BITS, Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.membership import Membership
 from node.node import Node
+from node.protocol import merkle
 from node.protocol.block import Outcome, Receipt
-from node.protocol.certificate import Electorate, VoteKind
+from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.epoch import SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
+from node.protocol.transaction import Transaction
 from node.replica import inbox, proposing, replica
 from node.replica.delivering import Delivering
 from node.replica.drafts import Draft
@@ -161,6 +163,28 @@ def _true(_: Original) -> Any:
 
 def _no_effects(_: Original) -> Any:
     return lambda *arguments, **names: []
+
+
+def _any_proposer(_: Original) -> Any:
+    def is_leaders(self: Consensus, proposal: Any) -> bool:
+        header, vote = proposal.block.header, proposal.vote
+        return (
+            (vote.kind, vote.view, vote.block) == (VoteKind.NOTARIZE, header.view, header.hash)
+            and proposal.block.payload_root() == header.payload_root
+            and vote.is_valid(self._electorate)
+        )
+
+    return is_leaders
+
+
+def _certificate_of_any_block(_: Original) -> Any:
+    """A finalization proves whatever block it comes with."""
+
+    def proves(self: Finality, header: Any, electorate: Electorate) -> bool:
+        is_here = (header.document, header.shard) == (electorate.document, electorate.shard)
+        return is_here and self.certificate.kind is VoteKind.FINALIZE and self.certificate.is_valid(electorate)
+
+    return proves
 
 
 # -- ledger ----------------------------------------------------------------------------------------------------------------
@@ -510,6 +534,20 @@ MUTANTS: dict[str, Mutant] = {
     "checkpoint-keeps-deleted-rows": Mutant(
         "a checkpoint keeps rows that are gone", 5, _on(State, "checkpoint", _skip_deleted_rows)
     ),
+    "finality-unchecked": Mutant("any proof makes a block final", 12, _on(Finality, "proves", _true), "forged finality"),
+    "finality-of-another-block": Mutant(
+        "a certificate proves a block that it does not name",
+        30,
+        _on(Finality, "proves", _certificate_of_any_block),
+        "forged finality",
+    ),
+    "proposer-unchecked": Mutant("anybody may propose", 5, _on(Simplex, "_is_leaders", _any_proposer), "out of turn"),
+    "votes-unverified": Mutant("votes need no signature", 5, _on(Vote, "is_valid", _true), "bad signatures"),
+    "witnesses-unverified": Mutant(
+        "every signature under a payment is valid", 12, _on(Transaction, "has_valid_signatures", _true), "invalid blocks"
+    ),
+    "branches-unverified": Mutant("every Merkle branch is right", 12, _on(merkle, "verify", _true), "forged bundles"),
+    "work-unchecked": Mutant("blocks need not be mined", 60, _on(Replica, "_is_mined", _true), "invalid blocks"),
     "lost-votes-ignored": Mutant(
         "a new database under a known document votes at once", 30, _on(Node, "_start_replica", _no_vote_is_lost)
     ),

@@ -45,12 +45,13 @@ class Asked(Struct, frozen=True):
 
 
 class Recovered(Struct, frozen=True):
-    """The answer to ``Recover``: the ledger after ``last``, the last final block (None: genesis), and the consensus records of
-    later views."""
+    """The answer to ``Recover``: the ledger after ``last``, the last final block (None: genesis), the consensus records of later
+    views, and the peaks of the last block (``Tree``)."""
 
     state: State
     last: CertifiedBlock | None
     records: tuple[JournalRecord, ...]
+    peaks: dict[int, bytes] = {}
 
 
 class SignaturesChecked(Struct, frozen=True):

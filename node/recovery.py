@@ -13,6 +13,7 @@ from node.events import Recovered, Stored
 from node.ledger.execution import InvalidBlock, execute
 from node.ledger.rules import Rules
 from node.ledger.state import State
+from node.protocol.block import Header, skip_height
 from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
@@ -68,10 +69,11 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
         state = State.genesis(rules) if checkpoint is None else State.restore(rules, checkpoint[1])
         _remember_transactions(storage, state, rules)
         last = _replay(storage, state, rules, electorate)
+        peaks = _peaks(storage, last.block.header) if last is not None else {}
         records = tuple(map(remembered, storage.journal()))
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(f"the database is damaged: {error}") from error
-    return Recovered(state, last, records)
+    return Recovered(state, last, records, peaks)
 
 
 def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None:
@@ -102,6 +104,20 @@ def _replay(storage: Storage, state: State, rules: Rules, electorate: Electorate
             _execute_again(certified, last, state, rules, electorate)
             last = certified
     return last
+
+
+def _peaks(storage: Storage, header: Header) -> dict[int, bytes]:
+    """The hashes that skips lead to from a block, by height: a read for each bit set in its height."""
+    peaks = {header.height: header.hash}
+    while below := skip_height(header.height):
+        stored = storage.blocks(below, 1, 1)
+        if not stored:
+            raise DecodeError(f"block {below} is missing")
+        found = decode(CertifiedBlock, stored[0], MAX_STORED_BYTES).block.header
+        if found.hash != header.skip:
+            raise DecodeError(f"block {below} is not the one that block {header.height} skips to")
+        peaks[below], header = header.skip, found
+    return peaks | {0: header.skip}
 
 
 def _execute_again(

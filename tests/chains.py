@@ -18,7 +18,7 @@ from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.address import address_of
-from node.protocol.block import Block, Effects, Header, payload_root
+from node.protocol.block import Block, Effects, Header, payload_root, skip_height
 from node.protocol.certificate import Certificate, CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
@@ -166,7 +166,18 @@ class Shard:
 
     @property
     def head(self) -> Header:
-        return self.chain[-1].block.header if self.chain else self.genesis
+        return self.header(len(self.chain))
+
+    def header(self, height: int) -> Header:
+        return self.chain[height - 1].block.header if height else self.genesis
+
+    def peaks(self, height: int) -> dict[int, bytes]:
+        """Hashes by height: of the block there, and of those that skips lead to."""
+        found = {height: self.header(height).hash}
+        while height:
+            height = skip_height(height)
+            found[height] = self.header(height).hash
+        return found
 
     def certificate(
         self, kind: VoteKind, view: int, block_hash: bytes, signers: Iterable[int] = (), keys: Sequence[KeyPair] = ()
@@ -198,6 +209,7 @@ class Shard:
             view=view,
             height=head.height + 1,
             parent=head.hash,
+            skip=self.header(skip_height(head.height + 1)).hash,
             time=time,
             proposer=view % len(self.members),
             payload_root=payload_root(*payload),

@@ -46,7 +46,7 @@ disks and ledgers: ``now`` (ms, monotonic) comes with each event.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic
 
 from msgspec import Struct
@@ -61,7 +61,7 @@ from node.consensus.tree import Draft, Missing, PendingBlock, Tree, Verdict
 from node.consensus.views import Views
 from node.effects import Ban, Broadcast, Journal, LoseVotes, Send
 from node.protocol.block import Block, Header
-from node.protocol.certificate import Certificate, FinalBlock, Finality, Vote, VoteKind
+from node.protocol.certificate import Certificate, FinalBlock, Finality, Vote, VoteKind, path_heights
 from node.protocol.crypto import ZERO_HASH
 from node.protocol.limits import MAX_VIEWS_AHEAD
 from node.protocol.messages import Ballot, BodyReply, Certified, Proposal
@@ -113,8 +113,8 @@ Said = Journal | LoseVotes | Broadcast | Send | Ban | Notable
 class Simplex(Generic[Draft]):
     """One member of one committee in one epoch.
 
-    ``final``: header of the last final block, with the certificate for exactly it if there is one. ``records``: what this
-    member had persisted (rule 3). ``has_votes``: whether these are all its votes (rule 9).
+    ``final``: header of the last final block, with its ``peaks`` (``Tree.peaks``), and the certificate for exactly it if there is
+    one. ``records``: what this member had persisted (rule 3). ``has_votes``: whether these are all its votes (rule 9).
 
     Attributes:
         tree: the blocks after the last final one, which is its root. views: what is known of the views after it.
@@ -132,6 +132,7 @@ class Simplex(Generic[Draft]):
         self,
         seat: Seat,
         final: Header,
+        peaks: Mapping[int, bytes],
         certificate: Certificate | None,
         timeouts: Timeouts,
         records: Sequence[JournalRecord],
@@ -145,7 +146,7 @@ class Simplex(Generic[Draft]):
         self.view = final.view
         self.has_votes = has_votes
         self.view_timeouts = 0
-        self.tree: Tree[Draft] = Tree(final)
+        self.tree: Tree[Draft] = Tree(final, peaks)
         self.head = self.tree.root_hash
         self.views = Views(seat.electorate, final.view)
         self._effects: deque[Said | Execute[Draft] | Finalized[Draft]] = deque()
@@ -440,7 +441,8 @@ class Simplex(Generic[Draft]):
         headers = tuple(pending.block.header for pending in chain)
         for i, header in enumerate(headers):
             own_certificate = self.views.read(header.view).certificate(VoteKind.FINALIZE)
-            finality = Finality((), own_certificate) if own_certificate is not None else Finality(headers[i + 1 :], best)
+            path = path_heights(header.height, headers[-1].height) if own_certificate is None else ()
+            finality = Finality(tuple(headers[height - headers[0].height] for height in path), own_certificate or best)
             self._emit_final(chain[i], finality)
         self._patience.progressed()
         self._set_final(headers[-1], best)
@@ -464,7 +466,7 @@ class Simplex(Generic[Draft]):
         if pending.verdict is Verdict.REFUSED:
             raise Diverged(f"final block {header.height} does not execute here")
         self._emit_final(pending, finality)
-        self._set_final(header, None if finality.descendants else finality.certificate)
+        self._set_final(header, None if finality.path else finality.certificate)
         self._enter(finality.certificate.view + 1)
 
     def _prepare_turn(self) -> None:

@@ -1,12 +1,12 @@
 """The blocks that are not final yet. They hang on each other by parent, and the first on the last final block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from node.protocol.block import Block, Header
+from node.protocol.block import Block, Header, skip_height
 
 Draft = TypeVar("Draft")
 """What the caller of consensus keeps with a block: its decoded payload, the result of executing it, when it was proposed."""
@@ -40,10 +40,11 @@ class Missing(Struct, frozen=True):
 
 
 class Tree(Generic[Draft]):
-    """Blocks by hash. ``root``: the header of the last final block."""
+    """Blocks by hash. ``root``: the header of the last final block; ``peaks``: of that, as the method gives them."""
 
-    def __init__(self, root: Header) -> None:
+    def __init__(self, root: Header, peaks: Mapping[int, bytes]) -> None:
         self.root, self.root_hash = root, root.hash
+        self._peaks = dict(peaks)
         self._blocks: dict[bytes, PendingBlock[Draft]] = {}
 
     def get(self, block_hash: bytes) -> PendingBlock[Draft] | None:
@@ -97,8 +98,24 @@ class Tree(Generic[Draft]):
             yield pending
             block_hash = pending.block.header.parent
 
+    def peaks(self, block_hash: bytes) -> dict[int, bytes]:
+        """Hashes by height: of a block that is ready, and of all that skips lead to from it, down to height 0."""
+        found: dict[int, bytes] = {}
+        reached = self.root.height
+        while (pending := self._blocks.get(block_hash)) is not None:
+            header = pending.block.header
+            found[header.height] = block_hash
+            block_hash, reached = header.skip, skip_height(header.height)
+        return found | {height: peak for height, peak in self._peaks.items() if height <= reached}
+
+    def skip_after(self, block_hash: bytes) -> bytes:
+        """The ``skip`` of a header whose parent is this block, which is ready. It is among the parent's peaks."""
+        peaks = self.peaks(block_hash)
+        return peaks[skip_height(max(peaks) + 1)]
+
     def prune(self, root: Header) -> None:
         """A block is final: none of an earlier view can become final beside its chain. Dead branches of later views stay until
         their time has come."""
+        self._peaks = self.peaks(root.hash)
         self.root, self.root_hash = root, root.hash
         self._blocks = {key: pending for key, pending in self._blocks.items() if pending.block.header.view > root.view}

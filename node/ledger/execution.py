@@ -86,6 +86,7 @@ def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
         view=0,
         height=0,
         parent=genesis.hash,
+        skip=bytes(32),
         time=state.time,
         proposer=0,
         payload_root=payload_root((), ()),

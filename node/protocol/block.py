@@ -40,6 +40,7 @@ class Header(Struct, array_like=True, frozen=True):
     Fields:
         document: hash of the epoch document whose committee signs; zeros at height 0.
         parent: hash of the block at ``height - 1``.
+        skip: hash of the block at ``skip_height(height)``; zeros at height 0.
         time: block time, ms; never before the parent's.
         proposer: index of the leader of ``view`` in the committee.
         payload_root: as ``payload_root`` gives it.
@@ -56,6 +57,7 @@ class Header(Struct, array_like=True, frozen=True):
     view: View
     height: Height
     parent: Hash
+    skip: Hash
     time: Milliseconds
     proposer: MemberIndex
     payload_root: Hash
@@ -75,6 +77,12 @@ class Header(Struct, array_like=True, frozen=True):
     def mining_prefix(self) -> bytes:
         """The bytes before the nonce of all that the block's hash covers: what a miner searches over."""
         return domain_prefix("block") + encode(self)[:-NONCE_BYTES]
+
+
+def skip_height(height: int) -> int:
+    """The height with its lowest set bit cleared: a chain of such links leads down in few steps (a skip list; for chains of
+    blocks: Nikitin et al., CHAINIAC, 2017)."""
+    return height & (height - 1)
 
 
 def payload_root(bundles: Sequence[bytes], transactions: Sequence[bytes]) -> bytes:

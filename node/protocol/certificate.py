@@ -6,10 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from node.protocol.block import Block, Effects, Header, MemberIndex, View
+from node.protocol.block import Block, Effects, Header, MemberIndex, View, skip_height
 from node.protocol.codec import encode
 from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
-from node.protocol.limits import MAX_COMMITTEE, MAX_JUSTIFICATION
+from node.protocol.limits import MAX_COMMITTEE, MAX_FINALITY_PATH
 
 
 class VoteKind(IntEnum):
@@ -92,20 +92,33 @@ def make_certificate(votes: Sequence[Vote], electorate: Electorate) -> Certifica
     return Certificate(first.kind, first.view, first.block, signers, signatures)
 
 
-class Finality(Struct, array_like=True, frozen=True):
-    """Proves a block final: its own finalize certificate, or a descendant's with the headers from the block's child to it."""
+def path_heights(low: int, high: int) -> list[int]:
+    """The heights from ``high`` down to just above ``low`` by which the one links to the other, ascending: each step goes to
+    the skip height, or, where that is below ``low``, to the parent's. At most k(k + 1)/2 for a difference below 2^k."""
+    heights = []
+    while high > low:
+        heights.append(high)
+        high = skip_height(high) if skip_height(high) >= low else high - 1
+    return heights[::-1]
 
-    descendants: Annotated[tuple[Header, ...], Meta(max_length=MAX_JUSTIFICATION)]
+
+class Finality(Struct, array_like=True, frozen=True):
+    """Proves a block final: by its own finalize certificate, or by that of a descendant with the headers on the one path that
+    leads to it (``path_heights``)."""
+
+    path: Annotated[tuple[Header, ...], Meta(max_length=MAX_FINALITY_PATH)]
     certificate: Certificate
 
     def proves(self, header: Header, electorate: Electorate) -> bool:
         """Whether this makes ``header`` final in the electorate's shard, by its document."""
         if (header.document, header.shard) != (electorate.document, electorate.shard):
             return False
-        for child in self.descendants:
-            if child.parent != header.hash:
+        low = header.height
+        for following in self.path:
+            link = following.skip if skip_height(following.height) >= low else following.parent
+            if link != header.hash:
                 return False
-            header = child
+            header = following
         certificate = self.certificate
         return (
             certificate.kind == VoteKind.FINALIZE

@@ -46,8 +46,8 @@ MAX_STORED_BYTES = 64 << 20
 MAX_VIEWS_AHEAD = 50
 """Votes further ahead of a replica's own view than this are dropped; catch-up brings it there instead."""
 
-MAX_JUSTIFICATION = 16_384
-"""Blocks one certificate may make final."""
+MAX_FINALITY_PATH = 512
+"""Headers between a block and the one whose certificate makes it final: no path to a block less than 2^31 higher has more."""
 
 MAX_NULLIFICATIONS = 16
 """Certificates of nullified views that a proposal brings: 4 KiB in a committee of four, 180 KiB in the largest one."""

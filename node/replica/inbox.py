@@ -34,15 +34,19 @@ class Inbox:
         return tuple(self._channels)
 
     def receive(self, certified: CertifiedBundle, cursor: int) -> bool:
-        """Keep a bundle if it is valid, new, and within the window after ``cursor``. Returns whether it was kept."""
+        """Keep a bundle if it is valid, new, not too large for a block, and within the window after ``cursor``. Returns whether
+        it was kept."""
         bundle = certified.bundle
         channel = self._channels.get(bundle.source)
         if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
             return False
-        if not cursor < bundle.sequence <= cursor + WINDOW or not certified.is_valid(self._electorates[bundle.source]):
+        if not cursor < bundle.sequence <= cursor + WINDOW:
             return False
-        delivery = channel[bundle.sequence] = Delivery(certified, encode(certified))
-        self._received[delivery.encoded] = certified
+        encoded = encode(certified)
+        if len(encoded) > MAX_BUNDLE_BYTES or not certified.is_valid(self._electorates[bundle.source]):
+            return False
+        channel[bundle.sequence] = Delivery(certified, encoded)
+        self._received[encoded] = certified
         return True
 
     def verified(self, encoded: bytes) -> CertifiedBundle | None:

@@ -60,7 +60,7 @@ class Proposing:
         pause = self._parameters.heartbeat
         base = self._branches.after(turn.parent)
         if base is not None and base.height - self._branches.state.height > _MAX_UNFINALIZED:
-            return self._last_block_at + pause  # finality has to catch up: its proof holds a header for each block
+            return self._last_block_at + pause  # finality has to catch up: until then all members keep these blocks in memory
         if self._nothing_at != self._at and self.has_work(turn.parent):
             is_full = len(self._mempool) >= self._parameters.block_transactions
             pause = 0 if is_full else self._parameters.block_interval
@@ -98,7 +98,8 @@ class Proposing:
         elif not entries and not bundles[0] and at.now < self._last_block_at + self._parameters.heartbeat:
             self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event
             return effects, refused
-        candidate = build_block(parent, turn, self._consensus.seat, self._rules, time, bundles, entries)
+        skip = self._consensus.tree.skip_after(turn.parent)
+        candidate = build_block(parent, turn, skip, self._consensus.seat, self._rules, time, bundles, entries)
         bits = self._parameters.block_difficulty_bits
         if bits == 0:
             self._propose(candidate, bytes(8), at)
@@ -184,6 +185,7 @@ def choose_bundles(parent: State | Overlay, inbox: Inbox) -> tuple[list[Certifie
 def build_block(
     parent: State | Overlay,
     turn: Turn,
+    skip: bytes,
     seat: Seat,
     rules: Rules,
     time: int,
@@ -203,6 +205,7 @@ def build_block(
         view=turn.view,
         height=height,
         parent=turn.parent,
+        skip=skip,
         time=time,
         proposer=seat.member,
         payload_root=payload_root(*payload),

@@ -99,11 +99,12 @@ class Replica:
     def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, has_votes: bool) -> Simplex[Draft]:
         last = recovered.last
         final = last.block.header if last is not None else genesis_header(genesis, self.shard, recovered.state)
-        certificate = last.finality.certificate if last is not None and not last.finality.descendants else None
+        peaks = recovered.peaks if last is not None else {0: final.hash}
+        certificate = last.finality.certificate if last is not None and not last.finality.path else None
         heartbeat, timeout = self.parameters.heartbeat, self.parameters.view_timeout
         busy = max(timeout, heartbeat + timeout // 4)  # a leader that knows of no work proposes at the heartbeat
         timeouts = Timeouts(view=heartbeat + timeout, busy=busy, retransmit=timeout)
-        return Simplex(self.seat, final, certificate, timeouts, recovered.records, at.now, has_votes)
+        return Simplex(self.seat, final, peaks, certificate, timeouts, recovered.records, at.now, has_votes)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -228,6 +229,10 @@ class Replica:
     def _is_timely(self, header: Header) -> bool:
         return header.time <= self._at.wall + self.parameters.clock_skew
 
+    def _is_linked(self, header: Header) -> bool:
+        """Its parent is ready."""
+        return header.skip == self.consensus.tree.skip_after(header.parent)
+
     def _is_mined(self, header: Header) -> bool:
         return leading_zero_bits(header.hash) >= self.parameters.block_difficulty_bits
 
@@ -254,6 +259,8 @@ class Replica:
         parent = self.branches.after(header.parent)
         place = (self.electorate.document, self.shard)
         if parent is None or (header.document, header.shard) != place or not self._is_mined(header):
+            return None
+        if not self._is_linked(header):
             return None
         payload = wanted.draft.payload if wanted.draft is not None else self._read_payload(block)
         if payload is None:

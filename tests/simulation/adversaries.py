@@ -131,7 +131,8 @@ class Adversary:
             taken = own, proposal.block.bundles if own else ()
         time = header.time + later
         try:
-            candidate = build_block(parent, turn, self.replica.seat, self.replica.rules, time, taken, entries)
+            seat, rules = self.replica.seat, self.replica.rules
+            candidate = build_block(parent, turn, header.skip, seat, rules, time, taken, entries)
         except (InvalidBlock, KeyError, ValueError):
             return None
         return self.mined(candidate.block)
@@ -278,7 +279,8 @@ def propose_out_of_turn(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     if parent is None:
         return [effect]
     turn = Turn(vote.view + 1, vote.block, None, ())
-    block = build_block(parent, turn, liar.replica.seat, liar.replica.rules, parent.time + 1, ((), ()), ()).block
+    seat, rules, skip = liar.replica.seat, liar.replica.rules, liar.replica.consensus.tree.skip_after(vote.block)
+    block = build_block(parent, turn, skip, seat, rules, parent.time + 1, ((), ()), ()).block
     leaders = structs.replace(block, header=structs.replace(block.header, proposer=liar.replica.consensus.leader_of(turn.view)))
     found: list[Effect] = [effect]
     for mined in map(liar.mined, (block, leaders)):

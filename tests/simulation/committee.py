@@ -17,7 +17,7 @@ from node.consensus.patience import Timeouts
 from node.consensus.round import Seat
 from node.consensus.simplex import Diverged, Execute, Finalized, Said, Simplex, Turn
 from node.effects import Ban, Broadcast, Journal, LoseVotes, Send
-from node.protocol.block import Block, Header
+from node.protocol.block import Block, Header, skip_height
 from node.protocol.certificate import Electorate, FinalBlock, Vote, VoteKind, sign_vote
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import ZERO_HASH, KeyPair
@@ -52,16 +52,16 @@ def electorate_of(size: int, kind: type[Electorate] = Electorate) -> Electorate:
     return kind(NETWORK, DOCUMENT, 0, tuple(key.public for key in KEYS[:size]))
 
 
-def make_block(view: int, height: int, parent: bytes, proposer: int, *transactions: bytes) -> Block:
+def make_block(view: int, height: int, parent: bytes, skip: bytes, proposer: int, *transactions: bytes) -> Block:
     """A block whose only content is opaque bytes."""
     block = Block(cast(Header, None), (), transactions)
     rest = (EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH)
     return Block(
-        Header(DOCUMENT, 0, view, height, parent, height, proposer, block.payload_root(), *rest, bytes(8)), (), transactions
+        Header(DOCUMENT, 0, view, height, parent, skip, height, proposer, block.payload_root(), *rest, bytes(8)), (), transactions
     )
 
 
-GENESIS = make_block(0, 0, ZERO_HASH, 0).header
+GENESIS = make_block(0, 0, ZERO_HASH, ZERO_HASH, 0).header
 
 
 class CommitteePlan(Struct, frozen=True):
@@ -130,8 +130,24 @@ class Member:
         assert parent is not None, "executes a block before its parent"
         if block.header.height != parent.height + 1 or INVALID in block.transactions:
             return None
+        if block.header.skip != self.skip_after(parent):
+            return None
         self.headers[block.header.hash] = block.header
         return block.header
+
+    def skip_after(self, parent: Header) -> bytes:
+        """Found by walking down parents."""
+        height, header = skip_height(parent.height + 1), parent
+        while header.height > height:
+            header = self.headers[header.parent]
+        return header.hash
+
+    def peaks(self, header: Header) -> dict[int, bytes]:
+        found = {header.height: header.hash}
+        while header.height:
+            header = self.headers[header.skip]
+            found[header.height] = header.hash
+        return found
 
 
 class Committee(Loop):
@@ -245,10 +261,10 @@ class Committee(Loop):
         if member.disk.chain:
             last = member.disk.chain[-1]
             final = last.block.header
-            certificate = None if last.finality.descendants else last.finality.certificate
+            certificate = None if last.finality.path else last.finality.certificate
         records = [remembered(member.disk.journal[key]) for key in sorted(member.disk.journal)]
         seat = Seat(KEYS[member.index], member.index, self.electorate)
-        member.simplex = self._simplex(seat, final, certificate, TIMEOUTS, records, self.time)
+        member.simplex = self._simplex(seat, final, member.peaks(final), certificate, TIMEOUTS, records, self.time)
         self.story.append((self.time, member.index, "start", final.height, member.simplex.view, len(records)))
         self._settle(member)
         self.after(self.random.randrange(STATUS_INTERVAL), partial(self._say_status, member, member.incarnation))
@@ -270,7 +286,7 @@ class Committee(Loop):
             return
         parent = member.headers[turn.parent]
         content = self.random.randbytes(8)
-        block = make_block(turn.view, parent.height + 1, turn.parent, member.index, content)
+        block = make_block(turn.view, parent.height + 1, turn.parent, member.skip_after(parent), member.index, content)
         member.headers[block.header.hash] = block.header
         member.simplex.propose(turn, block, block.header, self.time)
         self._settle(member)
@@ -363,11 +379,11 @@ class Committee(Loop):
         header = final.block.header
         if member.index != self.liar:
             agreed = self.chain.get(header.height)
-            if agreed is None or final.finality.descendants:
+            if agreed is None or final.finality.path:
                 strict = Electorate(NETWORK, DOCUMENT, 0, self.electorate.keys)
                 if not final.finality.proves(header, strict):
                     violated("committee", f"member {member.index} holds no proof for height {header.height}")
-                self.counts["by descendant" if final.finality.descendants else "own certificate"] += 1
+                self.counts["by descendant" if final.finality.path else "own certificate"] += 1
             if self.chain.setdefault(header.height, header.hash) != header.hash:
                 violated("committee", f"two final blocks at height {header.height}")
         parent = member.disk.chain[-1].block.header if member.disk.chain else GENESIS
@@ -437,7 +453,7 @@ class Committee(Loop):
             return proposal
         if self.plan.liar == "forks":
             parent = member.headers.get(parent.parent, parent)
-        block = make_block(header.view, parent.height + 1, parent.hash, member.index, content)
+        block = make_block(header.view, parent.height + 1, parent.hash, member.skip_after(parent), member.index, content)
         vote = self._vote(VoteKind.NOTARIZE, header.view, block.header.hash)
         other = self._forged[header.view] = Proposal(block, vote, proposal.notarization, proposal.nullifications)
         self._seen.setdefault(header.view, {}).update({vote.block: other, header.hash: proposal})

@@ -552,6 +552,9 @@ MUTANTS: dict[str, Mutant] = {
         "a new database under a known document votes at once", 30, _on(Node, "_start_replica", _no_vote_is_lost)
     ),
     "document-unchecked": Mutant("any document is believed", 40, _on(SignedDocument, "check", _believe_documents)),
+    "skip-unchecked": Mutant(
+        "voters do not look where a header skips to", 30, _on(Replica, "_is_linked", _true), "invalid blocks"
+    ),
     "second-document-believed": Mutant(
         "the coordinator's last word counts", 40, _on(Membership, "_document", _believe_the_last_word)
     ),

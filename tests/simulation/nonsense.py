@@ -128,12 +128,14 @@ def _without_justification(liar: "Adversary", proposal: Proposal) -> Block | Non
     if proposal.block.header.parent == turn.parent:
         return None
     time = max(proposal.block.header.time, replica.state.time)
-    candidate = build_block(replica.state, turn, replica.seat, replica.rules, time, ((), ()), ())
+    skip = replica.consensus.tree.skip_after(turn.parent)
+    candidate = build_block(replica.state, turn, skip, replica.seat, replica.rules, time, ((), ()), ())
     return candidate.block
 
 
 NONSENSE: list[Callable[["Adversary", Proposal], Block | None]] = [
     _with_header(state_root=b"\x01" * 32),
+    _with_header(skip=b"\x01" * 32),
     _with_header(totals_hash=b"\x01" * 32),
     _with_header(receipts_root=b"\x01" * 32),
     _with_header(outbox_root=b"\x01" * 32),

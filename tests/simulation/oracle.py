@@ -22,7 +22,7 @@ Complain = Callable[[str, str], None]
 PREPARED, COMMITTED, REJECTED, EXPIRED = 1, 2, 3, 4
 _DIGEST = ec.ECDSA(utils.Prehashed(SHA256()))
 _MEBIBYTE = 1 << 20
-_VIEW, _HEIGHT, _PARENT, _TIME, _PROPOSER, _PAYLOAD = range(2, 8)
+_VIEW, _HEIGHT, _PARENT, _SKIP, _TIME, _PROPOSER, _PAYLOAD = range(2, 9)
 """Where these are in a header."""
 
 
@@ -149,6 +149,9 @@ class Oracle:
     def _check_header(self, chain: Chain, shard: int, where: str, header: list[Any]) -> None:
         if header[_PARENT] != digest("block", chain.header) or header[_VIEW] <= chain.header[_VIEW]:
             self._complain("agreement", f"{where} does not follow on the one before")
+        down = reference.skipped(header[_HEIGHT])
+        if down and header[_SKIP] != digest("block", chain.blocks[down - 1][0][0]):
+            self._complain("agreement", f"{where} does not skip to block {down}")
         if int.from_bytes(digest("block", header), "big") >> 256 - self._parameters["block_difficulty_bits"]:
             self._complain("work", f"{where} is not mined")
         if header[_PROPOSER] != header[_VIEW] % len(self._electorates[shard]["keys"]):

@@ -107,7 +107,7 @@ class Target:
     def __init__(self, shard: Shard, member: int, height: int) -> None:
         self.shard = shard
         self.now = 1_000
-        recovered = Recovered(state_at(shard, height), shard.chain[height - 1] if height else None, ())
+        recovered = Recovered(state_at(shard, height), shard.chain[height - 1] if height else None, (), shard.peaks(height))
         self.replica = Replica(GENESIS, DOCUMENT, shard.members[member], "fuzzed", recovered, self.at)
         self.perform(self.replica.start(self.at))
 

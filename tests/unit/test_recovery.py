@@ -89,3 +89,24 @@ def test_what_does_not_prove_itself_is_damage(storage: Storage, stored: Callable
     storage.write(stored())
     with pytest.raises(StorageDamaged):
         recover(storage, SHARD.rules, SHARD.electorate)
+
+
+def test_what_the_last_block_skips_to_is_read_back(tmp_path: Path) -> None:
+    """From blocks long before the checkpoint; of one that is missing or another, the links of later blocks cannot be told."""
+    network = Network(committees=1, checkpoint_interval=4)
+    shard = network.shards[0]
+    effects: Effects = []
+    for height in range(1, 15):
+        effects.append(committed(shard.add()))
+        if height % 4 == 0:
+            effects.append(Checkpoint(height, shard.state.checkpoint()))
+    whole = Storage(tmp_path / "whole.db", network.genesis.network)
+    whole.write(effects)
+    peaks = recover(whole, shard.rules, shard.electorate).peaks
+    assert peaks == {height: shard.header(height).hash for height in (14, 12, 8, 0)}
+    another: Effects = [committed(shard.forge(shard.chain[7], time=1))]
+    for name, change in (("missing", Effects()), ("another", another)):
+        damaged = Storage(tmp_path / f"{name}.db", network.genesis.network)
+        damaged.write([effect for effect in effects if not (isinstance(effect, Commit) and effect.height == 8)] + change)
+        with pytest.raises(StorageDamaged, match="block 8"):
+            recover(damaged, shard.rules, shard.electorate)

@@ -173,7 +173,7 @@ def test_finality() -> None:
 
 @pytest.mark.parametrize("chain", FILES["chains"], ids=lambda chain: f"shard {chain['electorate']['shard']}")
 def test_chains_are_valid_and_executing_them_gives_their_roots_and_bundles(chain: dict[str, Any]) -> None:
-    plain, sent = chain["electorate"], []
+    plain, sent, hashes = chain["electorate"], [], [unhex(chain["genesis_header"]["hash"])]
     electorate, ledger, parent = electorate_of(plain), reference.Ledger(plain["shard"]), unhex(chain["genesis_header"]["hash"])
     for height, entry in enumerate(chain["blocks"], 1):
         data, encoded_header = unhex(entry["certified_block"]), unhex(entry["header"]["encoded"])
@@ -187,8 +187,10 @@ def test_chains_are_valid_and_executing_them_gives_their_roots_and_bundles(chain
         assert block_hash == unhex(entry["header"]["hash"]) == sha256(prefix + encoded_header[-8:]).digest()
         assert 256 - int.from_bytes(block_hash, "big").bit_length() == entry["header"]["leading_zero_bits"] >= 4
         assert (header[3], header[4], hexed(effects)) == (height, parent, as_array(entry["effects"]))
-        roots, outbox = ledger.execute(height, header[5], [msgpack.unpackb(bundle)[0] for bundle in bundles], transactions)
-        assert roots == header[8:13], f"height {height}"
+        assert header[5] == hashes[reference.skipped(height)]
+        hashes.append(block_hash)
+        roots, outbox = ledger.execute(height, header[6], [msgpack.unpackb(bundle)[0] for bundle in bundles], transactions)
+        assert roots == header[9:14], f"height {height}"
         sent += outbox
         parent = block_hash
     for entry, bundle in zip(chain["bundles"], sent, strict=True):

@@ -233,27 +233,30 @@ def _votes(shard: Shard) -> dict[str, Any]:
 
 
 def _finality(shard: Shard) -> dict[str, Any]:
-    """A block finalized by its grandchild's certificate, and what does not prove it."""
-    first, second, third = shard.chain[-3:]
-    header, child, grandchild = (certified.block.header for certified in (first, second, third))
-    certificate = third.finality.certificate
-    by_grandchild = Finality((child, grandchild), certificate)
-    notarized = shard.certificate(VoteKind.NOTARIZE, grandchild.view, grandchild.hash)
+    """A block finalized by the certificate of one five higher, and what does not prove it."""
+    first, last = shard.chain[2], shard.chain[7]
+    header, h4, h5, h6, h7, h8 = (certified.block.header for certified in shard.chain[2:8])
+    certificate = last.finality.certificate
+    by_last = Finality((h4, h6, h7, h8), certificate)
+    notarized = shard.certificate(VoteKind.NOTARIZE, h8.view, h8.hash)
     later = shard.certificate(VoteKind.FINALIZE, header.view + 1, header.hash)
     proofs = {
         "its own certificate": first.finality,
-        "its child's": Finality((child,), second.finality.certificate),
-        "its grandchild's": by_grandchild,
+        "its child's": Finality((h4,), shard.chain[3].finality.certificate),
+        "of height 8: its parent 7, which skips to 6, which skips to 4, whose parent it is": by_last,
     }
     no_proofs = {
-        "a header missing": Finality((grandchild,), certificate),
-        "headers in another order": Finality((grandchild, child), certificate),
+        "all headers up to height 8": Finality((h4, h5, h6, h7, h8), certificate),
+        "a header missing": Finality((h4, h7, h8), certificate),
+        "the first header missing": Finality((h6, h7, h8), certificate),
+        "headers in another order": Finality((h6, h4, h7, h8), certificate),
         "certificate of another block": Finality((), certificate),
-        "only notarized": Finality((child, grandchild), notarized),
+        "only notarized": Finality((h4, h6, h7, h8), notarized),
         "certificate with another view": Finality((), later),
     }
-    effects, totals = first.effects, first.effects.totals
-    assert first.block.bundles
+    rich = shard.chain[5]
+    effects, totals = rich.effects, rich.effects.totals
+    assert rich.block.bundles
     assert effects.changes.balances
     fewer = structs.replace(effects.changes, balances=effects.changes.balances[1:])
     other_effects: dict[str, dict[str, Any]] = {
@@ -261,16 +264,16 @@ def _finality(shard: Shard) -> dict[str, Any]:
         "a balance less": {"changes": fewer},
         "other totals": {"totals": structs.replace(totals, pending=totals.pending + 1)},
     }
-    blocks = {name: structs.replace(first, effects=structs.replace(effects, **other)) for name, other in other_effects.items()}
-    moved = Block(header, (), first.block.bundles + first.block.transactions)
-    blocks["bundles among the transactions"] = structs.replace(first, block=moved)
+    blocks = {name: structs.replace(rich, effects=structs.replace(effects, **other)) for name, other in other_effects.items()}
+    moved = Block(rich.block.header, (), rich.block.bundles + rich.block.transactions)
+    blocks["bundles among the transactions"] = structs.replace(rich, block=moved)
     bundle = next(bundle for outbox in shard.outboxes for bundle in outbox)
     bundles = {
         "another sequence": structs.replace(bundle, bundle=structs.replace(bundle.bundle, sequence=9)),
         "another branch": structs.replace(bundle, branch=merkle.branch([b"a", b"b"], 0)),
         "another block's header": structs.replace(bundle, header=shard.head),
     }
-    good_block = {"proven by the grandchild": structs.replace(first, finality=by_grandchild)}
+    good_block = {"proven by height 8": structs.replace(first, finality=by_last)}
     return {
         "electorate": _electorate(shard.electorate),
         "header": encode(header),

@@ -115,14 +115,25 @@ def is_certificate(electorate: dict[str, Any], certificate: list[Any], check: Ch
     )
 
 
+def skipped(height: int) -> int:
+    """The height less the greatest power of two that divides it."""
+    power = 1
+    while height % (2 * power) == 0:
+        power *= 2
+    return height - power
+
+
 def is_final(electorate: dict[str, Any], header: list[Any], finality: list[Any], check: Check = verify) -> bool:
-    descendants, certificate = finality
+    path, certificate = finality
     if header[:2] != [unhex(electorate["document"]), electorate["shard"]]:
         return False
-    for child in descendants:
-        if child[4] != digest("block", header):
+    low = header[3]
+    for following in path:
+        down = skipped(following[3])
+        place, link = (down, following[5]) if down >= low else (following[3] - 1, following[4])
+        if (place, link) != (header[3], digest("block", header)):
             return False
-        header = child
+        header = following
     return certificate[:3] == [3, header[2], digest("block", header)] and is_certificate(electorate, certificate, check)
 
 
@@ -130,17 +141,17 @@ def is_block(electorate: dict[str, Any], certified: list[Any], check: Check = ve
     (header, bundles, transactions), finality, (receipts, changes, totals) = certified
     return (
         is_final(electorate, header, finality, check)
-        and header[7] == root([root(bundles), root(transactions)])
-        and header[8] == root(list(map(msgpack.packb, receipts)))
-        and header[10] == digest("changes", changes)
-        and header[11] == digest("totals", totals)
+        and header[8] == root([root(bundles), root(transactions)])
+        and header[9] == root(list(map(msgpack.packb, receipts)))
+        and header[11] == digest("changes", changes)
+        and header[12] == digest("totals", totals)
     )
 
 
 def is_bundle(electorate: dict[str, Any], certified: list[Any], check: Check = verify) -> bool:
     bundle, header, finality, branch = certified
     proven = branch_root(msgpack.packb(bundle), *branch)
-    return bundle[0] == header[1] and is_final(electorate, header, finality, check) and header[9] == proven
+    return bundle[0] == header[1] and is_final(electorate, header, finality, check) and header[10] == proven
 
 
 def epoch_of(genesis: dict[str, Any], registrations: list[bytes]) -> list[Any]:
@@ -417,7 +428,9 @@ class Ledger:
         expect(self.are_signed(transaction_id, witnesses), "signatures")
         self.seen.add(transaction_id)
         others = sorted(self.shards_of(legs) - {self.shard})
-        is_full = bool(others) and sum(key[-1:] == b"w" for key in self.rows) >= self.network.limits["waiting"]
+        queues = [row[2] for key, row in self.rows.items() if key[-1:] == b"w"]
+        queue = [other for other in queues if other == others or len(other) > 1 < len(others)]
+        is_full = len(queue) >= self.network.limits["waiting"]
         if code := "limit_exceeded" if is_full else self.reserve(legs):
             self.receipts.append([transaction_id, 3, code])
         elif others:
@@ -491,7 +504,7 @@ class Ledger:
         if self.time > deadline or deadline > valid_until + timeout:
             return "expired"
         prepared = sum(key[-1:] == b"p" and row[1] == source for key, row in self.rows.items())
-        if valid_until > self.time + window + timeout or prepared >= self.network.limits["waiting"]:
+        if valid_until > self.time + window + timeout or prepared >= 2 * self.network.limits["waiting"]:
             return "limit_exceeded"
         return "duplicate" if {transaction_id + b"p", transaction_id + b"a"} & self.rows.keys() else ""
 

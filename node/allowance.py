@@ -21,8 +21,7 @@ class Allowance:
 
     def admit(self, client: str, expected: int, now: float) -> bool:
         """Whether a question may be answered now; if so, ``expected`` bytes are charged for it. ``now``: seconds."""
-        bucket = self._bucket(client)
-        if not self._all.has_any(now) or not bucket.has_any(now):
+        if not self._all.has_any(now) or not self._bucket(client).has_any(now):
             return False
         self.correct(client, expected, now)
         return True

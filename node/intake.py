@@ -13,7 +13,7 @@ MAX_EVENT_BYTES = 16 << 20
 """Beyond it frames wait; one is taken in before it is counted."""
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""
-MAX_TRANSACTION_BYTES = 8 << 20
+MAX_TRANSACTION_BYTES = 4 << 20
 """Transactions waiting."""
 _BATCH_BYTES = 128 << 10
 """Transactions handled in one turn: some five hundred, so that votes need not wait for long."""
@@ -68,8 +68,8 @@ class Intake:
     def question_answered(self) -> None:
         self._questions -= 1
 
-    def take(self) -> Iterator[Event]:
-        """All that is here, of the transactions a bounded part; and that time has passed."""
+    def take(self, transactions: bool = True) -> Iterator[Event]:
+        """All that is here, of ``transactions``, if they are wanted now, a bounded part; and that time has passed."""
         while self._events:
             event, size = self._events.popleft()
             self._bytes -= size
@@ -77,7 +77,7 @@ class Intake:
                 self._questions -= 1
             yield event
         self._room.set()
-        if self._transactions:
+        if self._transactions and transactions:
             yield Transactions(tuple(self._next_batch()))
         yield Tick()
 
@@ -89,9 +89,9 @@ class Intake:
             yield encoded
         self._transaction_bytes -= size
 
-    async def wait(self, seconds: float) -> None:
-        """Until something is here, or so long."""
-        if self._events or self._transactions:
+    async def wait(self, seconds: float, transactions: bool = True) -> None:
+        """Until something is here, ``transactions`` if they are wanted, or so long."""
+        if self._events or (self._transactions and transactions):
             await trio.lowlevel.checkpoint()
             return
         with trio.move_on_after(max(0.0, seconds)):

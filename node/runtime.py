@@ -8,6 +8,7 @@ while it waits for the disk, further events gather and are handled, persisted an
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -72,8 +73,12 @@ LARGE_ANSWER_RATE = 4 << 20
 """Bytes a second."""
 _BLOCK_BYTES = 64 << 10
 """What a block asked for is expected to have, until it has been read."""
+MAX_UNCHECKED = 4096
+"""Signatures of clients' transactions under check; while there are more, further ones wait to be taken in, or are dropped."""
 SIGNATURES = 128
 """Checked in one go: so long, some ten milliseconds, a proposal waits for what clients have sent."""
+_BROKER_RUN = 100
+"""Messages of the broker looked at before others have their turn."""
 _IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
 
@@ -108,6 +113,7 @@ class Runtime:
         )
         self._intake = Intake()
         self._checks: tuple[deque[CheckSignatures], deque[CheckSignatures]] = (deque(), deque())
+        self._unchecked = 0
         self._verdicts: dict[int, list[bool]] = {}  # of checks that are not finished, by token
         self._check_wake = trio.Event()
         self._small = Allowance(SMALL_ANSWERS * SMALL_ANSWER_BYTES)
@@ -145,14 +151,15 @@ class Runtime:
         while True:
             await self._wait()
             effects: list[Effect] = []
-            for event in self._intake.take():
+            for event in self._intake.take(self._unchecked < MAX_UNCHECKED):
                 effects += self.node.handle(event, self._at)
             await self._perform(effects)
 
     async def _wait(self) -> None:
         """Until there is an event, or the mind's deadline is due."""
         deadline = self.node.deadline
-        await self._intake.wait(_IDLE_SECONDS if deadline is None else min(_IDLE_SECONDS, (deadline - self._at.now) / 1000))
+        seconds = _IDLE_SECONDS if deadline is None else min(_IDLE_SECONDS, (deadline - self._at.now) / 1000)
+        await self._intake.wait(seconds, self._unchecked < MAX_UNCHECKED)
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
@@ -218,6 +225,7 @@ class Runtime:
                 self._nursery.start_soon(self._recover, effect)
             case CheckSignatures():
                 self._checks[effect.urgent].append(effect)
+                self._unchecked += 0 if effect.urgent else _signatures(effect.transactions)
                 self._check_wake.set()
             case Mine():
                 self._mining.cancel()
@@ -306,6 +314,7 @@ class Runtime:
                 self._verdicts[check.token] = verdicts
             else:
                 queue.popleft()
+                self._unchecked -= 0 if check.urgent else _signatures(check.transactions)
                 self._intake.put(SignaturesChecked(check.token, tuple(verdicts)))
 
     async def _mine(self, scope: trio.CancelScope, work: Mine) -> None:
@@ -323,17 +332,24 @@ class Runtime:
             await self._intake.put_when_there_is_room(item, len(item.frame) if isinstance(item, Message) else 0)
 
     async def _receive_broker(self) -> None:
-        async for topic, body in self._broker.inbox:
-            replica = self.node.replica
-            if replica is None:
-                continue
-            try:
-                if topic == transactions_topic(self._genesis.network, replica.shard):
-                    self._intake.offer_transactions(decode(TransactionBatch, body, MAX_BATCH_BODY_BYTES).transactions)
-                else:
-                    self._on_query(decode(Query, body, MAX_QUERY_BYTES), replica.member)
-            except DecodeError:
-                self._metrics.bad_broker_message()
+        inbox = self._broker.inbox
+        async for topic, body in inbox:
+            self._take_in(topic, body)
+            with suppress(trio.WouldBlock):  # waiting for each of many would cost more than most of them do
+                for _ in range(_BROKER_RUN):
+                    self._take_in(*inbox.receive_nowait())
+
+    def _take_in(self, topic: str, body: bytes) -> None:
+        replica = self.node.replica
+        if replica is None:
+            return
+        try:
+            if topic == transactions_topic(self._genesis.network, replica.shard):
+                self._intake.offer_transactions(decode(TransactionBatch, body, MAX_BATCH_BODY_BYTES).transactions)
+            else:
+                self._on_query(decode(Query, body, MAX_QUERY_BYTES), replica.member)
+        except DecodeError:
+            self._metrics.bad_broker_message()
 
     def _on_query(self, query: Query, member: int) -> None:
         """Pass on what this member is to answer, as far as it may cost so much."""
@@ -352,6 +368,10 @@ def _expected(query: Query) -> int:
             return MAX_LISTED_BYTES
         case _:
             return SMALL_ANSWER_BYTES
+
+
+def _signatures(transactions: Sequence[Transaction]) -> int:
+    return sum(len(transaction.witnesses) for transaction in transactions)
 
 
 def _first(transactions: Sequence[Transaction], signatures: int) -> Sequence[Transaction]:

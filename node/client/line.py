@@ -6,6 +6,7 @@ has time for.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -19,11 +20,13 @@ Handler = Callable[[bytes], None]
 
 READ_RATE = 64 << 20
 """Bytes read in a second at most, a message counting for ``MESSAGE_COST`` more."""
-MESSAGE_COST = 8 << 10
+MESSAGE_COST = 2 << 10
 _READ_BYTES = 256 << 10
 _CONNECT_SECONDS = 2.0
 _WRITE_SECONDS = 5.0
 _PING_SECONDS = 1.0
+_MAX_PINGS = 2
+"""Unanswered: what is older than this many seconds when it is read is not worth reading, so that a flood's end is its end."""
 _SILENCE_SECONDS = 6.0
 """Without so much as a pong for so long the connection counts as dead: a stopped server closes nothing."""
 _RETRY_FIRST, _RETRY_LAST = 0.1, 1.0
@@ -47,6 +50,7 @@ class Line:
         self._handlers: dict[bytes, Handler] = {}
         self._limits: dict[bytes, int] = {}
         self._writer: asyncio.StreamWriter | None = None
+        self._unanswered: deque[str] = deque()
         self.connected = False
         self.on_change: Callable[[], None] = lambda: None
 
@@ -62,7 +66,7 @@ class Line:
         if writer is None or not self.connected:
             raise BrokerUnavailable("not connected")
         try:
-            writer.write(packed("PUBLISH", topic, body))
+            self._send(writer, "PUBLISH", topic, body)
             async with asyncio.timeout(_WRITE_SECONDS):
                 await writer.drain()
         except (OSError, TimeoutError) as error:
@@ -92,9 +96,11 @@ class Line:
         return await asyncio.open_connection(url.host, url.port, ssl=url.context, limit=_READ_BYTES)
 
     async def _listen(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(packed(*self._url.hello))
+        self._unanswered.clear()
+        self._send(writer, *self._url.hello)
         if self._handlers:
             writer.write(packed("SUBSCRIBE", *self._handlers))
+        self._send(writer, "PING")
         clock = asyncio.get_running_loop().time
         reader, pace, passed_over = Reader(self._limits), Bucket(READ_RATE, READ_RATE), 0
         heard = pinged = clock()
@@ -111,17 +117,27 @@ class Line:
             elif clock() - heard > _SILENCE_SECONDS:
                 raise TimeoutError("the broker is silent")
             if clock() - pinged >= _PING_SECONDS:
+                if self._unanswered.count("PING") > _MAX_PINGS:
+                    raise TimeoutError("too far behind: beginning anew")
                 pinged = clock()
-                writer.write(packed("PING"))
+                self._send(writer, "PING")
+
+    def _send(self, writer: asyncio.StreamWriter, command: str, *words: str | bytes) -> None:
+        """A command that is answered."""
+        self._unanswered.append(command)
+        writer.write(packed(command, *words))
 
     async def _take(self, item: Published | Answer) -> None:
         if isinstance(item, Published):
             self._handlers[item.topic](item.body)
             await asyncio.sleep(0)  # a burst that is here already must not keep everybody else waiting
-        elif item.error is not None:
+            return
+        if not self._unanswered:
+            raise BrokerNonsense("an answer to no command")
+        self._unanswered.popleft()
+        if item.error is not None:
             raise BrokerUnavailable(f"it answers {item.error.partition(' ')[0]}")  # the rest may repeat a password
-        else:
-            self._connection(True)
+        self._connection(True)
 
     def _connection(self, connected: bool) -> None:
         if connected != self.connected:

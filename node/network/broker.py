@@ -30,11 +30,13 @@ MAX_UNREAD_BYTES = 16 << 20
 
 READ_RATE = 64 << 20
 """Bytes taken in each second at most, a message counting for ``MESSAGE_COST`` more: so many can be passed over in little time."""
-MESSAGE_COST = 8 << 10
+MESSAGE_COST = 2 << 10
 
 _BATCH_BYTES = 1 << 20
 _READ_BYTES = 256 << 10
 _PING_SECONDS = 1.0
+_MAX_PINGS = 2
+"""Unanswered: what is older than this many seconds when it is read is not worth reading, so that a flood's end is its end."""
 _SILENCE_SECONDS = 3.0
 """A broker that says nothing, or takes nothing, for this long is gone: it has a ping to answer every second."""
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.1, 2.0
@@ -63,6 +65,7 @@ class Broker:
         self._queue: deque[Message] = deque()
         self._unanswered: deque[Message | str] = deque()  # sent, and not known to have arrived; a name: another command
         self._queue_bytes = 0  # of both
+        self._pings = 0  # under way
         self._wakeup = trio.Event()
         self._commands: list[tuple[str, ...]] = []  # to send besides
         self._deliver, self.inbox = trio.open_memory_channel[Message](MAX_UNREAD)
@@ -138,9 +141,12 @@ class Broker:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, stream)
             nursery.start_soon(self._write, stream)
-            while True:
+            self._pings = 0
+            while self._pings <= _MAX_PINGS:
+                self._pings += 1
                 self._command("PING")
                 await trio.sleep(_PING_SECONDS)
+            raise EOFError("too far behind: beginning anew")
 
     async def _write(self, stream: trio.abc.Stream) -> None:
         while True:
@@ -165,6 +171,7 @@ class Broker:
             while data := await stream.receive_some(_READ_BYTES):
                 silence.deadline = trio.current_time() + _SILENCE_SECONDS
                 items = reader.feed(data)
+                self._forget_consumed()
                 for item in items:
                     if isinstance(item, Published):
                         self._take_in(item)
@@ -186,16 +193,20 @@ class Broker:
         elif answer.error is not None:
             code = answer.error.partition(" ")[0]  # the rest may repeat what was sent, the password too
             raise BrokerRefused(f"{code} in answer to {command}")
-        elif command == "PING" and not self.connected:
-            self.connected = True
-            log.info("broker connected", broker=str(self._url))
+        elif command == "PING":
+            self._pings -= 1
+            if not self.connected:
+                self.connected = True
+                log.info("broker connected", broker=str(self._url))
 
-    def _take_in(self, message: Published) -> None:
+    def _forget_consumed(self) -> None:
         waiting = self._deliver.statistics().current_buffer_used
         while len(self._inbox_sizes) > waiting:
             self._inbox_bytes -= self._inbox_sizes.popleft()
+
+    def _take_in(self, message: Published) -> None:
         size = len(message.body)
-        if waiting == MAX_UNREAD or self._inbox_bytes + size > MAX_UNREAD_BYTES:
+        if len(self._inbox_sizes) == MAX_UNREAD or self._inbox_bytes + size > MAX_UNREAD_BYTES:
             self.dropped += 1
             return
         self._deliver.send_nowait((message.topic.decode(), message.body))

@@ -73,6 +73,18 @@ async def test_transactions_are_bounded_in_bytes_and_come_in_parts() -> None:
     assert intake.offer_transactions(numbered), "and there is room again"
 
 
+async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(autojump_clock: MockClock) -> None:
+    intake = Intake()
+    intake.offer_transactions([b"x"])
+    assert [type(event) for event in intake.take(transactions=False)] == [Tick]
+    await intake.wait(10, transactions=False)  # that they came
+    began = trio.current_time()
+    await intake.wait(10, transactions=False)
+    assert trio.current_time() == began + 10
+    await intake.wait(10)
+    assert kinds(intake) == [Transactions, Tick]
+
+
 async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock) -> None:
     intake = Intake()
     async with trio.open_nursery() as nursery:

@@ -1,0 +1,289 @@
+"""Floods on every way in, on real processes: memory grows within the documented bound, and payments commit during and after.
+
+Each prints a line of figures; ``pytest -s`` shows them.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+import redis
+import trio
+from msgspec import structs
+
+from node.network.connection import Connector, host_and_port
+from node.network.transport import Transport
+from node.protocol import topics
+from node.protocol.address import address_of
+from node.protocol.block import Block
+from node.protocol.certificate import Certificate, CertifiedBlock, FinalBlock, Finality, Vote, VoteKind, sign_vote
+from node.protocol.codec import encode
+from node.protocol.crypto import KeyPair
+from node.protocol.keys import generate, read_key_file
+from node.protocol.limits import MAX_FRAME_BYTES, MAX_QUERY_BYTES
+from node.protocol.messages import Ballot, BodyReply, Certified, ChainReply, Proposal, Standing
+from node.protocol.queries import EVERYONE, BlockList, GetAccount, GetBlocks, GetPending, GetStatus, Query
+from node.protocol.topics import TransactionBatch
+from node.protocol.transaction import Leg, Order, Transaction, Witness
+from signaling.phases import MAX_MESSAGE_BYTES
+from tests.network.harness import Network
+from tests.person import Deal, deal
+from tests.waiting import until
+
+SECONDS = 6.0
+"""Each flood, at least."""
+BOUND = 400
+"""MiB."""
+
+
+@pytest.fixture(scope="module")
+def paying(shared_network: Network) -> Deal:
+    return deal(shared_network.person, 0, 0, "100.00")
+
+
+class Memory:
+    """Resident memory of processes since this was made, by name."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        self._pids = pids
+        for pid in pids.values():
+            with open(f"/proc/{pid}/clear_refs", "w") as file:
+                file.write("5")  # forget the peak
+        self._before = {name: _status(pid, "VmRSS") for name, pid in pids.items()}
+
+    def grown(self) -> dict[str, int]:
+        """The peak above what there was, MiB."""
+        return {name: _status(pid, "VmHWM") - self._before[name] >> 10 for name, pid in self._pids.items()}
+
+
+def _status(pid: int, field: str) -> int:
+    """KiB."""
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field))
+
+
+class Chain:
+    """How far a shard's chain came since this was made, by what one of its nodes tells Prometheus."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        self._url = network.devnet.metrics_url(network.devnet.node_names.index(name))
+        self._before, self._began = self._read(), time.monotonic()
+
+    def _read(self) -> dict[str, float]:
+        text = httpx.get(self._url + "/metrics" if "/metrics" not in self._url else self._url, timeout=20).text
+        wanted = ("shardpay_height ", "shardpay_view_timeouts_total ")
+        return {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith(wanted)}
+
+    def told(self) -> str:
+        now, seconds = self._read(), time.monotonic() - self._began
+        blocks, timeouts = (now[name] - self._before[name] for name in ("shardpay_height", "shardpay_view_timeouts_total"))
+        return f"{blocks / seconds:.1f} blocks/s, {timeouts:.0f} view timeouts"
+
+
+@contextmanager
+def watched(network: Network, paying: Deal, what: str, but: str = "") -> Iterator[Callable[[], None]]:
+    """For a flood: gives a function that makes a payment in the middle of it; makes one after it, and checks memory."""
+    pids = {name: pid for name, pid in network.pids().items() if name != but}
+    memory, chain = Memory(pids), Chain(network, next(n for n in network.nodes(0) if n != but))
+    seconds = list[float]()
+
+    def pay() -> None:
+        began = time.monotonic()
+        assert paying.pay("0.01", wait=30)["status"] == "committed"
+        seconds.append(time.monotonic() - began)
+
+    yield pay
+    during = chain.told()
+    pay()
+    grown = memory.grown()
+    nodes = max(mib for name, mib in grown.items() if name.startswith("node"))
+    rest = {name: mib for name, mib in grown.items() if not name.startswith("node")}
+    print(f"\n{what}: nodes +{nodes} MiB, {rest}; {during}; payments {[round(s, 1) for s in seconds]} s")
+    assert nodes < BOUND
+    assert {name: pid for name, pid in network.pids().items() if name != but} == pids
+
+
+@contextmanager
+def publishing(url: str, clients: int, messages: Callable[[int], list[tuple[str, bytes]]]) -> Iterator[None]:
+    """Each client publishes the messages of 0, 1, 2, ... as fast as it can."""
+    stop = threading.Event()
+
+    def flood(number: int) -> None:
+        client = redis.Redis.from_url(url)
+        while not stop.is_set():
+            with suppress(redis.RedisError):
+                pipeline = client.pipeline(transaction=False)
+                for topic, body in messages(number):
+                    pipeline.publish(topic, body)
+                pipeline.execute()
+            number += clients
+
+    threads = [threading.Thread(target=flood, args=(number,), daemon=True) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def all_topics(network: Network) -> list[str]:
+    name = network.genesis.network
+    per_shard = (topics.transactions_topic, topics.queries_topic, topics.blocks_topic, topics.refusals_topic)
+    return [*(topic(name, s) for topic in per_shard for s in (0, 1)), topics.epoch_topic(name), topics.reports_topic(name)]
+
+
+def pay_all_the_while(pay: Callable[[], None], seconds: float = SECONDS) -> None:
+    began = time.monotonic()
+    while time.monotonic() < began + seconds:
+        pay()
+
+
+def test_junk_on_every_topic(network: Network, paying: Deal) -> None:
+    junk = (bytes(4 << 20), os.urandom(40))
+
+    def messages(number: int) -> list[tuple[str, bytes]]:
+        return [(topic, junk[number // 2 % 2]) for topic in all_topics(network)]
+
+    with watched(network, paying, "junk of 4 MiB and 40 bytes in turn on every topic") as pay:
+        with publishing(network.devnet.broker_url, 2, messages):
+            pay_all_the_while(pay)
+
+
+def test_the_smallest_messages_as_fast_as_they_go(network: Network, paying: Deal) -> None:
+    small = [(topic(network.genesis.network, 0), b"") for topic in (topics.transactions_topic, topics.queries_topic)] * 500
+    with watched(network, paying, "empty messages on the topics of a committee") as pay:
+        with publishing(network.devnet.broker_url, 2, lambda _: small):
+            pay_all_the_while(pay)
+
+
+def test_transactions_with_one_bad_signature_of_16(network: Network, paying: Deal) -> None:
+    keys = [network.key(0), *(generate() for _ in range(15))]
+    payee = address_of(generate().public)
+    legs = tuple(Leg(address_of(key.public), payee, "USD", 1) for key in keys)
+    valid_until = time.time_ns() // 1_000_000 + 60_000
+
+    def batch(number: int) -> bytes:
+        some = []
+        for count in range(20):
+            salt = (number * 100 + count).to_bytes(8, "big")
+            order = Order(network.document.network_id, legs, "x" * 140, valid_until, salt)
+            *good, last = order.sign(keys).witnesses
+            some.append(encode(Transaction(order, (*good, Witness(last.public_key, bytes(64))))))
+        return encode(TransactionBatch(tuple(some)))
+
+    topic = topics.transactions_topic(network.genesis.network, 0)
+    with watched(network, paying, "transactions with one bad signature of 16") as pay:
+        with publishing(network.devnet.broker_url, 2, lambda number: [(topic, batch(number))]):
+            pay_all_the_while(pay)
+
+
+def test_queries(network: Network, paying: Deal) -> None:
+    requests = (GetStatus(), GetBlocks(1, 256), GetAccount(bytes(20)), GetPending(1000))
+
+    def messages(number: int) -> list[tuple[str, bytes]]:
+        """Some of many clients', some of always the same."""
+        found = []
+        for count in range(200):
+            client = os.urandom(16).hex() if count % 2 else "c"
+            query = Query(os.urandom(16), client, count % 5 + EVERYONE, requests[count // 5 % len(requests)])
+            body = encode(query)
+            assert len(body) <= MAX_QUERY_BYTES
+            found.append((topics.queries_topic(network.genesis.network, 0), body))
+        return found
+
+    with watched(network, paying, "queries") as pay, publishing(network.devnet.broker_url, 2, messages):
+        pay_all_the_while(pay)
+
+
+async def unfinished(address: str, public_key: bytes, size: int) -> None:
+    """Strangers, one after the other, that connect, send half a frame of this size, and then a byte now and then."""
+
+    async def talk(peer: bytes, stream: Any) -> None:
+        await stream.write(size.to_bytes(4, "big"))
+        for start in range(0, size - 1000, 60_000):
+            await stream.write(bytes(min(60_000, size - 1000 - start)))
+        while True:
+            await trio.sleep(0.5)
+            await stream.write(b"x")
+
+    while True:
+        with suppress(Exception):
+            tcp = await trio.open_tcp_stream(*host_and_port(address))
+            deadline = trio.current_time() + 5
+            await Connector(generate()).converse(tcp, trio.CancelScope(deadline=deadline), talk, dialed=public_key)
+        await trio.sleep(0.05)
+
+
+async def test_strangers_with_unfinished_frames(network: Network, paying: Deal) -> None:
+    coordinator, member = network.genesis.coordinator_key, network.document.committees[0].members[0]
+    with watched(network, paying, "strangers with unfinished frames") as pay:
+        async with trio.open_nursery() as nursery:
+            for size in (MAX_FRAME_BYTES, MAX_MESSAGE_BYTES) * 8:
+                nursery.start_soon(unfinished, network.devnet.coordinator_address, coordinator, size)
+                nursery.start_soon(unfinished, member.addresses[0], member.public_key, size)
+            await trio.to_thread.run_sync(pay_all_the_while, pay)
+            nursery.cancel_scope.cancel()
+
+
+def stuffed(network: Network, shard: int, key: KeyPair, certified: CertifiedBlock) -> Iterator[bytes]:
+    """Frames of a member, each of another kind and as large as may be, again and again."""
+    electorate = network.document.electorates[shard]
+    signer = electorate.keys.index(key.public)
+    header = certified.block.header
+    tiny = Certificate(VoteKind.NULLIFY, 1, bytes(32), (), ())
+    many = tuple(os.urandom(8) for _ in range(1 << 16))
+    large = tuple(os.urandom(4000) for _ in range(2000))
+    view = header.view
+    while True:
+        for transactions in (many, large):
+            view += 1
+            forged = structs.replace(header, view=view, height=header.height + 1, proposer=signer)
+            block = Block(forged, (), transactions)
+            vote = sign_vote(key, signer, electorate, VoteKind.NOTARIZE, view, forged.hash)
+            room = (MAX_FRAME_BYTES - len(encode(block)) - 2000) // 50
+            yield encode(Proposal(block, vote, None, (tiny,) * min(room, 16_000)))
+            yield encode(BodyReply(block))
+            yield encode(ChainReply((FinalBlock(block, Finality((forged,) * 300, tiny)),)))
+        yield encode(Certified((tiny,) * 8))
+        yield from [encode(Ballot(Vote(VoteKind.NOTARIZE, view + n, os.urandom(32), signer, bytes(64)))) for n in range(500)]
+        yield encode(Standing(view, view, view))
+        yield os.urandom(MAX_FRAME_BYTES)
+
+
+async def test_a_member_that_sends_all_it_can(network: Network, paying: Deal) -> None:
+    traitor = network.nodes(0)[-1]
+    key = read_key_file(network.folder.home(traitor) / "key.pem")
+    with network.client() as client:
+        answer = client.answers(0, GetBlocks(1, 1), member=0).answer
+    assert isinstance(answer, BlockList)
+    network.kill(traitor)
+    transport = Transport(key, "/ip4/127.0.0.1/tcp/0", lambda _: True)
+    others = [m for committee in network.document.committees for m in committee.members if m.public_key != key.public]
+    sent = 0
+
+    async def flood(peer: bytes) -> None:
+        nonlocal sent
+        for frame in stuffed(network, 0, key, answer.blocks[0]):
+            while not transport.send(peer, frame):
+                await trio.sleep(0.01)
+            sent += len(frame)
+
+    with watched(network, paying, "a member that sends all it can", but=traitor) as pay:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(transport.run)
+            for member in others:
+                transport.connect(member.public_key, member.addresses)
+                nursery.start_soon(flood, member.public_key)
+            await trio.to_thread.run_sync(pay_all_the_while, pay, 12.0)
+            nursery.cancel_scope.cancel()
+    network.start(traitor)
+    until(lambda: network.caught_up(traitor), "the member is honest again, and welcome")
+    network.check_health()

@@ -37,10 +37,12 @@ class Commit(Struct, frozen=True):
 
 
 class Checkpoint(Struct, frozen=True):
-    """The state as of ``height``: rows to write, or to delete where the value is None."""
+    """Rows of the state as of ``height``, kept beside those of the checkpoint before; None: no such row any more."""
 
     height: int
     rows: tuple[tuple[bytes, bytes | None], ...]
+    certified_at: int | None
+    """With the last rows: the height of the header that has their root. From now on this is what a restart begins with."""
 
 
 class Abstain(Struct, frozen=True):

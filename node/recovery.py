@@ -1,7 +1,7 @@
 """A node's state after a start: the last checkpoint, and the blocks stored since, executed again.
 
-Nothing stored is believed that does not prove itself: rows must give the checkpoint's root, blocks must follow on each
-other, and executing one must give what its header says.
+Nothing stored is believed that does not prove itself: rows must give the root that a certified header has, blocks must follow
+on each other, and executing one must give what its header says. Rows of a checkpoint no stored header covers are not read.
 """
 
 import errno
@@ -9,8 +9,10 @@ import os
 from pathlib import Path
 
 from node.consensus.journal import remembered
+from node.effects import Checkpoint
 from node.events import Recovered, Stored
-from node.ledger.execution import InvalidBlock, execute
+from node.ledger.checkpoint import Slice
+from node.ledger.execution import InvalidBlock, execute, next_state_root
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol.block import Header, skip_height
@@ -64,16 +66,39 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
     Raises:
         StorageDamaged: the database holds what does not prove itself. StorageError: it cannot be read.
     """
-    checkpoint = storage.checkpoint()
     try:
-        state = State.genesis(rules) if checkpoint is None else State.restore(rules, checkpoint[1])
+        state, last = _checkpoint(storage, rules, electorate)
         _remember_transactions(storage, state, rules)
-        last = _replay(storage, state, rules, electorate)
+        last = _replay(storage, state, last, rules, electorate)
         peaks = _peaks(storage, last.block.header) if last is not None else {}
         records = tuple(map(remembered, storage.journal()))
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(f"the database is damaged: {error}") from error
     return Recovered(state, last, records, peaks)
+
+
+def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedBlock | None]:
+    """The state of the last checkpoint stored, and its block."""
+    stored = storage.checkpoint()
+    if stored is None:
+        return State.genesis(rules), None
+    height, certified_at = stored
+    at, before, certifying = (_block(storage, number, electorate) for number in (height, certified_at - 1, certified_at))
+    state = State.restore(rules, at.block.header, at.effects.totals, certified_at, storage.rows(height))
+    header = certifying.block.header
+    if next_state_root(before.block.header.state_root, header.changes_hash, state.checkpoint_root()) != header.state_root:
+        raise DecodeError(f"the rows of checkpoint {height} are not those that block {certified_at} commits to")
+    return state, at
+
+
+def _block(storage: Storage, height: int, electorate: Electorate) -> CertifiedBlock:
+    stored = storage.blocks(height, 1, 1)
+    if not stored:
+        raise DecodeError(f"block {height}, which a checkpoint needs, is missing")
+    certified = decode(CertifiedBlock, stored[0], MAX_STORED_BYTES)
+    if not certified.is_valid(electorate) or certified.block.header.height != height:
+        raise DecodeError(f"block {height} does not prove itself")
+    return certified
 
 
 def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None:
@@ -88,21 +113,17 @@ def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None
             state.remember(transaction.id, transaction.order.valid_until)
 
 
-def _replay(storage: Storage, state: State, rules: Rules, electorate: Electorate) -> CertifiedBlock | None:
-    """Execute the stored blocks after the checkpoint; returns the last block."""
-    last: CertifiedBlock | None = None
-    if state.height:
-        stored = storage.blocks(state.height, 1)
-        if not stored:
-            raise DecodeError(f"the block of checkpoint {state.height} is missing")
-        last = decode(CertifiedBlock, stored[0], MAX_STORED_BYTES)
-        if (last.block.header.state_root, last.block.header.time) != (state.state_root, state.time):
-            raise DecodeError(f"checkpoint {state.height} is not the one its block commits to")
+def _replay(
+    storage: Storage, state: State, last: CertifiedBlock | None, rules: Rules, electorate: Electorate
+) -> CertifiedBlock | None:
+    """Execute the stored blocks after ``last``; returns the last one. What they add to the next checkpoint is stored again."""
     while blocks := storage.blocks(state.height + 1, _READ_BYTES):
+        parts = []
         for encoded in blocks:
             certified = decode(CertifiedBlock, encoded, MAX_STORED_BYTES)
-            _execute_again(certified, last, state, rules, electorate)
+            parts.append(_execute_again(certified, last, state, rules, electorate))
             last = certified
+        storage.write([Checkpoint(*part) for part in parts])
     return last
 
 
@@ -122,7 +143,7 @@ def _peaks(storage: Storage, header: Header) -> dict[int, bytes]:
 
 def _execute_again(
     certified: CertifiedBlock, last: CertifiedBlock | None, state: State, rules: Rules, electorate: Electorate
-) -> None:
+) -> Slice:
     block, header = certified.block, certified.block.header
     if (last is not None and header.parent != last.block.header.hash) or not certified.is_valid(electorate):
         raise DecodeError(f"block {header.height} does not prove itself")
@@ -130,6 +151,6 @@ def _execute_again(
     transactions = [(t.id, t) for t in map(decode_transaction, block.transactions)]
     valid = Transaction.has_valid_signatures
     execution = execute(state, rules, header.height, header.time, bundles, transactions, valid)
-    if execution.state_root != header.state_root:
-        raise DecodeError(f"block {header.height} does not execute to its state root")
-    state.commit(execution.overlay)
+    if not execution.gives(header):
+        raise DecodeError(f"block {header.height} does not execute to what its header says")
+    return state.commit(execution.overlay)

@@ -1,5 +1,9 @@
 """A node's database: consensus journal, final blocks, bundles, the state as of the last checkpoint. One SQLite file.
 
+Rows of a checkpoint arrive a few at a time, in ``recent``. With the last of them the checkpoint counts; then they move into
+``state``, a few with every write. So the rows of a checkpoint are those of ``state`` and over them those of ``recent`` up to its
+height, and while the next one arrives nothing of it is lost.
+
 What ``write`` was given is on disk, all of it or nothing, when it returns; ``kill -9`` or a power cut at any instant leaves
 a prefix of the writes. Every row carries a checksum over its key and value: a damaged row raises, it is never believed.
 Methods block and may be called from any thread: writes take turns on one connection, reads on another, beside each other.
@@ -26,8 +30,13 @@ CREATE TABLE journal (view INTEGER, slot TEXT, data BLOB, sum INTEGER, PRIMARY K
 CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
 CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB, sum INTEGER) WITHOUT ROWID;
+CREATE TABLE recent (height INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY (height, key)) WITHOUT ROWID;
 """
 _NETWORK, _CHECKPOINT, _ABSTAIN, _SECRET, _BEGUN = ":network", ":checkpoint", ":abstain", ":secret", "begun"  # keys in meta
+_ROWS = 1024
+"""Of the state, read at once."""
+_MOVED = 256
+"""Rows at least that one write moves from ``recent`` into ``state``."""
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
@@ -64,7 +73,8 @@ class Storage:
                 self._writer = self._connect()
                 self._prepare(network)
                 self._reader = self._connect()
-                self._check()
+            for table in ("meta", "journal"):
+                self._check(table)
         except BaseException:
             self.close()
             raise
@@ -79,9 +89,8 @@ class Storage:
                         self._upsert("journal", (view, slot), data)
                     case Commit():
                         self._commit(effect)
-                    case Checkpoint(height, rows):
-                        self._upsert("meta", (_CHECKPOINT,), height.to_bytes(8, "big"))
-                        self._store_state(rows)
+                    case Checkpoint():
+                        self._checkpoint(effect)
                     case Abstain(through):
                         self._upsert("meta", (_ABSTAIN,), through.to_bytes(8, "big"))
                     case LoseVotes():
@@ -128,15 +137,29 @@ class Storage:
         query = "SELECT sequence, data, sum FROM bundles WHERE destination = ? AND sequence >= ? ORDER BY sequence LIMIT 256"
         return self._consecutive("bundles", (destination, sequence), limit_bytes, query, (destination, sequence))
 
-    def checkpoint(self) -> tuple[int, list[tuple[bytes, bytes]]] | None:
-        """(height, the state's rows in key order) of the last checkpoint."""
-        height = self._fact(_CHECKPOINT)
-        if height is None:
-            return None
-        rows = self._read("SELECT key, value, sum FROM state ORDER BY key")
-        return int.from_bytes(height, "big"), [
-            (key, self._intact("state", (key,), value, checksum)) for key, value, checksum in rows
-        ]
+    def checkpoint(self) -> tuple[int, int] | None:
+        """The height of the last checkpoint that is whole, and of the header that has its root."""
+        value = self._fact(_CHECKPOINT)
+        return None if value is None else (int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
+
+    def rows(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
+        """The rows of the checkpoint, read as it is iterated: of those with one key the last counts; None: no such row."""
+        for table in ("state", "recent"):
+            self._check(table)
+        last: tuple[Any, ...] = (b"",)
+        query = f"SELECT key, value, sum FROM state WHERE key > ? ORDER BY key LIMIT {_ROWS}"
+        while rows := self._read(query, *last):
+            for key, value, checksum in rows:
+                yield key, self._intact("state", (key,), value, checksum)
+            last = (key,)
+        last = (0, b"")
+        query = f"""SELECT height, key, value, sum FROM recent WHERE (height, key) > (?, ?) AND height <= {height:d}
+                    ORDER BY height, key LIMIT {_ROWS}"""
+        while rows := self._read(query, *last):
+            for *last_key, value, checksum in rows:
+                key = last_key[1]
+                yield key, None if value is None else self._intact("state", (key,), value, checksum)
+            last = tuple(last_key)
 
     def close(self) -> None:
         """Let go of the database. Calls under way end first; later ones raise StorageError."""
@@ -189,12 +212,11 @@ class Storage:
                 f"{self._path} belongs to network {stored.hex()}, not {network.hex()}: point 'data' or 'genesis' elsewhere"
             )
 
-    def _check(self) -> None:
-        """Look over the structure of what a restart builds on. Blocks and bundles, the bulk, are checked when read."""
-        for table in ("meta", "journal", "state"):
-            found = self._reader.execute(f"PRAGMA quick_check({table})").fetchone()[0]
-            if found != "ok":
-                raise self._damaged(f"{table}: {found}")
+    def _check(self, table: str) -> None:
+        """Look over a table's structure. Blocks and bundles, the bulk, are checked when read."""
+        found = self._read(f"PRAGMA quick_check({table})")[0][0]
+        if found != "ok":
+            raise self._damaged(f"{table}: {found}")
 
     # Rows
 
@@ -208,14 +230,30 @@ class Storage:
             self._upsert("bundles", (destination, sequence), data)
         self._writer.execute("DELETE FROM journal WHERE view <= ?", (commit.view,))
 
-    def _store_state(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """A key may come more than once: the last one counts."""
-        final = dict(rows)
-        self._writer.executemany("DELETE FROM state WHERE key = ?", ((key,) for key, value in final.items() if value is None))
+    def _checkpoint(self, part: Checkpoint) -> None:
         self._writer.executemany(
-            "INSERT OR REPLACE INTO state VALUES (?, ?, ?)",
-            ((key, value, _checksum("state", (key,), value)) for key, value in final.items() if value is not None),
+            "INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)",
+            ((part.height, key, value, _checksum("state", (key,), value or b"")) for key, value in part.rows),
         )
+        if part.certified_at is not None:
+            heights = part.height.to_bytes(8, "big") + part.certified_at.to_bytes(8, "big")
+            self._upsert("meta", (_CHECKPOINT,), heights)
+        self._move(2 * len(part.rows) + _MOVED)  # faster than they come
+
+    def _move(self, count: int) -> None:
+        """Rows of the oldest checkpoint in ``recent``, if it is whole, into ``state``."""
+        oldest = self._writer.execute("SELECT min(height) FROM recent").fetchone()[0]
+        whole = self._writer.execute("SELECT value FROM meta WHERE key = ?", (_CHECKPOINT,)).fetchone()
+        if oldest is None or whole is None or oldest > int.from_bytes(whole[0][:8], "big"):
+            return
+        query = "SELECT key FROM recent WHERE height = ? ORDER BY key LIMIT 1 OFFSET ?"
+        beyond = self._writer.execute(query, (oldest, count)).fetchone()
+        moved, arguments = ("height = ? AND key < ?", (oldest, *beyond)) if beyond else ("height = ?", (oldest,))
+        values = f"SELECT key, value, sum FROM recent WHERE {moved} AND value IS NOT NULL"
+        gone = f"SELECT key FROM recent WHERE {moved} AND value IS NULL"
+        self._writer.execute(f"INSERT OR REPLACE INTO state {values}", arguments)
+        self._writer.execute(f"DELETE FROM state WHERE key IN ({gone})", arguments)
+        self._writer.execute(f"DELETE FROM recent WHERE {moved}", arguments)
 
     def _fact(self, key: str) -> bytes | None:
         rows = self._read("SELECT value, sum FROM meta WHERE key = ?", key)

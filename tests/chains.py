@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
+from node.ledger.checkpoint import Slice
 from node.ledger.execution import Execution, execute, genesis_header
 from node.ledger.rules import Rules
 from node.ledger.state import State
@@ -149,6 +150,7 @@ class Shard:
     Attributes:
         members: the keys of its committee, in member order.
         state: after the last block; ``genesis``: the header at height 0; ``roots``: state roots by height.
+        slices: the rows each block has for the disk.
         chain: the certified blocks; ``outboxes``: the bundles each of them sends, proven; ``sent``: the same by destination.
     """
 
@@ -160,6 +162,7 @@ class Shard:
         self.state = State.genesis(self.rules)
         self.genesis = genesis_header(network.genesis, number, self.state)
         self.roots = [self.state.state_root]
+        self.slices: list[Slice] = []
         self.chain: list[CertifiedBlock] = []
         self.outboxes: list[tuple[CertifiedBundle, ...]] = []
         self.sent: defaultdict[int, list[CertifiedBundle]] = defaultdict(list)
@@ -232,7 +235,7 @@ class Shard:
         """Make the next block final."""
         block, execution = self.build(transactions, bundles, after=after)
         certified = self.certify(block, execution.effects)
-        self.state.commit(execution.overlay)
+        self.slices.append(self.state.commit(execution.overlay))
         self.roots.append(self.state.state_root)
         leaves = [encode(bundle) for bundle in execution.outbox]
         header, finality = certified.block.header, certified.finality

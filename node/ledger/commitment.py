@@ -1,91 +1,116 @@
-"""The commitment to the whole state: a sparse hash tree over 65536 buckets of rows, sixteen children to a node.
+"""The commitment to the whole state: a hash tree whose shape follows from the rows, so that no choice of keys makes it uneven.
 
-    bucket  = digest("bucket", rows)     rows: [[key, value], ...] by key, encoded; the bucket is bytes 18 and 19 of the key
-    node    = digest("node", children)   16 hashes; a subtree without rows is all zeros, at any level
-    root    = the node four levels up
+    row hash = digest("row", [key, value])
+    path     = SHA-256(key), 64 digits in base 16: from the root down, which child
 
-The work of an update is in the touched buckets only. ``BucketTree.updated`` leaves the tree as it is and returns the new one
-as a layer over it, so blocks that are not final can have roots; ``absorb`` merges the layer once its block is.
+    subtree  = zeros                            without rows
+             = digest("leaf", row hashes)       with at most 64 rows, by key
+             = digest("node", 16 subtrees)      with more
+
+A tree never changes: ``updated`` returns another one, which shares what is the same.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+from msgspec import Struct
 
 from node.protocol.codec import encode
-from node.protocol.crypto import ZERO_HASH, digest
+from node.protocol.crypto import ZERO_HASH, digest, domain_prefix
 
-_FAN_OUT_BITS = 4
-_LEVELS = 4
-_SIBLINGS = range(1 << _FAN_OUT_BITS)
+LEAF_ROWS = 64
+_SIZE = len(ZERO_HASH)
+_ROW = domain_prefix("row")
 
 
-class BucketTree:
-    """A tree, or a layer of changes over ``base``. Level 0 are the buckets, level 4 the root."""
+class Leaf(Struct, frozen=True, gc=False):
+    """``hashes``: of the rows, one after the other, by key."""
 
-    __slots__ = ("_base", "_hashes", "_keys")
-
-    def __init__(self, base: "BucketTree | None" = None) -> None:
-        self._base = base
-        self._hashes: tuple[dict[int, bytes], ...] = tuple({} for _ in range(_LEVELS + 1))
-        self._keys: dict[int, list[bytes]] = {}
+    keys: tuple[bytes, ...]
+    hashes: bytes
+    root: bytes
 
     @property
-    def root(self) -> bytes:
-        """32 bytes; zeros when there are no rows."""
-        return self._hash(_LEVELS, 0)
+    def count(self) -> int:
+        return len(self.keys)
 
-    def updated(self, touched: Iterable[bytes], value: Callable[[bytes], object | None]) -> "BucketTree":
-        """The tree after the rows of the ``touched`` keys took the values that ``value`` gives for them (None: no such row).
 
-        ``value`` is also asked for the other rows in their buckets.
-        """
-        layer = BucketTree(self)
-        buckets = defaultdict(set)
-        for key in touched:
-            buckets[key[18] << 8 | key[19]].add(key)
-        for bucket, keys in buckets.items():
-            keys.update(self._keys_of(bucket))
-            rows = [(key, found) for key in sorted(keys) if (found := value(key)) is not None]
-            layer._keys[bucket] = [key for key, _ in rows]
-            layer._hashes[0][bucket] = digest("bucket", encode(rows)) if rows else ZERO_HASH
-        for level in range(_LEVELS):
-            for parent in {index >> _FAN_OUT_BITS for index in layer._hashes[level]}:
-                first = parent << _FAN_OUT_BITS
-                children = b"".join([layer._hash(level, first + i) for i in _SIBLINGS])
-                layer._hashes[level + 1][parent] = digest("node", children) if any(children) else ZERO_HASH
-        return layer
+class Node(Struct, frozen=True, gc=False):
+    """``count``: rows below; always more than fit a leaf."""
 
-    def absorb(self, layer: "BucketTree") -> None:
-        """Make the changes of ``layer`` this tree's. The layer itself, and layers over it, keep working."""
-        for own, changed in zip(self._hashes, layer._hashes, strict=True):
-            for index, node_hash in changed.items():
-                if node_hash == ZERO_HASH:
-                    own.pop(index, None)
-                else:
-                    own[index] = node_hash
-            changed.clear()
-        for bucket, keys in layer._keys.items():
-            if keys:
-                self._keys[bucket] = keys
-            else:
-                self._keys.pop(bucket, None)
-        layer._keys.clear()
-        layer._base = self
+    children: tuple["Leaf | Node", ...]
+    count: int
+    root: bytes
 
-    def _hash(self, level: int, index: int) -> bytes:
-        tree: BucketTree | None = self
-        while tree is not None:
-            found = tree._hashes[level].get(index)
-            if found is not None:
-                return found
-            tree = tree._base
-        return ZERO_HASH
 
-    def _keys_of(self, bucket: int) -> list[bytes]:
-        tree: BucketTree | None = self
-        while tree is not None:
-            found = tree._keys.get(bucket)
-            if found is not None:
-                return found
-            tree = tree._base
-        return []
+Tree = Leaf | Node
+EMPTY_TREE: Tree = Leaf((), b"", ZERO_HASH)
+
+
+_Change = tuple[bytes, bytes, bytes]
+"""(path, key, row hash; empty if there is no such row any more)."""
+
+
+def updated(tree: Tree, rows: Iterable[tuple[bytes, object | None]]) -> Tree:
+    """The tree with the rows (key, value) added or changed; without those whose value is None."""
+    changes = [
+        (sha256(key).digest(), key, b"" if value is None else sha256(_ROW + encode((key, value))).digest()) for key, value in rows
+    ]
+    return _updated(tree, 0, changes) if changes else tree
+
+
+def _updated(tree: Tree, depth: int, changes: list[_Change]) -> Tree:
+    children: list[Tree]
+    if isinstance(tree, Leaf):
+        if len(changes) <= LEAF_ROWS:
+            keys, hashes = _merged(tree, changes)
+            if len(keys) <= LEAF_ROWS:
+                return _leaf(keys, hashes)
+            changes = _changes(keys, hashes)
+        else:
+            changes = _changes(tree.keys, tree.hashes) + changes  # of one row the later counts
+        children, count = [EMPTY_TREE] * 16, 0
+    else:
+        children, count = list(tree.children), tree.count
+    for child, part in _by_child(changes, depth).items():
+        before = children[child]
+        after = children[child] = _updated(before, depth + 1, part)
+        count += after.count - before.count
+    if count <= LEAF_ROWS:
+        return _gathered(children)
+    return Node(tuple(children), count, digest("node", b"".join([child.root for child in children])))
+
+
+def _merged(leaf: Leaf, changes: list[_Change]) -> tuple[list[bytes], bytearray]:
+    keys, hashes = list(leaf.keys), bytearray(leaf.hashes)
+    for _, key, row_hash in changes:
+        at = bisect_left(keys, key)
+        known = at < len(keys) and keys[at] == key
+        keys[at : at + known] = [key] if row_hash else []
+        hashes[_SIZE * at : _SIZE * (at + known)] = row_hash
+    return keys, hashes
+
+
+def _leaf(keys: list[bytes], hashes: bytearray) -> Tree:
+    return Leaf(tuple(keys), bytes(hashes), digest("leaf", bytes(hashes))) if keys else EMPTY_TREE
+
+
+def _changes(keys: Sequence[bytes], hashes: bytes | bytearray) -> list[_Change]:
+    """A leaf's rows, as if they were added."""
+    return [(sha256(key).digest(), key, bytes(hashes[_SIZE * i : _SIZE * (i + 1)])) for i, key in enumerate(keys)]
+
+
+def _by_child(changes: list[_Change], depth: int) -> dict[int, list[_Change]]:
+    at, shift = depth >> 1, 0 if depth & 1 else 4
+    found: defaultdict[int, list[_Change]] = defaultdict(list)
+    for change in changes:
+        found[change[0][at] >> shift & 15].append(change)
+    return found
+
+
+def _gathered(children: list[Tree]) -> Tree:
+    """One leaf of all rows below. They are few, so the children are leaves."""
+    leaves = [child for child in children if isinstance(child, Leaf)]
+    return _leaf(*_merged(Leaf((), b"", b""), [change for leaf in leaves for change in _changes(leaf.keys, leaf.hashes)]))

@@ -64,18 +64,20 @@ class Execution:
         self.receipts_root = merkle.root([encode(receipt) for receipt in receipts])
         self.changes_hash = changes.hash()
         self.totals_hash = totals.hash()
-        tree = overlay.tree
-        if overlay.rules.is_checkpoint(overlay.height):
-            tree = tree.updated(overlay.unrooted(), overlay.value)
-            self.state_root = tree.root
-        else:
-            self.state_root = digest("state", overlay.state_root, self.changes_hash)
-        overlay.close(self.state_root, tree, totals)
+        root = overlay.checkpoint_root() if overlay.height == overlay.next_checkpoint else b""
+        self.state_root = next_state_root(overlay.state_root, self.changes_hash, root)
+        overlay.close(self.state_root, totals)
         self.overlay = overlay
 
     def gives(self, header: Header) -> bool:
         """Whether the roots are those that the header commits to."""
         return all(getattr(self, root) == getattr(header, root) for root in _ROOTS)
+
+
+def next_state_root(before: bytes, changes_hash: bytes, checkpoint_root: bytes) -> bytes:
+    """``Header.state_root``: ``before``: the parent's. ``checkpoint_root``: of the tree as of the checkpoint before, at a
+    checkpoint; else empty."""
+    return digest("state", before, changes_hash, checkpoint_root)
 
 
 def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:

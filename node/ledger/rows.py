@@ -1,8 +1,7 @@
 """What a shard's state is made of: rows, each a key and a value.
 
 A key starts with a name of at least 20 bytes and ends with what the row is: an asset's code (then the name is an address and the
-value its balance) or a lower-case letter. So keys of balances sort by address and asset, and bytes 18 and 19 of any key spread
-the rows evenly over the buckets of the commitment (addresses and ids are hashes).
+value its balance) or a lower-case letter. So keys of balances sort by address and asset.
 
     address + code      Balance    an account's balance of one asset; absent when empty
     id + "w"            Waiting    home: a cross-shard transaction not decided yet
@@ -17,8 +16,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from node.protocol.block import Balance, Height, ShardNumber, Tally, Totals
-from node.protocol.crypto import Hash
+from node.protocol.block import Balance, ShardNumber, Tally
 from node.protocol.transaction import Amount, Leg, Milliseconds
 
 NAME_BYTES = 20
@@ -28,8 +26,6 @@ ISSUER = -1
 """The boundary to the asset's issuer: what comes in is minted, what goes out is burned. All others are peer shards."""
 
 WAITING, PREPARED, ANSWERED, CURSOR, SEQUENCE, FLOW = b"w", b"p", b"a", b"c", b"s", b"f"
-META_KEY = b"meta"
-"""Key of the row that a checkpoint adds to the state's: ``Meta``."""
 
 
 class Waiting(Struct, array_like=True, frozen=True):
@@ -55,15 +51,6 @@ class Flow(Struct, array_like=True, frozen=True, gc=False):
     left: Tally = 0
     entering: Amount = 0
     leaving: Amount = 0
-
-
-class CheckpointRow(Struct, array_like=True, frozen=True):
-    """The row that says which state a checkpoint's rows are."""
-
-    height: Height
-    time: Milliseconds
-    state_root: Hash
-    totals: Totals
 
 
 Position = Annotated[int, Meta(ge=0, le=2**54)]

@@ -11,6 +11,9 @@ still fit the largest bundle."""
 MAX_WOKEN = 4096
 """Records whose time has come that one block deals with: expired transactions, answers that need not be remembered."""
 
+HASHED_ROWS = 4096
+"""Rows of the commitment a block may have to bring up to date, on average between two checkpoints."""
+
 
 class Rules:
     """What execution needs to know beside the state. Immutable.
@@ -56,6 +59,7 @@ class Rules:
         self.smallest_balances: dict[str, int] = {a.code: a.smallest_balance for a in assets if a.smallest_balance}
         self.peers: frozenset[int] = frozenset(shards.shards) - {shard}
 
-    def is_checkpoint(self, height: int) -> bool:
-        """Whether the header at ``height`` commits to the whole state."""
-        return height % self.parameters.checkpoint_interval == 0
+    def checkpoint_gap(self, rows: int) -> int:
+        """Blocks from a checkpoint to the next one; ``rows``: written since the one before."""
+        interval = self.parameters.checkpoint_interval
+        return interval * max(1, -(-rows // (interval * HASHED_ROWS)))

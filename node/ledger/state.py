@@ -7,23 +7,22 @@ block merges its overlay into the state and empties it, so overlays built on it 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, merge
+from itertools import chain
 from typing import NamedTuple
 
-from node.ledger.commitment import BucketTree
+from node.ledger.checkpoint import Checkpointing, Slice
 from node.ledger.rows import (
     ANSWERED,
     CURSOR,
     EMPTY,
     FLOW,
     ISSUER,
-    META_KEY,
     NAME_BYTES,
     NO_FLOW,
     PREPARED,
     RECORD_KINDS,
     SEQUENCE,
     WAITING,
-    CheckpointRow,
     Flow,
     Prepared,
     Row,
@@ -33,8 +32,10 @@ from node.ledger.rows import (
     parse_flow_key,
 )
 from node.ledger.rules import Rules
-from node.protocol.block import AssetTotal, Balance, PeerTotal, Totals
-from node.protocol.codec import DecodeError, decode, encode
+from node.ledger.table import IdSet, Table
+from node.protocol.block import AssetTotal, Balance, Header, PeerTotal, Totals
+from node.protocol.codec import DecodeError, decode
+from node.protocol.crypto import ZERO_HASH
 
 _MAX_ROW_BYTES = 1 << 21
 _SLOT_BITS = 10
@@ -69,7 +70,7 @@ class Reader(ABC):
         supply: by asset code; missing ones are zero.
         waiting_for: number of transactions waiting here, by ``queue_of`` their participants.
         prepared_for: number of transactions prepared here, by home shard.
-        tree: the commitment as of the last checkpoint.
+        checkpoint, next_checkpoint: heights of the last one and of the one after it.
     """
 
     rules: Rules
@@ -79,7 +80,8 @@ class Reader(ABC):
     supply: dict[str, Supply]
     waiting_for: dict[int, int]
     prepared_for: dict[int, int]
-    tree: BucketTree
+    checkpoint: int
+    next_checkpoint: int
     _totals: Totals
 
     @abstractmethod
@@ -97,10 +99,6 @@ class Reader(ABC):
     @abstractmethod
     def alarms_before(self, time: int) -> Iterator[tuple[int, bytes]]:
         """Times and keys of rows to look at once block time passes their time, up to ``time``, in order; some may be gone."""
-
-    @abstractmethod
-    def unrooted(self) -> set[bytes]:
-        """Keys of the rows changed since the last checkpoint."""
 
     def value(self, key: bytes) -> Balance | Row | None:
         """The value of any row; None when there is none."""
@@ -157,7 +155,7 @@ class Overlay(Reader):
         self.state_root = parent.state_root
         self.supply = dict(parent.supply)
         self.waiting_for, self.prepared_for = dict(parent.waiting_for), dict(parent.prepared_for)
-        self.tree = parent.tree
+        self.checkpoint, self.next_checkpoint = parent.checkpoint, parent.next_checkpoint
         self._totals = parent._totals
         self.balances: dict[bytes, Balance] = {}
         self.records: dict[bytes, Row | None] = {}
@@ -199,21 +197,33 @@ class Overlay(Reader):
         found = sorted(alarm for overlay in (self, *self._below) for alarm in overlay.alarms if alarm[0] < time)
         return merge(self._state.alarms_before(time), found)
 
-    def unrooted(self) -> set[bytes]:
-        keys: set[bytes] = set()
-        for overlay in self.uncommitted():
-            if overlay is not self and self.rules.is_checkpoint(overlay.height):
-                return keys
-            keys.update(overlay.balances, overlay.records)
-        return keys | self._state.unrooted()
+    def rows(self) -> Iterator[tuple[bytes, Balance | Row | None]]:
+        """The rows written in this block, with their values after it; None for those deleted."""
+        for key, balance in self.balances.items():
+            yield key, None if balance == EMPTY else balance
+        yield from self.records.items()
+
+    def checkpoint_root(self) -> bytes:
+        """The root of the tree as of the last checkpoint before this block."""
+        below = [overlay for overlay in self.uncommitted() if overlay.height <= self.checkpoint]
+        return self._state.checkpoint_root(row for overlay in reversed(below) for row in overlay.rows())
+
+    def written(self) -> int:
+        """How many rows were written since the last checkpoint before this block, its own included."""
+        above = (overlay for overlay in self.uncommitted() if overlay.height > self.checkpoint)
+        keys = {key for overlay in above for key, _ in overlay.rows()}
+        return self._state.written(self.checkpoint, keys)
 
     def stands_on(self, state: "State") -> bool:
         """Whether this is the next block's overlay on ``state``."""
         return state is self._state and self.uncommitted() == (self,) and self.height == state.height + 1
 
-    def close(self, state_root: bytes, tree: BucketTree, totals: Totals) -> None:
+    def close(self, state_root: bytes, totals: Totals) -> None:
         """The block is executed: nothing changes any more."""
-        self.state_root, self.tree, self._totals = state_root, tree, totals
+        if self.height == self.next_checkpoint:
+            self.next_checkpoint += self.rules.checkpoint_gap(self.written())
+            self.checkpoint = self.height
+        self.state_root, self._totals = state_root, totals
 
     def become_transparent(self) -> None:
         """The state has taken the changes in: read through to it from now on."""
@@ -232,17 +242,16 @@ class State(Reader):
         self.rules = rules
         self.height = 0
         self.time = time
-        self.tree = BucketTree()
-        self.state_root = self.tree.root
+        self.state_root = ZERO_HASH
         self.supply = {}
         self.waiting_for, self.prepared_for = {}, {}
         self._totals = Totals((), 0)
-        self.balances: dict[bytes, Balance] = {}
-        self.records: dict[bytes, Row] = {}
+        self.balances: Table[Balance] = Table()
+        self.records: Table[Row] = Table()
         self._alarms: list[tuple[int, bytes]] = []
-        self._seen: dict[int, set[bytes]] = {}
-        self._unrooted: set[bytes] = set()
-        self._unsaved: set[bytes] = set()
+        self._seen: dict[int, IdSet] = {}
+        self.checkpoint, self.next_checkpoint = 0, rules.checkpoint_gap(0)
+        self._checkpointing = Checkpointing(self.checkpoint, self.next_checkpoint)
 
     @classmethod
     def genesis(cls, rules: Rules) -> "State":
@@ -270,8 +279,18 @@ class State(Reader):
                 if below < len(alarms):
                     heappush(reached, (alarms[below], below))
 
-    def unrooted(self) -> set[bytes]:
-        return self._unrooted
+    def checkpoint_root(self, later: Iterable[tuple[bytes, object | None]] = ()) -> bytes:
+        """The root of the tree as of the last checkpoint. ``later``: as of a later one that is not final yet: the rows written
+        in the blocks up to it that are not final, in order."""
+        later = list(later)
+        return self._checkpointing.root([*self._checkpointing.written.items(), *later] if later else ())
+
+    def written(self, checkpoint: int, keys: set[bytes]) -> int:
+        """How many rows were written since a checkpoint, the last one or one not final yet, together with ``keys``."""
+        if checkpoint > self.height:
+            return len(keys)
+        written = self._checkpointing.written
+        return len(written) + sum(key not in written for key in keys)
 
     def remember(self, transaction_id: bytes, valid_until: int) -> None:
         """Refuse the transaction as a duplicate until block time is past ``valid_until``.
@@ -280,10 +299,12 @@ class State(Reader):
         before the checkpoint's: the replay set is not in the rows.
         """
         if valid_until >= self.time:
-            self._seen.setdefault(valid_until >> _SLOT_BITS, set()).add(transaction_id)
+            self._seen.setdefault(valid_until >> _SLOT_BITS, IdSet()).add(transaction_id)
 
-    def commit(self, overlay: Overlay) -> None:
+    def commit(self, overlay: Overlay) -> Slice:
         """Take in the next block's changes. Overlays on top of it keep working; those on any other block are void.
+
+        Returns the rows of the last checkpoint whose turn it is to be stored.
 
         Raises:
             ValueError: the overlay's parent is not this state.
@@ -293,7 +314,8 @@ class State(Reader):
         self.height, self.time, self.state_root = overlay.height, overlay.time, overlay.state_root
         self.supply, self._totals = overlay.supply, overlay.totals()
         self.waiting_for, self.prepared_for = overlay.waiting_for, overlay.prepared_for
-        self._merge(overlay)
+        self.checkpoint, self.next_checkpoint = overlay.checkpoint, overlay.next_checkpoint
+        stored = self._merge(overlay)
         for transaction_id, valid_until in overlay.seen.items():
             self.remember(transaction_id, valid_until)
         for slot in [slot for slot in self._seen if (slot + 1) << _SLOT_BITS <= self.time]:
@@ -303,82 +325,71 @@ class State(Reader):
         while self._alarms and self._alarms[0][0] < self.time and self._alarms[0][1] not in self.records:
             heappop(self._alarms)  # what is still there is left to the next block
         overlay.become_transparent()
+        return stored
 
-    def _merge(self, overlay: Overlay) -> None:
+    def _merge(self, overlay: Overlay) -> Slice:
         for key, balance in overlay.balances.items():
-            if balance.available or balance.held or balance.frozen:
-                self.balances[key] = balance
-            else:
+            if balance == EMPTY:
                 self.balances.pop(key, None)
+            else:
+                self.balances[key] = balance
         for key, record in overlay.records.items():
             if record is None:
                 self.records.pop(key, None)
             else:
                 self.records[key] = record
-        self._unrooted.update(overlay.balances, overlay.records)
-        if self.rules.is_checkpoint(self.height):
-            self.tree.absorb(overlay.tree)
-            self._unsaved |= self._unrooted
-            self._unrooted = set()
-
-    def checkpoint(self) -> tuple[tuple[bytes, bytes | None], ...]:
-        """The rows (key, encoded value; None: delete) that changed since the last call, and the one that says which state it is.
-
-        Raises:
-            ValueError: the last block is not a checkpoint, so nothing certifies the rows as a whole.
-        """
-        if not self.rules.is_checkpoint(self.height):
-            raise ValueError(f"block {self.height} is not a checkpoint")
-        changed, self._unsaved = self._unsaved, set()
-        rows: list[tuple[bytes, bytes | None]] = []
-        for key in sorted(changed):
-            value = self.value(key)
-            rows.append((key, None if value is None else encode(value)))
-        rows.append((META_KEY, encode(CheckpointRow(self.height, self.time, self.state_root, self._totals))))
-        return tuple(rows)
+        checkpointing = self._checkpointing
+        for key, value in overlay.rows():
+            checkpointing.write(key, value)
+        return checkpointing.advance(self.height, self.next_checkpoint)
 
     @classmethod
-    def restore(cls, rules: Rules, rows: Iterable[tuple[bytes, bytes]]) -> "State":
-        """The state of the last checkpoint written, from all rows kept.
+    def restore(
+        cls, rules: Rules, at: Header, totals: Totals, next_checkpoint: int, rows: Iterable[tuple[bytes, bytes | None]]
+    ) -> "State":
+        """The state after the block with header ``at``, a checkpoint, from the rows stored: of those with one key the last
+        counts, None deletes.
 
-        The caller compares ``height``, ``time`` and ``state_root`` with the certified header at that height, and calls
-        ``remember`` for the blocks of the validity window before it.
+        The caller compares ``checkpoint_root`` with what the header at ``next_checkpoint`` says, and calls ``remember`` for the
+        blocks of the validity window before the checkpoint.
 
         Raises:
-            Corrupt: the rows do not give the checkpoint's root, or their sums are not its totals.
+            Corrupt: the rows are none, or their sums are not ``totals``.
         """
-        stored = dict(rows)
+        state = cls(rules, at.time)
+        state.height, state.state_root, state._totals = at.height, at.state_root, totals
+        state.checkpoint, state.next_checkpoint = at.height, next_checkpoint
         try:
-            checkpoint = decode(CheckpointRow, stored.pop(META_KEY), _MAX_ROW_BYTES)
-            state = cls(rules, checkpoint.time)
-            state._load(stored)
-        except (KeyError, ValueError) as error:
+            state._load(rows)
+        except ValueError as error:
             raise Corrupt(f"a row is damaged: {error}") from None
-        state.height, state.state_root, state._totals = checkpoint.height, checkpoint.state_root, checkpoint.totals
-        state.tree.absorb(state.tree.updated(stored, state.value))
-        if state.tree.root != state.state_root:
-            raise Corrupt(f"the rows do not give the state root of block {state.height}")
-        if recompute_totals(state) != state._totals:
+        everything = chain(state.balances.items(), state.records.items())
+        state._checkpointing = Checkpointing.load(at.height, next_checkpoint, everything)
+        if recompute_totals(state) != totals:
             raise Corrupt(f"the balances do not sum up to the totals of block {state.height}")
         return state
 
-    def _load(self, rows: dict[bytes, bytes]) -> None:
-        for key, data in rows.items():
+    def _load(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        for key, data in rows:
             if len(key) <= NAME_BYTES:
                 raise DecodeError("a key is too short")
-            if is_balance(key):
+            if data is None:
+                self.balances.pop(key, None)
+                self.records.pop(key, None)
+            elif is_balance(key):
                 self.balances[key] = decode(Balance, data, _MAX_ROW_BYTES)
             else:
-                record = self.records[key] = decode(RECORD_KINDS[key[-1:]], data, _MAX_ROW_BYTES)
-                if isinstance(record, Waiting):
-                    self._alarms.append((record.deadline, key))
-                    queue = queue_of(self.rules, record.participants)
-                    self.waiting_for[queue] = self.waiting_for.get(queue, 0) + 1
-                elif isinstance(record, Prepared):
-                    self.prepared_for[record.home] = self.prepared_for.get(record.home, 0) + 1
-                elif key.endswith(ANSWERED):
-                    assert isinstance(record, int)
-                    self._alarms.append((record, key))
+                self.records[key] = decode(RECORD_KINDS[key[-1:]], data, _MAX_ROW_BYTES)
+        for key, record in self.records.items():
+            if isinstance(record, Waiting):
+                self._alarms.append((record.deadline, key))
+                queue = queue_of(self.rules, record.participants)
+                self.waiting_for[queue] = self.waiting_for.get(queue, 0) + 1
+            elif isinstance(record, Prepared):
+                self.prepared_for[record.home] = self.prepared_for.get(record.home, 0) + 1
+            elif key.endswith(ANSWERED):
+                assert isinstance(record, int)
+                self._alarms.append((record, key))
         heapify(self._alarms)
         self.supply = _sum_supply(self)
 

@@ -285,14 +285,13 @@ class Replica:
         final, draft = finalized.final, finalized.draft
         header, execution = final.block.header, draft.execution
         assert execution is not None, "consensus had it executed"
-        self.state.commit(execution.overlay)
+        rows = self.state.commit(execution.overlay)
         certified = CertifiedBlock(final.block, final.finality, execution.effects)
         encoded = encode(certified)
         bundles = certify_bundles(execution, final)
         stored = tuple((b.bundle.destination, b.bundle.sequence, encode(b)) for b in bundles)
         self._effects.append(Commit(header.height, header.view, certified, encoded, stored))
-        if self.rules.is_checkpoint(header.height):
-            self._effects.append(Checkpoint(header.height, self.state.checkpoint()))
+        self._effects.append(Checkpoint(*rows))
         if header.proposer == self.member:
             self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))
         sent = self._delivering.deliver(bundles, header.height)

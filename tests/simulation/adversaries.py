@@ -303,7 +303,7 @@ def flood(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     junk = Block(replica.consensus.tree.root, (), tuple(chance.randbytes(4_000) for _ in range(8)))
     messages: list[PeerMessage] = [
         Certified(tuple(liar.signed_for_all(kind, view + i, chance.randbytes(32)) for i in (0, 1) for kind in VoteKind)),
-        Standing(height + chance.randrange(100), view + chance.randrange(100), view),
+        Standing(height + chance.randrange(100), view + chance.randrange(100)),
         ChainRequest(chance.randrange(1, height + 10)),
         BodyRequest(view, chance.randbytes(32)),
         BodyReply(junk),

@@ -14,8 +14,8 @@ class Disk:
         self._journal: dict[tuple[int, str], Journal] = {}
         self._blocks: list[bytes] = []
         self._bundles: dict[int, list[bytes]] = {}
-        self._rows: dict[bytes, bytes] = {}
-        self._checkpoint = 0
+        self._rows: dict[int, dict[bytes, bytes | None]] = {}
+        self._checkpoint: tuple[int, int] | None = None
 
     @property
     def height(self) -> int:
@@ -37,14 +37,10 @@ class Disk:
                         if sequence != len(channel) + 1:
                             raise AssertionError(f"bundle {sequence} to {destination} is stored after {len(channel)}")
                         channel.append(data)
-                case Checkpoint(height, rows):
-                    self._checkpoint = height
-                    for key, value in rows:
-                        if value is None:
-                            self._rows.pop(key, None)
-                        else:
-                            self._rows[key] = value
-
+                case Checkpoint(height, rows, certified_at):
+                    self._rows.setdefault(height, {}).update(rows)
+                    if certified_at is not None:
+                        self._checkpoint = height, certified_at
                 case Abstain(through):
                     self._abstain = through
                 case LoseVotes():
@@ -77,5 +73,10 @@ class Disk:
     def bundles(self, destination: int, sequence: int, limit_bytes: int) -> list[bytes]:
         return self._bundles.get(destination, [])[sequence - 1 : sequence + 255]
 
-    def checkpoint(self) -> tuple[int, list[tuple[bytes, bytes]]] | None:
-        return (self._checkpoint, sorted(self._rows.items())) if self._checkpoint else None
+    def checkpoint(self) -> tuple[int, int] | None:
+        return self._checkpoint
+
+    def rows(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
+        for at in sorted(self._rows):
+            if at <= height:
+                yield from sorted(self._rows[at].items())

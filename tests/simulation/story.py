@@ -148,8 +148,8 @@ def _describe_persist(effect: Persist) -> str:
             return f"{slot} of view {view}"
         case Commit(height, _, certified):
             return f"final block {height} {certified.block.header.hash.hex()[:6]}"
-        case Checkpoint(height):
-            return f"checkpoint {height}"
+        case Checkpoint(height, rows, certified_at):
+            return f"{len(rows)} rows of checkpoint {height}" + ("" if certified_at is None else ", which is whole")
         case Abstain(through):
             return f"abstention up to view {through}"
         case LoseVotes():

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import count
 
-from node.ledger.execution import Execution, execute
+from msgspec import structs
+
+from node.ledger.checkpoint import Slice
+from node.ledger.execution import Execution, execute, genesis_header
 from node.ledger.rules import Rules
 from node.ledger.state import State, recompute_totals
 from node.protocol.address import address_of
@@ -34,6 +37,42 @@ def key_in(shard: int, number: int, shards: int) -> KeyPair:
     return next(found)
 
 
+class Disk:
+    """What one shard's node keeps of its checkpoints.
+
+    Attributes:
+        slices: as they came.
+        headers, totals: by height.
+        whole: (height, height of the header with its root) of the last checkpoint that is whole, or None.
+    """
+
+    def __init__(self, genesis: Genesis, state: State) -> None:
+        self.slices: list[Slice] = []
+        self.headers = [genesis_header(genesis, state.rules.shard, state)]
+        self.totals = [state.totals()]
+        self.whole: tuple[int, int] | None = None
+
+    def take(self, part: Slice, execution: Execution) -> None:
+        self.slices.append(part)
+        self.totals.append(execution.effects.totals)
+        height, time, root = execution.height, execution.time, execution.state_root
+        self.headers.append(structs.replace(self.headers[0], height=height, time=time, state_root=root))
+        if part.certified_at is not None:
+            self.whole = part.height, part.certified_at
+
+    def rows(self) -> dict[bytes, bytes | None]:
+        """Those of the last whole checkpoint."""
+        assert self.whole is not None
+        return dict(row for part in self.slices if part.height <= self.whole[0] for row in part.rows)
+
+    def restored(self, rules: Rules, rows: dict[bytes, bytes | None] | None = None) -> State:
+        """``rows``: other ones in their place."""
+        assert self.whole is not None
+        height, certified_at = self.whole
+        stored = self.rows() if rows is None else rows
+        return State.restore(rules, self.headers[height], self.totals[height], certified_at, stored.items())
+
+
 class Ledgers:
     """USD is issued in shard 0, EUR in the last; nobody has anything yet."""
 
@@ -48,6 +87,7 @@ class Ledgers:
         self.table = ShardTable(equal_ranges(shards))
         self.rules = [Rules(self.genesis, NETWORK, shard, self.table) for shard in self.shards]
         self.states = [State.genesis(rules) for rules in self.rules]
+        self.disks = [Disk(self.genesis, state) for state in self.states]
         self.channels: dict[tuple[int, int], deque[Bundle]] = {
             (a, b): deque() for a in self.shards for b in self.shards if a != b
         }
@@ -96,7 +136,7 @@ class Ledgers:
                 arriving.append(queue.popleft())
         execution = self.execute(shard, *transactions, bundles=arriving)
         state, effects = self.states[shard], execution.effects
-        state.commit(execution.overlay)
+        self.disks[shard].take(state.commit(execution.overlay), execution)
         assert all(self.table.shard_of(change.address) == shard for change in effects.changes.balances)
         for bundle in execution.outbox:
             assert decode(Bundle, encode(bundle), MAX_BUNDLE_BYTES) == bundle
@@ -165,12 +205,3 @@ class Ledgers:
             assert not any(state.waiting_for.values())
             assert not any(state.prepared_for.values())
             assert all(total.held == 0 for total in state.totals().assets)
-
-
-def write(rows: dict[bytes, bytes], state: State) -> None:
-    """Add a checkpoint to the rows kept, as storage does."""
-    for key, data in state.checkpoint():
-        if data is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = data

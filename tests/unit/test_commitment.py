@@ -1,56 +1,61 @@
-"""The bucket tree: per set of rows the root of the second implementation, whatever the way there; layers for blocks not final."""
+"""The tree of the state: per set of rows the root of the second implementation, whatever the way there."""
 
-import pickle
+from hashlib import sha256
+from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.ledger.commitment import BucketTree
+from node.ledger import commitment
+from node.ledger.commitment import EMPTY_TREE, LEAF_ROWS, Tree, updated
+from node.protocol import crypto
 from node.protocol.crypto import ZERO_HASH
 from tests.vectors.reference import tree
 
-# few buckets, so that rows share them; some differ in the suffix only
-KEYS = st.builds(
-    lambda bucket, name, suffix: bytes(17) + bytes([name]) + bucket.to_bytes(2, "big") + suffix,
-    st.sampled_from([0, 1, 15, 16, 256, 65535]),
-    st.integers(0, 2),
-    st.sampled_from([b"USD", b"EUR", b"w"]),
+KEYS = [bytes([i % 3]) * 18 + i.to_bytes(2, "big") + b"USD" for i in range(400)]
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2**32), st.sampled_from([0, 1, 5, 70, 300]), st.sampled_from([0.0, 0.3, 1.0])), max_size=6
 )
-STEP = st.dictionaries(KEYS, st.none() | st.integers(0, 3), max_size=8)
 
 
-@settings(max_examples=150)
-@given(st.lists(st.tuples(STEP, st.booleans()), max_size=8))
-def test_updates_layers_and_absorbing_give_the_documented_root(
-    steps: list[tuple[dict[bytes, int | None], bool]],
-) -> None:
-    base = BucketTree()
-    assert base.root == ZERO_HASH
-    tip, pending = base, list[BucketTree]()
-    rows: dict[bytes, int] = {}
-    for step, absorb in steps:
-        before, below = tip.root, tip
-        rows = {key: value for key, value in (rows | step).items() if value is not None}
-        tip = tip.updated(step, rows.get)
-        sibling = below.updated(step, lambda key: 9)
-        assert (sibling.root != below.root) is bool(step)
-        assert below.root == before, "layers over one tree leave it, and each other, alone"
-        pending.append(tip)
-        assert tip.root == tree(rows)
-        if absorb:
-            for layer in pending:
-                base.absorb(layer)
-            pending.clear()
-            assert base.root == tip.root == tree(rows)
+@settings(max_examples=100)
+@given(STEPS)
+def test_any_updates_give_the_documented_root_and_leave_earlier_trees_alone(steps: list[tuple[int, int, float]]) -> None:
+    """``steps``: seed, rows written, share of them deleted."""
+    rows, now, kept = dict[bytes, int](), EMPTY_TREE, list[tuple[Tree, bytes]]()
+    for seed, count, deleted in steps:
+        random = Random(seed)
+        written = {key: None if random.random() < deleted else random.randrange(3) for key in random.sample(KEYS, count)}
+        rows = {key: value for key, value in (rows | written).items() if value is not None}
+        kept.append((now, now.root))
+        now = updated(now, written.items())
+        assert now.root == tree(rows)
+        assert now.count == len(rows)
+    assert all(before.root == root == updated(before, ()).root for before, root in kept)
 
 
-def test_absorbing_keeps_nothing_of_deleted_rows() -> None:
-    rows = {bytes(18) + i.to_bytes(2, "big") + b"USD": i for i in range(2_000)}
+def test_a_tree_that_has_lost_its_rows_is_the_empty_one() -> None:
+    full = updated(EMPTY_TREE, ((key, 1) for key in KEYS))
+    assert updated(full, ((key, None) for key in KEYS)) == EMPTY_TREE
+    assert EMPTY_TREE.root == ZERO_HASH
 
-    base = BucketTree()
-    empty = len(pickle.dumps(base))
-    base.absorb(base.updated(rows, rows.get))
-    assert len(pickle.dumps(base)) > 100 * empty
-    base.absorb(base.updated(rows, lambda key: None))
-    assert base.root == ZERO_HASH
-    assert len(pickle.dumps(base)) == empty
+
+def test_no_choice_of_keys_makes_a_row_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses of payees are free to choose; the first eight bits of a path take a moment to grind."""
+    hashed = list[int]()
+
+    def counting(domain: str, *parts: bytes) -> bytes:
+        hashed.append(sum(map(len, parts)))
+        return crypto.digest(domain, *parts)
+
+    monkeypatch.setattr(commitment, "digest", counting)
+    chosen = [bytes(16) + i.to_bytes(4, "big") + b"USD" for i in range(20_000)]
+    ground = [key for i in range(1 << 18) if sha256(key := i.to_bytes(20, "big") + b"USD").digest()[0] == 7]
+    assert len(ground) > 10 * LEAF_ROWS
+    for keys in (chosen, ground):
+        full = updated(EMPTY_TREE, ((key, 1) for key in keys))
+        for key in keys[::100]:
+            hashed.clear()
+            updated(full, [(key, 2)])
+            assert sum(hashed) <= 32 * (LEAF_ROWS + 5 * 16), "a leaf, and a few nodes above"

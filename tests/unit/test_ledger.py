@@ -357,7 +357,7 @@ def test_taking_in_a_deadline_costs_the_same_however_many_are_later(one: Ledgers
     def commit(first: int, count: int) -> float:
         overlay = Overlay(state, state.height + 1, state.time)
         overlay.alarms += [(START + first - i, i.to_bytes(32, "big") + ANSWERED) for i in range(count)]
-        overlay.close(state.state_root, state.tree, state.totals())
+        overlay.close(state.state_root, state.totals())
         begun = time.perf_counter()
         state.commit(overlay)
         return time.perf_counter() - begun

@@ -17,7 +17,7 @@ from node.protocol.block import Outcome
 from node.protocol.channel import Bundle
 from node.protocol.codes import Code
 from node.protocol.transaction import Action, Leg, Transaction
-from tests.unit.ledger_driver import COMMITTED, EXPIRED, PREPARED, REJECTED, Ledgers, write
+from tests.unit.ledger_driver import COMMITTED, EXPIRED, PREPARED, REJECTED, Ledgers
 
 SHARDS, PER_SHARD = 3, 2
 ASSETS = ("USD", "EUR", "XXX")
@@ -93,7 +93,6 @@ class History:
         self.shard_of = self.ledgers.table.shard_of
         self.accounts = [self.ledgers.account(shard, number) for shard in range(SHARDS) for number in range(PER_SHARD)]
         self.blocks: list[list[Stored]] = [[] for _ in range(SHARDS)]
-        self.rows: list[dict[bytes, bytes]] = [{} for _ in range(SHARDS)]
         self.taken: list[dict[int, int]] = [{} for _ in range(SHARDS)]
         self.homes: dict[bytes, tuple[int, Transaction]] = {}
         for _ in range(2 if worn else 0):
@@ -152,9 +151,6 @@ class History:
         execution = self.ledgers.block(shard, *transactions, take=0, bundles=bundles)
         self.homes |= {transaction.id: (shard, transaction) for transaction in transactions}
         self.blocks[shard].append(Stored(self.ledgers.now, tuple(bundles), tuple(transactions), execution))
-        state = self.ledgers.states[shard]
-        if state.rules.is_checkpoint(state.height):
-            write(self.rows[shard], state)
 
     def _fork(self, shard: int, transactions: list[Transaction], following: list[Transaction]) -> None:
         before = self._figures(self.ledgers.states[shard])
@@ -173,8 +169,8 @@ class History:
 
     def restart(self, shard: int) -> None:
         rules, old = self.ledgers.rules[shard], self.ledgers.states[shard]
-        rows = self.rows[shard]
-        state = State.restore(rules, rows.items()) if rows else State.genesis(rules)
+        disk = self.ledgers.disks[shard]
+        state = disk.restored(rules) if disk.whole else State.genesis(rules)
         for stored in self.blocks[shard][: state.height]:
             if stored.time + rules.parameters.validity_window >= state.time:
                 for transaction in stored.transactions:
@@ -186,8 +182,6 @@ class History:
             before = stored.execution
             assert (again.state_root, again.effects, again.outbox) == (before.state_root, before.effects, before.outbox)
             state.commit(again.overlay)
-            if rules.is_checkpoint(state.height):
-                state.checkpoint()
         assert self._figures(state) == self._figures(old)
         self.ledgers.states[shard] = state
 
@@ -198,7 +192,7 @@ class History:
         alarms = [alarm for alarm in state.alarms_before(1 << 60) if state.record(alarm[1]) is not None]
         return (
             state.height, state.time, state.state_root, state.totals(), dict(state.balances), dict(state.records),
-            undecided, supply, alarms, state.unrooted(),
+            undecided, supply, alarms, state.checkpoint_root(), state.next_checkpoint,
         )  # fmt: skip
 
     def check(self) -> None:

@@ -17,7 +17,8 @@ from tests.chains import Network, key
 
 Effects = list[Commit | Checkpoint | Journal]
 
-NETWORK = Network(committees=1, checkpoint_interval=4)
+INTERVAL = 3
+NETWORK = Network(committees=1, checkpoint_interval=INTERVAL)
 SHARD = NETWORK.shards[0]
 
 
@@ -26,20 +27,17 @@ def committed(certified: CertifiedBlock) -> Commit:
     return Commit(header.height, header.view, certified, encode(certified), ())
 
 
-def history() -> Effects:
-    """Six blocks with a payment each, and the checkpoint at height 4."""
-    found: Effects = []
-    for height in range(1, 7):
-        found.append(committed(SHARD.add(NETWORK.pay(NETWORK.issuers["USD"], key("payee"), height))))
-        if height == 4:
-            found.append(Checkpoint(4, SHARD.state.checkpoint()))
+def history() -> list[Effects]:
+    """What eleven blocks with a payment each write. The checkpoint at height 6 is whole with block 9."""
+    found: list[Effects] = []
+    for height in range(1, 12):
+        block = SHARD.add(NETWORK.pay(NETWORK.issuers["USD"], key(f"payee {height % 4}"), height))
+        found.append([committed(block), Checkpoint(*SHARD.slices[-1])])
     return found
 
 
-STORED = history()
-CHECKPOINT = STORED[4]
-assert isinstance(CHECKPOINT, Checkpoint)
-FIFTH = SHARD.chain[4]
+HISTORY = history()
+STORED = [effect for effects in HISTORY for effect in effects]
 
 
 @pytest.fixture
@@ -47,41 +45,98 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(tmp_path / "node.db", NETWORK.genesis.network)
 
 
-@pytest.mark.parametrize("kept", [[*STORED[:4], *STORED[5:]], STORED], ids=["from the genesis", "from the checkpoint"])
-def test_the_ledger_comes_back_with_what_it_refuses_as_duplicate(storage: Storage, kept: Effects) -> None:
-    storage.write(kept)
+@pytest.mark.parametrize("blocks", range(1, len(HISTORY) + 1))
+@pytest.mark.parametrize("kept", [Commit, Commit | Checkpoint], ids=["from the genesis", "from the checkpoint"])
+def test_the_ledger_comes_back_wherever_it_stopped(storage: Storage, blocks: int, kept: type) -> None:
+    storage.write([effect for effects in HISTORY[:blocks] for effect in effects if isinstance(effect, kept)])
+    for _ in range(2):  # what the first start wrote serves the second
+        recovered = recover(storage, SHARD.rules, SHARD.electorate)
+        assert (recovered.state.height, recovered.state.state_root) == (blocks, SHARD.roots[blocks])
+        assert recovered.last == SHARD.chain[blocks - 1]
+        for certified in SHARD.chain[:blocks]:
+            transaction = decode_transaction(certified.block.transactions[0])
+            assert admit(recovered.state, SHARD.rules, transaction.id, transaction, recovered.state.time) is Code.DUPLICATE
+    whole = blocks // INTERVAL * INTERVAL
+    assert storage.checkpoint() == ((whole - INTERVAL, whole) if whole > INTERVAL else None)
+
+
+def test_what_a_restart_hashes_again_is_stored_again(storage: Storage) -> None:
+    """Rows of the next checkpoint that were hashed before the stop, but lost, are not missing in it."""
+    storage.write([part for part in STORED if not isinstance(part, Checkpoint) or part.height <= 6][:-1])
+    recover(storage, SHARD.rules, SHARD.electorate)
+    storage.write([*HISTORY[-1], *next_blocks(1)])
     recovered = recover(storage, SHARD.rules, SHARD.electorate)
-    assert (recovered.state.height, recovered.state.state_root) == (6, SHARD.roots[6])
-    assert recovered.last == SHARD.chain[-1]
-    for certified in SHARD.chain:
-        transaction = decode_transaction(certified.block.transactions[0])
-        assert admit(recovered.state, SHARD.rules, transaction.id, transaction, recovered.state.time) is Code.DUPLICATE
+    assert storage.checkpoint() == (9, 12)
+    assert recovered.state.height == 12
 
 
-def replaced(forged: CertifiedBlock) -> Callable[[], Effects]:
-    return lambda: [*STORED[:5], committed(forged)]
+def next_blocks(count: int) -> Effects:
+    """More blocks, without a checkpoint's rows but with the word that it is whole."""
+    found: Effects = []
+    for _ in range(count):
+        block = SHARD.add()
+        found += [committed(block), Checkpoint(SHARD.slices[-1].height, (), SHARD.slices[-1].certified_at)]
+    return found
+
+
+def without(*unwanted: Commit | Checkpoint | Journal) -> Effects:
+    return [effect for effect in STORED if effect not in unwanted]
+
+
+def instead_of(height: int, forged: CertifiedBlock) -> Effects:
+    return [committed(forged) if isinstance(e, Commit) and e.height == height else e for e in STORED]
+
+
+def block(height: int) -> CertifiedBlock:
+    return SHARD.chain[height - 1]
+
+
+def blocks_up_to(height: int) -> Effects:
+    return [effect for effect in STORED if not isinstance(effect, Commit) or effect.height <= height]
+
+
+ROWS = next(part for part in STORED if isinstance(part, Checkpoint) and part.height == 6 and part.rows)
+STRANGERS = [key(f"stranger {i}") for i in range(4)]
 
 
 @pytest.mark.parametrize(
     "stored",
     [
-        lambda: STORED[:3] + STORED[4:],
-        lambda: STORED[4:5],
-        lambda: [*STORED[:4], Checkpoint(4, CHECKPOINT.rows[1:])],
-        lambda: [*STORED[:3], committed(SHARD.forge(SHARD.chain[3], state_root=bytes(32))), CHECKPOINT],
-        replaced(SHARD.forge(FIFTH, parent=bytes(32))),
-        replaced(SHARD.forge(FIFTH, keys=[key(f"stranger {i}") for i in range(4)])),
-        replaced(SHARD.forge(FIFTH, state_root=bytes(32))),
+        lambda: without(committed(block(6))),
+        lambda: without(committed(block(9))),
+        lambda: blocks_up_to(8),
+        lambda: blocks_up_to(0),
+        lambda: without(ROWS),
+        lambda: [*STORED, Checkpoint(5, ROWS.rows, 10)],
+        lambda: [*STORED, Checkpoint(6, (), 8)],
+        lambda: instead_of(6, SHARD.forge(block(6), state_root=bytes(32))),
+        lambda: instead_of(6, SHARD.forge(block(6), effects=block(5).effects)),
+        lambda: instead_of(9, SHARD.forge(block(9), state_root=bytes(32))),
+        lambda: instead_of(9, SHARD.forge(block(9), keys=STRANGERS)),
+        lambda: instead_of(8, SHARD.forge(block(8), keys=STRANGERS)),
+        lambda: instead_of(10, SHARD.forge(block(10), parent=bytes(32))),
+        lambda: instead_of(10, SHARD.forge(block(10), keys=STRANGERS)),
+        lambda: instead_of(10, SHARD.forge(block(10), state_root=bytes(32))),
+        lambda: instead_of(10, SHARD.forge(block(10), effects=block(9).effects)),
         lambda: [*STORED, Journal(9, "sonnet", b"")],
     ],
     ids=[
         "the checkpoint's block is missing",
+        "the block with the checkpoint's root is missing",
+        "no block has the root of the rows",
         "no block at all",
-        "other rows than the checkpoint's",
+        "rows are missing",
+        "another checkpoint than there was",
+        "another block is said to have the root",
         "another block than the checkpoint's",
+        "other effects than those of the checkpoint's block",
+        "another root than the rows'",
+        "a root that others certified",
+        "a block before the root's that others certified",
         "a block that follows on another",
         "a block others certified",
         "a block that does not give its state",
+        "a block that does not give its effects",
         "an unknown journal record",
     ],
 )
@@ -93,13 +148,11 @@ def test_what_does_not_prove_itself_is_damage(storage: Storage, stored: Callable
 
 def test_what_the_last_block_skips_to_is_read_back(tmp_path: Path) -> None:
     """From blocks long before the checkpoint; of one that is missing or another, the links of later blocks cannot be told."""
-    network = Network(committees=1, checkpoint_interval=4)
+    network = Network(committees=1, checkpoint_interval=2)
     shard = network.shards[0]
     effects: Effects = []
-    for height in range(1, 15):
-        effects.append(committed(shard.add()))
-        if height % 4 == 0:
-            effects.append(Checkpoint(height, shard.state.checkpoint()))
+    for _ in range(14):
+        effects += [committed(shard.add()), Checkpoint(*shard.slices[-1])]
     whole = Storage(tmp_path / "whole.db", network.genesis.network)
     whole.write(effects)
     peaks = recover(whole, shard.rules, shard.electorate).peaks

@@ -47,14 +47,15 @@ def reopened(storage: Storage, path: Path) -> Storage:
 def test_everything_written_is_there_after_opening_again(storage: Storage, path: Path) -> None:
     assert (storage.journal(), storage.last_block(), storage.checkpoint(), storage.has_begun()) == ([], None, None, False)
     storage.write([Journal(4, "vote", b"a"), Journal(3, "proposal", b"b"), commit(1, (1, 1, b"x"), (2, 1, b"y"))])
-    storage.write([Checkpoint(1, ((b"k2", b"2"), (b"k1", b"1")))])
+    storage.write([Checkpoint(1, ((b"k2", b"2"), (b"k1", b"1")), 3)])
     storage.write([Abstain(7), Begin()])
     storage = reopened(storage, path)
     assert storage.journal() == [Journal(3, "proposal", b"b"), Journal(4, "vote", b"a")]
     assert storage.last_block() == (1, block(1))
     assert storage.bundles(1, 1, 1000) == [b"x"]
     assert storage.bundles(2, 1, 1000) == [b"y"]
-    assert storage.checkpoint() == (1, [(b"k1", b"1"), (b"k2", b"2")])
+    assert storage.checkpoint() == (1, 3)
+    assert rows(storage) == {b"k1": b"1", b"k2": b"2"}
     assert (storage.abstains_through(), storage.has_begun()) == (7, True)
 
 
@@ -69,10 +70,40 @@ def test_a_commit_forgets_the_journal_up_to_its_view(storage: Storage) -> None:
     assert [record.view for record in storage.journal()] == [7]
 
 
-def test_a_checkpoint_changes_and_deletes_rows_of_the_one_before(storage: Storage) -> None:
-    storage.write([Checkpoint(10, ((b"a", b"1"), (b"b", b"2"), (b"c", b"3")))])
-    storage.write([Checkpoint(20, ((b"b", None), (b"c", b"4"), (b"absent", None)))])
-    assert storage.checkpoint() == (20, [(b"a", b"1"), (b"c", b"4")])
+def rows(storage: Storage) -> dict[bytes, bytes]:
+    """Of the last whole checkpoint."""
+    height, _ = storage.checkpoint() or (0, 0)
+    return {key: value for key, value in dict(storage.rows(height)).items() if value is not None}
+
+
+def test_a_checkpoint_counts_when_its_last_rows_are_there(storage: Storage, path: Path) -> None:
+    storage.write([Checkpoint(10, ((b"a", b"1"), (b"b", b"2"), (b"c", b"3")), 20)])
+    storage.write([Checkpoint(20, ((b"b", None), (b"new", b"5")), None)])
+    storage = reopened(storage, path)
+    assert (storage.checkpoint(), rows(storage)) == ((10, 20), {b"a": b"1", b"b": b"2", b"c": b"3"})
+    storage.write([Checkpoint(20, ((b"c", b"4"), (b"absent", None)), 30)])
+    assert (storage.checkpoint(), rows(storage)) == ((20, 30), {b"a": b"1", b"c": b"4", b"new": b"5"})
+    storage.close()
+
+
+def test_rows_of_many_checkpoints_give_the_last_whole_one_and_do_not_pile_up(storage: Storage, path: Path) -> None:
+    chance, model = random.Random(5), dict[bytes, bytes]()
+    for height in range(1, 60):
+        count = 3_000 if height == 7 else chance.choice((0, 3, 600))
+        written = {b"%04d" % chance.randrange(4_000): chance.choice((None, b"x%d" % height)) for _ in range(count)}
+        parts = list(written.items())
+        storage.write([Checkpoint(height, tuple(parts[:200]), None)])
+        before = rows(storage)
+        assert before == model, "what is not whole does not count"
+        storage.write([Checkpoint(height, tuple(parts[200:]), height + 1)])
+        model = {key: value for key, value in (model | written).items() if value is not None}
+        assert rows(storage) == model
+    for _ in range(20):
+        storage.write([Checkpoint(60, (), None)])
+    storage.close()
+    with closing(sqlite3.connect(path)) as inside:
+        assert inside.execute("SELECT count(*) FROM recent").fetchone() == (0,)
+        assert inside.execute("SELECT count(*) FROM state").fetchone() == (len(model),)
 
 
 def test_a_write_that_fails_leaves_nothing_of_itself(storage: Storage) -> None:
@@ -144,12 +175,15 @@ def test_what_is_not_this_nodes_database_is_refused(path: Path, make: Callable[[
         ("DELETE FROM blocks WHERE height = 2", r"blocks row \(2,\) is missing"),
         ("UPDATE bundles SET data = 'text'", r"bundles row \(1, 1\)"),
         ("UPDATE state SET value = x'ff'", r"state row \(b'k',\)"),
+        ("UPDATE recent SET value = x'ff' WHERE key = x'6c'", r"state row \(b'l',\)"),
+        ("UPDATE meta SET value = value || x'00' WHERE key = ':checkpoint'", r"meta row \(':checkpoint',\)"),
         ("UPDATE meta SET value = x'ff' WHERE key = 'begun'", r"meta row \('begun',\)"),
     ],
 )
 def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row: str) -> None:
     storage = Storage(path, NETWORK)
-    storage.write([commit(1, (1, 1, b"x")), commit(2), commit(3), Journal(2, "vote", b"a"), Checkpoint(1, ((b"k", b"v"),))])
+    storage.write([commit(1, (1, 1, b"x")), commit(2), commit(3), Journal(2, "vote", b"a"), Checkpoint(1, ((b"k", b"v"),), 2)])
+    storage.write([Checkpoint(2, ((b"l", b"w"), (b"m", None)), None)])
     storage.write([Journal(2, "vote", b"a")])
     storage.write([Begin()])
     storage.close()
@@ -158,17 +192,24 @@ def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row
     vandal.close()
 
     with pytest.raises(StorageDamaged, match=row), closing(Storage(path, NETWORK)) as found:
-        found.has_begun(), found.journal(), found.checkpoint(), found.blocks(1, 10**6), found.bundles(1, 1, 10**6)
+        (
+            found.has_begun(),
+            found.journal(),
+            found.checkpoint(),
+            list(found.rows(2)),
+            found.blocks(1, 10**6),
+            found.bundles(1, 1, 10**6),
+        )
 
 
 def test_overwritten_pages_are_noticed(storage: Storage, path: Path) -> None:
-    storage.write([Checkpoint(1, tuple((b"%06d" % i, bytes(50)) for i in range(5000)))])
+    storage.write([Checkpoint(1, tuple((b"%06d" % i, bytes(50)) for i in range(5000)), 2)])
     storage.close()
     with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        file.write(os.urandom(16384))
+        file.seek(path.stat().st_size // 4)
+        file.write(os.urandom(path.stat().st_size // 2))
     with pytest.raises(StorageError, match="damaged"):
-        Storage(path, NETWORK)
+        rows(Storage(path, NETWORK))
 
 
 def test_a_closed_storage_says_so(storage: Storage) -> None:
@@ -189,7 +230,7 @@ while True:
     height += 1
     encoded = height.to_bytes(4, "big") * 10_000
     storage.write([Journal(height + 1, "vote", encoded), Commit(height, height, None, encoded, ((1, height, encoded[:400]),)),
-                   Checkpoint(height, ((b"height", encoded[:4]),))])
+                   Checkpoint(height, ((b"height", encoded[:4]),), height + 1)])
     print(height, flush=True)
 """
 
@@ -214,7 +255,8 @@ def test_kill_at_any_instant_keeps_all_acknowledged_writes_and_no_half_ones(path
             bundles = [body for first in range(1, height + 1, 256) for body in storage.bundles(1, first, 1 << 30)]
             assert bundles == [number * 100 for number in numbers]
             assert [record.view for record in storage.journal()] == [height + 1]
-            assert storage.checkpoint() == (height, [(b"height", numbers[-1])])
+            assert storage.checkpoint() == (height, height + 1)
+            assert rows(storage) == {b"height": numbers[-1]}
 
 
 FULL = """

@@ -7,7 +7,15 @@ from tests.chains import Network, Shard, leg
 
 
 def make() -> Network:
-    return Network("vectors", standby=1, fee=3, smallest_balance=7, block_difficulty_bits=4, puzzle_difficulty_bits=8)
+    return Network(
+        "vectors",
+        standby=1,
+        fee=3,
+        smallest_balance=7,
+        block_difficulty_bits=4,
+        puzzle_difficulty_bits=8,
+        checkpoint_interval=2,
+    )
 
 
 NETWORK = make()

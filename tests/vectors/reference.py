@@ -165,15 +165,13 @@ def epoch_of(genesis: dict[str, Any], registrations: list[bytes]) -> list[Any]:
     return [challenge[:8], 1, challenge, randomness, committees, seated[count * size :]]
 
 
-def tree(rows: Mapping[bytes, Any]) -> bytes:
-    """The root over a whole state."""
-    buckets = defaultdict(list)
-    for key in sorted(rows):
-        buckets[key[18] << 8 | key[19]].append([key, rows[key]])
-    level = {bucket: digest("bucket", found) for bucket, found in buckets.items()}
-    for _ in range(4):
-        level = {i: digest("node", *(level.get(16 * i + j, bytes(32)) for j in range(16))) for i in {i >> 4 for i in level}}
-    return level.get(0, bytes(32))
+def tree(rows: Mapping[bytes, Any], depth: int = 0) -> bytes:
+    """The root over a whole state, or over the rows whose paths have the same first ``depth`` digits."""
+    if len(rows) <= 64:
+        hashes = [digest("row", [key, rows[key]]) for key in sorted(rows)]
+        return digest("leaf", *hashes) if rows else bytes(32)
+    children = [{key: row for key, row in rows.items() if int(sha256(key).hexdigest()[depth], 16) == i} for i in range(16)]
+    return digest("node", *(tree(child, depth + 1) for child in children))
 
 
 class Network(NamedTuple):
@@ -192,7 +190,7 @@ class Network(NamedTuple):
         return bisect_right(self.firsts, address) - 1
 
 
-LIMITS = {"amount": 2**63 - 1, "waiting": 32768, "due": 4096}
+LIMITS = {"amount": 2**63 - 1, "waiting": 32768, "due": 4096, "hashed": 4096}
 VECTORS = Network(
     unhex(EPOCH["network_id"]),
     EPOCH["genesis"]["parameters"],
@@ -235,7 +233,8 @@ class Ledger:
     def __init__(self, shard: int, network: Network = VECTORS, time: int = 0) -> None:
         self.shard, self.network, self.time = shard, network, time
         self.rows: dict[bytes, Any] = {}
-        self.state = bytes(32)
+        self.state, self.root = bytes(32), bytes(32)
+        self.checkpoint, self.written = self.gap(0), set[bytes]()
         self.seen: set[bytes] = set()
         self.receipts: list[Any] = []
         self.changes: Any = None
@@ -259,8 +258,10 @@ class Ledger:
         records = [[key, row] for key, row in written if key[-1:].islower()]
         self.changes = [balances, digest("records", records)]
         changes = digest("changes", self.changes)
-        is_checkpoint = height % self.network.parameters["checkpoint_interval"] == 0
-        self.state = tree(self.rows) if is_checkpoint else digest("state", self.state, changes)
+        self.written |= self.touched
+        self.state = digest("state", self.state, changes, *([self.root] if height == self.checkpoint else []))
+        if height == self.checkpoint:
+            self.root, self.checkpoint, self.written = tree(self.rows), height + self.gap(len(self.written)), set()
         return [
             root(list(map(msgpack.packb, self.receipts))),
             root(list(map(msgpack.packb, sent))),
@@ -270,6 +271,11 @@ class Ledger:
         ], sent
 
     # -- rows ------------------------------------------------------------------------------------------------------
+
+    def gap(self, written: int) -> int:
+        """Blocks to the next checkpoint."""
+        interval: int = self.network.parameters["checkpoint_interval"]
+        return interval * max(1, -(-written // (interval * self.network.limits["hashed"])))
 
     def put(self, key: bytes, row: Any) -> None:
         self.touched.add(key)

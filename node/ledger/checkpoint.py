@@ -1,0 +1,112 @@
+"""The commitment to the state as of the last checkpoint, worked out a share with every block until its root is due.
+
+What a share costs follows from the number of rows written between two checkpoints alone, not from how many rows there are or
+which were written.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import NamedTuple
+
+from node.ledger.commitment import EMPTY_TREE, updated
+from node.ledger.table import Table
+from node.protocol.codec import encode
+
+_LOTS = 256
+_LOADED = 1 << 16
+
+
+class Slice(NamedTuple):
+    """Rows of the checkpoint at ``height`` for the disk (key, encoded value; None: no such row any more)."""
+
+    height: int
+    rows: tuple[tuple[bytes, bytes | None], ...]
+    certified_at: int | None
+    """The height of the header that has the root, with the last slice; else None, and for the genesis."""
+
+
+class Checkpointing:
+    """Attributes:
+    height: of the last checkpoint.
+    due: height of the next, whose header has the root as of this one.
+    """
+
+    def __init__(self, height: int, due: int) -> None:
+        self.height, self.due = height, due
+        self._tree = EMPTY_TREE
+        self._left, self._written = _Rows(), _Rows()
+        self._share = 0
+        self._hashed: list[tuple[bytes, bytes | None]] = []
+
+    @classmethod
+    def load(cls, height: int, due: int, rows: Iterable[tuple[bytes, object]]) -> "Checkpointing":
+        """As of a checkpoint whose rows are known."""
+        loaded, left = cls(height, due), _Rows()
+        for key, value in rows:
+            left.put(key, value)
+        while part := left.take(_LOADED):
+            loaded._tree = updated(loaded._tree, part)
+        return loaded
+
+    @property
+    def written(self) -> "Table[object | None]":
+        """The rows written since the checkpoint, with their last values; None for those deleted."""
+        return self._written.values
+
+    def write(self, key: bytes, value: object | None) -> None:
+        """A row is written after the checkpoint. None: it is deleted."""
+        self._written.put(key, value)
+
+    def advance(self, height: int, next_checkpoint: int) -> Slice:
+        """The block at ``height`` became final: do its share. ``next_checkpoint``: after it."""
+        if height < self.due:
+            self._hash(self._share)
+            return Slice(self.height, self._take(), None)
+        self._hash(len(self._left.values))
+        last = Slice(self.height, self._take(), height if self.height else None)
+        self.height, self.due = height, next_checkpoint
+        self._left, self._written = self._written, _Rows()
+        blocks = next_checkpoint - height
+        self._share = -(-len(self._left.values) // (blocks - blocks // 10))  # the last tenth may not be final when it is due
+        return last
+
+    def root(self, later: Iterable[tuple[bytes, object | None]] = ()) -> bytes:
+        """The root as of the checkpoint, or with ``later`` rows on top of it. Does at once what is left of the work."""
+        self._hash(len(self._left.values))
+        return updated(self._tree, later).root
+
+    def _take(self) -> tuple[tuple[bytes, bytes | None], ...]:
+        rows, self._hashed = tuple(self._hashed), []
+        return rows
+
+    def _hash(self, count: int) -> None:
+        rows = self._left.take(count)
+        self._tree = updated(self._tree, rows)
+        self._hashed += [(key, None if value is None else encode(value)) for key, value in rows]
+
+
+class _Rows:
+    """Rows that can be taken a few at a time, neighbours in the tree together. Which these are is nobody's business but ours:
+    the root is the same in any order."""
+
+    def __init__(self) -> None:
+        self.values: Table[object | None] = Table()
+        self._lots: list[list[bytes]] = [[] for _ in range(_LOTS)]
+
+    def put(self, key: bytes, value: object | None) -> None:
+        if key not in self.values:
+            self._lots[sha256(key).digest()[0]].append(key)
+        self.values[key] = value
+
+    def take(self, count: int) -> list[tuple[bytes, object | None]]:
+        return [(key, self.values.pop(key)) for key in self._keys(count)]
+
+    def _keys(self, count: int) -> Iterator[bytes]:
+        while count > 0 and self._lots:
+            lot = self._lots[-1]
+            part = lot[-count:]
+            del lot[-count:]
+            count -= len(part)
+            if not lot:
+                self._lots.pop()
+            yield from part

@@ -1,0 +1,96 @@
+"""Containers for millions of entries that never stop to move all of them.
+
+A dict or set that is full is copied to a larger one at once: with five million entries that takes more than a second.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from typing import TypeVar
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_PARTS = 256
+_LOW = _PARTS - 1
+_ID_BYTES = 32
+_IDS = 16
+"""In a group of a ``IdSet``, on average, before another is made."""
+
+
+class Table(MutableMapping[bytes, T]):
+    """A mapping in 256 dicts, which grow one at a time. Which key is in which of them nobody outside can foresee or choose:
+    Python salts the hash of bytes."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts: tuple[dict[bytes, T], ...] = tuple({} for _ in range(_PARTS))
+
+    def __getitem__(self, key: bytes) -> T:
+        return self._parts[hash(key) & _LOW][key]
+
+    def __setitem__(self, key: bytes, value: T) -> None:
+        self._parts[hash(key) & _LOW][key] = value
+
+    def __delitem__(self, key: bytes) -> None:
+        del self._parts[hash(key) & _LOW][key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parts[hash(key) & _LOW]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            yield from part
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def get(self, key: bytes, default: D = None) -> T | D:  # type: ignore[assignment]
+        return self._parts[hash(key) & _LOW].get(key, default)
+
+
+class IdSet:
+    """A set of 32-byte ids in some 36 bytes each, a third of what a ``set`` needs.
+
+    Linear hashing (Litwin, 1980): ids lie in groups, packed one after the other; as they become more, one group after the
+    other is split in two.
+    """
+
+    __slots__ = ("_count", "_groups", "_round")
+
+    def __init__(self) -> None:
+        self._groups = [b""]
+        self._round = 1
+        """Groups when the current round of splits began, a power of two."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: bytes) -> bool:
+        group = self._groups[self._place(key)]
+        at = group.find(key)
+        while at > 0 and at % _ID_BYTES:  # across two ids
+            at = group.find(key, at + 1)
+        return at >= 0
+
+    def add(self, key: bytes) -> None:
+        """``key`` must not be in it."""
+        self._groups[self._place(key)] += key
+        self._count += 1
+        if self._count > _IDS * len(self._groups):
+            self._split()
+
+    def _place(self, key: bytes) -> int:
+        number = hash(key)
+        place = number & (self._round - 1)
+        return place if place >= len(self._groups) - self._round else number & (2 * self._round - 1)
+
+    def _split(self) -> None:
+        old = len(self._groups) - self._round
+        ids, self._groups[old] = self._groups[old], b""
+        self._groups.append(b"")
+        if len(self._groups) == 2 * self._round:
+            self._round *= 2
+        for start in range(0, len(ids), _ID_BYTES):
+            key = ids[start : start + _ID_BYTES]
+            self._groups[self._place(key)] += key

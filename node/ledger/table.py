@@ -55,19 +55,23 @@ class IdSet:
     other is split in two.
     """
 
-    __slots__ = ("_count", "_groups", "_round")
+    __slots__ = ("_count", "_groups", "_mask", "_next")
 
     def __init__(self) -> None:
         self._groups = [b""]
-        self._round = 1
-        """Groups when the current round of splits began, a power of two."""
+        self._mask = 0
+        """Low bits of an id's hash that say its group; of a group split already, one bit more."""
+        self._next = 0
+        """The group to be split next."""
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, key: bytes) -> bool:
-        group = self._groups[self._place(key)]
+        number = hash(key)
+        place = number & self._mask
+        group = self._groups[place if place >= self._next else number & (2 * self._mask + 1)]
         at = group.find(key)
         while at > 0 and at % _ID_BYTES:  # across two ids
             at = group.find(key, at + 1)
@@ -75,22 +79,21 @@ class IdSet:
 
     def add(self, key: bytes) -> None:
         """``key`` must not be in it."""
-        self._groups[self._place(key)] += key
+        number = hash(key)
+        place = number & self._mask
+        self._groups[place if place >= self._next else number & (2 * self._mask + 1)] += key
         self._count += 1
         if self._count > _IDS * len(self._groups):
             self._split()
 
-    def _place(self, key: bytes) -> int:
-        number = hash(key)
-        place = number & (self._round - 1)
-        return place if place >= len(self._groups) - self._round else number & (2 * self._round - 1)
-
     def _split(self) -> None:
-        old = len(self._groups) - self._round
-        ids, self._groups[old] = self._groups[old], b""
-        self._groups.append(b"")
-        if len(self._groups) == 2 * self._round:
-            self._round *= 2
+        ids, bit, old = self._groups[self._next], self._mask + 1, self._next
+        halves: tuple[list[bytes], list[bytes]] = ([], [])
         for start in range(0, len(ids), _ID_BYTES):
             key = ids[start : start + _ID_BYTES]
-            self._groups[self._place(key)] += key
+            halves[hash(key) & bit != 0].append(key)
+        self._groups[old] = b"".join(halves[0])
+        self._groups.append(b"".join(halves[1]))
+        self._next += 1
+        if self._next == bit:
+            self._mask, self._next = 2 * self._mask + 1, 0

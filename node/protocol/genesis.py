@@ -15,6 +15,12 @@ from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_TRANSACTIONS, MAX_COMMITT
 from node.protocol.transaction import Amount, AssetCode, Milliseconds
 
 NetworkLabel = Annotated[bytes, Meta(min_length=8, max_length=8)]
+_HASHES_PER_MS = 200
+"""Of one core."""
+_LONGEST_PUZZLE = 3_600_000
+REPLAY_ID_BYTES = 40
+"""Memory that the id of a recent transaction takes."""
+_MOST_REPLAY_BYTES = 1 << 30
 _Positive = Annotated[int, Meta(ge=1, le=2**53)]
 
 
@@ -34,6 +40,11 @@ class Asset(Struct, frozen=True):
     @property
     def issuer_address(self) -> bytes:
         return address_of(bytes.fromhex(self.issuer))
+
+
+def _mining_time(bits: int) -> float:
+    """Expected, ms."""
+    return float(2**bits) / _HASHES_PER_MS
 
 
 class Parameters(Struct, frozen=True, kw_only=True):
@@ -58,8 +69,41 @@ class Parameters(Struct, frozen=True, kw_only=True):
     """Block time after which a home shard aborts a cross-shard transaction some participant has not answered for."""
     clock_skew: _Positive = 5_000
     """Block time may be this far ahead of a voter's clock."""
-    checkpoint_interval: _Positive = 200
-    """Blocks between full commitments to the state."""
+    checkpoint_interval: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    """Blocks between commitments to the whole state, at least: more when very many rows were written."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for values with which no network can work, or only with more memory than a node should need."""
+        view = self.heartbeat + self.view_timeout
+        for works, rule in (
+            (self.block_interval <= self.heartbeat, "block_interval is at most heartbeat: work waits no longer than no work"),
+            (
+                4 * _mining_time(self.block_difficulty_bits) <= self.view_timeout,
+                "block_difficulty_bits: a block is mined in a quarter of view_timeout, else views end without one",
+            ),
+            (
+                _mining_time(self.puzzle_difficulty_bits) <= _LONGEST_PUZZLE,
+                "puzzle_difficulty_bits: a puzzle is solved within an hour",
+            ),
+            (
+                self.commit_timeout >= view,
+                "commit_timeout is at least a view (heartbeat and view_timeout), else one leader's fault expires all",
+            ),
+            (self.validity_window >= view, "validity_window is at least a view (heartbeat and view_timeout)"),
+            (self.clock_skew <= self.validity_window, "clock_skew is at most validity_window, else all may be expired"),
+            (
+                self.most_replayable * REPLAY_ID_BYTES <= _MOST_REPLAY_BYTES,
+                f"validity_window / block_interval * block_transactions is at most {_MOST_REPLAY_BYTES // REPLAY_ID_BYTES}: ids "
+                f"of so many transactions are kept in memory, {REPLAY_ID_BYTES} bytes each",
+            ),
+        ):
+            if not works:
+                raise ValueError(rule)
+
+    @property
+    def most_replayable(self) -> int:
+        """Ids in the replay set when all blocks are full and come as fast as leaders may propose."""
+        return self.validity_window * self.block_transactions // self.block_interval
 
     def latest_valid_until(self, time: int) -> int:
         """The latest ``valid_until`` that is admitted at block time ``time``, ms. The same for all who must agree: admission,

@@ -82,7 +82,8 @@ class Ledgers:
         usd, eur = key_in(0, 9, shards), key_in(shards - 1, 10, shards)
         self.issuers = {"USD": usd, "EUR": eur}
         assets = (Asset("USD", 2, usd.public.hex(), **terms), Asset("EUR", 2, eur.public.hex()))
-        parameters = Parameters(checkpoint_interval=checkpoint_interval, validity_window=10_000, commit_timeout=1_000)
+        times = {"heartbeat": 500, "view_timeout": 500, "validity_window": 10_000, "commit_timeout": 1_000}
+        parameters = Parameters(checkpoint_interval=checkpoint_interval, **times)
         self.genesis = Genesis(name="test", time=START, coordinator=usd.public.hex(), assets=assets, parameters=parameters)
         self.table = ShardTable(equal_ranges(shards))
         self.rules = [Rules(self.genesis, NETWORK, shard, self.table) for shard in self.shards]

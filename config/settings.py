@@ -54,7 +54,11 @@ class CoordinatorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_on
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 8021
     registration_deadline: Annotated[int, Meta(ge=1)] = 60_000
-    """Milliseconds after which the first epoch starts with fewer nodes than hoped for, if they fill a committee."""
+    """Milliseconds after which registration closes with fewer nodes than hoped for, if they fill a committee; how long it is open
+    in each attempt but the first."""
+    answer_deadline: Annotated[int, Meta(ge=1)] = 30_000
+    """Milliseconds that nodes have to tell their secrets, to accept the document, and to get ready; else the next attempt
+    begins."""
 
 
 class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

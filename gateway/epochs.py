@@ -36,7 +36,7 @@ class StoredEpochs(Epochs):
 
     async def save(self) -> None:
         """Keep the document in the database."""
-        row = {"number": self.require().number, "document": encode(self.signed)}
+        row = {"number": self.require().number, "document": encode(self.opening)}
         await self._database.write(lambda c: c.execute(insert(c, EpochRecord).values(**row).on_conflict_do_nothing()) and None)
 
     def hear(self, body: bytes) -> None:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from node.ledger.rules import Rules
 from node.protocol.certificate import CertifiedBlock, Electorate
-from node.protocol.epoch import Committee, SignedDocument, ToCoordinator
+from node.protocol.epoch import Committee, Opening, SignedDocument, ToCoordinator
 from node.protocol.messages import PeerMessage
 from node.protocol.queries import Query
 from node.protocol.reports import Notable
@@ -45,28 +45,31 @@ class Checkpoint(Struct, frozen=True):
     """With the last rows: the height of the header that has their root. From now on this is what a restart begins with."""
 
 
-class Abstain(Struct, frozen=True):
-    """This member, whose earlier votes may be lost, votes in no view up to ``through``. 0: none can be lost."""
-
-    through: int
-
-
 class LoseVotes(Struct, frozen=True):
-    """The votes stored here are not all that this member signed: delete them, and what lets a restart believe in them. It signs
-    nothing in this epoch any more."""
+    """The votes stored here are not all that this member signed: delete them, and the pledge, without which no restart votes. It
+    signs nothing in this epoch any more."""
+
+
+class Pledge(Struct, array_like=True, frozen=True):
+    """What this node has bound itself to in an attempt: ``secret``, which its registration commits to, and ``roll``, the hash of
+    the only roll to which it tells it; empty before there is one. Takes the place of an earlier attempt's.
+
+    In the same database as the votes: who does not have it there has lost them, and does not vote.
+    """
+
+    attempt: int
+    secret: bytes
+    roll: bytes = b""
 
 
 class AcceptDocument(Struct, frozen=True):
-    """The epoch document this node believes; apart from the rest, so that it outlives a damaged database."""
+    """The epoch document this node believes; apart from the rest, so that it outlives a damaged database. An ``Opening``: mining
+    has begun, and after a restart this node starts without asking the coordinator."""
 
-    document: SignedDocument
-
-
-class Begin(Struct, frozen=True):
-    """Mining has begun: after a restart this node starts without asking the coordinator."""
+    accepted: SignedDocument | Opening
 
 
-Persist = Journal | Commit | Checkpoint | Abstain | LoseVotes | AcceptDocument | Begin
+Persist = Journal | Commit | Checkpoint | Pledge | LoseVotes | AcceptDocument
 
 # -- say -------------------------------------------------------------------------------------------------------------------
 

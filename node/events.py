@@ -6,10 +6,11 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from node.consensus.journal import JournalRecord
+from node.effects import Pledge
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.certificate import CertifiedBlock
-from node.protocol.epoch import SignedDocument
+from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.queries import Query
 
 
@@ -21,15 +22,14 @@ class Instant(NamedTuple):
 
 
 class Stored(Struct, frozen=True):
-    """What a node remembers of its part in the network when it starts.
+    """What a node has when it starts: 32 random bytes, new each time, and what it remembers of its part in the network.
 
-    ``document``: the epoch document it accepted. ``begun``: whether mining had begun. ``abstain_through``: from ``Abstain``;
-    None in a database that took no part in the epoch so far.
+    ``accepted``: from ``AcceptDocument``. ``pledge``: None in a database that took no part in the epoch so far.
     """
 
-    document: SignedDocument | None = None
-    begun: bool = False
-    abstain_through: int | None = None
+    entropy: bytes
+    accepted: SignedDocument | Opening | None = None
+    pledge: Pledge | None = None
 
 
 class Transactions(Struct, frozen=True):

@@ -1,23 +1,25 @@
 """A node's membership, as a pure state machine: how it gets a seat, and what it believes of the coordinator.
 
-    coordinator says            the node
-    registration                mines its identity puzzle, then applies: once per connection
-    assignment, with document   recomputes the document; persists it, then acknowledges; takes its seat
-    handoff                     reports ready, once it reaches a quorum of its committee
-    mining                      persists that mining has begun, then begins
+    coordinator says           the node
+    registration               mines its identity puzzle; persists a new secret, then applies: once per connection
+    reveal, with the roll      persists which roll, then tells its secret
+    assignment, with document  recomputes the document; persists it, then acknowledges
+    handoff                    the same; and signs that it is ready, once it reaches a quorum of its committee
+    mining, with an opening    checks that a quorum of each committee is ready; persists the opening, then begins
 
-It repeats acknowledgement and readiness in answer to every announcement of their phase, so neither side needs to
-remember what the other has heard. It holds on to the first valid document of an epoch: a second one is the coordinator
-saying two things, and is reported, not believed. Once mining has begun it never needs the coordinator again.
+It repeats what a phase asks in answer to every announcement, so neither side needs to remember what the other has heard. Of an
+attempt it believes the first valid roll and the first valid document: a second one is the coordinator saying two things, and is
+reported, not believed. It goes on to a later attempt, never back. Once it has begun it goes nowhere, and never needs the
+coordinator again.
 
-A database that took no part in the epoch may have been another one before that voted. So before a node can have voted - when it
-applies, and when it accepts a document before mining - it stores that none of its votes are lost.
+Each attempt has a secret of its own, in the database that holds the votes. A member votes only if its own disk has the secret
+its registration in the document commits to: else that registration was sent from another disk, which may have voted.
 """
 
-from node.effects import Abstain, AcceptDocument, Begin, Mine, Tell
+from node.effects import AcceptDocument, Mine, Pledge, Tell
 from node.events import Stored
 from node.protocol.codec import DecodeError, decode
-from node.protocol.crypto import KeyPair, verify
+from node.protocol.crypto import KeyPair, digest, verify
 from node.protocol.epoch import (
     Acknowledgement,
     Announcement,
@@ -26,9 +28,15 @@ from node.protocol.epoch import (
     EpochDocument,
     FromCoordinator,
     InvalidDocument,
+    Opening,
     PhaseNotice,
     Readiness,
     Registration,
+    Reveal,
+    SignedDocument,
+    SignedRoll,
+    commitment_to,
+    readiness_statement,
 )
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_FRAME_BYTES
@@ -42,50 +50,64 @@ _ORDER = list(Phase)
 PUZZLE = 0
 """The token of the identity puzzle among the work to be mined; blocks count from 1."""
 
-MembershipEffect = Abstain | AcceptDocument | Begin | Mine | Tell | Notable
+MembershipEffect = AcceptDocument | Pledge | Mine | Tell | Notable
 
 
 class Membership:
     """This node's place in the network. Methods return what to do, in order.
 
     Attributes:
-        signed: the accepted document.
-        phase: where the epoch stands as far as this node knows.
-        begun: whether consensus may run.
-        abstain_through: as of the start, the views this member must not vote in; None when its votes may be lost.
+        accepted: the document it believes, in force or not yet.
+        pledge: what it is bound to in the latest attempt it took part in.
+        attempt, phase: where the epoch stands as far as this node knows.
     """
 
     def __init__(self, genesis: Genesis, key: KeyPair, name: str, addresses: tuple[str, ...], stored: Stored) -> None:
         """Raises InvalidDocument when the stored document is damaged."""
-        if stored.document is not None:
-            stored.document.check(genesis)
+        if stored.accepted is not None:
+            stored.accepted.check(genesis)
         self._genesis, self._key, self._name, self._addresses = genesis, key, name, addresses
-        self.signed = stored.document
-        self.abstain_through = stored.abstain_through
-        is_new = stored.abstain_through is None  # with a document: its database is lost, and it was mining maybe
-        self.begun = self.signed is not None and (stored.begun or is_new)
-        self._begun_unstored = self.begun and not stored.begun
-        self.phase = Phase.MINING if self.begun else Phase.ASSIGNMENT if self.signed else Phase.REGISTRATION
+        self._entropy = stored.entropy
+        self.accepted, self.pledge = stored.accepted, stored.pledge
+        self.attempt, self.phase = self._stored_place()
         self._puzzle_asked = False
         self._nonce: bytes | None = None
         self._open = False  # the coordinator takes registrations on this connection
-        self._applied = False  # on this connection
-        self._height: int | None = None  # set once ready
+        self._applied = False  # on this connection, for this attempt
+        self._ready = False
         self._complaint = ""
+        self._useless_roll = b""  # has no part for this node
+
+    def _stored_place(self) -> tuple[int, Phase]:
+        pledged = self.pledge.attempt if self.pledge is not None else 1
+        document = self.document
+        if document is not None and (self.begun or document.attempt >= pledged):
+            return document.attempt, Phase.MINING if self.begun else Phase.ASSIGNMENT
+        return pledged, Phase.REVEAL if self.pledge is not None and self.pledge.roll else Phase.REGISTRATION
+
+    @property
+    def begun(self) -> bool:
+        """Whether the document is in force: consensus may run."""
+        return isinstance(self.accepted, Opening)
 
     @property
     def document(self) -> EpochDocument | None:
         """The accepted epoch document."""
-        return self.signed.document if self.signed else None
+        return self.accepted.document if self.accepted is not None else None
 
     @property
     def seat(self) -> tuple[int, int] | None:
         """(shard, member index), or None without one."""
-        return self.signed.document.seat_of(self._key.public) if self.signed else None
+        return self.document.seat_of(self._key.public) if self.document is not None else None
 
-    def start(self) -> list[MembershipEffect]:
-        """First thing after construction."""
-        return [Begin()] if self._begun_unstored else []
+    @property
+    def may_vote(self) -> bool:
+        """Whether it has a seat, and the secret that its registration commits to is on its own disk."""
+        if self.document is None or self.seat is None or self.pledge is None:
+            return False
+        shard, index = self.seat
+        registration = next(c for c in self.document.committees if c.shard == shard).members[index]
+        return registration.commitment == commitment_to(self.pledge.secret)
 
     def connected(self) -> None:
         """The coordinator is connected; it speaks first."""
@@ -95,66 +117,112 @@ class Membership:
         self._nonce = nonce
         return self._apply()
 
-    def ready(self, height: int) -> list[MembershipEffect]:
-        """This node holds its shard's state at ``height`` and reaches a quorum of its committee (itself included)."""
-        first, self._height = self._height is None, height
-        return self._report() if first else []
+    def ready(self) -> list[MembershipEffect]:
+        """This node reaches a quorum of its committee (itself included)."""
+        first, self._ready = not self._ready, True
+        return self._report() if first and self.phase is Phase.HANDOFF else []
 
     def received(self, frame: bytes) -> list[MembershipEffect]:
         """A frame from the coordinator. What is wrong with it is reported, and changes nothing."""
         try:
             message: FromCoordinator = decode(FromCoordinator, frame, MAX_FRAME_BYTES)  # type: ignore[arg-type]
             if isinstance(message, ApplicationRefused):
+                self._applied = False  # what stood against it may pass
                 return self._complain(f"registration refused: {message.reason}")
-            news = self._document(message)
+            message.check(self._genesis)
+            news = self._take(message)
         except DecodeError as error:
             return self._complain(f"coordinator sent what is no message: {error}")
         except InvalidDocument as error:
             return self._complain(str(error))
-        return news + self._follow(message.notice)
+        return [*news, *self._enter(message.notice), *self._answer()]
 
-    def _document(self, announcement: Announcement) -> list[MembershipEffect]:
-        """Check an announcement; accept the document if it is the first. Raises InvalidDocument if it is not to be believed."""
-        notice, signed = announcement.notice, announcement.document
-        if not notice.is_valid(self._genesis):
-            raise InvalidDocument("announcement not signed by the coordinator of this network")
-        if notice.epoch != FIRST_EPOCH:
-            raise InvalidDocument("this version knows one epoch")
-        if notice.phase is Phase.SETTLEMENT:
-            raise InvalidDocument("this version knows no settlement")
-        if (signed is None) != (notice.phase is Phase.REGISTRATION):
-            raise InvalidDocument(f"announcement of {notice.phase} with the wrong document, or without one")
-        if signed is not None and self.signed is None:
-            signed.check(self._genesis)
-            self.signed = signed
-            seat = self.seat
-            text = f"seat {seat[1]} of shard {seat[0]}" if seat else "no seat"
-            votes = self._have_no_votes() if notice.phase is not Phase.MINING else []
-            return [*votes, AcceptDocument(signed), Notable(f"epoch {notice.epoch}: document accepted, {text}")]
-        if signed is not None and self.signed is not None and signed.document.hash != self.signed.document.hash:
-            if verify(self._genesis.coordinator_key, signed.document.hash, signed.signature):
-                raise InvalidDocument(f"coordinator equivocates: it signed a second document for epoch {notice.epoch}")
-            raise InvalidDocument("the epoch document is not signed by the coordinator")
-        if _ORDER.index(notice.phase) < _ORDER.index(self.phase):
-            raise InvalidDocument(f"coordinator went back from {self.phase} to {notice.phase}; ignored")
-        return []
+    # -- what to believe -------------------------------------------------------------------------------------------
 
-    def _follow(self, notice: PhaseNotice) -> list[MembershipEffect]:
-        entered = self.phase is not notice.phase
-        self.phase = notice.phase
-        news: list[MembershipEffect] = [Notable(f"epoch {notice.epoch}: {notice.phase}")] if entered else []
+    def _take(self, announcement: Announcement) -> list[MembershipEffect]:
+        """Check an announcement, and take what it brings. Raises InvalidDocument if it is not to be believed."""
+        notice, content = announcement.notice, announcement.content
+        if content is not None and not isinstance(content, SignedRoll):
+            self._check_alone(content)
+        if self.begun and notice.attempt > self.attempt:
+            raise InvalidDocument(f"coordinator goes on to attempt {notice.attempt}, but this node has begun; ignored")
+        if (notice.attempt, _ORDER.index(notice.phase)) < (self.attempt, _ORDER.index(self.phase)):
+            came, was = f"attempt {notice.attempt}, {notice.phase}", f"attempt {self.attempt}, {self.phase}"
+            raise InvalidDocument(f"coordinator went back from {was} to {came}; ignored")
+        if content is None:
+            return []
+        return self._take_roll(content) if isinstance(content, SignedRoll) else self._take_document(content)
+
+    def _check_alone(self, content: SignedDocument | Opening) -> None:
+        """Raises InvalidDocument if it is another document than the one accepted for the attempt."""
+        held, document = self.document, content.document
+        if held is None or held.attempt != document.attempt or held.hash == document.hash:
+            return
+        signature = content.signed.signature if isinstance(content, Opening) else content.signature
+        if verify(self._genesis.coordinator_key, document.hash, signature):
+            raise InvalidDocument(f"coordinator equivocates: it signed a second document for attempt {document.attempt}")
+        raise InvalidDocument("the epoch document is not signed by the coordinator")
+
+    def _take_roll(self, signed: SignedRoll) -> list[MembershipEffect]:
+        """The roll of the attempt: this node is bound to it before it tells its secret."""
+        pledge, roll = self.pledge, signed.roll
+        if pledge is None or pledge.attempt != roll.attempt or roll.hash in (pledge.roll, self._useless_roll):
+            return []
+        signed.check(self._genesis)
+        if pledge.roll:
+            raise InvalidDocument(f"coordinator equivocates: it signed a second roll for attempt {roll.attempt}")
+        own = roll.find(self._key.public)
+        if own is None or own.commitment != commitment_to(pledge.secret):
+            self._useless_roll = roll.hash
+            how = "leaves this node out" if own is None else "has this node with a secret that is not on its disk"
+            return self._complain(f"the roll of attempt {roll.attempt} {how}")
+        self.pledge = Pledge(pledge.attempt, pledge.secret, roll.hash)
+        return [self.pledge]
+
+    def _take_document(self, content: SignedDocument | Opening) -> list[MembershipEffect]:
+        """The document of the attempt, or the same in force."""
+        document, pledge = content.document, self.pledge
+        if self.document is not None and self.document.hash == document.hash:
+            if self.begun or isinstance(content, SignedDocument):
+                return []
+            content.check_quorums()
+            self.accepted = content
+            return [AcceptDocument(content)]
+        content.check(self._genesis)
+        is_bound = pledge is not None and pledge.attempt == document.attempt and pledge.roll
+        if pledge is not None and is_bound and pledge.roll != document.roll.hash:
+            raise InvalidDocument(f"coordinator equivocates: the document of attempt {document.attempt} has another roll")
+        self.accepted, self._ready = content, False
+        seat = f"seat {self.seat[1]} of shard {self.seat[0]}" if self.seat else "no seat"
+        if self.seat and not self.may_vote:
+            seat += ", without votes: its secret is not on this disk"
+        if is_bound and any(registration.public_key == self._key.public for registration in document.silent):
+            seat += ", though it told its secret"
+        return [
+            AcceptDocument(content),
+            Notable(f"epoch {document.number}, attempt {document.attempt}: document accepted, {seat}"),
+        ]
+
+    def _enter(self, notice: PhaseNotice) -> list[MembershipEffect]:
+        if (notice.attempt, notice.phase) == (self.attempt, self.phase):
+            return []
+        if notice.attempt != self.attempt:
+            self._applied = False
+        self.attempt, self.phase = notice.attempt, notice.phase
+        return [Notable(f"epoch {notice.epoch}, attempt {notice.attempt}: {notice.phase}")]
+
+    # -- what to say -----------------------------------------------------------------------------------------------
+
+    def _answer(self) -> list[MembershipEffect]:
         match self.phase:
             case Phase.REGISTRATION:
                 self._open = True
-                return news + self._apply()
-            case Phase.ASSIGNMENT if self.signed and self.seat:
-                return [*news, Tell(Acknowledgement(notice.epoch, self.signed.document.hash))]
-            case Phase.HANDOFF:
-                return news + self._report()
-            case Phase.MINING if not self.begun:
-                self.begun = True
-                return [Begin(), *news]
-        return news
+                return self._apply()
+            case Phase.REVEAL if self.pledge is not None and self.pledge.attempt == self.attempt and self.pledge.roll:
+                return [Tell(Reveal(self.attempt, self.pledge.secret))]
+            case Phase.ASSIGNMENT | Phase.HANDOFF:
+                return self._report()
+        return []
 
     def _apply(self) -> list[MembershipEffect]:
         if not self._open or self._applied or self.phase is not Phase.REGISTRATION:
@@ -167,19 +235,36 @@ class Membership:
             prefix = identity_prefix(network, FIRST_EPOCH, challenge, self._key.public)
             return [Mine(PUZZLE, prefix, self._genesis.parameters.puzzle_difficulty_bits)]
         self._applied = True
-        registration = Registration(network, FIRST_EPOCH, self._key.public, self._name, self._addresses, self._nonce)
-        votes = self._have_no_votes() if self.abstain_through is None else []  # it may miss the assignment
-        return [*votes, Tell(Application(registration.signed(self._key)))]
+        pledged = self._pledge_anew()
+        assert self.pledge is not None
+        registration = Registration(
+            network=network,
+            epoch=FIRST_EPOCH,
+            attempt=self.attempt,
+            public_key=self._key.public,
+            name=self._name,
+            addresses=self._addresses,
+            nonce=self._nonce,
+            commitment=commitment_to(self.pledge.secret),
+        )
+        return [*pledged, Tell(Application(registration.signed(self._key)))]
 
-    def _have_no_votes(self) -> list[MembershipEffect]:
-        """Nothing is signed in this epoch yet."""
-        self.abstain_through = 0
-        return [Abstain(0)]
+    def _pledge_anew(self) -> list[MembershipEffect]:
+        """A secret for this attempt, unless there is one: from here on this node has no part in an earlier attempt."""
+        if self.pledge is not None and self.pledge.attempt == self.attempt:
+            return []
+        self.pledge = Pledge(self.attempt, digest("secret", self._entropy, self.attempt.to_bytes(8, "big")))
+        return [self.pledge]
 
     def _report(self) -> list[MembershipEffect]:
-        if self.phase is not Phase.HANDOFF or self._height is None or self.seat is None:
+        """A member that may vote is there; and ready, if it is."""
+        document = self.document
+        if document is None or document.attempt != self.attempt or not self.may_vote:
             return []
-        return [Tell(Readiness(FIRST_EPOCH, self._height))]
+        said: list[MembershipEffect] = [Tell(Acknowledgement(document.hash))]
+        if self.phase is Phase.HANDOFF and self._ready:
+            said.append(Tell(Readiness(document.hash, self._key.sign(readiness_statement(document.hash)))))
+        return said
 
     def _complain(self, text: str) -> list[MembershipEffect]:
         """Say it once, not every second."""

@@ -35,12 +35,13 @@ class Node:
         self._genesis, self._key, self._name = genesis, key, name
         self.membership = Membership(genesis, key, name, addresses, stored)
         self.replica: Replica | None = None
-        self._has_met = self._is_recovering = False
+        self._has_met = b""  # the committees of the document with this hash
+        self._is_recovering = False
         self._peers: set[bytes] = set()
 
     def start(self) -> list[Effect]:
         """First thing after construction."""
-        return self._follow(self.membership.start())
+        return self._follow([])
 
     def handle(self, event: Event, at: Instant) -> list[Effect]:
         """What is to be done about an event."""
@@ -102,13 +103,14 @@ class Node:
     def _follow(self, news: list[MembershipEffect]) -> list[Effect]:
         """What membership says, and what follows from it."""
         document = self.membership.document
-        meet = [Meet(document.committees)] if document is not None and not self._has_met else []
-        self._has_met = document is not None
-        return [*news, *meet, *self._begin()]
+        if document is None or document.hash == self._has_met:
+            return [*news, *self._begin()]
+        self._has_met = document.hash
+        return [*news, Meet(document.committees), *self._begin()]
 
     def _begin(self) -> list[Effect]:
         """Once mining has begun: bring the ledger back, to start the replica on it. Once only: two replicas with one key would
-        contradict each other."""
+        contradict each other. One that may not vote follows."""
         document, seat = self.membership.document, self.membership.seat
         if not self.membership.begun or document is None or seat is None or self._is_recovering:
             return []
@@ -118,8 +120,7 @@ class Node:
     def _start_replica(self, recovered: Recovered, at: Instant) -> list[Effect]:
         document = self.membership.document
         assert document is not None, "it was asked for with a document"
-        has_votes = self.membership.abstain_through is not None
-        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, has_votes)
+        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, self.membership.may_vote)
         self.replica = replica
         text = f"mining in shard {replica.shard} as member {replica.member}, from height {replica.state.height}"
         effects = [Subscribe(replica.shard), Notable(text), *replica.start(at)]
@@ -137,4 +138,4 @@ class Node:
         electorate = document.electorates[seat[0]]
         if len(self._peers.intersection(electorate.keys)) + 1 < electorate.quorum:
             return []
-        return list(self.membership.ready(self.replica.state.height if self.replica is not None else 0))
+        return list(self.membership.ready())

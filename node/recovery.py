@@ -7,6 +7,7 @@ on each other, and executing one must give what its header says. Rows of a check
 import errno
 import os
 from pathlib import Path
+from typing import Any, cast
 
 from node.consensus.journal import remembered
 from node.effects import Checkpoint
@@ -19,28 +20,30 @@ from node.protocol.block import Header, skip_height
 from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import SignedDocument
+from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
 from node.storage import Storage, StorageDamaged, StorageFull
 
+_ACCEPTED = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
 _READ_BYTES = 4 << 20
 
 
-def read_document(path: Path) -> SignedDocument | None:
+def read_document(path: Path) -> SignedDocument | Opening | None:
     """The epoch document this node accepted, from a file of its own: it proves itself, and outlives a damaged database."""
     try:
-        return decode(SignedDocument, path.read_bytes(), MAX_FRAME_BYTES)
+        accepted: SignedDocument | Opening = decode(_ACCEPTED, path.read_bytes(), MAX_FRAME_BYTES)
+        return accepted
     except (OSError, DecodeError):
         return None
 
 
-def write_document(path: Path, signed: SignedDocument) -> None:
+def write_document(path: Path, accepted: SignedDocument | Opening) -> None:
     """Store the epoch document durably, whole or not at all. Raises StorageFull, or another OSError."""
     draft = path.with_name(path.name + ".draft")
     try:
         with draft.open("wb") as file:
-            file.write(encode(signed))
+            file.write(encode(accepted))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -57,7 +60,7 @@ def write_document(path: Path, signed: SignedDocument) -> None:
 
 def read_stored(storage: Storage, document_file: Path) -> Stored:
     """What the node remembers of its part in the network. Raises StorageError."""
-    return Stored(read_document(document_file), storage.has_begun(), storage.abstains_through())
+    return Stored(os.urandom(32), read_document(document_file), storage.pledge())
 
 
 def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:

@@ -104,7 +104,7 @@ class Reporter:
     def _doing(self) -> str:
         replica, membership = self._node.replica, self._node.membership
         if replica is None:
-            if membership.signed is not None:
+            if membership.document is not None:
                 return "waiting for its committee" if membership.seat else "standing by: no seat in this epoch"
             return "registering" if membership.phase is Phase.REGISTRATION else "waiting for the epoch document"
         height, view = replica.state.height, replica.consensus.view

@@ -19,10 +19,8 @@ from msgspec.msgpack import Decoder
 from config.settings import NodeSettings
 from node.allowance import Allowance
 from node.effects import (
-    Abstain,
     AcceptDocument,
     Ban,
-    Begin,
     Broadcast,
     Checkpoint,
     CheckSignatures,
@@ -32,6 +30,7 @@ from node.effects import (
     LoseVotes,
     Meet,
     Mine,
+    Pledge,
     Publish,
     Recover,
     ReplyBlocks,
@@ -164,14 +163,14 @@ class Runtime:
     # -- effects ---------------------------------------------------------------------------------------------------
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
-        rows = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint | Abstain | LoseVotes | Begin)]
+        rows = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint | Pledge | LoseVotes)]
         if rows:
             started = time.perf_counter()
             await self._store(self._storage.write, rows)
             self._metrics.write_seconds(time.perf_counter() - started)
         for effect in effects:
             if isinstance(effect, AcceptDocument):
-                await self._store(write_document, self._document_file, effect.document)
+                await self._store(write_document, self._document_file, effect.accepted)
         for effect in effects:
             self._do(effect)
 

@@ -19,7 +19,8 @@ from threading import Lock
 from typing import Any, assert_never
 from zlib import crc32
 
-from node.effects import Abstain, Begin, Checkpoint, Commit, Journal, LoseVotes
+from node.effects import Checkpoint, Commit, Journal, LoseVotes, Pledge
+from node.protocol.codec import decode, encode
 
 FORMAT = 1
 """Version of the tables, kept in the file's user_version."""
@@ -32,7 +33,7 @@ CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTE
 CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB, sum INTEGER) WITHOUT ROWID;
 CREATE TABLE recent (height INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY (height, key)) WITHOUT ROWID;
 """
-_NETWORK, _CHECKPOINT, _ABSTAIN, _SECRET, _BEGUN = ":network", ":checkpoint", ":abstain", ":secret", "begun"  # keys in meta
+_NETWORK, _CHECKPOINT, _SECRET = ":network", ":checkpoint", ":secret"  # keys in meta
 _ROWS = 1024
 """Of the state, read at once."""
 _MOVED = 256
@@ -79,7 +80,7 @@ class Storage:
             self.close()
             raise
 
-    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | LoseVotes | Begin]) -> None:
+    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Pledge | LoseVotes]) -> None:
         """Store all of ``effects`` in order, in one durable transaction."""
         with self._writing, self._explained(), self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -91,24 +92,18 @@ class Storage:
                         self._commit(effect)
                     case Checkpoint():
                         self._checkpoint(effect)
-                    case Abstain(through):
-                        self._upsert("meta", (_ABSTAIN,), through.to_bytes(8, "big"))
+                    case Pledge():
+                        self._upsert("meta", (_SECRET,), encode(effect))
                     case LoseVotes():
                         self._writer.execute("DELETE FROM journal")
-                        self._writer.execute("DELETE FROM meta WHERE key IN (?, ?)", (_ABSTAIN, _SECRET))
-                    case Begin():
-                        self._upsert("meta", (_BEGUN,), b"1")
+                        self._writer.execute("DELETE FROM meta WHERE key = ?", (_SECRET,))
                     case _:
                         assert_never(effect)
 
-    def abstains_through(self) -> int | None:
-        """The view of the last ``Abstain`` written, or None."""
-        value = self._fact(_ABSTAIN)
-        return None if value is None else int.from_bytes(value, "big")
-
-    def has_begun(self) -> bool:
-        """Whether ``Begin`` was written."""
-        return self._fact(_BEGUN) is not None
+    def pledge(self) -> Pledge | None:
+        """The last one written."""
+        value = self._fact(_SECRET)
+        return None if value is None else decode(Pledge, value, len(value))
 
     def journal(self) -> list[Journal]:
         """The records not forgotten by a commit, by (view, slot)."""

@@ -1,68 +1,89 @@
 """The coordinator as a pure state machine: what nodes send and time goes in, effects come out. All its rules are here.
 
-| phase        | what happens                                              | ends when                                          |
-|--------------|-----------------------------------------------------------|----------------------------------------------------|
-| registration | nodes mine their identity puzzle and apply                | all wanted nodes are registered; or the deadline is |
-|              |                                                           | past and they fill at least one committee          |
-| assignment   | the document is published; nodes recompute and accept it  | a quorum of every committee acknowledged it        |
-| handoff      | members fetch their shard's state and find each other     | a quorum of every committee is ready               |
-| mining       | committees finalize blocks; the coordinator only announces | (this version knows one epoch)                     |
+| phase        | what happens                                              | ends when                                           |
+|--------------|-----------------------------------------------------------|-----------------------------------------------------|
+| registration | nodes mine their identity puzzle and apply, each with the | all wanted nodes are registered, in attempt 1; or   |
+|              | hash of a secret                                          | at a deadline, if they fill a committee             |
+| reveal       | the roll is published; who is on it tells its secret      | all have; or at a deadline, the same                |
+| assignment   | the document is published; members recompute it           | a quorum of every committee acknowledged it         |
+| handoff      | members find each other                                   | a quorum of every committee signed that it is ready |
+| mining       | their signatures are published: the document is in force  | (this version knows one epoch)                      |
 
 ``Phase.SETTLEMENT`` is where a later version drains an epoch before the next begins.
 
 Rules:
- 1. Persist before publish: in every list of effects, what must survive a crash comes before what tells of it. A document
-    is stored before it leaves, and storage holds one per epoch, so no two documents of an epoch are ever seen.
- 2. A registration counts if its sender is its key, its puzzle is solved, its signature is good, its name is free and its
-    addresses can be dialed. A node may register again, to move, until the phase ends. What breaks a rule is refused, with
-    the reason, and changes nothing.
- 3. Seats follow from the registrations (``first_document``): there is nothing here to choose.
- 4. Acknowledgements and readiness live in memory: nodes repeat them in answer to every announcement of the phase.
- 5. Whoever connects, at any time, is told the current phase and document at once; everybody every second and at every
+ 1. Persist before publish: in every list of effects, what must survive a crash comes before what tells of it. Storage takes
+    each phase of an attempt once, so no two rolls or documents of an attempt are ever seen.
+ 2. A registration counts if its sender is its key, its puzzle is solved, its signature is good and its addresses can be
+    dialed. A node may register again, to move, until the phase ends. What breaks a rule is refused, with the reason, and
+    changes nothing. Who comes first has no advantage: seats are drawn among all who told their secrets.
+ 3. Seats follow from roll and secrets (``first_document``): there is nothing here to choose.
+ 4. An attempt that has waited ``answer_deadline`` in vain is called off, and the next begins. Who stayed away - told no secret,
+    or had a seat and was not heard of in that phase - is not let in again before the registration deadline of the next
+    ``AWAY_ATTEMPTS``, and then only if the others fill no committee. Who is there and not ready is not to blame: others may
+    keep it from a quorum.
+ 5. Secrets, acknowledgements and readiness live in memory: nodes repeat them in answer to every announcement of the phase.
+    So all deadlines begin anew with a restart.
+ 6. Whoever connects, at any time, is told the current phase and its content at once; everybody every second and at every
     change of phase.
- 6. A peer that sends what cannot be decoded, contradicts the document, or says more than a node has to say is dropped.
+ 7. A peer that sends what cannot be decoded, what does not prove itself, or more than a node has to say is dropped.
 """
 
 import re
+from collections.abc import Collection
 
 from msgspec import Struct
 
 from node.protocol.codec import DecodeError, decode
-from node.protocol.crypto import KeyPair
+from node.protocol.crypto import KeyPair, verify
 from node.protocol.epoch import (
     Acknowledgement,
     Announcement,
     Application,
     ApplicationRefused,
+    Content,
+    EpochDocument,
     FromCoordinator,
     InvalidDocument,
+    Opening,
     PhaseNotice,
     Readiness,
+    ReadyQuorum,
     Registration,
+    Reveal,
+    Roll,
     SignedDocument,
+    SignedRoll,
     ToCoordinator,
+    commitment_to,
     first_document,
+    readiness_statement,
 )
 from node.protocol.genesis import Genesis, Phase
+from node.protocol.limits import MAX_REGISTRATIONS
 from node.protocol.reports import Notable
 
 FIRST_EPOCH = 1
-MAX_REGISTRATIONS = 4096
 MAX_MESSAGE_BYTES = 1536
-"""Of a message to the coordinator: four full addresses fit; so does a document of MAX_REGISTRATIONS in one frame."""
+"""Of a message to the coordinator: four full addresses fit; so does an opening of MAX_REGISTRATIONS in one frame."""
 MAX_MESSAGES_PER_SECOND = 32
-"""From one peer, counted between ticks. A node needs two."""
+"""From one peer, counted between ticks. A node needs three."""
+AWAY_ATTEMPTS = 8
+"""In how many attempts who stayed away comes last. What is remembered of it is bounded by this."""
 
 _DIALABLE = re.compile(r"/(ip4/(?!0\.0\.0\.0/)|ip6/(?!::/)|dns[46]?/)[0-9A-Za-z.:-]+/tcp/[1-9][0-9]{0,4}")
 
 
 class Saved(Struct, frozen=True):
-    """What the coordinator knows after a crash. ``since``: when the phase began, ms."""
+    """What the coordinator knows after a crash. ``since``: when the phase began, ms. ``content``: what it announces.
+    ``away``: who stayed away, by public key, and in which attempt last."""
 
-    phase: Phase
-    since: int
+    attempt: int = 1
+    phase: Phase = Phase.REGISTRATION
+    since: int = 0
     registrations: tuple[Registration, ...] = ()
-    document: SignedDocument | None = None
+    content: Content | None = None
+    away: dict[bytes, int] = {}
 
 
 class PersistRegistration(Struct, frozen=True):
@@ -72,12 +93,22 @@ class PersistRegistration(Struct, frozen=True):
 
 
 class PersistPhase(Struct, frozen=True):
-    """Store phase and, when it came with the phase, the epoch's document: one transaction."""
+    """Store that the phase has begun and what is announced in it: once in an attempt."""
 
     epoch: int
+    attempt: int
     phase: Phase
     since: int
-    document: SignedDocument | None
+    content: Content
+
+
+class PersistAttempt(Struct, frozen=True):
+    """Store that an attempt begins, with registration, and who stayed away in the one before; forget that one's registrations."""
+
+    epoch: int
+    attempt: int
+    since: int
+    away: tuple[bytes, ...]
 
 
 class SendTo(Struct, frozen=True):
@@ -98,33 +129,38 @@ class Drop(Struct, frozen=True):
     reason: str
 
 
-Persist = PersistRegistration | PersistPhase
+Persist = PersistRegistration | PersistPhase | PersistAttempt
 Effect = Persist | SendTo | Announce | Drop | Notable
 
 
 class Coordinator:
     """One network's coordinator. Every method takes the time (``now``, ms) and returns what to do, in order."""
 
-    def __init__(self, genesis: Genesis, key: KeyPair, registration_deadline: int, saved: Saved) -> None:
-        """``registration_deadline``: ms from the start of registration. Raises InvalidDocument if ``saved`` is damaged."""
-        if saved.document is not None:
-            saved.document.check(genesis)
-        if (saved.document is None) != (saved.phase is Phase.REGISTRATION):
-            raise InvalidDocument(f"phase {saved.phase} does not go with what is stored")
-        for registration in saved.registrations:
-            registration.check(genesis, FIRST_EPOCH, genesis.hash)
-        self._genesis, self._key, self._deadline = genesis, key, registration_deadline
-        self.epoch = FIRST_EPOCH
-        self.phase, self.since, self.document = saved.phase, saved.since, saved.document
+    def __init__(self, genesis: Genesis, key: KeyPair, registration_deadline: int, answer_deadline: int, saved: Saved) -> None:
+        """``registration_deadline``, ``answer_deadline``: ms, see the rules. Raises InvalidDocument if ``saved`` is damaged."""
+        self._genesis, self._key = genesis, key
+        self._registration_deadline, self._answer_deadline = registration_deadline, answer_deadline
+        self.epoch, self.attempt = FIRST_EPOCH, saved.attempt
+        self.phase, self.since, self.content = saved.phase, saved.since, saved.content
         self.registrations = {r.public_key: r for r in saved.registrations}
+        self.secrets: dict[bytes, bytes] = {}
         self.acknowledged: set[bytes] = set()
-        self.ready: set[bytes] = set()
+        self.ready: dict[bytes, bytes] = {}
+        self._heard: set[bytes] = set()  # members that said anything in this phase
+        self._away = dict(saved.away)
+        self._is_open_to_all = False  # also to who stayed away
+        self._waits_since: int | None = None
         self._spoken: dict[bytes, int] = {}  # connected peers, and how many messages each sent since the last tick
         self._announcement: Announcement | None = None
+        self.announcement.check(genesis)
+        if self.content is not None:
+            self.content.check(genesis)
+        for registration in saved.registrations:
+            registration.check(genesis, FIRST_EPOCH, saved.attempt, genesis.hash)
 
     @property
     def wanted(self) -> int:
-        """Nodes that end registration at once."""
+        """Nodes that end registration at once, in the first attempt."""
         parameters = self._genesis.parameters
         return min(parameters.committees * parameters.committee_size, MAX_REGISTRATIONS)
 
@@ -133,28 +169,40 @@ class Coordinator:
         return len(self._spoken)
 
     @property
+    def document(self) -> EpochDocument | None:
+        """The attempt's document."""
+        return self.content.document if isinstance(self.content, SignedDocument | Opening) else None
+
+    @property
     def doing(self) -> str:
         """What the coordinator waits for, in a few words."""
-        seats = self.wanted if self.document is None else sum(len(c.members) for c in self.document.document.committees)
-        if self.phase is Phase.REGISTRATION:
-            return f"waiting for nodes to register ({len(self.registrations)} of {seats})"
-        if self.phase is Phase.ASSIGNMENT:
-            return f"waiting for nodes to accept the assignment ({len(self.acknowledged)} of {seats})"
-        if self.phase is Phase.HANDOFF:
-            return f"waiting for committees to be ready ({len(self.ready)} of {seats} nodes)"
-        return f"epoch {self.epoch} is mining"
+        seats = self.wanted if self.document is None else sum(len(c.members) for c in self.document.committees)
+        match self.phase:
+            case Phase.REGISTRATION:
+                return f"waiting for nodes to register ({len(self.registrations)} of {seats})"
+            case Phase.REVEAL:
+                return f"waiting for nodes to tell their secrets ({len(self.secrets)} of {len(self.registrations)})"
+            case Phase.ASSIGNMENT:
+                return f"waiting for nodes to accept the assignment ({len(self.acknowledged)} of {seats})"
+            case Phase.HANDOFF:
+                return f"waiting for committees to be ready ({len(self.ready)} of {seats} nodes)"
+            case _:
+                return f"epoch {self.epoch} is mining"
 
     @property
     def announcement(self) -> Announcement:
         """The coordinator's current word, signed."""
         if self._announcement is None:
-            notice = PhaseNotice(self._genesis.network, self.epoch, self.phase, self.since, len(self.registrations))
-            self._announcement = Announcement(notice.signed(self._key), self.document)
+            registered = len(self.registrations)
+            notice = PhaseNotice(self._genesis.network, self.epoch, self.attempt, self.phase, self.since, registered)
+            self._announcement = Announcement(notice.signed(self._key), self.content)
         return self._announcement
 
     def accepts(self, peer: bytes) -> bool:
         """Whether there is room for a connection by this key."""
         return peer in self.registrations or len(self._spoken) < MAX_REGISTRATIONS
+
+    # -- events ----------------------------------------------------------------------------------------------------
 
     def connect(self, peer: bytes, now: int) -> list[Effect]:
         self._spoken[peer] = 0
@@ -186,14 +234,12 @@ class Coordinator:
         match message:
             case Application(registration):
                 return self._apply(peer, registration, now)
-            case Acknowledgement(epoch, document_hash):
-                if self.document is None or (epoch, document_hash) != (self.epoch, self.document.document.hash):
-                    return self._drop(peer, "acknowledges a document that was never published")
-                return self._count(peer, Phase.ASSIGNMENT, self.acknowledged, now)
-            case Readiness(epoch):
-                if self.document is None or epoch != self.epoch:
-                    return self._drop(peer, "ready for an epoch that is not assigned")
-                return self._count(peer, Phase.HANDOFF, self.ready, now)
+            case Reveal():
+                return self._on_secret(peer, message, now)
+            case Acknowledgement(document_hash) | Readiness(document_hash):
+                if self.document is None or document_hash != self.document.hash or self.document.seat_of(peer) is None:
+                    return []
+                return self._on_member(peer, message, now)
 
     def _apply(self, peer: bytes, registration: Registration, now: int) -> list[Effect]:
         known = self.registrations.get(peer)
@@ -215,52 +261,130 @@ class Coordinator:
 
     def _check(self, peer: bytes, registration: Registration) -> None:
         if self.phase is not Phase.REGISTRATION:
-            raise InvalidDocument(f"registration for epoch {self.epoch} is closed")
+            raise InvalidDocument(f"registration for epoch {self.epoch}, attempt {self.attempt} is closed")
         if registration.public_key != peer:
             raise InvalidDocument("the registration is another node's")
-        if any(r.name == registration.name and r.public_key != peer for r in self.registrations.values()):
-            raise InvalidDocument(f"the name {registration.name} is taken")
+        stayed_away = self._away.get(peer)
+        if stayed_away is not None and not self._is_open_to_all:
+            raise InvalidDocument(f"stayed away in attempt {stayed_away}: others come first")
+        if peer not in self.registrations and len(self.registrations) >= MAX_REGISTRATIONS:
+            raise InvalidDocument(f"{MAX_REGISTRATIONS} nodes are registered: there is no room")
         for address in registration.addresses:
             if not _DIALABLE.fullmatch(address):
                 raise InvalidDocument(f"nobody can dial {address}: advertise /ip4/ADDRESS/tcp/PORT")
-        registration.check(self._genesis, self.epoch, self._genesis.hash)
+        registration.check(self._genesis, self.epoch, self.attempt, self._genesis.hash)
 
-    def _count(self, peer: bytes, phase: Phase, said: set[bytes], now: int) -> list[Effect]:
-        """Take note of a member's word, if it is one and this is the phase for it."""
-        if self.phase is not phase or peer in said or self.document is None or self.document.document.seat_of(peer) is None:
+    def _on_secret(self, peer: bytes, reveal: Reveal, now: int) -> list[Effect]:
+        if self.phase is not Phase.REVEAL or reveal.attempt != self.attempt or peer not in self.registrations:
             return []
-        said.add(peer)
+        if self.registrations[peer].commitment != commitment_to(reveal.secret):
+            return self._drop(peer, "not the secret it committed to")
+        self.secrets[peer] = reveal.secret
         return self._advance(now)
 
-    def _advance(self, now: int) -> list[Effect]:
-        """End the phase if its time has come."""
-        if self.phase is Phase.REGISTRATION:
-            late = now >= self.since + self._deadline
-            if len(self.registrations) >= (self._genesis.parameters.committee_size if late else self.wanted):
-                document = first_document(self._genesis, list(self.registrations.values()))
-                self.document = SignedDocument(document, self._key.sign(document.hash))
-                committees = len(document.committees)
-                return self._enter(Phase.ASSIGNMENT, now, f"{committees} committees of {len(document.committees[0].members)}")
-        elif self.phase is Phase.ASSIGNMENT and self._quorum_of_each(self.acknowledged):
-            return self._enter(Phase.HANDOFF, now, f"accepted by {len(self.acknowledged)} nodes")
-        elif self.phase is Phase.HANDOFF and self._quorum_of_each(self.ready):
-            return self._enter(Phase.MINING, now, f"{len(self.ready)} nodes ready")
-        return []
-
-    def _quorum_of_each(self, said: set[bytes]) -> bool:
-        assert self.document is not None
-        electorates = self.document.document.electorates.values()
-        return all(sum(key in said for key in e.keys) >= e.quorum for e in electorates)
-
-    def _enter(self, phase: Phase, now: int, why: str) -> list[Effect]:
-        self.phase, self.since, self._announcement = phase, now, None
-        document = self.document if phase is Phase.ASSIGNMENT else None
-        return [
-            PersistPhase(self.epoch, phase, now, document),
-            Announce(self.announcement),
-            Notable(f"epoch {self.epoch}: {phase} ({why})"),
-        ]
+    def _on_member(self, peer: bytes, message: Acknowledgement | Readiness, now: int) -> list[Effect]:
+        """A member's word about the attempt's document."""
+        self._heard.add(peer)
+        if isinstance(message, Acknowledgement):
+            if self.phase is not Phase.ASSIGNMENT:
+                return []
+            self.acknowledged.add(peer)
+        else:
+            if self.phase is not Phase.HANDOFF or peer in self.ready:
+                return []
+            if not verify(peer, readiness_statement(message.document_hash), message.signature):
+                return self._drop(peer, "its readiness is not signed")
+            self.ready[peer] = message.signature
+        return self._advance(now)
 
     def _drop(self, peer: bytes, reason: str) -> list[Effect]:
         del self._spoken[peer]
         return [Drop(peer, reason)]
+
+    # -- phases ----------------------------------------------------------------------------------------------------
+
+    def _advance(self, now: int) -> list[Effect]:
+        """End the phase if its time has come."""
+        if self._waits_since is None:
+            self._waits_since = now
+        waited = now - self._waits_since
+        match self.phase:
+            case Phase.REGISTRATION:
+                return self._close_registration(waited >= self._registration_deadline, now)
+            case Phase.REVEAL:
+                return self._close_reveal(waited >= self._answer_deadline, now)
+            case Phase.ASSIGNMENT if self._quorum_of_each(self.acknowledged):
+                assert self.content is not None
+                return self._enter(Phase.HANDOFF, self.content, now, f"accepted by {len(self.acknowledged)} nodes")
+            case Phase.HANDOFF if self._quorum_of_each(self.ready):
+                return self._enter(Phase.MINING, self._open(), now, f"{len(self.ready)} nodes ready")
+            case Phase.ASSIGNMENT | Phase.HANDOFF if waited >= self._answer_deadline:
+                assert self.document is not None
+                members = [member for committee in self.document.committees for member in committee.members]
+                silent = [member for member in members if member.public_key not in self._heard]
+                return self._call_off([*self.document.silent, *silent], now)
+        return []
+
+    def _close_registration(self, is_late: bool, now: int) -> list[Effect]:
+        count, size = len(self.registrations), self._genesis.parameters.committee_size
+        if (self.attempt == 1 and count >= self.wanted) or (is_late and count >= size):
+            registrations = sorted(self.registrations.values(), key=lambda registration: registration.public_key)
+            roll = Roll(self._genesis.network, self.epoch, self.attempt, tuple(registrations))
+            return self._enter(Phase.REVEAL, SignedRoll(roll, self._key.sign(roll.hash)), now, f"{count} nodes registered")
+        if is_late:  # another term, for everybody
+            self._is_open_to_all, self._waits_since = True, now
+        return []
+
+    def _close_reveal(self, is_late: bool, now: int) -> list[Effect]:
+        assert isinstance(self.content, SignedRoll)
+        roll = self.content.roll
+        missing = [registration for registration in roll.registrations if registration.public_key not in self.secrets]
+        if missing and not is_late:
+            return []
+        if len(self.secrets) < self._genesis.parameters.committee_size:
+            return self._call_off(missing, now)
+        document = first_document(self._genesis, roll, self.secrets)
+        signed = SignedDocument(document, self._key.sign(document.hash))
+        why = f"{len(document.committees)} committees of {len(document.committees[0].members)}"
+        return self._enter(Phase.ASSIGNMENT, signed, now, why)
+
+    def _quorum_of_each(self, said: Collection[bytes]) -> bool:
+        assert self.document is not None
+        electorates = self.document.electorates.values()
+        return all(sum(key in said for key in e.keys) >= e.quorum for e in electorates)
+
+    def _open(self) -> Opening:
+        """The document with the signatures that put it in force."""
+        assert isinstance(self.content, SignedDocument)
+        quorums = []
+        for electorate in self.content.document.electorates.values():
+            ready = [(i, self.ready[key]) for i, key in enumerate(electorate.keys) if key in self.ready][: electorate.quorum]
+            quorums.append(ReadyQuorum(tuple(i for i, _ in ready), tuple(signature for _, signature in ready)))
+        return Opening(self.content, tuple(quorums))
+
+    def _enter(self, phase: Phase, content: Content, now: int, why: str) -> list[Effect]:
+        self._turn_to(phase, content, now)
+        return [
+            PersistPhase(self.epoch, self.attempt, phase, now, content),
+            Announce(self.announcement),
+            Notable(f"epoch {self.epoch}, attempt {self.attempt}: {phase} ({why})"),
+        ]
+
+    def _call_off(self, away: Collection[Registration], now: int) -> list[Effect]:
+        """Begin again, without those who stayed away."""
+        keys, failed = tuple(registration.public_key for registration in away), self.phase
+        self._away |= dict.fromkeys(keys, self.attempt)
+        self.attempt += 1
+        self._away = {key: attempt for key, attempt in self._away.items() if self.attempt - attempt <= AWAY_ATTEMPTS}
+        self.registrations, self.secrets, self.acknowledged, self.ready = {}, {}, set(), {}
+        self._is_open_to_all = False
+        self._turn_to(Phase.REGISTRATION, None, now)
+        return [
+            PersistAttempt(self.epoch, self.attempt, now, keys),
+            Announce(self.announcement),
+            Notable(f"attempt {self.attempt - 1} called off in {failed}: {len(keys)} nodes stayed away"),
+        ]
+
+    def _turn_to(self, phase: Phase, content: Content | None, now: int) -> None:
+        self.phase, self.content, self.since, self._waits_since = phase, content, now, now
+        self._heard, self._announcement = set(), None

@@ -42,7 +42,7 @@ class Runtime:
         """Raises StorageError, InvalidDocument (damaged state) or ValueError (a bad address or URL)."""
         self._storage = Storage(Path(settings.data) / "coordinator.db", genesis.hash)
         saved = self._storage.load(_now())
-        self._coordinator = Coordinator(genesis, key, settings.registration_deadline, saved)
+        self._coordinator = Coordinator(genesis, key, settings.registration_deadline, settings.answer_deadline, saved)
         self._transport = Transport(
             key,
             settings.listen,

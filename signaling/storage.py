@@ -1,20 +1,21 @@
-"""What the coordinator must not forget, in SQLite: durable when a write returns, one document per epoch for ever."""
+"""What the coordinator must not forget, in SQLite: durable when a write returns, each phase of an attempt once."""
 
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import Registration, SignedDocument
+from node.protocol.epoch import Content, Registration
 from node.protocol.genesis import Phase
 from node.protocol.limits import MAX_FRAME_BYTES
-from signaling.phases import FIRST_EPOCH, Persist, PersistPhase, Saved
+from signaling.phases import AWAY_ATTEMPTS, FIRST_EPOCH, Persist, PersistAttempt, PersistPhase, PersistRegistration, Saved
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS network (genesis BLOB PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS phases (epoch INTEGER PRIMARY KEY, phase TEXT NOT NULL, since INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS phases (
+    epoch INTEGER, attempt INTEGER, phase TEXT, since INTEGER NOT NULL, content BLOB, PRIMARY KEY (epoch, attempt, phase));
 CREATE TABLE IF NOT EXISTS registrations (epoch INTEGER, public_key BLOB, body BLOB NOT NULL, PRIMARY KEY (epoch, public_key));
-CREATE TABLE IF NOT EXISTS documents (epoch INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS away (epoch INTEGER, public_key BLOB, attempt INTEGER NOT NULL, PRIMARY KEY (epoch, public_key));
 """
 
 
@@ -50,18 +51,21 @@ class Storage:
     def load(self, now: int) -> Saved:
         """The stored state; the first time, registration for the first epoch begins now. Raises StorageError if damaged."""
         try:
-            self._database.execute("INSERT OR IGNORE INTO phases VALUES (?, ?, ?)", (FIRST_EPOCH, Phase.REGISTRATION.value, now))
-            epoch, phase, since = self._database.execute("SELECT * FROM phases ORDER BY epoch DESC LIMIT 1").fetchone()
+            if self._database.execute("SELECT 1 FROM phases").fetchone() is None:
+                self._write(PersistAttempt(FIRST_EPOCH, 1, now, ()))
+            epoch, attempt, phase, since, body = self._database.execute(
+                "SELECT * FROM phases ORDER BY rowid DESC LIMIT 1"
+            ).fetchone()
             rows = self._database.execute("SELECT body FROM registrations WHERE epoch = ?", (epoch,))
-            registrations = tuple(decode(Registration, body, MAX_FRAME_BYTES) for (body,) in rows)
-            row = self._database.execute("SELECT body FROM documents WHERE epoch = ?", (epoch,)).fetchone()
-            document = decode(SignedDocument, row[0], MAX_FRAME_BYTES) if row else None
-            return Saved(Phase(phase), since, registrations, document)
+            registrations = tuple(decode(Registration, row, MAX_FRAME_BYTES) for (row,) in rows)
+            away = dict(self._database.execute("SELECT public_key, attempt FROM away WHERE epoch = ?", (epoch,)).fetchall())
+            content: Content | None = decode(Content, body, MAX_FRAME_BYTES) if body else None  # type: ignore[arg-type]
+            return Saved(attempt, Phase(phase), since, registrations, content, away)
         except (sqlite3.Error, DecodeError, ValueError) as error:
             raise StorageError(f"the database is damaged: {error}") from None
 
     def write(self, effects: Sequence[Persist]) -> None:
-        """Store all of them durably, or none. Raises sqlite3.IntegrityError on a second document for an epoch."""
+        """Store all of them durably, or none. Raises sqlite3.IntegrityError on a phase that began before."""
         self._database.execute("BEGIN")
         try:
             for effect in effects:
@@ -72,14 +76,21 @@ class Storage:
         self._database.execute("COMMIT")
 
     def _write(self, effect: Persist) -> None:
-        if isinstance(effect, PersistPhase):
-            if effect.document is not None:
-                self._database.execute("INSERT INTO documents VALUES (?, ?)", (effect.epoch, encode(effect.document)))
-            self._database.execute("REPLACE INTO phases VALUES (?, ?, ?)", (effect.epoch, effect.phase.value, effect.since))
-        else:
-            registration = effect.registration
-            row = (registration.epoch, registration.public_key, encode(registration))
-            self._database.execute("REPLACE INTO registrations VALUES (?, ?, ?)", row)
+        match effect:
+            case PersistRegistration(registration):
+                row = (registration.epoch, registration.public_key, encode(registration))
+                self._database.execute("REPLACE INTO registrations VALUES (?, ?, ?)", row)
+            case PersistPhase(epoch, attempt, phase, since, content):
+                entry = (epoch, attempt, phase.value, since, encode(content))
+                self._database.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?)", entry)
+            case PersistAttempt(epoch, attempt, since, away):
+                self._database.execute("DELETE FROM registrations WHERE epoch = ?", (epoch,))
+                self._database.execute("DELETE FROM phases WHERE epoch = ? AND attempt < ?", (epoch, attempt - 1))
+                self._database.execute("DELETE FROM away WHERE epoch = ? AND attempt < ?", (epoch, attempt - AWAY_ATTEMPTS))
+                left = ((epoch, public_key, attempt - 1) for public_key in away)
+                self._database.executemany("REPLACE INTO away VALUES (?, ?, ?)", left)
+                first = (epoch, attempt, Phase.REGISTRATION.value, since)
+                self._database.execute("INSERT INTO phases VALUES (?, ?, ?, ?, NULL)", first)
 
     def close(self) -> None:
         self._database.close()

@@ -24,7 +24,21 @@ from node.protocol.certificate import Certificate, CertifiedBlock, Finality, Vot
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair, digest
-from node.protocol.epoch import Announcement, EpochDocument, PhaseNotice, Registration, SignedDocument, first_document
+from node.protocol.epoch import (
+    Announcement,
+    Content,
+    EpochDocument,
+    Opening,
+    PhaseNotice,
+    ReadyQuorum,
+    Registration,
+    Roll,
+    SignedDocument,
+    SignedRoll,
+    commitment_to,
+    first_document,
+    readiness_statement,
+)
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import identity_prefix, search
 from node.protocol.queries import Answer, Query, sign_reply
@@ -57,7 +71,7 @@ class Network:
 
     Attributes:
         genesis, coordinator, issuers (by asset), nodes (by public key): who there is.
-        document, signed: epoch 1.
+        roll, secrets (by public key): what epoch 1 comes from. document: epoch 1; opening: the same, in force.
         shards: one chain each, at height 0.
     """
 
@@ -82,27 +96,55 @@ class Network:
         self.genesis = Genesis(name=name, time=time, coordinator=self.coordinator.public.hex(), assets=assets, parameters=rules)
         pairs = [key(f"node {i}") for i in range(committees * size + standby)]
         self.nodes = {pair.public: pair for pair in pairs}
+        self.secrets = {pair.public: digest("test vector", b"secret", pair.public) for pair in pairs}
         self.registrations = tuple(self.register(number, pair) for number, pair in enumerate(pairs))
-        self.document = first_document(self.genesis, self.registrations)
+        self.roll = self.roll_of(self.registrations)
+        self.document = first_document(self.genesis, self.roll, self.secrets)
         self.signed = self.sign_document(self.document)
+        self.opening = self.open_document(self.document)
         self.shards = [Shard(self, number) for number in range(committees)]
         self._salts = count(1)
 
-    def register(self, number: int, node: KeyPair) -> Registration:
-        """A valid registration of ``node`` as ``node-{number}``."""
+    def register(self, number: int, node: KeyPair, attempt: int = 1) -> Registration:
+        """A valid registration of ``node`` as ``node-{number}``, with the same secret in each attempt."""
         prefix = identity_prefix(self.genesis.network, 1, self.genesis.hash, node.public)
         nonce = search(prefix, self.genesis.parameters.puzzle_difficulty_bits, 0, 1 << 20)
         assert nonce is not None
-        address = f"/ip4/192.0.2.{number + 1}/tcp/8100"
-        return Registration(self.genesis.network, 1, node.public, f"node-{number}", (address,), nonce).signed(node)
+        return Registration(
+            network=self.genesis.network,
+            epoch=1,
+            attempt=attempt,
+            public_key=node.public,
+            name=f"node-{number}",
+            addresses=(f"/ip4/192.0.2.{number + 1}/tcp/8100",),
+            nonce=nonce,
+            commitment=commitment_to(self.secrets[node.public]),
+        ).signed(node)
+
+    def roll_of(self, registrations: Iterable[Registration], attempt: int = 1) -> Roll:
+        by_key = sorted(registrations, key=lambda registration: registration.public_key)
+        return Roll(self.genesis.network, 1, attempt, tuple(by_key))
+
+    def sign_roll(self, roll: Roll) -> SignedRoll:
+        return SignedRoll(roll, self.coordinator.sign(roll.hash))
 
     def sign_document(self, document: EpochDocument) -> SignedDocument:
         return SignedDocument(document, self.coordinator.sign(document.hash))
 
-    def announcement(self, phase: Phase = Phase.MINING, since: int = TIME, *, assigned: bool = True) -> Announcement:
-        """What the coordinator says; ``assigned``: with the document."""
-        notice = PhaseNotice(self.genesis.network, 1, phase, since, len(self.nodes)).signed(self.coordinator)
-        return Announcement(notice, self.signed if assigned else None)
+    def open_document(self, document: EpochDocument) -> Opening:
+        """In force: the first quorum of each committee is ready."""
+        statement, quorums = readiness_statement(document.hash), []
+        for electorate in document.electorates.values():
+            signers = tuple(range(electorate.quorum))
+            quorums.append(ReadyQuorum(signers, tuple(self.nodes[electorate.keys[i]].sign(statement) for i in signers)))
+        return Opening(self.sign_document(document), tuple(quorums))
+
+    def announcement(self, phase: Phase = Phase.MINING, since: int = TIME) -> Announcement:
+        """What the coordinator says in a phase of the first attempt."""
+        contents: dict[Phase, Content] = {Phase.REVEAL: self.sign_roll(self.roll), Phase.MINING: self.opening}
+        contents |= {Phase.ASSIGNMENT: self.signed, Phase.HANDOFF: self.signed}
+        notice = PhaseNotice(self.genesis.network, 1, 1, phase, since, len(self.nodes)).signed(self.coordinator)
+        return Announcement(notice, contents.get(phase))
 
     def shard_of(self, owner: KeyPair) -> "Shard":
         return self.shards[self.document.shards.shard_of(address_of(owner.public))]

@@ -1,48 +1,60 @@
 """Epoch documents: who keeps which shard. Everything in one can be recomputed, and every node does.
 
-The coordinator signs the chain of documents. It decides when an epoch begins and can leave a registration out, visibly;
-it cannot choose who sits where: seats follow from the randomness, and the randomness from the registrations themselves.
+A document comes of an attempt: nodes register, each with the hash of a secret; the coordinator closes the list, the roll, and
+signs it; only then do they tell their secrets; and the seats follow from roll and secrets. An attempt in which too many stay
+away is called off, and the next one begins. A document is in force once a quorum of each of its committees has signed that
+it is ready to work under it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from hashlib import sha256
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from node.protocol.block import Height, ShardNumber
+from node.protocol.block import ShardNumber
 from node.protocol.certificate import Electorate
 from node.protocol.codec import encode
 from node.protocol.crypto import Hash, KeyPair, PublicKey, Signature, digest, verify
 from node.protocol.genesis import Genesis, NetworkLabel, Phase
-from node.protocol.limits import MAX_COMMITTEE, MAX_SHARDS
+from node.protocol.limits import MAX_COMMITTEE, MAX_REGISTRATIONS, MAX_SHARDS
 from node.protocol.puzzle import identity_prefix, is_solution
 from node.protocol.shards import ShardTable, equal_ranges
 from node.protocol.transaction import Milliseconds
 
 EpochNumber = Annotated[int, Meta(ge=1, le=2**53)]
+AttemptNumber = EpochNumber
+"""Attempts to form an epoch are counted from 1."""
+Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Multiaddress = Annotated[str, Meta(min_length=1, max_length=256)]
 Name = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._-]+\Z")]
 """Of a process."""
 
 
 class InvalidDocument(ValueError):
-    """An epoch document or registration breaks a rule; the text says which."""
+    """What was said about an epoch breaks a rule; the text says which."""
+
+
+def commitment_to(secret: bytes) -> bytes:
+    """What a registration says of the secret that its node keeps."""
+    return digest("seat secret", secret)
 
 
 class Registration(Struct, array_like=True, frozen=True):
-    """A node's application for an epoch, signed by it.
+    """A node's application for a seat, signed by it.
 
     ``addresses``: multiaddrs to reach it at, without the peer id. ``nonce``: solves its identity puzzle. ``name``: a label.
+    ``commitment``: to the secret that only the disk holds which the node will vote from.
     """
 
     network: NetworkLabel
     epoch: EpochNumber
+    attempt: AttemptNumber
     public_key: PublicKey
     name: Name
     addresses: Annotated[tuple[Multiaddress, ...], Meta(min_length=1, max_length=4)]
     nonce: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    commitment: Hash
     signature: Signature = bytes(64)
 
     @property
@@ -53,15 +65,50 @@ class Registration(Struct, array_like=True, frozen=True):
         fields = {name: getattr(self, name) for name in self.__struct_fields__[:-1]}
         return Registration(**fields, signature=key.sign(self._statement))
 
-    def check(self, genesis: Genesis, epoch: int, challenge: bytes) -> None:
-        """Raises InvalidDocument unless it is for this epoch, signed by its key, and its puzzle is solved."""
-        if self.network != genesis.network or self.epoch != epoch:
-            raise InvalidDocument(f"{self.name}: registered for another network or epoch")
+    def check(self, genesis: Genesis, epoch: int, attempt: int, challenge: bytes) -> None:
+        """Raises InvalidDocument unless it is for this attempt, signed by its key, and its puzzle is solved."""
+        if (self.network, self.epoch, self.attempt) != (genesis.network, epoch, attempt):
+            raise InvalidDocument(f"{self.name}: registered for another network, epoch or attempt")
         prefix = identity_prefix(self.network, epoch, challenge, self.public_key)
         if not is_solution(prefix, self.nonce, genesis.parameters.puzzle_difficulty_bits):
             raise InvalidDocument(f"{self.name}: identity puzzle not solved")
         if not verify(self.public_key, self._statement, self.signature):
             raise InvalidDocument(f"{self.name}: registration not signed by its key")
+
+
+class Roll(Struct, array_like=True, frozen=True, dict=True):
+    """All registrations of an attempt, by public key: fixed before any secret is told."""
+
+    network: NetworkLabel
+    epoch: EpochNumber
+    attempt: AttemptNumber
+    registrations: Annotated[tuple[Registration, ...], Meta(min_length=1, max_length=MAX_REGISTRATIONS)]
+
+    @cached_property
+    def hash(self) -> bytes:
+        return digest("roll", encode(self))
+
+    def find(self, public_key: bytes) -> Registration | None:
+        return next((r for r in self.registrations if r.public_key == public_key), None)
+
+    def check(self, genesis: Genesis) -> None:
+        """Raises InvalidDocument unless it holds valid registrations of one attempt, each key once."""
+        keys = [registration.public_key for registration in self.registrations]
+        if self.network != genesis.network or keys != sorted(set(keys)):
+            raise InvalidDocument("the roll is of another network, or not one registration for each key, by key")
+        for registration in self.registrations:
+            registration.check(genesis, self.epoch, self.attempt, genesis.hash)
+
+
+class SignedRoll(Struct, array_like=True, frozen=True, tag=1):
+    roll: Roll
+    signature: Signature
+
+    def check(self, genesis: Genesis) -> None:
+        """Raises InvalidDocument unless the coordinator signed it and it follows the rules."""
+        if not verify(genesis.coordinator_key, self.roll.hash, self.signature):
+            raise InvalidDocument("the roll is not signed by the coordinator")
+        self.roll.check(genesis)
 
 
 class Committee(Struct, array_like=True, frozen=True):
@@ -73,17 +120,21 @@ class Committee(Struct, array_like=True, frozen=True):
 
 
 class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
-    """Number, the previous document's hash (the genesis hash for epoch 1), randomness, and the committees by shard.
+    """Number, attempt, the previous document's hash (the genesis hash for epoch 1), randomness, and the committees by shard.
 
-    ``standby`` registrations are part of the randomness but found no seat.
+    ``standby`` found no seat; ``silent`` did not tell their secrets in time, and have none. ``secrets``: those of all others, by
+    public key.
     """
 
     network: NetworkLabel
     number: EpochNumber
+    attempt: AttemptNumber
     previous: Hash
     randomness: Hash
     committees: Annotated[tuple[Committee, ...], Meta(min_length=1, max_length=MAX_SHARDS)]
-    standby: Annotated[tuple[Registration, ...], Meta(max_length=MAX_SHARDS)]
+    standby: Annotated[tuple[Registration, ...], Meta(max_length=MAX_REGISTRATIONS)]
+    silent: Annotated[tuple[Registration, ...], Meta(max_length=MAX_REGISTRATIONS)]
+    secrets: Annotated[tuple[Secret, ...], Meta(max_length=MAX_REGISTRATIONS)]
 
     @cached_property
     def hash(self) -> bytes:
@@ -93,6 +144,16 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
     def network_id(self) -> bytes:
         """What transactions name as their network: 16 bytes that bind the genesis and this document."""
         return digest("network", self.previous, self.hash)[:16]
+
+    @cached_property
+    def roll(self) -> Roll:
+        """The roll it was made of."""
+        registrations = sorted([*self._who_told, *self.silent], key=lambda r: r.public_key)
+        return Roll(self.network, self.number, self.attempt, tuple(registrations))
+
+    @property
+    def _who_told(self) -> list[Registration]:
+        return [member for committee in self.committees for member in committee.members] + list(self.standby)
 
     @cached_property
     def shards(self) -> ShardTable:
@@ -114,37 +175,48 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
         return None
 
     def check_first(self, genesis: Genesis) -> None:
-        """Recompute epoch 1 from its registrations. Raises InvalidDocument where the coordinator departed from the rules."""
-        registrations = [m for c in self.committees for m in c.members] + list(self.standby)
-        for registration in registrations:
-            registration.check(genesis, self.number, genesis.hash)
-        if self != first_document(genesis, registrations):
-            raise InvalidDocument("the assignment does not follow from the registrations")
+        """Recompute epoch 1 from roll and secrets. Raises InvalidDocument where the coordinator departed from the rules."""
+        self.roll.check(genesis)
+        keys = sorted(registration.public_key for registration in self._who_told)
+        if len(keys) != len(self.secrets):
+            raise InvalidDocument("there is not one secret for each who told one")
+        if self != first_document(genesis, self.roll, dict(zip(keys, self.secrets, strict=True))):
+            raise InvalidDocument("the assignment does not follow from roll and secrets")
 
 
-def first_document(genesis: Genesis, registrations: Sequence[Registration]) -> EpochDocument:
-    """The document of epoch 1, fully determined by who registered.
+def first_document(genesis: Genesis, roll: Roll, secrets: Mapping[bytes, bytes]) -> EpochDocument:
+    """The document of epoch 1, fully determined by the roll and the secrets told, by public key.
 
     Raises:
-        InvalidDocument: a key registered twice, or too few for one committee.
+        InvalidDocument: a secret is not the one committed to, or too few were told for one committee.
     """
-    if len({r.public_key for r in registrations}) != len(registrations):
-        raise InvalidDocument("a key is registered twice")
-    if len({r.name for r in registrations}) != len(registrations):
-        raise InvalidDocument("a name is registered twice")
+    told = [registration for registration in roll.registrations if registration.public_key in secrets]
+    for registration in told:
+        if registration.commitment != commitment_to(secrets[registration.public_key]):
+            raise InvalidDocument(f"{registration.name}: not the secret it committed to")
     size = genesis.parameters.committee_size
-    count = min(genesis.parameters.committees, len(registrations) // size)
+    count = min(genesis.parameters.committees, len(told) // size)
     if count < 1:
-        raise InvalidDocument(f"a committee needs {size} nodes, {len(registrations)} registered")
-    randomness = digest("randomness", genesis.hash, *sorted(sha256(encode(r)).digest() for r in registrations))
-    seated = sorted(registrations, key=lambda r: digest("seat", randomness, r.public_key))
-    committees = tuple(
-        Committee(shard, first, tuple(seated[i * size : (i + 1) * size])) for i, (first, shard) in enumerate(equal_ranges(count))
+        raise InvalidDocument(f"a committee needs {size} nodes, {len(told)} told their secrets")
+    randomness = digest("randomness", roll.hash, *(r.public_key + secrets[r.public_key] for r in told))
+    seated = sorted(told, key=lambda r: digest("seat", randomness, r.public_key))
+    return EpochDocument(
+        network=genesis.network,
+        number=roll.epoch,
+        attempt=roll.attempt,
+        previous=genesis.hash,
+        randomness=randomness,
+        committees=tuple(
+            Committee(shard, first, tuple(seated[i * size : (i + 1) * size]))
+            for i, (first, shard) in enumerate(equal_ranges(count))
+        ),
+        standby=tuple(seated[count * size :]),
+        silent=tuple(registration for registration in roll.registrations if registration.public_key not in secrets),
+        secrets=tuple(secrets[registration.public_key] for registration in told),
     )
-    return EpochDocument(genesis.network, 1, genesis.hash, randomness, committees, tuple(seated[count * size :]))
 
 
-class SignedDocument(Struct, array_like=True, frozen=True):
+class SignedDocument(Struct, array_like=True, frozen=True, tag=2):
     document: EpochDocument
     signature: Signature
 
@@ -157,11 +229,53 @@ class SignedDocument(Struct, array_like=True, frozen=True):
         self.document.check_first(genesis)
 
 
+def readiness_statement(document_hash: bytes) -> bytes:
+    """What a member signs when it is ready to work under a document."""
+    return digest("readiness", document_hash)
+
+
+class ReadyQuorum(Struct, array_like=True, frozen=True):
+    """Signed readiness of a quorum of one committee: member indices, ascending, and their signatures."""
+
+    signers: Annotated[tuple[Annotated[int, Meta(ge=0, lt=MAX_COMMITTEE)], ...], Meta(max_length=MAX_COMMITTEE)]
+    signatures: Annotated[tuple[Signature, ...], Meta(max_length=MAX_COMMITTEE)]
+
+
+class Opening(Struct, array_like=True, frozen=True, tag=3):
+    """A document in force: with it the readiness of a quorum of each of its committees, in their order."""
+
+    signed: SignedDocument
+    quorums: Annotated[tuple[ReadyQuorum, ...], Meta(min_length=1, max_length=MAX_SHARDS)]
+
+    @property
+    def document(self) -> EpochDocument:
+        return self.signed.document
+
+    def check(self, genesis: Genesis) -> None:
+        """Raises InvalidDocument unless the document is valid, and each committee is ready."""
+        self.signed.check(genesis)
+        self.check_quorums()
+
+    def check_quorums(self) -> None:
+        """Raises InvalidDocument unless a quorum of each committee signed that it is ready, whatever the document."""
+        electorates, statement = list(self.document.electorates.values()), readiness_statement(self.document.hash)
+        if len(self.quorums) != len(electorates):
+            raise InvalidDocument("there is not one quorum for each committee")
+        for quorum, electorate in zip(self.quorums, electorates, strict=True):
+            signers = quorum.signers
+            if list(signers) != sorted(set(signers)) or not len(signers) == len(quorum.signatures) == electorate.quorum:
+                raise InvalidDocument(f"committee {electorate.shard}: no quorum is ready")
+            for signer, signature in zip(signers, quorum.signatures, strict=True):
+                if signer >= len(electorate.keys) or not verify(electorate.keys[signer], statement, signature):
+                    raise InvalidDocument(f"committee {electorate.shard}: readiness not signed by member {signer}")
+
+
 class PhaseNotice(Struct, array_like=True, frozen=True):
     """The coordinator's word on where the epoch stands. ``registered``: nodes known so far."""
 
     network: NetworkLabel
     epoch: EpochNumber
+    attempt: AttemptNumber
     phase: Phase
     since: Milliseconds
     registered: Annotated[int, Meta(ge=0)]
@@ -179,31 +293,64 @@ class PhaseNotice(Struct, array_like=True, frozen=True):
         return self.network == genesis.network and verify(genesis.coordinator_key, self._statement, self.signature)
 
 
-class Acknowledgement(Struct, array_like=True, frozen=True, tag=2):
-    """Node to coordinator: I checked this document and accept it."""
-
-    epoch: EpochNumber
-    document_hash: Hash
-
-
-class Readiness(Struct, array_like=True, frozen=True, tag=3):
-    """Node to coordinator: I hold my shard's state at ``height`` and reach a quorum of my committee."""
-
-    epoch: EpochNumber
-    height: Height
-
-
 class Application(Struct, array_like=True, frozen=True, tag=1):
     """Node to coordinator: register me."""
 
     registration: Registration
 
 
+class Acknowledgement(Struct, array_like=True, frozen=True, tag=2):
+    """Member to coordinator: I checked this document and accept it. Said again during handoff: I am still there."""
+
+    document_hash: Hash
+
+
+class Readiness(Struct, array_like=True, frozen=True, tag=3):
+    """Member to coordinator: I reach a quorum of my committee. Signed over ``readiness_statement``."""
+
+    document_hash: Hash
+    signature: Signature
+
+
+class Reveal(Struct, array_like=True, frozen=True, tag=4):
+    """Node to coordinator: the secret that my registration of this attempt commits to."""
+
+    attempt: AttemptNumber
+    secret: Secret
+
+
+Content = SignedRoll | SignedDocument | Opening
+CONTENTS: dict[Phase, type[Content] | None] = {
+    Phase.REGISTRATION: None,
+    Phase.REVEAL: SignedRoll,
+    Phase.ASSIGNMENT: SignedDocument,
+    Phase.HANDOFF: SignedDocument,
+    Phase.MINING: Opening,
+}
+"""What an announcement of each phase carries."""
+
+
 class Announcement(Struct, array_like=True, frozen=True, tag=1):
-    """Coordinator to node: on connecting, whenever something changes, and every second. ``document``: None before assignment."""
+    """Coordinator to node: on connecting, whenever something changes, and every second. ``content``: see ``CONTENTS``."""
 
     notice: PhaseNotice
-    document: SignedDocument | None
+    content: Content | None
+
+    def check(self, genesis: Genesis) -> None:
+        """Raises InvalidDocument unless the notice is signed, and the content goes with it. The content itself is not checked."""
+        notice, content = self.notice, self.content
+        if not notice.is_valid(genesis):
+            raise InvalidDocument("announcement not signed by the coordinator of this network")
+        if notice.epoch != 1 or notice.phase not in CONTENTS:
+            raise InvalidDocument("this version knows one epoch, and no settlement")
+        expected = CONTENTS[notice.phase]
+        if (content is None) != (expected is None) or not (content is None or expected is type(content)):
+            raise InvalidDocument(f"announcement of {notice.phase} with the wrong content, or without any")
+        attempt = (
+            content.roll.attempt if isinstance(content, SignedRoll) else content.document.attempt if content else notice.attempt
+        )
+        if attempt != notice.attempt:
+            raise InvalidDocument(f"announcement of attempt {notice.attempt} with the content of attempt {attempt}")
 
 
 class ApplicationRefused(Struct, array_like=True, frozen=True, tag=2):
@@ -212,5 +359,5 @@ class ApplicationRefused(Struct, array_like=True, frozen=True, tag=2):
     reason: Annotated[str, Meta(max_length=256)]
 
 
-ToCoordinator = Application | Acknowledgement | Readiness
+ToCoordinator = Application | Acknowledgement | Readiness | Reveal
 FromCoordinator = Announcement | ApplicationRefused

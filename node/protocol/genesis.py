@@ -159,6 +159,7 @@ class Phase(StrEnum):
     """Where an epoch stands; the coordinator announces it."""
 
     REGISTRATION = "registration"
+    REVEAL = "reveal"
     ASSIGNMENT = "assignment"
     HANDOFF = "handoff"
     MINING = "mining"

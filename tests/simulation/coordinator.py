@@ -9,22 +9,41 @@ from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import (
     Announcement,
+    Content,
     EpochDocument,
     FromCoordinator,
+    Opening,
     PhaseNotice,
+    ReadyQuorum,
     Registration,
+    Roll,
     SignedDocument,
+    SignedRoll,
     first_document,
 )
 from node.protocol.genesis import Phase
-from signaling.phases import Announce, Coordinator, Drop, Effect, PersistPhase, PersistRegistration, Saved, SendTo
+from signaling.phases import (
+    Announce,
+    Coordinator,
+    Drop,
+    Effect,
+    PersistAttempt,
+    PersistPhase,
+    PersistRegistration,
+    Saved,
+    SendTo,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host
     from tests.simulation.world import World
 
 KEY = KeyPair(bytes(31) + b"\x09")
-LIES = ("second document", "wrong assignment", "forged puzzle", "unsigned document", "backwards")
+LIES = (
+    *("second roll", "second document", "dropped secret", "wrong assignment", "forged puzzle", "another's secret"),
+    *("unsigned document", "nobody is ready", "backwards", "next attempt"),
+)
+_FOR_EVER = 1 << 40
 
 
 class CoordinatorHost:
@@ -32,17 +51,23 @@ class CoordinatorHost:
 
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._saved = Saved(Phase.REGISTRATION, 0)
+        self._saved = Saved()
         self._machine: Coordinator | None = None
         self._life = 0
         self._nodes: dict[bytes, Host] = {}
         self._wrong: list[SignedDocument] = []
-        self._second: SignedDocument | None = None
+        self._seconds: list[SignedDocument] = []
+        self._signed: SignedDocument | None = None
+
+    @property
+    def has_assigned(self) -> bool:
+        """Whether the document is made."""
+        return self._signed is not None
 
     def start(self) -> None:
         self._life += 1
         life = self._life
-        self._machine = Coordinator(self._world.genesis, KEY, 30_000, self._saved)
+        self._machine = Coordinator(self._world.genesis, KEY, 30_000, _FOR_EVER, self._saved)
         self._world.tell(None, "coordinator starts")
         for node in self._world.nodes:
             self.meet(node)
@@ -92,9 +117,11 @@ class CoordinatorHost:
                     known = {r.public_key: r for r in self._saved.registrations}
                     known[registration.public_key] = registration
                     self._saved = structs.replace(self._saved, registrations=tuple(known.values()))
-                case PersistPhase(_, phase, since, document):
-                    document = document or self._saved.document
-                    self._saved = structs.replace(self._saved, phase=phase, since=since, document=document)
+                case PersistPhase(_, attempt, phase, since, content):
+                    self._saved = structs.replace(self._saved, attempt=attempt, phase=phase, since=since, content=content)
+                    self._signed = content if isinstance(content, SignedDocument) else self._signed
+                case PersistAttempt():
+                    raise AssertionError("here nobody stays away for so long")
                 case SendTo(peer, message):
                     self._say(peer, message)
                 case Announce(announcement):
@@ -109,11 +136,10 @@ class CoordinatorHost:
         node = self._nodes.get(peer)
         if node is None:
             return
-        if isinstance(message, Announcement) and message.document is not None and self._world.plan.lies:
-            accepted = node.membership is not None and node.membership.signed is not None
-            for lie in self._contradictions(message.document) if accepted else self._broken(message.document):
-                notice = lie[0].signed(KEY)
-                self._deliver(node, 2, Announcement(notice, lie[1]))
+        if isinstance(message, Announcement) and self._world.plan.lies:
+            for attempt, phase, content in self._lies_to(node, message.content):
+                notice = PhaseNotice(self._world.genesis.network, 1, attempt, phase, self._world.time, 8)
+                self._deliver(node, 2, Announcement(notice.signed(KEY), content))
         self._deliver(node, 3, message)
 
     def _deliver(self, node: "Host", delay: int, message: FromCoordinator) -> None:
@@ -122,42 +148,83 @@ class CoordinatorHost:
 
     # -- lies ------------------------------------------------------------------------------------------------------
 
-    def _notice(self, phase: Phase) -> PhaseNotice:
-        return PhaseNotice(self._world.genesis.network, 1, phase, self._world.time, 8)
+    def _lies_to(self, node: "Host", truth: Content | None) -> list[tuple[int, Phase, Content | None]]:
+        """What a node shall not believe, said before the truth is."""
+        membership, lies = node.membership, self._world.plan.lies
+        if membership is None or truth is None:
+            return []
+        if isinstance(truth, SignedRoll):
+            is_bound = membership.pledge is not None and membership.pledge.roll
+            return [(1, Phase.REVEAL, _second_roll(truth.roll))] if is_bound and "second roll" in lies else []
+        signed = truth.signed if isinstance(truth, Opening) else truth
+        found: list[tuple[int, Phase, Content | None]] = []
+        if membership.accepted is None:
+            found += [(1, Phase.ASSIGNMENT, wrong) for wrong in self._broken(signed)]
+        else:
+            found += [(1, Phase.HANDOFF, second) for second in self._contradictions(signed)]
+        if "nobody is ready" in lies:
+            found += [(1, Phase.MINING, opening) for opening in _hasty(signed)]
+        if "backwards" in lies and membership.accepted is not None:
+            found.append((1, Phase.REGISTRATION, None))
+        if "next attempt" in lies and membership.begun:
+            found.append((2, Phase.REGISTRATION, None))
+        return found
 
-    def _broken(self, signed: SignedDocument) -> list[tuple[PhaseNotice, SignedDocument | None]]:
+    def _broken(self, signed: SignedDocument) -> list[SignedDocument]:
         """Documents that break a rule, said before the right one is known: nobody may believe them."""
         if not self._wrong:
             document, lies = signed.document, self._world.plan.lies
             first = document.committees[0]
             if "wrong assignment" in lies:
-                swapped = structs.replace(first, members=first.members[1:] + first.members[:1])
-                wrong = structs.replace(document, committees=(swapped, *document.committees[1:]))
-                self._wrong.append(SignedDocument(wrong, KEY.sign(wrong.hash)))
+                self._wrong.append(_sign(_with_members(document, first.members[1:] + first.members[:1])))
             if "forged puzzle" in lies:
                 forged = structs.replace(first.members[0], nonce=bytes(8))
-                wrong = first_document(self._world.genesis, [forged, *_registrations(document)[1:]])
-                self._wrong.append(SignedDocument(wrong, KEY.sign(wrong.hash)))
+                self._wrong.append(_sign(_with_members(document, (forged, *first.members[1:]))))
+            if "another's secret" in lies:
+                forged = structs.replace(first.members[0], commitment=first.members[1].commitment)
+                self._wrong.append(_sign(_with_members(document, (forged, *first.members[1:]))))
             if "unsigned document" in lies:
                 self._wrong.append(SignedDocument(document, bytes(64)))
-        return [(self._notice(Phase.ASSIGNMENT), wrong) for wrong in self._wrong]
+        return self._wrong
 
-    def _contradictions(self, signed: SignedDocument) -> list[tuple[PhaseNotice, SignedDocument | None]]:
-        """What contradicts the document that a node accepted: it may not follow."""
-        found: list[tuple[PhaseNotice, SignedDocument | None]] = []
-        if "second document" in self._world.plan.lies:
-            if self._second is None:
-                node, registrations = self._world.nodes[0], _registrations(signed.document)
-                i = next(i for i, r in enumerate(registrations) if r.public_key == node.key.public)
+    def _contradictions(self, signed: SignedDocument) -> list[SignedDocument]:
+        """Documents as good as the one that a node accepted, which may not follow."""
+        if not self._seconds:
+            document, lies, genesis = signed.document, self._world.plan.lies, self._world.genesis
+            told = sorted(m.public_key for committee in document.committees for m in committee.members)
+            secrets = dict(zip(told, document.secrets, strict=True))
+            if "second document" in lies:
+                node, registrations = self._world.nodes[0], list(document.roll.registrations)
+                i = told.index(node.key.public)
                 moved = structs.replace(registrations[i], addresses=("/ip4/10.9.9.9/tcp/1",), signature=bytes(64))
                 registrations[i] = moved.signed(node.key)
-                document = first_document(self._world.genesis, registrations)
-                self._second = SignedDocument(document, KEY.sign(document.hash))
-            found.append((self._notice(Phase.MINING), self._second))
-        if "backwards" in self._world.plan.lies:
-            found.append((self._notice(Phase.REGISTRATION), None))
-        return found
+                roll = structs.replace(document.roll, registrations=tuple(registrations))
+                self._seconds.append(_sign(first_document(genesis, roll, secrets)))
+            if "dropped secret" in lies:
+                fewer = {key: secret for key, secret in secrets.items() if key != told[0]}
+                self._seconds.append(_sign(first_document(genesis, document.roll, fewer)))
+        return self._seconds
 
 
-def _registrations(document: EpochDocument) -> list[Registration]:
-    return [m for c in document.committees for m in c.members] + list(document.standby)
+def _sign(document: EpochDocument) -> SignedDocument:
+    return SignedDocument(document, KEY.sign(document.hash))
+
+
+def _with_members(document: EpochDocument, members: tuple[Registration, ...]) -> EpochDocument:
+    """With others as the first committee."""
+    first = structs.replace(document.committees[0], members=members)
+    return structs.replace(document, committees=(first, *document.committees[1:]))
+
+
+def _second_roll(roll: Roll) -> SignedRoll:
+    """A roll that leaves one node out."""
+    shorter = structs.replace(roll, registrations=roll.registrations[:-1])
+    return SignedRoll(shorter, KEY.sign(shorter.hash))
+
+
+def _hasty(signed: SignedDocument) -> list[Opening]:
+    """The document as if it were in force: signed by whom it is not for to say, or by nobody."""
+    document = signed.document
+    quorums = [tuple(range(electorate.quorum)) for electorate in document.electorates.values()]
+    forged = tuple(ReadyQuorum(signers, (KEY.sign(document.hash),) * len(signers)) for signers in quorums)
+    return [Opening(signed, forged), Opening(signed, tuple(ReadyQuorum((), ()) for _ in quorums))]

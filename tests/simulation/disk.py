@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from node.effects import Abstain, Begin, Checkpoint, Commit, Journal, LoseVotes
+from node.effects import Checkpoint, Commit, Journal, LoseVotes, Pledge
 
 
 class Disk:
     """The tables of a node's database, in memory; checksums and files left out."""
 
     def __init__(self) -> None:
-        self.has_begun = False
-        self._abstain: int | None = None
+        self._pledge: Pledge | None = None
         self._journal: dict[tuple[int, str], Journal] = {}
         self._blocks: list[bytes] = []
         self._bundles: dict[int, list[bytes]] = {}
@@ -21,7 +20,7 @@ class Disk:
     def height(self) -> int:
         return len(self._blocks)
 
-    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Abstain | LoseVotes | Begin]) -> None:
+    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Pledge | LoseVotes]) -> None:
         """One transaction."""
         for effect in effects:
             match effect:
@@ -41,18 +40,16 @@ class Disk:
                     self._rows.setdefault(height, {}).update(rows)
                     if certified_at is not None:
                         self._checkpoint = height, certified_at
-                case Abstain(through):
-                    self._abstain = through
+                case Pledge():
+                    self._pledge = effect
                 case LoseVotes():
-                    self._abstain = None
+                    self._pledge = None
                     self._journal.clear()
-                case Begin():
-                    self.has_begun = True
 
     # -- as node.storage.Storage has it: what recovery and answers to peers read -------------------------------------
 
-    def abstains_through(self) -> int | None:
-        return self._abstain
+    def pledge(self) -> Pledge | None:
+        return self._pledge
 
     def journal(self) -> list[Journal]:
         return [self._journal[key] for key in sorted(self._journal)]

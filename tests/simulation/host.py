@@ -34,7 +34,7 @@ from node.protocol.certificate import CertifiedBlock, FinalBlock
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
-from node.protocol.epoch import SignedDocument
+from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import BundleDelivery, ChainReply, PeerMessage
 from node.protocol.reports import Notable
@@ -52,14 +52,16 @@ _SERVE_BYTES = 1 << 20
 
 
 class Host:
-    """``index``: by seat, shard * size + member. ``life`` grows with each start: what an earlier one had under way is lost."""
+    """``index``: by seat, shard * size + member. ``entropy``: the same at each start, while the disk lasts, so that the document
+    can be foreseen. ``life`` grows with each start: what an earlier one had under way is lost."""
 
-    def __init__(self, world: "World", index: int, name: str, label: str, key: KeyPair, address: str) -> None:
+    def __init__(self, world: "World", index: int, name: str, label: str, key: KeyPair, entropy: bytes, address: str) -> None:
         self.world, self.index, self.name, self.key = world, index, name, key
         self._label, self._address = label, address
         self.disk = Disk()
         self._document = b""
         """The epoch document accepted: a file of its own, which outlives the database."""
+        self._entropy = entropy
         self.chance = Random(f"{world.plan.seed}/node/{index}")
         self.adversary: Adversary | None = None
         self.node: Node | None = None
@@ -109,8 +111,9 @@ class Host:
         self._events, self._writing, self._wakeup = [], False, 0
         self.life += 1
         self.world.tell(self, "starts")
-        signed = decode(SignedDocument, self._document, MAX_FRAME_BYTES) if self._document else None
-        stored = Stored(signed, self.disk.has_begun, self.disk.abstains_through())
+        union = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
+        accepted = decode(union, self._document, MAX_FRAME_BYTES) if self._document else None
+        stored = Stored(self._entropy, accepted, self.disk.pledge())
         self.node = Node(self.world.genesis, self.key, self._label, (self._address,), stored)
         self.world.coordinator.meet(self)
         self._perform(self.node.start())
@@ -128,10 +131,15 @@ class Host:
                     other.put(PeerDown(self.key.public))
 
     def lose_disk(self) -> None:
-        """The database is gone: the node starts with a new one."""
+        """The database is gone, with the epoch document or without: the node starts with a new one. Not before seats are
+        assigned: then somebody else would have this one."""
+        if not self.world.coordinator.has_assigned:
+            return
         self.crash()
         self.world.tell(self, "loses its database")
-        self.disk = Disk()
+        self.disk, self._entropy = Disk(), self.chance.randbytes(32)
+        if self.chance.random() < 0.5:
+            self._document = b""
         self.world.monitor.on_lost_disk(self)
 
     def stall(self, lasting: int) -> None:
@@ -186,8 +194,8 @@ class Host:
         self.disk.write([effect for effect in persist if not isinstance(effect, AcceptDocument)])
         for effect in persist:
             if isinstance(effect, AcceptDocument):
-                self.world.monitor.on_document(self, effect.document)
-                self._document = encode(effect.document)
+                self.world.monitor.on_document(self, effect.accepted)
+                self._document = encode(effect.accepted)
         self._writing = False
         if self.world.story is not None:
             self.world.story.persisted(self.world.time, self, persist)
@@ -245,6 +253,7 @@ class Host:
                     if key != self.key.public:
                         self.send(key, message)
             case Tell(message):
+                self.world.monitor.on_told(self, message)
                 self.world.coordinator.hear(self, encode(message))
             case Meet():
                 self._meet()

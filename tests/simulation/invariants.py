@@ -11,7 +11,7 @@ from node.events import Recovered
 from node.ledger.state import recompute_totals
 from node.protocol.block import Header
 from node.protocol.codec import encode
-from node.protocol.epoch import SignedDocument
+from node.protocol.epoch import Opening, Readiness, Reveal, SignedDocument, ToCoordinator
 from node.protocol.messages import PeerMessage
 from tests.simulation.oracle import Oracle
 from tests.simulation.violation import ViolationError, violated
@@ -41,6 +41,10 @@ class Monitor:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._records: dict[int, _Record] = {}
+        self._ready: set[int] = set()
+        """Nodes that said they are."""
+        self._rolls: dict[int, bytes] = {}
+        """Hash of the roll each node told its secret to."""
         self.chains: dict[int, list[bytes]] = {}
         """Hashes of each shard's final blocks, as the first honest node stored them."""
         self.oracle: Oracle
@@ -64,10 +68,28 @@ class Monitor:
                 raise ViolationError("stopped", f"{node} stops: {type(error).__name__}: {str(error)[:200]}") from error
             node.crash()
 
-    def on_document(self, node: "Host", signed: SignedDocument) -> None:
-        """One document per epoch, the one that follows the rules, whatever else the coordinator says."""
-        if signed.document != self._world.document:
+    def on_document(self, node: "Host", accepted: SignedDocument | Opening) -> None:
+        """One document per epoch, the one that follows the rules, whatever else the coordinator says; in force only once a
+        quorum of each committee has said so."""
+        if accepted.document != self._world.document:
             violated("document", f"{node} accepts a document that it should refuse")
+        if isinstance(accepted, Opening):
+            for shard in self.chains:
+                ready = [member for member in self._world.committee(shard) if member.index in self._ready]
+                if len(ready) < self._world.document.electorates[shard].quorum:
+                    violated("readiness", f"{node} begins though only {ready} of shard {shard} are ready")
+
+    def on_told(self, node: "Host", message: ToCoordinator) -> None:
+        """A node tells its secret to one roll, which is on its disk."""
+        pledge = node.disk.pledge()
+        if isinstance(message, Readiness):
+            self._ready.add(node.index)
+        elif isinstance(message, Reveal) and (pledge is None or pledge.secret != message.secret or not pledge.roll):
+            violated("secret", f"{node} tells its secret to a roll that is not on its disk")
+        elif (
+            isinstance(message, Reveal) and pledge is not None and self._rolls.setdefault(node.index, pledge.roll) != pledge.roll
+        ):
+            violated("secret", f"{node} tells its secret to a second roll")
 
     # -- what honest nodes store -----------------------------------------------------------------------------------
 

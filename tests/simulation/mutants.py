@@ -14,21 +14,20 @@ from node.consensus.fetching import Fetching
 from node.consensus.journal import journaled
 from node.consensus.round import Round
 from node.consensus.simplex import Simplex
-from node.effects import Broadcast, Commit, Effect, Journal
+from node.effects import Broadcast, Commit, Effect, Journal, Tell
 from node.ledger import channels, execution, transfer, two_phase_commit
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
 from node.ledger.state import _SLOT_BITS, Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.membership import Membership
-from node.node import Node
 from node.protocol import merkle
 from node.protocol.block import Outcome, Receipt
 from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
-from node.protocol.epoch import SignedDocument
+from node.protocol.epoch import EpochDocument, Opening, Reveal, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
 from node.protocol.transaction import Transaction
@@ -402,15 +401,9 @@ def _any_bundle_in_block(original: Original) -> Any:
 # -- the node's part in the network ------------------------------------------------------------------------------------------
 
 
-def _no_vote_is_lost(original: Original) -> Any:
-    """A database that took no part in the epoch counts as one that saw all of it."""
-
-    def start(self: Node, recovered: Any, at: Any) -> list[Effect]:
-        self.membership.abstain_through = self.membership.abstain_through or 0
-        effects: list[Effect] = original(self, recovered, at)
-        return effects
-
-    return start
+def _vote_with_any_disk(original: Original) -> Any:
+    """A seat is enough."""
+    return property(lambda self: self.seat is not None)
 
 
 def _believe_documents(_: Original) -> Any:
@@ -423,12 +416,37 @@ def _believe_documents(_: Original) -> Any:
 def _believe_the_last_word(original: Original) -> Any:
     """A second document takes the place of the first."""
 
-    def document(self: Membership, announcement: Any) -> Any:
-        if announcement.document is not None and not self.begun:
-            self.signed = None
-        return original(self, announcement)
+    def take(self: Membership, content: Any) -> Any:
+        if not self.begun:
+            self.accepted = None
+        return original(self, content)
 
-    return document
+    return take
+
+
+def _believe_every_roll(original: Original) -> Any:
+    def take(self: Membership, signed: Any) -> Any:
+        if self.pledge is not None and self.pledge.roll != signed.roll.hash:
+            self.pledge = structs.replace(self.pledge, roll=b"")
+        return original(self, signed)
+
+    return take
+
+
+def _tell_the_secret_at_once(original: Original) -> Any:
+    def apply(self: Membership) -> Any:
+        effects = original(self)
+        told = [Tell(Reveal(self.attempt, self.pledge.secret))] if self.pledge is not None and effects else []
+        return [*effects, *told]
+
+    return apply
+
+
+def _do_not_recompute(_: Original) -> Any:
+    def check(self: EpochDocument, genesis: Any) -> None:
+        self.roll.check(genesis)
+
+    return check
 
 
 def _on(owner: Any, attribute: str, make: Callable[[Original], Any]) -> tuple[Mutation, ...]:
@@ -548,14 +566,24 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "branches-unverified": Mutant("every Merkle branch is right", 12, _on(merkle, "verify", _true), "forged bundles"),
     "work-unchecked": Mutant("blocks need not be mined", 60, _on(Replica, "_is_mined", _true), "invalid blocks"),
-    "lost-votes-ignored": Mutant(
-        "a new database under a known document votes at once", 30, _on(Node, "_start_replica", _no_vote_is_lost)
+    "votes-with-a-new-disk": Mutant(
+        "a new database votes as if it were the one that registered", 60, _on(Membership, "may_vote", _vote_with_any_disk)
     ),
     "document-unchecked": Mutant("any document is believed", 40, _on(SignedDocument, "check", _believe_documents)),
     "skip-unchecked": Mutant(
         "voters do not look where a header skips to", 30, _on(Replica, "_is_linked", _true), "invalid blocks"
     ),
     "second-document-believed": Mutant(
-        "the coordinator's last word counts", 40, _on(Membership, "_document", _believe_the_last_word)
+        "the coordinator's last word counts",
+        60,
+        _on(Membership, "_take_document", _believe_the_last_word) + _on(Membership, "_check_alone", _nothing),
     ),
+    "document-not-recomputed": Mutant(
+        "seats need not follow from roll and secrets", 60, _on(EpochDocument, "check_first", _do_not_recompute)
+    ),
+    "second-roll-believed": Mutant("the last roll counts", 60, _on(Membership, "_take_roll", _believe_every_roll)),
+    "reveals-before-the-roll": Mutant(
+        "a node tells its secret when it applies", 5, _on(Membership, "_apply", _tell_the_secret_at_once)
+    ),
+    "begins-without-readies": Mutant("readiness is not checked", 60, _on(Opening, "check_quorums", _nothing)),
 }

@@ -80,7 +80,7 @@ class Oracle:
         self._complain, self._parameters = complain, genesis["parameters"]
         genesis_hash = digest("genesis", list(genesis.values()))
         issuers = {asset["code"]: reference.address_of(bytes.fromhex(asset["issuer"])) for asset in genesis["assets"]}
-        committees = [(first, [member[2] for member in members]) for _, first, members in msgpack.unpackb(document)[4]]
+        committees = [(first, [member[3] for member in members]) for _, first, members in msgpack.unpackb(document)[5]]
         document_hash = digest("epoch document", document)
         orders = digest("network", genesis_hash, document_hash)[:16]
         firsts = [first for first, _ in committees]

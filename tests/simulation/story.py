@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from node.effects import Abstain, AcceptDocument, Begin, Checkpoint, Commit, Journal, LoseVotes, Persist
+from node.effects import AcceptDocument, Checkpoint, Commit, Journal, LoseVotes, Persist, Pledge
 from node.protocol.address import encode_address
 from node.protocol.certificate import Certificate, Vote, VoteKind
 from node.protocol.channel import Bundle, Prepare, PrepareVote
+from node.protocol.epoch import Opening
 from node.protocol.messages import (
     Ballot,
     BodyReply,
@@ -150,11 +151,9 @@ def _describe_persist(effect: Persist) -> str:
             return f"final block {height} {certified.block.header.hash.hex()[:6]}"
         case Checkpoint(height, rows, certified_at):
             return f"{len(rows)} rows of checkpoint {height}" + ("" if certified_at is None else ", which is whole")
-        case Abstain(through):
-            return f"abstention up to view {through}"
+        case Pledge(attempt, _, roll):
+            return f"roll of attempt {attempt}" if roll else f"secret of attempt {attempt}"
         case LoseVotes():
             return "that its votes are lost"
-        case AcceptDocument():
-            return "epoch document"
-        case Begin():
-            return "that mining has begun"
+        case AcceptDocument(accepted):
+            return "epoch document in force" if isinstance(accepted, Opening) else "epoch document"

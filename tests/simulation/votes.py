@@ -19,6 +19,7 @@ class Votes:
         self._durable: set[Statement] = set()
         self._sent: set[Statement] = set()
         self._views: dict[int, dict[int, bytes]] = {}
+        self._has_lost_disk = False
 
     def wrote(self, journal: Journal) -> None:
         """A record reached the disk."""
@@ -28,8 +29,9 @@ class Votes:
             self._durable.add((kind, view, block))
 
     def lost_disk(self) -> None:
-        """What was stored is lost; what was signed is not."""
+        """What was stored is lost; what was signed is not: from now on it signs nothing."""
         self._durable.clear()
+        self._has_lost_disk = True
 
     def sends(self, member: int, message: PeerMessage) -> None:
         """A message leaves the member; ``member``: its index."""
@@ -37,6 +39,8 @@ class Votes:
             if (kind, view, block) in self._sent:
                 continue
             self._sent.add((kind, view, block))
+            if self._has_lost_disk:
+                violated("amnesia", f"{self._who} lost its disk, and votes {VoteKind(kind).name} in view {view}")
             if (kind, view, block) not in self._durable:
                 violated("persistence", f"{self._who} sends {VoteKind(kind).name} in view {view}, which is not on its disk")
             voted = self._views.setdefault(view, {})

@@ -5,14 +5,17 @@ from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING
 
+from node.effects import Mine, Tell
+from node.events import Stored
+from node.membership import Membership
 from node.protocol.address import address_of
 from node.protocol.certificate import CertifiedBlock
-from node.protocol.codec import DecodeError, decode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
-from node.protocol.epoch import EpochDocument, Registration, first_document
-from node.protocol.genesis import Asset, Genesis, Parameters
+from node.protocol.epoch import Announcement, Application, EpochDocument, PhaseNotice, Registration, Roll, first_document
+from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
-from node.protocol.puzzle import identity_prefix, search
+from node.protocol.puzzle import search
 from tests.simulation import adversaries, faults
 from tests.simulation.clients import ISSUERS, Gateway
 from tests.simulation.coordinator import KEY, CoordinatorHost
@@ -73,21 +76,33 @@ class World(Loop):
         """Nodes by seat: what the coordinator will make of their registrations is no secret."""
         chance, network, plan = Random(f"{self.plan.seed}/keys"), self.genesis.network, self.plan
         keys = [KeyPair(chance.randbytes(32)) for _ in range(plan.committees * plan.size)]
-        registrations, bits = [], self.genesis.parameters.puzzle_difficulty_bits
+        entropy, registrations, secrets = {}, {}, {}
         for i, key in enumerate(keys):
-            nonce = search(identity_prefix(network, 1, self.genesis.hash, key.public), bits, 0, 1 << 30)
-            assert nonce is not None
-            address = f"/ip4/10.0.0.{i + 1}/tcp/8100"
-            registrations.append(Registration(network, 1, key.public, f"node-{i}", (address,), nonce).signed(key))
-        document = first_document(self.genesis, registrations)
+            entropy[key.public] = chance.randbytes(32)
+            registration, secret = self._register(i, key, entropy[key.public])
+            registrations[key.public], secrets[key.public] = registration, secret
+        roll = Roll(network, 1, 1, tuple(registrations[public_key] for public_key in sorted(registrations)))
+        document = first_document(self.genesis, roll, secrets)
         nodes: dict[int, Host] = {}
-        for key, registration in zip(keys, registrations, strict=True):
-            seat = document.seat_of(key.public)
+        for key in keys:
+            seat, registration = document.seat_of(key.public), registrations[key.public]
             assert seat is not None
             index = seat[0] * plan.size + seat[1]
             name = f"{'abcdefgh'[seat[0]]}{seat[1]}"
-            nodes[index] = Host(self, index, name, registration.name, key, registration.addresses[0])
+            nodes[index] = Host(self, index, name, registration.name, key, entropy[key.public], registration.addresses[0])
         return [nodes[index] for index in sorted(nodes)], document
+
+    def _register(self, number: int, key: KeyPair, entropy: bytes) -> tuple[Registration, bytes]:
+        """What a node will apply with in the first attempt, and its secret."""
+        membership = Membership(self.genesis, key, f"node-{number}", (f"/ip4/10.0.0.{number + 1}/tcp/8100",), Stored(entropy))
+        notice = PhaseNotice(self.genesis.network, 1, 1, Phase.REGISTRATION, 0, 0).signed(KEY)
+        (puzzle,) = [e for e in membership.received(encode(Announcement(notice, None))) if isinstance(e, Mine)]
+        nonce = search(puzzle.prefix, puzzle.bits, 0, 1 << 30)
+        assert nonce is not None
+        (told,) = [effect for effect in membership.puzzle_solved(nonce) if isinstance(effect, Tell)]
+        assert isinstance(told.message, Application)
+        assert membership.pledge is not None
+        return told.message.registration, membership.pledge.secret
 
     # -- who and when ----------------------------------------------------------------------------------------------
 

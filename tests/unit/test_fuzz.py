@@ -41,8 +41,10 @@ from tests.vectors.network import DOCUMENT, GENESIS, NETWORK, REGISTRATIONS, pla
 
 SHARDS = play()
 STRANGER = key("stranger")
-APPLICATIONS = [epoch.Application(REGISTRATIONS[0]), epoch.Acknowledgement(1, DOCUMENT.hash), epoch.Readiness(1, 5)]
-ANNOUNCED = [NETWORK.announcement(Phase.ASSIGNMENT), NETWORK.announcement(assigned=False), epoch.ApplicationRefused("no")]
+APPLICATIONS = [epoch.Application(REGISTRATIONS[0]), epoch.Acknowledgement(DOCUMENT.hash)]
+SECRETS = NETWORK.secrets
+APPLICATIONS += [epoch.Readiness(DOCUMENT.hash, bytes(64)), epoch.Reveal(1, bytes(32))]
+ANNOUNCED = [*map(NETWORK.announcement, epoch.CONTENTS), epoch.ApplicationRefused("no")]
 seen: Counter[str] = Counter()
 """What episodes reached, so that a fuzzer that only ever knocks at the door is noticed."""
 
@@ -288,9 +290,9 @@ def _record(random: Random, ledgers: Ledgers, accounts: list[bytes], ids: list[b
 
 def coordinator(random: Random) -> None:
     """The coordinator hears damaged applications, also properly signed and mined ones: what it publishes stays valid."""
-    machine = Coordinator(GENESIS, NETWORK.coordinator, 1_000, Saved(Phase.REGISTRATION, 0))
+    machine = Coordinator(GENESIS, NETWORK.coordinator, 600, 900, Saved())
     peers = [*NETWORK.nodes.values(), STRANGER]
-    for now in range(60):
+    for now in range(0, 1_800, 30):
         peer, kind = random.choice(peers), random.random()
         machine.connect(peer.public, now)
         if kind < 0.4:
@@ -298,18 +300,20 @@ def coordinator(random: Random) -> None:
         elif kind < 0.6:
             own = [registration for registration in REGISTRATIONS if registration.public_key == peer.public]
             data = encode(epoch.Application((own or REGISTRATIONS)[0]))
+        elif kind < 0.9 and peer.public in SECRETS:
+            data = encode(epoch.Reveal(machine.attempt, SECRETS[peer.public]))
         else:
             data = heard(random, APPLICATIONS)
-        effects = [*machine.receive(peer.public, data, now), *(machine.tick(now * 30) if random.random() < 0.2 else [])]
+        effects = [*machine.receive(peer.public, data, now), *(machine.tick(now) if random.random() < 0.2 else [])]
         check_sent(effects, epoch.FromCoordinator, MAX_FRAME_BYTES)
         if random.random() < 0.1:
             machine.disconnect(peer.public, now)
     seen["registered"] += len(machine.registrations)
     for registration in machine.registrations.values():
-        registration.check(GENESIS, 1, GENESIS.hash)
-    if machine.document is not None:
-        seen["documents"] += 1
-        machine.document.check(GENESIS)
+        registration.check(GENESIS, 1, machine.attempt, GENESIS.hash)
+    if machine.content is not None:
+        seen["documents"] += machine.document is not None
+        machine.content.check(GENESIS)
 
 
 def _application(random: Random, peer: KeyPair) -> epoch.Registration:
@@ -318,21 +322,21 @@ def _application(random: Random, peer: KeyPair) -> epoch.Registration:
     assert nonce is not None
     changed = structs.replace(changed, public_key=peer.public, nonce=nonce)
     if random.random() < 0.7:
-        changed = structs.replace(changed, network=GENESIS.network, epoch=1)
+        changed = structs.replace(changed, network=GENESIS.network, epoch=1, attempt=1)
     return changed.signed(peer)
 
 
 def membership(random: Random) -> None:
     """A node hears damaged announcements, also such as the coordinator itself signed: it keeps one valid document, or none."""
     node = random.choice(list(NETWORK.nodes.values()))
-    machine = Membership(GENESIS, node, "node", ("/ip4/192.0.2.1/tcp/1",), Stored())
+    machine = Membership(GENESIS, node, "node", ("/ip4/192.0.2.1/tcp/1",), Stored(bytes(32)))
     accepted, begun = None, False
     for _ in range(40):
         machine.connected()
         data = encode(_announcement(random)) if random.random() < 0.5 else heard(random, ANNOUNCED)
-        effects = machine.received(data) + (machine.ready(5) if random.random() < 0.1 else [])
+        effects = machine.received(data) + (machine.ready() if random.random() < 0.1 else [])
         check_sent(effects, epoch.ToCoordinator, MAX_MESSAGE_BYTES)
-        assert accepted in (None, machine.document)
+        assert accepted is None or machine.document == accepted or (machine.document is not None and not begun)
         assert machine.begun or not begun
         accepted, begun = machine.document, machine.begun
         if accepted is not None:
@@ -344,13 +348,14 @@ def membership(random: Random) -> None:
 def _announcement(random: Random) -> epoch.Announcement:
     """Signed by the coordinator, whatever it says."""
     document = another(random, DOCUMENT) if random.random() < 0.5 else DOCUMENT
-    phase = random.choice(list(Phase))
-    is_assigned = phase is not Phase.REGISTRATION or random.random() < 0.1
-    signed = NETWORK.sign_document(document) if is_assigned else None
-    notice = epoch.PhaseNotice(GENESIS.network, 1, phase, TIME, 9)
+    phase = random.choice(list(epoch.CONTENTS))
+    contents: dict[Phase, epoch.Content] = {Phase.REVEAL: NETWORK.sign_roll(another(random, NETWORK.roll))}
+    contents |= {Phase.ASSIGNMENT: NETWORK.sign_document(document), Phase.HANDOFF: NETWORK.sign_document(document)}
+    contents |= {Phase.MINING: structs.replace(NETWORK.opening, signed=NETWORK.sign_document(document))}
+    notice = epoch.PhaseNotice(GENESIS.network, 1, random.choice((1, 1, 1, 2)), phase, TIME, 9)
     if random.random() < 0.2:
         notice = another(random, notice)
-    return epoch.Announcement(notice.signed(NETWORK.coordinator), signed)
+    return epoch.Announcement(notice.signed(NETWORK.coordinator), contents.get(phase))
 
 
 # -- running ---------------------------------------------------------------------------------------------------------

@@ -2,28 +2,30 @@
 
 import pytest
 
-from node.effects import Abstain, AcceptDocument, Ban, Begin, Effect, Journal, Meet, Recover, Send, Subscribe, Tell
+from node.effects import AcceptDocument, Ban, Effect, Journal, Meet, Pledge, Recover, Send, Subscribe, Tell
 from node.events import Event, Recovered, Stored, Tick
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
 from node.protocol.codec import encode
-from node.protocol.epoch import Readiness
+from node.protocol.epoch import Announcement, Opening, PhaseNotice, Readiness, SignedDocument, first_document, readiness_statement
 from node.protocol.genesis import Phase
 from tests.chains import Network
 from tests.unit.replicas import at
 
 NETWORK = Network(committees=1, block_difficulty_bits=0)
 KEYS = NETWORK.shards[0].electorate.keys
-SIGNED = NETWORK.signed
+SIGNED, OPENING = NETWORK.signed, NETWORK.opening
+KEY = NETWORK.shards[0].members[0]
+PLEDGE = Pledge(1, NETWORK.secrets[KEY.public], NETWORK.roll.hash)
 
 
-def node(stored: Stored = Stored()) -> Node:
-    return Node(NETWORK.genesis, NETWORK.shards[0].members[0], "n", ("/ip4/127.0.0.1/tcp/1",), stored)
+def node(accepted: SignedDocument | Opening | None = None, pledge: Pledge | None = PLEDGE) -> Node:
+    return Node(NETWORK.genesis, KEY, "n", ("/ip4/127.0.0.1/tcp/1",), Stored(bytes(32), accepted, pledge))
 
 
 def says(phase: Phase) -> Message:
-    return Message(NETWORK.coordinator.public, encode(NETWORK.announcement(phase, assigned=phase is not Phase.REGISTRATION)))
+    return Message(NETWORK.coordinator.public, encode(NETWORK.announcement(phase)))
 
 
 def kinds(effects: list[Effect]) -> list[type[Effect]]:
@@ -38,16 +40,18 @@ def recover(mind: Node, effects: list[Effect]) -> list[Effect]:
 def test_a_seat_is_persisted_before_peers_are_met_and_mining_before_the_ledger_is_brought_back() -> None:
     mind = node()
     assert mind.start() == []
-    assert kinds(mind.handle(says(Phase.ASSIGNMENT), at(0)))[:2] == [Abstain, AcceptDocument]
+    effects = mind.handle(says(Phase.ASSIGNMENT), at(0))
+    assert kinds(effects)[0] is AcceptDocument
+    assert Meet in kinds(effects)
     effects = mind.handle(says(Phase.MINING), at(0))
-    assert kinds(effects)[0] is Begin
+    assert effects[0] == AcceptDocument(OPENING)
     assert Subscribe(0) in recover(mind, effects)
     assert mind.replica is not None
 
 
 def test_one_replica_is_made_however_often_the_coordinator_speaks_meanwhile() -> None:
     """Two with one key would sign what contradicts each other."""
-    mind = node(Stored(SIGNED, True, 0))
+    mind = node(OPENING)
     effects = mind.start()
     for _ in range(3):
         effects += mind.handle(says(Phase.MINING), at(0))
@@ -55,40 +59,44 @@ def test_one_replica_is_made_however_often_the_coordinator_speaks_meanwhile() ->
 
 
 @pytest.mark.parametrize(
-    ("stored", "starts"),
-    [
-        (Stored(SIGNED, True, 0), True),
-        (Stored(SIGNED, False, 0), False),
-        (Stored(SIGNED, False, None), True),
-        (Stored(None, True, 0), False),
-        (Stored(), False),
-    ],
-    ids=["mining", "assigned", "a new database under a known document", "no document", "new"],
+    ("accepted", "starts"), [(OPENING, True), (SIGNED, False), (None, False)], ids=["mining", "assigned", "no document"]
 )
-def test_a_restart_starts_the_replica_only_if_mining_may_have_begun(stored: Stored, starts: bool) -> None:
-    effects = node(stored).start()
+def test_a_restart_starts_the_replica_only_if_its_document_is_in_force(
+    accepted: SignedDocument | Opening | None, starts: bool
+) -> None:
+    effects = node(accepted).start()
     assert (Recover in kinds(effects)) == starts
-    assert (Meet in kinds(effects)) == (stored.document is not None)
+    assert (Meet in kinds(effects)) == (accepted is not None)
 
 
-@pytest.mark.parametrize("late", [True, False], ids=["mining has begun before it heard of its seat", "a new database"])
-def test_a_member_that_may_have_lost_votes_does_not_vote_before_others_have_spoken(late: bool) -> None:
-    mind = node(Stored() if late else Stored(SIGNED, False, None))
-    effects = mind.handle(says(Phase.MINING), at(0)) if late else mind.start()
-    assert Abstain not in kinds(effects), "its votes are not known to be safe"
-    recover(mind, effects)
+@pytest.mark.parametrize(
+    ("pledge", "votes"),
+    [(PLEDGE, True), (None, False), (Pledge(1, bytes(32), NETWORK.roll.hash), False)],
+    ids=["its own database", "a new one", "one that registered anew"],
+)
+def test_a_member_votes_only_with_the_database_that_registered(pledge: Pledge | None, votes: bool) -> None:
+    mind = node(OPENING, pledge)
+    recover(mind, mind.start())
+    assert mind.replica is not None
     assert mind.deadline is not None
-    assert Journal not in kinds(mind.handle(Tick(), at(mind.deadline + 10_000)))
+    journaled = [kind for step in range(3) for kind in kinds(mind.handle(Tick(), at(mind.deadline + step * 10_000)))]
+    assert (Journal in journaled) == votes
 
 
-def test_a_new_database_under_a_known_document_stores_that_mining_has_begun() -> None:
-    """Else the next restart, no longer new, would wait for the coordinator."""
-    assert [kind for kind in kinds(node(Stored(SIGNED, False, None)).start()) if kind in (Begin, Recover)] == [Begin, Recover]
-    assert Begin not in kinds(node(Stored(SIGNED, True, 0)).start())
+def test_the_committees_of_a_later_attempt_are_met_too() -> None:
+    mind = node(SIGNED)
+    (first,) = [effect for effect in mind.start() if isinstance(effect, Meet)]
+    roll = NETWORK.roll_of([NETWORK.register(i, pair, 2) for i, pair in enumerate(NETWORK.nodes.values())], attempt=2)
+    second = NETWORK.sign_document(first_document(NETWORK.genesis, roll, NETWORK.secrets))
+    notice = PhaseNotice(NETWORK.genesis.network, 1, 2, Phase.ASSIGNMENT, 0, 4).signed(NETWORK.coordinator)
+    frame = Message(NETWORK.coordinator.public, encode(Announcement(notice, second)))
+    assert Meet(second.document.committees) in mind.handle(frame, at(0))
+    assert Meet not in kinds(mind.handle(frame, at(0)))
+    assert first.committees != second.document.committees
 
 
 def test_readiness_is_told_once_a_quorum_can_be_reached() -> None:
-    mind, ready = node(), Tell(Readiness(1, 0))
+    mind, ready = node(), Tell(Readiness(SIGNED.document.hash, KEY.sign(readiness_statement(SIGNED.document.hash))))
     mind.handle(says(Phase.ASSIGNMENT), at(0))
     mind.handle(PeerUp(KEYS[1]), at(0))
     mind.handle(says(Phase.HANDOFF), at(0))
@@ -107,14 +115,14 @@ def test_a_quorum_that_was_reached_before_the_handoff_and_is_gone_is_no_readines
 
 
 def test_a_new_replica_tells_its_standing_to_who_is_connected_already() -> None:
-    mind = node(Stored(SIGNED, True, 0))
+    mind = node(OPENING)
     effects = mind.start()
     mind.handle(PeerUp(KEYS[2]), at(0))
     assert KEYS[2] in [effect.peer for effect in recover(mind, effects) if isinstance(effect, Send)]
 
 
 def test_a_peer_that_sends_what_is_no_message_is_banned() -> None:
-    mind = node(Stored(SIGNED, True, 0))
+    mind = node(OPENING)
     recover(mind, mind.start())
     (ban,) = mind.handle(Message(KEYS[1], b"junk"), at(1))
     assert isinstance(ban, Ban)

@@ -16,13 +16,13 @@ from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair
-from node.protocol.epoch import InvalidDocument, PhaseNotice, Registration, SignedDocument, first_document
+from node.protocol.epoch import InvalidDocument, Opening, PhaseNotice, Registration, SignedRoll, first_document
 from node.protocol.genesis import Phase
 from node.protocol.queries import NodeStatus, Reply, sign_reply
 from node.protocol.topics import Refusal, Refusals
 from node.protocol.transaction import Action, Leg, Order, Transaction, Witness, decode_transaction
 from tests.chains import TIME, Network, leg
-from tests.vectors.network import COORDINATOR, GENESIS, REGISTRATIONS, SIGNED, person, play, sign
+from tests.vectors.network import COORDINATOR, GENESIS, NETWORK, REGISTRATIONS, person, play, sign
 
 LIMIT = 1 << 24
 ALICE, BOB, CAROL = person(0, 0), person(0, 1), person(1, 0)
@@ -35,7 +35,7 @@ VOTE = sign_vote(MEMBERS[1], 1, COMMITTEE, VoteKind.NOTARIZE, 5, CERTIFIED.block
 EXCHANGE = sign([BOB, ALICE], PAYMENT, leg(BOB, ALICE, "VND", 4), leg(ALICE, CAROL, "USD", 1), memo="dinner")
 REPLY = decode(Reply, sign_reply(bytes(16), COMMITTEE, 2, NodeStatus("node", 8, 9, ZERO_HASH, 1, 2, 3), MEMBERS[2]), LIMIT)
 REFUSALS = Refusals(1, 2, (Refusal(ZERO_HASH, Code.EXPIRED),)).signed(MEMBERS[2], COMMITTEE)
-NOTICE = PhaseNotice(GENESIS.network, 1, Phase.MINING, TIME, 8).signed(COORDINATOR)
+NOTICE = PhaseNotice(GENESIS.network, 1, 1, Phase.MINING, TIME, 8).signed(COORDINATOR)
 ELSEWHERE: list[dict[str, Any]] = [{"shard": 0}, {"document": bytes(32)}]
 ELSEWHERE += [{"keys": keys} for keys in (COMMITTEE.keys[::-1], COMMITTEE.keys[:1])]
 OF_A_COMMITTEE: list[Any] = [VOTE, CERTIFIED.finality.certificate, CERTIFIED, BUNDLE, REPLY, REFUSALS]
@@ -45,9 +45,9 @@ def holds(thing: Any) -> bool:
     match thing:
         case Transaction():
             return decode_transaction(encode(thing)).has_valid_signatures()
-        case Registration() | SignedDocument():
+        case Registration() | SignedRoll() | Opening():
             try:
-                thing.check(GENESIS, 1, GENESIS.hash) if isinstance(thing, Registration) else thing.check(GENESIS)
+                thing.check(GENESIS, 1, 1, GENESIS.hash) if isinstance(thing, Registration) else thing.check(GENESIS)
             except InvalidDocument:
                 return False
             return True
@@ -55,7 +55,9 @@ def holds(thing: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "good", [*OF_A_COMMITTEE, EXCHANGE, REGISTRATIONS[0], SIGNED, NOTICE], ids=lambda good: type(good).__name__
+    "good",
+    [*OF_A_COMMITTEE, EXCHANGE, REGISTRATIONS[0], NETWORK.sign_roll(NETWORK.roll), NETWORK.opening, NOTICE],
+    ids=lambda good: type(good).__name__,
 )
 def test_no_bit_of_what_is_signed_can_be_changed(good: Any) -> None:
     data = encode(good)
@@ -125,7 +127,7 @@ def test_a_transaction_against_a_rule_is_refused(data: bytes) -> None:
 def test_two_documents_of_one_genesis_make_two_networks() -> None:
     """A coordinator that signs two documents: what members, shards and payers sign in the one is nothing in the other."""
     network = Network(standby=1)
-    other = first_document(network.genesis, network.registrations[1:])
+    other = first_document(network.genesis, network.roll_of(network.registrations[1:]), network.secrets)
     there = other.electorates
     block, here = network.shards[0].add(), network.shards[0].electorate
     assert other.network_id != network.document.network_id

@@ -1,13 +1,13 @@
 """The coordinator's rules, and the node's side of them, without a network: every message is handed over by the test."""
 
 from collections.abc import Iterable, Sequence
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from node.effects import Abstain, AcceptDocument, Begin, Mine, Tell
+from node.effects import AcceptDocument, Mine, Pledge, Tell
 from node.events import Stored
 from node.membership import Membership
 from node.protocol.codec import encode
@@ -17,13 +17,18 @@ from node.protocol.epoch import (
     Announcement,
     Application,
     ApplicationRefused,
+    Content,
     InvalidDocument,
+    Opening,
     PhaseNotice,
     Readiness,
     Registration,
+    Reveal,
     SignedDocument,
     ToCoordinator,
+    commitment_to,
     first_document,
+    readiness_statement,
 )
 from node.protocol.genesis import Phase
 from node.protocol.puzzle import identity_prefix, is_solution
@@ -36,6 +41,7 @@ from signaling.phases import (
     Drop,
     Effect,
     Persist,
+    PersistAttempt,
     PersistPhase,
     PersistRegistration,
     Saved,
@@ -47,17 +53,19 @@ from tests.chains import Network
 NETWORK = Network(standby=4, puzzle_difficulty_bits=6)
 GENESIS, KEY, REGISTRATIONS = NETWORK.genesis, NETWORK.coordinator, NETWORK.registrations
 NODES = list(NETWORK.nodes.values())
-DEADLINE = 60_000
-NEW = Saved(Phase.REGISTRATION, 0)
-DOCUMENT = first_document(GENESIS, REGISTRATIONS[:8])
-SIGNED = NETWORK.sign_document(DOCUMENT)
+DEADLINE, ANSWER = 60_000, 30_000
+NEW = Saved()
+ROLL = NETWORK.sign_roll(NETWORK.roll_of(REGISTRATIONS[:8]))
+DOCUMENT = first_document(GENESIS, ROLL.roll, NETWORK.secrets)
+SIGNED, OPENING = NETWORK.sign_document(DOCUMENT), NETWORK.open_document(DOCUMENT)
+MEMBERS = [member.public_key for committee in DOCUMENT.committees for member in committee.members]
 QUORUMS = [member.public_key for committee in DOCUMENT.committees for member in committee.members[:3]]
-ACCEPTED, READY = Acknowledgement(1, DOCUMENT.hash), Readiness(1, 0)
+ACCEPTED = Acknowledgement(DOCUMENT.hash)
 ENTERED = [PersistPhase, Announce, Notable]
 
 
 def coordinator(saved: Saved = NEW) -> Coordinator:
-    return Coordinator(GENESIS, KEY, DEADLINE, saved)
+    return Coordinator(GENESIS, KEY, DEADLINE, ANSWER, saved)
 
 
 def say(c: Coordinator, peers: Iterable[bytes], message: ToCoordinator, now: int = 1) -> list[Effect]:
@@ -73,6 +81,20 @@ def apply(c: Coordinator, index: int, what: Registration | None = None, now: int
     return say(c, [NODES[index].public], Application(what or REGISTRATIONS[index]), now)
 
 
+def tell(c: Coordinator, peers: Iterable[bytes], now: int = 1) -> list[Effect]:
+    """They tell their secrets."""
+    return [effect for peer in peers for effect in say(c, [peer], Reveal(c.attempt, NETWORK.secrets[peer]), now)]
+
+
+def readiness(peer: bytes, document: bytes = DOCUMENT.hash) -> Readiness:
+    return Readiness(document, NETWORK.nodes[peer].sign(readiness_statement(document)))
+
+
+def get_ready(c: Coordinator, peers: Iterable[bytes], now: int = 1) -> list[Effect]:
+    assert c.document is not None
+    return [effect for peer in peers for effect in say(c, [peer], readiness(peer, c.document.hash), now)]
+
+
 def kinds(effects: Iterable[object]) -> list[type]:
     return [type(effect) for effect in effects]
 
@@ -83,11 +105,19 @@ def refusal(effects: list[Effect]) -> str:
     return effect.message.reason if isinstance(effect, SendTo) and isinstance(effect.message, ApplicationRefused) else ""
 
 
-def assigned() -> Coordinator:
+def closed() -> Coordinator:
+    """Registration is over."""
     c = coordinator()
     for i in range(8):
         apply(c, i)
-    assert c.document == SIGNED
+    assert c.content == ROLL
+    return c
+
+
+def assigned() -> Coordinator:
+    c = closed()
+    tell(c, MEMBERS)
+    assert c.content == SIGNED
     return c
 
 
@@ -111,48 +141,204 @@ def test_each_phase_ends_with_the_last_word_it_waits_for_and_is_persisted_before
         assert kinds(effects) == [PersistRegistration, SendTo, Notable]
         assert effects[1] == SendTo(NODES[i].public, c.announcement)
         assert (c.announcement.notice.registered, c.announcement.notice.phase) == (i + 1, Phase.REGISTRATION)
+    assert tell(c, MEMBERS) == [], "nobody tells before there is a roll"
     effects = apply(c, 7, now=5)
     assert kinds(effects) == [PersistRegistration, SendTo, Notable, *ENTERED]
     assert effects[4] == Announce(c.announcement)
-    assert (c.document, c.announcement.document, c.announcement.notice.since) == (SIGNED, SIGNED, 5)
-    assert c.announcement.notice.is_valid(GENESIS)
-    assert say(c, QUORUMS, READY) == []
-    for message, said, phase in ((ACCEPTED, c.acknowledged, Phase.HANDOFF), (READY, c.ready, Phase.MINING)):
-        assert not said, "what was said too early does not count"
-        assert say(c, [*QUORUMS[:-1], QUORUMS[0]], message) == []
-        assert kinds(say(c, QUORUMS[-1:], message)) == ENTERED
-        assert c.phase is phase
+    assert (c.announcement.content, c.announcement.notice.since) == (ROLL, 5)
+    c.announcement.check(GENESIS)
+    assert tell(c, [*MEMBERS[:-1], MEMBERS[0]]) == []
+    assert kinds(tell(c, MEMBERS[-1:])) == ENTERED
+    assert c.announcement.content == SIGNED
+    assert get_ready(c, QUORUMS) == [], "what was said too early does not count"
+    assert say(c, [*QUORUMS[:-1], QUORUMS[0]], ACCEPTED) == []
+    assert kinds(say(c, QUORUMS[-1:], ACCEPTED)) == ENTERED
+    assert c.announcement == Announcement(c.announcement.notice, SIGNED)
+    assert c.announcement.notice.phase is Phase.HANDOFF
+    assert get_ready(c, [*QUORUMS[:-1], QUORUMS[0]]) == []
+    assert kinds(get_ready(c, QUORUMS[-1:])) == ENTERED
+    assert c.announcement == Announcement(c.announcement.notice, OPENING)
+    c.announcement.check(GENESIS)
+    OPENING.check(GENESIS)
 
 
 def test_from_the_deadline_on_one_full_committee_is_enough() -> None:
     c = coordinator()
+    c.tick(0)
     for i in range(5):
         apply(c, i)
     assert kinds(c.tick(DEADLINE - 1)) == [Announce]
     assert kinds(c.tick(DEADLINE)) == [*ENTERED, Announce]
-    assert c.document
-    document = c.document.document
+    assert kinds(tell(c, [NODES[i].public for i in range(5)])) == ENTERED
+    document = c.document
+    assert document is not None
     assert (len(document.committees), len(document.standby)) == (1, 1)
-    say(c, [document.standby[0].public_key, NODES[10].public], Acknowledgement(1, document.hash))
+    say(c, [document.standby[0].public_key, NODES[10].public], Acknowledgement(document.hash))
     assert not c.acknowledged, "who has no seat does not count"
     c = coordinator()
+    c.tick(0)
     for i in range(3):
         apply(c, i)
-    assert kinds(c.tick(DEADLINE + 1)) == [Announce]
-    assert kinds(apply(c, 3, now=DEADLINE + 2))[-3:] == ENTERED
+    assert kinds(c.tick(DEADLINE)) == [Announce], "too few: another term"
+    apply(c, 3, now=DEADLINE + 2)
+    assert kinds(c.tick(2 * DEADLINE - 1)) == [Announce]
+    assert kinds(c.tick(2 * DEADLINE)) == [*ENTERED, Announce]
+
+
+def test_who_does_not_tell_its_secret_in_time_has_no_seat() -> None:
+    c = closed()
+    tell(c, MEMBERS[:7])
+    assert kinds(c.tick(ANSWER)) == [Announce]
+    assert kinds(c.tick(ANSWER + 1)) == [*ENTERED, Announce]
+    assert c.document is not None
+    assert [registration.public_key for registration in c.document.silent] == MEMBERS[7:]
+    assert c.document.seat_of(MEMBERS[7]) is None
+    c.document.check_first(GENESIS)
+
+
+# --- attempts
+
+
+def again(index: int, attempt: int = 2) -> Registration:
+    return NETWORK.register(index, NODES[index], attempt)
+
+
+def stall_in(phase: Phase) -> Coordinator:
+    """An attempt in which nodes 0 to 7 register, and from this phase on nothing is heard of the second committee."""
+    c = closed()
+    if phase is Phase.REVEAL:
+        tell(c, MEMBERS[:3])
+    else:
+        tell(c, MEMBERS)
+        say(c, QUORUMS if phase is Phase.HANDOFF else MEMBERS[:4], ACCEPTED)
+    if phase is Phase.HANDOFF:
+        say(c, MEMBERS[:4], ACCEPTED)
+        get_ready(c, MEMBERS[:4])
+    assert c.phase is phase
+    return c
+
+
+@pytest.mark.parametrize("phase", [Phase.REVEAL, Phase.ASSIGNMENT, Phase.HANDOFF])
+def test_an_attempt_in_which_too_many_stay_away_is_called_off_and_begins_again_without_them(phase: Phase) -> None:
+    c = stall_in(phase)
+    assert kinds(c.tick(ANSWER)) == [Announce]
+    effects = c.tick(ANSWER + 1)
+    assert kinds(effects) == [PersistAttempt, Announce, Notable, Announce]
+    there = MEMBERS[:3] if phase is Phase.REVEAL else MEMBERS[:4]
+    assert isinstance(effects[0], PersistAttempt)
+    assert (effects[0].attempt, set(effects[0].away)) == (2, set(MEMBERS) - set(there))
+    assert (c.attempt, c.phase, c.announcement.content, c.registrations) == (2, Phase.REGISTRATION, None, {})
+    for index in range(8):
+        refused = "stayed away in attempt 1" in refusal(apply(c, index, again(index), now=ANSWER + 2)[:1])
+        assert refused == (NODES[index].public not in there)
+    assert kinds(apply(c, 9, again(9), now=ANSWER + 2))[0] is PersistRegistration, "who is new may take their place"
+    assert "another network, epoch or attempt" in refusal(apply(c, 10, now=ANSWER + 2)), "a registration is for one attempt"
+
+
+def test_a_later_attempt_waits_for_all_who_want_a_seat_so_being_first_is_worth_nothing() -> None:
+    c = stall_in(Phase.REVEAL)
+    c.tick(ANSWER + 1)
+    for index in range(8, 12):
+        apply(c, index, again(index), now=ANSWER + 2)
+    for index, node in enumerate(NODES[:8]):
+        if node.public in MEMBERS[:3]:
+            apply(c, index, again(index), now=ANSWER + DEADLINE)
+    assert (c.phase, len(c.registrations)) == (Phase.REGISTRATION, 7)
+    c.tick(ANSWER + DEADLINE + 1)
+    assert c.phase is Phase.REVEAL
+
+
+def test_who_stayed_away_is_let_in_again_when_the_others_fill_no_committee() -> None:
+    """All nodes lose power while they wait for their seats."""
+    c = closed()
+    c.tick(ANSWER + 1)
+    assert c.attempt == 2
+    assert all("stayed away" in refusal(apply(c, index, again(index), now=ANSWER + 2)) for index in range(8))
+    c.tick(ANSWER + 1 + DEADLINE)
+    assert all(kinds(apply(c, index, again(index), now=2 * DEADLINE))[0] is PersistRegistration for index in range(8))
+    c.tick(ANSWER + 1 + 2 * DEADLINE)
+    assert (c.attempt, c.phase) == (2, Phase.REVEAL)
+
+
+def test_who_stayed_away_is_forgotten_after_some_attempts() -> None:
+    saved = Saved(attempt=10, away={NODES[0].public: 1, NODES[1].public: 2, NODES[2].public: 9})
+    c = coordinator(saved)
+    refused = ["stayed away" in refusal(apply(c, index, again(index, 10))[:1]) for index in range(4)]
+    assert refused == [True, True, True, False]
+    for index in range(3, 8):
+        apply(c, index, again(index, 10))
+    c.tick(1 + DEADLINE)
+    assert c.phase is Phase.REVEAL
+    c.tick(1 + DEADLINE + ANSWER)
+    assert c.attempt == 11
+    refused = ["stayed away" in refusal(apply(c, index, again(index, 11))[:1]) for index in (0, 1, 2, 3, 8)]
+    assert refused == [False, False, True, True, False]
+
+
+def test_who_was_heard_of_in_the_handoff_is_not_to_blame_for_those_it_could_not_reach() -> None:
+    c = stall_in(Phase.HANDOFF)
+    say(c, MEMBERS[4:6], ACCEPTED)
+    (persisted, *_) = c.tick(ANSWER + 1)
+    assert isinstance(persisted, PersistAttempt)
+    assert set(persisted.away) == set(MEMBERS[6:])
+
+
+def test_a_restart_gives_everybody_the_whole_time_again() -> None:
+    c = coordinator(Saved(1, Phase.REVEAL, 1, REGISTRATIONS[:8], ROLL))
+    c.tick(10 * ANSWER)
+    c.tick(11 * ANSWER - 1)
+    assert (c.attempt, c.phase) == (1, Phase.REVEAL)
+    c.tick(11 * ANSWER)
+    assert c.attempt == 2
+
+
+def test_what_was_said_of_an_attempt_before_is_ignored_not_punished() -> None:
+    c = stall_in(Phase.ASSIGNMENT)
+    c.tick(ANSWER + 1)
+    assert say(c, MEMBERS, ACCEPTED) == []
+    assert [e for peer in MEMBERS for e in say(c, [peer], readiness(peer)) + say(c, [peer], Reveal(1, bytes(32)))] == []
+
+
+def test_throw_away_identities_that_come_first_and_stay_away_do_not_keep_a_network_from_forming() -> None:
+    """In each attempt eight new ones come first; honest nodes are there, and answer. Virtual time, a tick a second."""
+    network = Network(standby=4, puzzle_difficulty_bits=6)
+    c, honest = coordinator(), list(range(8))
+    strangers = (KeyPair(bytes(30) + number.to_bytes(2, "big")) for number in count(1))
+    now = 0
+    while c.phase is not Phase.MINING:
+        now += 1_000
+        assert now <= DEADLINE + 2 * ANSWER + 3_000, "attempt 2 waits for all who may come, then for secrets"
+        if c.phase is Phase.REGISTRATION and not c.registrations:
+            for stranger in [next(strangers) for _ in range(8)]:
+                network.secrets[stranger.public] = bytes(32)
+                say(c, [stranger.public], Application(network.register(99, stranger, c.attempt)), now)
+        if c.phase is Phase.REGISTRATION:
+            for index in honest:
+                apply(c, index, again(index, c.attempt), now)
+        there = [NODES[index].public for index in honest]
+        if c.phase is Phase.REVEAL:
+            tell(c, [peer for peer in there if peer in c.registrations], now)
+        if c.document is not None:
+            say(c, there, Acknowledgement(c.document.hash), now)
+            get_ready(c, there, now)
+        c.tick(now)
+    assert c.document is not None
+    assert c.attempt == 2
+    assert sorted(r.public_key for k in c.document.committees for r in k.members) == sorted(NODES[i].public for i in honest)
+    assert len(c.document.silent) == 8
 
 
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
         (REGISTRATIONS[1], "another node's"),
-        (changed(name="node-5"), "is taken"),
         (changed(addresses=("/ip4/0.0.0.0/tcp/8100",)), "nobody can dial"),
         (changed(addresses=("/ip4/10.0.0.1/tcp/0",)), "nobody can dial"),
         (changed(addresses=("mallory",)), "nobody can dial"),
         (replace(REGISTRATIONS[0], name="other"), "not signed"),
-        (changed(epoch=2), "another network or epoch"),
-        (changed(network=bytes(8)), "another network or epoch"),
+        (changed(epoch=2), "another network, epoch or attempt"),
+        (changed(attempt=2), "another network, epoch or attempt"),
+        (changed(network=bytes(8)), "another network, epoch or attempt"),
         (changed(nonce=unsolved()), "puzzle not solved"),
     ],
 )
@@ -178,7 +364,13 @@ def test_a_node_may_move_while_registration_is_open_and_counts_once() -> None:
     for index in (0, 11):
         assert c.connect(NODES[index].public, 9)[0] == SendTo(NODES[index].public, c.announcement)
     assert apply(c, 0) == [SendTo(NODES[0].public, c.announcement)], "one that got in and asks again learns where things stand"
-    assert (c.document, c.announcement.document) == (SIGNED, SIGNED)
+    assert c.announcement.content == SIGNED
+
+
+def test_a_name_is_a_label_and_cannot_be_taken_from_another() -> None:
+    c = coordinator()
+    apply(c, 5, replace(REGISTRATIONS[5], name="node-0").signed(NODES[5]))
+    assert kinds(apply(c, 0))[0] is PersistRegistration
 
 
 @pytest.mark.parametrize(
@@ -189,16 +381,22 @@ def test_a_node_may_move_while_registration_is_open_and_counts_once() -> None:
         encode([9, 1]),
         encode(Application(REGISTRATIONS[0])) + b"\x00",
         bytes(MAX_MESSAGE_BYTES + 1),
-        encode(Acknowledgement(1, bytes(32))),
-        encode(Acknowledgement(2, DOCUMENT.hash)),
-        encode(Readiness(2, 0)),
+        encode(Readiness(DOCUMENT.hash, bytes(64))),
     ],
 )
 def test_a_peer_that_breaks_the_protocol_is_dropped_and_no_longer_heard(frame: bytes) -> None:
-    c, peer = assigned(), NODES[9].public
+    c, peer = assigned(), MEMBERS[0]
+    say(c, QUORUMS, ACCEPTED)
     c.connect(peer, 1)
     assert kinds(c.receive(peer, frame, 1)) == [Drop]
     assert (c.receive(peer, frame, 1), c.disconnect(peer, 1)) == ([], [])
+
+
+def test_a_secret_that_was_not_committed_to_is_none() -> None:
+    c = closed()
+    assert kinds(say(c, MEMBERS[:1], Reveal(1, bytes(32)))) == [Drop]
+    assert not c.secrets
+    assert say(c, [NODES[9].public], Reveal(1, bytes(32))) == [], "who is not on the roll has none to tell"
 
 
 def test_a_peer_that_talks_too_much_is_dropped() -> None:
@@ -214,19 +412,20 @@ def test_a_peer_that_talks_too_much_is_dropped() -> None:
 
 
 def perform(effects: Sequence[Effect], storage: Storage, published: set[bytes]) -> None:
-    """Write one by one; note the documents that leave the process."""
+    """Write one by one; note the rolls and documents that leave the process."""
     for effect in effects:
         if isinstance(effect, Persist):
             storage.write([effect])
         told = effect.announcement if isinstance(effect, Announce) else effect.message if isinstance(effect, SendTo) else None
-        if isinstance(told, Announcement) and told.document:
-            published.add(encode(told.document))
+        if isinstance(told, Announcement) and told.content:
+            published.add(encode(told.content))
 
 
-def test_whenever_it_crashes_the_epoch_goes_on_where_it_was_and_no_two_documents_are_published() -> None:
+def test_whenever_it_crashes_the_epoch_goes_on_where_it_was_and_no_two_rolls_or_documents_are_published() -> None:
     """Power off after each single effect; then other nodes come first, so a forgetful coordinator would assign anew."""
     events: list[tuple[bytes, ToCoordinator]] = [(NODES[i].public, Application(REGISTRATIONS[i])) for i in range(8)]
-    events += [(peer, message) for message in (ACCEPTED, READY) for peer in QUORUMS]
+    events += [(peer, Reveal(1, NETWORK.secrets[peer])) for peer in MEMBERS]
+    events += [(peer, ACCEPTED) for peer in QUORUMS] + [(peer, readiness(peer)) for peer in QUORUMS]
     for crash, performed in product(range(len(events)), range(7)):
         storage, published = Storage(Path(":memory:"), GENESIS.hash), set[bytes]()
         c = coordinator(storage.load(0))
@@ -236,32 +435,53 @@ def test_whenever_it_crashes_the_epoch_goes_on_where_it_was_and_no_two_documents
         perform(say(c, [peer], message)[:performed], storage, published)
         back = coordinator(storage.load(99))
         if performed == 6:
-            assert (back.phase, back.since, back.document, back.registrations) == (c.phase, c.since, c.document, c.registrations)
+            assert (back.phase, back.since, back.content, back.registrations) == (c.phase, c.since, c.content, c.registrations)
         for i in range(11, 3, -1):
             perform(apply(back, i, now=2), storage, published)
-        assert back.document
-        members = [member.public_key for committee in back.document.document.committees for member in committee.members]
         # They repeat themselves on each announcement, so what was said before the crash is heard again.
-        for message in (Acknowledgement(1, back.document.document.hash), READY):
-            perform(say(back, members, message), storage, published)
+        perform(tell(back, back.registrations, now=2), storage, published)
+        assert back.document
+        members = [member.public_key for committee in back.document.committees for member in committee.members]
+        perform(say(back, members, Acknowledgement(back.document.hash)), storage, published)
+        perform(get_ready(back, members), storage, published)
         perform(back.tick(3), storage, published)
-        assert published == {encode(back.document)}
+        assert isinstance(back.content, Opening)
+        roll = NETWORK.sign_roll(back.document.roll)
+        assert published == {encode(roll), encode(back.content.signed), encode(back.content)}
         assert storage.load(0).phase is Phase.MINING
         storage.close()
 
 
-def test_a_database_holds_one_document_per_epoch_and_is_one_networks_and_one_processs(tmp_path: Path) -> None:
-    path, other = tmp_path / "db", NETWORK.sign_document(first_document(GENESIS, REGISTRATIONS[4:]))
+def test_a_crash_between_attempts_forgets_neither_the_attempt_nor_who_stayed_away() -> None:
+    storage = Storage(Path(":memory:"), GENESIS.hash)
+    c = coordinator(storage.load(0))
+    for index in range(8):
+        perform(apply(c, index), storage, set())
+    perform(tell(c, MEMBERS), storage, set())
+    perform(say(c, MEMBERS[:4], ACCEPTED), storage, set())
+    perform(c.tick(ANSWER + 1), storage, set())
+    perform(apply(c, 9, again(9), now=ANSWER + 2), storage, set())
+    saved = storage.load(9)
+    assert (saved.attempt, saved.phase, saved.content, saved.registrations) == (2, Phase.REGISTRATION, None, (again(9),))
+    assert saved.away == dict.fromkeys(MEMBERS[4:], 1)
+    with pytest.raises(Exception, match="UNIQUE"):
+        storage.write([PersistAttempt(1, 2, 5, ())])
+    storage.close()
+
+
+def test_a_database_takes_each_phase_of_an_attempt_once_and_is_one_networks_and_one_processs(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    other = NETWORK.sign_document(first_document(GENESIS, NETWORK.roll_of(REGISTRATIONS[4:]), NETWORK.secrets))
     storage = Storage(path, GENESIS.hash)
     storage.load(0)
-    storage.write([PersistPhase(1, Phase.ASSIGNMENT, 1, SIGNED)])
+    storage.write([PersistPhase(1, 1, Phase.ASSIGNMENT, 1, SIGNED)])
     with pytest.raises(Exception, match="UNIQUE"):
-        storage.write([PersistRegistration(REGISTRATIONS[9]), PersistPhase(1, Phase.ASSIGNMENT, 2, other)])
+        storage.write([PersistRegistration(REGISTRATIONS[9]), PersistPhase(1, 1, Phase.ASSIGNMENT, 2, other)])
     with pytest.raises(StorageError, match="in use by another coordinator"):
         Storage(path, GENESIS.hash)
     storage.close()
     storage = Storage(path, GENESIS.hash)
-    assert storage.load(9) == Saved(Phase.ASSIGNMENT, 1, (), SIGNED)
+    assert storage.load(9) == Saved(1, Phase.ASSIGNMENT, 1, (), SIGNED)
     storage.close()
     with pytest.raises(StorageError, match="another network"):
         Storage(path, bytes(32))
@@ -273,10 +493,13 @@ def test_a_database_holds_one_document_per_epoch_and_is_one_networks_and_one_pro
 @pytest.mark.parametrize(
     "saved",
     [
-        Saved(Phase.MINING, 1, (), SignedDocument(DOCUMENT, bytes(64))),
-        Saved(Phase.MINING, 1),
-        Saved(Phase.REGISTRATION, 1, (), SIGNED),
-        Saved(Phase.REGISTRATION, 1, (replace(REGISTRATIONS[0], name="other"),)),
+        Saved(1, Phase.ASSIGNMENT, 1, (), SignedDocument(DOCUMENT, bytes(64))),
+        Saved(1, Phase.MINING, 1, (), replace(OPENING, quorums=OPENING.quorums[::-1])),
+        Saved(1, Phase.MINING, 1, (), SIGNED),
+        Saved(1, Phase.MINING, 1),
+        Saved(1, Phase.REGISTRATION, 1, (), SIGNED),
+        Saved(2, Phase.ASSIGNMENT, 1, (), SIGNED),
+        Saved(1, Phase.REGISTRATION, 1, (replace(REGISTRATIONS[0], name="other"),)),
     ],
 )
 def test_what_is_stored_is_not_believed_when_it_makes_no_sense(saved: Saved) -> None:
@@ -287,105 +510,241 @@ def test_what_is_stored_is_not_believed_when_it_makes_no_sense(saved: Saved) -> 
 # --- the node's side; what a restart believes is a matter of the whole node (test_node)
 
 
-def member(index: int = 0, signed: SignedDocument | None = None, begun: bool = False) -> Membership:
-    stored = Stored(signed, begun, 0 if signed else None)
+def pledged(index: int, roll: bytes = b"", attempt: int = 1) -> Pledge:
+    return Pledge(attempt, NETWORK.secrets[NODES[index].public], roll)
+
+
+def member(index: int = 0, accepted: SignedDocument | Opening | None = None, pledge: Pledge | None = None) -> Membership:
+    stored = Stored(bytes([index]) * 32, accepted, pledge)
     return Membership(GENESIS, NODES[index], REGISTRATIONS[index].name, REGISTRATIONS[index].addresses, stored)
 
 
-def word(phase: Phase, document: SignedDocument | None = None, key: KeyPair = KEY, epoch: int = 1) -> bytes:
+def word(phase: Phase, content: Content | None = None, key: KeyPair = KEY, epoch: int = 1, attempt: int = 1) -> bytes:
     """An announcement as the coordinator would send it."""
-    return encode(Announcement(PhaseNotice(GENESIS.network, epoch, phase, 1, 8).signed(key), document))
+    return encode(Announcement(PhaseNotice(GENESIS.network, epoch, attempt, phase, 1, 8).signed(key), content))
 
 
-def test_a_node_solves_its_puzzle_once_and_applies_once_per_connection() -> None:
-    m, opened, applied = member(), word(Phase.REGISTRATION), Tell(Application(REGISTRATIONS[0]))
+def secret_of(m: Membership) -> bytes:
+    assert m.pledge is not None
+    return m.pledge.secret
+
+
+def test_a_node_solves_its_puzzle_once_and_applies_once_per_connection_with_a_secret_that_is_on_its_disk() -> None:
+    m, opened = member(), word(Phase.REGISTRATION)
     m.connected()
     assert kinds(m.received(opened)) == [Mine]
     assert m.received(opened) == [], "it is at it already"
     m.connected()
     assert m.puzzle_solved(REGISTRATIONS[0].nonce) == [], "the coordinator is not back yet"
-    assert m.received(opened) == [Abstain(0), applied]
+    pledge, told = m.received(opened)
+    assert pledge == m.pledge == Pledge(1, secret_of(m))
+    registration = changed(commitment=commitment_to(secret_of(m)))
+    assert told == Tell(Application(registration))
     assert m.received(opened) == []
     m.connected()
-    assert m.received(opened) == [applied]
-    m = member()
-    m.received(opened)
-    assert m.puzzle_solved(REGISTRATIONS[0].nonce) == [Abstain(0), applied]
+    assert m.received(opened) == [told], "with the same secret"
+    registration.check(GENESIS, 1, 1, GENESIS.hash)
+
+
+def test_each_disk_and_each_attempt_has_a_secret_of_its_own() -> None:
+    secrets = set()
+    for entropy in (bytes(32), bytes(31) + b"1"):
+        m = Membership(GENESIS, NODES[0], "n", ("/ip4/192.0.2.1/tcp/1",), Stored(entropy))
+        m.puzzle_solved(bytes(8))
+        for attempt in (1, 2, 5):
+            assert Pledge in kinds(m.received(word(Phase.REGISTRATION, attempt=attempt)))
+            secrets.add(secret_of(m))
+    assert len(secrets) == 6
+
+
+def test_a_refused_node_applies_again_for_what_stood_against_it_may_pass() -> None:
+    m, opened = member(), word(Phase.REGISTRATION)
+    m.puzzle_solved(REGISTRATIONS[0].nonce)
+    (_, told) = m.received(opened)
+    assert m.received(opened) == []
+    m.received(encode(ApplicationRefused("others come first")))
+    assert m.received(opened) == [told]
+
+
+def test_a_node_tells_its_secret_only_to_a_roll_that_it_has_stored_and_that_has_it() -> None:
+    m = member(0, pledge=pledged(0))
+    secret = NETWORK.secrets[NODES[0].public]
+    bound, entered, told = m.received(word(Phase.REVEAL, ROLL))
+    assert bound == pledged(0, ROLL.roll.hash)
+    assert (kinds([entered]), told) == ([Notable], Tell(Reveal(1, secret)))
+    assert m.received(word(Phase.REVEAL, ROLL)) == [told], "repeated, not stored"
+    m = member(0, pledge=pledged(0, ROLL.roll.hash))
+    assert m.received(word(Phase.REVEAL, ROLL)) == [told], "after a restart, too"
+
+
+@pytest.mark.parametrize(
+    ("index", "pledge", "said"),
+    [
+        (9, pledged(9), "leaves this node out"),
+        (0, Pledge(1, bytes(32)), "a secret that is not on its disk"),
+        (0, None, ""),
+        (0, pledged(0, attempt=0), ""),
+    ],
+    ids=["not on the roll", "registered from another disk", "never applied", "applied in another attempt"],
+)
+def test_a_node_without_a_part_in_the_roll_has_nothing_to_tell(index: int, pledge: Pledge | None, said: str) -> None:
+    m = member(index, pledge=pledge)
+    effects = [*m.received(word(Phase.REVEAL, ROLL)), *m.received(word(Phase.REVEAL, ROLL))]
+    assert set(kinds(effects)) == {Notable}
+    assert any(isinstance(effect, Notable) and said in effect.text for effect in effects)
+    assert m.pledge == pledge
 
 
 @pytest.mark.parametrize("ready_first", [True, False])
 def test_a_member_stores_the_document_before_it_acknowledges_and_repeats_what_each_phase_asks(ready_first: bool) -> None:
-    m, accepted, ready = member(), Tell(ACCEPTED), Tell(Readiness(1, 7))
+    m = member(0, pledge=pledged(0, ROLL.roll.hash))
+    accepted, ready = Tell(ACCEPTED), Tell(readiness(NODES[0].public))
     effects = m.received(word(Phase.ASSIGNMENT, SIGNED))
-    assert (effects[:2], effects[-1]) == ([Abstain(0), AcceptDocument(SIGNED)], accepted)
+    assert (effects[0], effects[-1]) == (AcceptDocument(SIGNED), accepted)
     assert (m.document, m.seat, m.phase) == (DOCUMENT, DOCUMENT.seat_of(NODES[0].public), Phase.ASSIGNMENT)
     assert m.received(word(Phase.ASSIGNMENT, SIGNED)) == [accepted], "repeated, not stored"
     if ready_first:
-        assert m.ready(7) == [], "not yet asked"
+        assert m.ready() == [], "not yet asked"
     told = m.received(word(Phase.HANDOFF, SIGNED))
     if not ready_first:
-        assert kinds(told) == [Notable]
-        told = m.ready(7)
-    assert told[-1] == ready
-    assert m.ready(7) == [], "the next announcement repeats it, not the caller"
+        assert told[1:] == [accepted], "it is there"
+        told = m.ready()
+    assert told[-2:] == [accepted, ready]
+    assert m.ready() == [], "the next announcement repeats it, not the caller"
     m.connected()
-    assert m.received(word(Phase.HANDOFF, SIGNED)) == [ready]
+    assert m.received(word(Phase.HANDOFF, SIGNED)) == [accepted, ready]
     assert not m.begun
-    assert m.received(word(Phase.MINING, SIGNED))[0] == Begin()
-    assert m.begun
-    assert m.received(word(Phase.MINING, SIGNED)) == []
+    assert m.received(word(Phase.MINING, OPENING))[0] == AcceptDocument(OPENING)
+    assert (m.begun, m.may_vote) == (True, True)
+    assert m.received(word(Phase.MINING, OPENING)) == []
 
 
-def test_a_node_without_a_seat_accepts_and_stays_silent_and_a_late_joiner_takes_its_seat_in_any_phase() -> None:
+def test_a_node_without_a_seat_accepts_and_stays_silent_and_a_late_joiner_follows_in_any_phase() -> None:
     m = member(11)
-    assert kinds(m.received(word(Phase.ASSIGNMENT, SIGNED))) == [Abstain, AcceptDocument, Notable, Notable]
+    assert kinds(m.received(word(Phase.ASSIGNMENT, SIGNED))) == [AcceptDocument, Notable, Notable]
     assert m.seat is None
-    m.ready(0)
+    m.ready()
     assert kinds(m.received(word(Phase.HANDOFF, SIGNED))) == [Notable]
     m = member()
-    assert kinds(m.received(word(Phase.MINING, SIGNED))) == [AcceptDocument, Notable, Begin, Notable]
-    assert m.begun
+    assert kinds(m.received(word(Phase.MINING, OPENING))) == [AcceptDocument, Notable, Notable]
+    assert (m.begun, m.may_vote) == (True, False)
+
+
+def told_registration() -> Membership:
+    """A node that lost its whole data folder, and whose coordinator says that registration is open."""
+    m = member()
+    m.received(word(Phase.REGISTRATION))
+    assert kinds(m.puzzle_solved(REGISTRATIONS[0].nonce)) == [Pledge, Tell]
+    return m
+
+
+@pytest.mark.parametrize(
+    "m",
+    [
+        member(0, SIGNED),
+        member(0, OPENING),
+        member(0, SIGNED, Pledge(1, bytes(32), ROLL.roll.hash)),
+        member(0, SIGNED, pledged(1, ROLL.roll.hash)),
+        told_registration(),
+    ],
+    ids=["database lost", "database lost in force", "another secret", "another node's database", "talked into registering"],
+)
+def test_a_member_without_the_secret_of_its_registration_on_its_disk_takes_no_part_and_never_votes(m: Membership) -> None:
+    for frame in (word(Phase.ASSIGNMENT, SIGNED), word(Phase.HANDOFF, SIGNED)):
+        told = [*m.received(frame), *m.ready()]
+        assert not [effect for effect in told if isinstance(effect, Tell)], "it must not be counted on"
+    m.received(word(Phase.MINING, OPENING))
+    assert (m.document, m.begun, m.may_vote) == (DOCUMENT, True, False)
+
+
+def test_an_accepted_document_is_taken_back_for_a_later_attempt_until_it_is_in_force() -> None:
+    later = NETWORK.roll_of([again(index) for index in range(8)], attempt=2)
+    second = first_document(GENESIS, later, NETWORK.secrets)
+    m = member(0, SIGNED, pledged(0, ROLL.roll.hash))
+    m.puzzle_solved(REGISTRATIONS[0].nonce)
+    _, pledge, _ = m.received(word(Phase.REGISTRATION, attempt=2))
+    assert isinstance(pledge, Pledge)
+    assert (m.attempt, pledge.attempt, m.may_vote) == (2, 2, False), "of attempt 1 it has no secret any more"
+    (said,) = m.received(word(Phase.MINING, OPENING))
+    assert isinstance(said, Notable)
+    assert "went back" in said.text
+    assert not m.begun, "though it may have signed that it is ready"
+    restarted = member(0, SIGNED, pledge)
+    assert (restarted.attempt, restarted.phase, restarted.may_vote) == (2, Phase.REGISTRATION, False)
+    m = member(0, SIGNED, pledged(0, later.hash, attempt=2))
+    signed = NETWORK.sign_document(second)
+    assert m.received(word(Phase.ASSIGNMENT, signed, attempt=2))[0] == AcceptDocument(signed)
+    opening = NETWORK.open_document(second)
+    assert m.received(word(Phase.MINING, opening, attempt=2))[0] == AcceptDocument(opening)
+    assert m.may_vote
 
 
 def moved_seat() -> SignedDocument:
-    """Signed, but not what follows from the registrations."""
+    """Signed, but not what follows from roll and secrets."""
     a, b = DOCUMENT.committees
     swapped = replace(a, members=(b.members[0], *a.members[1:])), replace(b, members=(a.members[0], *b.members[1:]))
     return NETWORK.sign_document(replace(DOCUMENT, committees=swapped))
 
 
-OTHER = first_document(GENESIS, REGISTRATIONS[4:])
+OTHER_ROLL = NETWORK.sign_roll(NETWORK.roll_of([*REGISTRATIONS[:4], *REGISTRATIONS[5:9]]))
+OTHER = first_document(GENESIS, OTHER_ROLL.roll, NETWORK.secrets)
+DROPPED = first_document(GENESIS, ROLL.roll, {r.public_key: NETWORK.secrets[r.public_key] for r in REGISTRATIONS[1:8]})
+FORGED = replace(OPENING, quorums=OPENING.quorums[::-1])
 
 
 @pytest.mark.parametrize(
     ("stored", "frame", "why"),
     [
-        (None, word(Phase.ASSIGNMENT, moved_seat()), "does not follow"),
-        (None, word(Phase.ASSIGNMENT, SignedDocument(DOCUMENT, NODES[1].sign(DOCUMENT.hash))), "not signed by the coordinator"),
-        (None, word(Phase.ASSIGNMENT, SIGNED, key=NODES[1]), "announcement not signed"),
-        (None, word(Phase.ASSIGNMENT, SIGNED, epoch=2), "one epoch"),
-        (None, word(Phase.MINING), "wrong document, or without one"),
-        (None, word(Phase.REGISTRATION, SIGNED), "wrong document, or without one"),
-        (None, b"\xc1", "no message"),
-        (None, encode(ApplicationRefused("the name x is taken")), "the name x is taken"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT, moved_seat()), "does not follow"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT, SignedDocument(DOCUMENT, NODES[1].sign(DOCUMENT.hash))), "not signed by the coord"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT, SIGNED, key=NODES[1]), "announcement not signed"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT, SIGNED, epoch=2), "one epoch"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT, SIGNED, attempt=2), "content of attempt 1"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT), "wrong content, or without any"),
+        (Phase.REVEAL, word(Phase.MINING), "wrong content, or without any"),
+        (Phase.REVEAL, word(Phase.MINING, SIGNED), "wrong content, or without any"),
+        (Phase.REVEAL, word(Phase.REGISTRATION, SIGNED), "wrong content, or without any"),
+        (Phase.REVEAL, word(Phase.REVEAL, OTHER_ROLL), "a second roll"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT, NETWORK.sign_document(OTHER)), "has another roll"),
+        (Phase.REVEAL, word(Phase.MINING, NETWORK.open_document(OTHER)), "has another roll"),
+        (Phase.REVEAL, word(Phase.MINING, FORGED), "readiness not signed"),
+        (Phase.REVEAL, b"\xc1", "no message"),
+        (Phase.REVEAL, encode(ApplicationRefused("nobody can dial x")), "nobody can dial x"),
         (Phase.ASSIGNMENT, word(Phase.SETTLEMENT, SIGNED), "settlement"),
-        (Phase.ASSIGNMENT, word(Phase.MINING, NETWORK.sign_document(OTHER)), "equivocates"),
-        (Phase.ASSIGNMENT, word(Phase.MINING, SignedDocument(OTHER, NODES[3].sign(OTHER.hash))), "document is not signed"),
+        (Phase.ASSIGNMENT, word(Phase.HANDOFF, NETWORK.sign_document(OTHER)), "a second document"),
+        (Phase.ASSIGNMENT, word(Phase.HANDOFF, NETWORK.sign_document(DROPPED)), "a second document"),
+        (Phase.ASSIGNMENT, word(Phase.MINING, NETWORK.open_document(OTHER)), "a second document"),
+        (Phase.ASSIGNMENT, word(Phase.HANDOFF, SignedDocument(OTHER, NODES[3].sign(OTHER.hash))), "document is not signed"),
+        (Phase.ASSIGNMENT, word(Phase.MINING, FORGED), "readiness not signed"),
+        (Phase.ASSIGNMENT, word(Phase.REGISTRATION), "went back"),
+        (Phase.MINING, word(Phase.HANDOFF, SIGNED), "went back"),
         (Phase.MINING, word(Phase.REGISTRATION), "went back"),
+        (Phase.MINING, word(Phase.REGISTRATION, attempt=2), "this node has begun"),
+        (Phase.MINING, word(Phase.MINING, NETWORK.open_document(OTHER)), "a second document"),
     ],
 )
-def test_what_is_wrong_changes_nothing_and_is_said_once(stored: Phase | None, frame: bytes, why: str) -> None:
-    m = member(0, SIGNED if stored else None, begun=stored is Phase.MINING)
-    before = m.document, m.phase, m.begun
+def test_what_is_wrong_changes_nothing_and_is_said_once(stored: Phase, frame: bytes, why: str) -> None:
+    held: dict[Phase, SignedDocument | Opening] = {Phase.ASSIGNMENT: SIGNED, Phase.MINING: OPENING}
+    accepted = held.get(stored)
+    m = member(0, accepted, pledged(0, ROLL.roll.hash))
+    before = m.document, m.pledge, m.attempt, m.phase, m.begun
     (said,) = m.received(frame)
     assert isinstance(said, Notable)
     assert why in said.text
     assert m.received(frame) == []
-    assert (m.document, m.phase, m.begun) == before
-    m.received(word(Phase.MINING, SIGNED))
-    assert (m.document, m.begun) == (DOCUMENT, True)
+    assert (m.document, m.pledge, m.attempt, m.phase, m.begun) == before
+    m.received(word(Phase.MINING, OPENING))
+    assert (m.document, m.begun, m.may_vote) == (DOCUMENT, True, True)
+
+
+def test_a_node_whose_secret_is_left_out_of_the_document_says_so() -> None:
+    m = member(0, pledge=pledged(0, ROLL.roll.hash))
+    effects = m.received(word(Phase.ASSIGNMENT, NETWORK.sign_document(DROPPED)))
+    assert any(isinstance(effect, Notable) and "no seat, though it told its secret" in effect.text for effect in effects)
 
 
 def test_a_damaged_document_on_disk_is_not_believed() -> None:
     with pytest.raises(InvalidDocument):
         member(0, moved_seat())
+    with pytest.raises(InvalidDocument):
+        member(0, FORGED)

@@ -12,7 +12,7 @@ from threading import Timer
 
 import pytest
 
-from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
+from node.effects import Checkpoint, Commit, Journal, Pledge
 from node.storage import Storage, StorageDamaged, StorageError, set_aside
 
 NETWORK = bytes(32)
@@ -45,10 +45,10 @@ def reopened(storage: Storage, path: Path) -> Storage:
 
 
 def test_everything_written_is_there_after_opening_again(storage: Storage, path: Path) -> None:
-    assert (storage.journal(), storage.last_block(), storage.checkpoint(), storage.has_begun()) == ([], None, None, False)
+    assert (storage.journal(), storage.last_block(), storage.checkpoint(), storage.pledge()) == ([], None, None, None)
     storage.write([Journal(4, "vote", b"a"), Journal(3, "proposal", b"b"), commit(1, (1, 1, b"x"), (2, 1, b"y"))])
     storage.write([Checkpoint(1, ((b"k2", b"2"), (b"k1", b"1")), 3)])
-    storage.write([Abstain(7), Begin()])
+    storage.write([Pledge(1, bytes(32)), Pledge(1, bytes(32), b"r" * 32)])
     storage = reopened(storage, path)
     assert storage.journal() == [Journal(3, "proposal", b"b"), Journal(4, "vote", b"a")]
     assert storage.last_block() == (1, block(1))
@@ -56,7 +56,7 @@ def test_everything_written_is_there_after_opening_again(storage: Storage, path:
     assert storage.bundles(2, 1, 1000) == [b"y"]
     assert storage.checkpoint() == (1, 3)
     assert rows(storage) == {b"k1": b"1", b"k2": b"2"}
-    assert (storage.abstains_through(), storage.has_begun()) == (7, True)
+    assert storage.pledge() == Pledge(1, bytes(32), b"r" * 32)
 
 
 def test_a_journal_record_replaces_the_one_in_its_slot(storage: Storage) -> None:
@@ -177,7 +177,7 @@ def test_what_is_not_this_nodes_database_is_refused(path: Path, make: Callable[[
         ("UPDATE state SET value = x'ff'", r"state row \(b'k',\)"),
         ("UPDATE recent SET value = x'ff' WHERE key = x'6c'", r"state row \(b'l',\)"),
         ("UPDATE meta SET value = value || x'00' WHERE key = ':checkpoint'", r"meta row \(':checkpoint',\)"),
-        ("UPDATE meta SET value = x'ff' WHERE key = 'begun'", r"meta row \('begun',\)"),
+        ("UPDATE meta SET value = x'ff' WHERE key = ':secret'", r"meta row \(':secret',\)"),
     ],
 )
 def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row: str) -> None:
@@ -185,7 +185,7 @@ def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row
     storage.write([commit(1, (1, 1, b"x")), commit(2), commit(3), Journal(2, "vote", b"a"), Checkpoint(1, ((b"k", b"v"),), 2)])
     storage.write([Checkpoint(2, ((b"l", b"w"), (b"m", None)), None)])
     storage.write([Journal(2, "vote", b"a")])
-    storage.write([Begin()])
+    storage.write([Pledge(1, bytes(32))])
     storage.close()
     with sqlite3.connect(path) as vandal:
         vandal.execute(statement)
@@ -193,7 +193,7 @@ def test_a_damaged_row_is_named_and_not_believed(path: Path, statement: str, row
 
     with pytest.raises(StorageDamaged, match=row), closing(Storage(path, NETWORK)) as found:
         (
-            found.has_begun(),
+            found.pledge(),
             found.journal(),
             found.checkpoint(),
             list(found.rows(2)),

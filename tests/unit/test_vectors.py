@@ -13,10 +13,10 @@ from node.protocol.address import decode_address
 from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, Vote
 from node.protocol.channel import CertifiedBundle
-from node.protocol.codec import DecodeError, decode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import verify
-from node.protocol.epoch import EpochDocument, Registration, SignedDocument, first_document
+from node.protocol.epoch import EpochDocument, Opening, SignedRoll, first_document
 from node.protocol.genesis import Genesis
 from node.protocol.merkle import Branch
 from node.protocol.merkle import verify as verify_branch
@@ -201,21 +201,33 @@ def test_chains_are_valid_and_executing_them_gives_their_roots_and_bundles(chain
     assert len(chain["blocks"]) >= 2 * PARAMETERS["checkpoint_interval"], "else no header has the root of any rows"
 
 
-def test_the_epoch_follows_from_the_registrations() -> None:
+def test_the_epoch_follows_from_roll_and_secrets() -> None:
     genesis, verify = EPOCH["genesis"], reference.verify
+    coordinator = unhex(genesis["coordinator"])
     registrations = [unhex(entry["encoded"]) for entry in EPOCH["registrations"]]
+    secrets = {unhex(entry["public"]): unhex(entry["secret"]) for entry in EPOCH["secrets"]}
     for row in map(msgpack.unpackb, registrations):
-        assert verify(row[2], reference.digest("registration", row[:-1]), row[-1])
-    document = reference.epoch_of(genesis, registrations)
-    assert document[2][:8].hex() == EPOCH["network"]
-    assert (document[2].hex(), msgpack.packb(document).hex()) == (EPOCH["genesis_hash"], EPOCH["document"]["encoded"])
+        assert verify(row[3], reference.digest("registration", row[:-1]), row[-1])
+    document = reference.epoch_of(genesis, registrations, secrets)
+    assert document[3][:8].hex() == EPOCH["network"]
+    assert (document[3].hex(), msgpack.packb(document).hex()) == (EPOCH["genesis_hash"], EPOCH["document"]["encoded"])
+    silent = unhex(EPOCH["document_without_a_secret"]["encoded"])
+    (left_out,) = msgpack.unpackb(silent)[7]
+    fewer = {public: secret for public, secret in secrets.items() if public != left_out[3]}
+    assert msgpack.packb(reference.epoch_of(genesis, registrations, fewer)) == silent
     document_hash = reference.digest("epoch document", document)
     assert document_hash.hex() == EPOCH["document_hash"]
-    assert reference.digest("network", document[2], document_hash)[:16].hex() == EPOCH["network_id"]
-    assert verify(unhex(genesis["coordinator"]), document_hash, msgpack.unpackb(unhex(EPOCH["signed_document"]))[1])
+    assert reference.digest("network", document[3], document_hash)[:16].hex() == EPOCH["network_id"]
+    assert verify(coordinator, document_hash, msgpack.unpackb(unhex(EPOCH["signed_document"]))[2])
+    assert verify(coordinator, unhex(EPOCH["roll_hash"]), msgpack.unpackb(unhex(EPOCH["signed_roll"]))[2])
+    for committee, (signers, signatures) in zip(document[5], msgpack.unpackb(unhex(EPOCH["opening"]))[2], strict=True):
+        for signer, signature in zip(signers, signatures, strict=True):
+            assert verify(committee[2][signer][3], reference.digest("readiness", document_hash), signature)
     assert all(reference.VECTORS.shard_of(unhex(address)) == shard for address, shard in EPOCH["shard_of"].items())
 
     known = msgspec.convert(genesis, Genesis)
-    registered = [decode(Registration, data, LIMIT) for data in registrations[::-1]]
-    assert first_document(known, registered) == decode(EpochDocument, unhex(EPOCH["document"]["encoded"]), LIMIT)
-    decode(SignedDocument, unhex(EPOCH["signed_document"]), LIMIT).check(known)
+    roll = decode(SignedRoll, unhex(EPOCH["signed_roll"]), LIMIT)
+    roll.check(known)
+    assert {encode(registration) for registration in roll.roll.registrations} == set(registrations)
+    assert first_document(known, roll.roll, secrets) == decode(EpochDocument, unhex(EPOCH["document"]["encoded"]), LIMIT)
+    decode(Opening, unhex(EPOCH["opening"]), LIMIT).check(known)

@@ -22,7 +22,7 @@ from node.protocol.certificate import Certificate, Electorate, Finality, VoteKin
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair, digest, domain_prefix
-from node.protocol.epoch import PhaseNotice
+from node.protocol.epoch import PhaseNotice, first_document
 from node.protocol.genesis import Phase
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.puzzle import identity_prefix, is_solution, leading_zero_bits
@@ -34,21 +34,9 @@ FOLDER = Path(__file__).parent
 ALICE, BOB, CAROL = person(0, 0), person(0, 1), person(1, 0)
 ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 DOMAINS = [
-    *(
-        "transaction",
-        "block",
-        "vote",
-        "totals",
-        "changes",
-        "records",
-        "state",
-        "row",
-        "leaf",
-        "node",
-        "genesis",
-        "epoch document",
-    ),
-    *("registration", "phase", "randomness", "seat", "identity puzzle", "refusals", "reply"),
+    *("transaction", "block", "vote", "totals", "changes", "records", "state", "row", "leaf", "node", "genesis"),
+    *("epoch document", "registration", "seat secret", "roll", "readiness", "phase", "randomness", "seat", "identity puzzle"),
+    *("refusals", "reply"),
 ]
 sign = partial(NETWORK.sign, salt=0)
 
@@ -313,17 +301,23 @@ def _puzzles() -> dict[str, Any]:
 
 
 def _epoch() -> dict[str, Any]:
-    notice = PhaseNotice(GENESIS.network, 1, Phase.ASSIGNMENT, TIME, len(REGISTRATIONS)).signed(COORDINATOR)
+    notice = PhaseNotice(GENESIS.network, 1, 1, Phase.MINING, TIME, len(REGISTRATIONS)).signed(COORDINATOR)
+    fewer = {public: secret for public, secret in NETWORK.secrets.items() if public != REGISTRATIONS[3].public_key}
     addresses = [address_of(pair.public) for pair in (ALICE, BOB, CAROL)]
     return {
         "genesis": to_builtins(GENESIS),
         "genesis_hash": GENESIS.hash,
         "network": GENESIS.network,
         "registrations": [encoded(registration) for registration in REGISTRATIONS],
+        "secrets": table("public secret", sorted(NETWORK.secrets.items())),
+        "roll_hash": NETWORK.roll.hash,
+        "signed_roll": encode(NETWORK.sign_roll(NETWORK.roll)),
         "document": encoded(DOCUMENT),
+        "document_without_a_secret": encoded(first_document(GENESIS, NETWORK.roll, fewer)),
         "document_hash": DOCUMENT.hash,
         "network_id": DOCUMENT.network_id,
         "signed_document": encode(SIGNED),
+        "opening": encode(NETWORK.opening),
         "notice": encoded(notice),
         "shard_of": {address.hex(): DOCUMENT.shards.shard_of(address) for address in addresses},
     }

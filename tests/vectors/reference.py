@@ -154,15 +154,20 @@ def is_bundle(electorate: dict[str, Any], certified: list[Any], check: Check = v
     return bundle[0] == header[1] and is_final(electorate, header, finality, check) and header[10] == proven
 
 
-def epoch_of(genesis: dict[str, Any], registrations: list[bytes]) -> list[Any]:
-    """The document of epoch 1."""
-    challenge, rows = digest("genesis", list(genesis.values())), list(map(msgpack.unpackb, registrations))
-    randomness = digest("randomness", challenge, *sorted(sha256(data).digest() for data in registrations))
-    seated = sorted(rows, key=lambda row: digest("seat", randomness, row[2]))
+def epoch_of(genesis: dict[str, Any], registrations: list[bytes], secrets: dict[bytes, bytes]) -> list[Any]:
+    """The document of epoch 1, in attempt 1, from the secrets told by public key."""
+    challenge, rows = digest("genesis", list(genesis.values())), sorted(map(msgpack.unpackb, registrations), key=lambda r: r[3])
+    told = [row for row in rows if row[3] in secrets]
+    assert all(digest("seat secret", secrets[row[3]]) == row[7] for row in told)
+    roll = digest("roll", [challenge[:8], 1, 1, rows])
+    randomness = digest("randomness", roll, *(row[3] + secrets[row[3]] for row in told))
+    seated = sorted(told, key=lambda row: digest("seat", randomness, row[3]))
     size = genesis["parameters"]["committee_size"]
-    count = min(genesis["parameters"]["committees"], len(rows) // size)
+    count = min(genesis["parameters"]["committees"], len(told) // size)
     committees = [[i, (i * 2**160 // count).to_bytes(20, "big"), seated[i * size : (i + 1) * size]] for i in range(count)]
-    return [challenge[:8], 1, challenge, randomness, committees, seated[count * size :]]
+    silent = [row for row in rows if row[3] not in secrets]
+    revealed = [secrets[row[3]] for row in told]
+    return [challenge[:8], 1, 1, challenge, randomness, committees, seated[count * size :], silent, revealed]
 
 
 def tree(rows: Mapping[bytes, Any], depth: int = 0) -> bytes:

@@ -72,6 +72,7 @@ class Transfer(Base):
     shards: Mapped[str] = mapped_column(String(200))
     status: Mapped[str] = mapped_column(String(12))
     code: Mapped[str] = mapped_column(String(32))
+    hint: Mapped[str] = mapped_column(String(32))
     height: Mapped[int | None]
     committed_in: Mapped[str] = mapped_column(String(200))
     valid_until: Mapped[int]

@@ -69,6 +69,11 @@ class ShardFollower:
     def refused(self) -> int:
         return self._chain.refused
 
+    @property
+    def nonsense(self) -> int:
+        """Blocks followed whose content makes no sense, and certified ones that contradict the chain."""
+        return self._chain.nonsense + self._chain.forks
+
     def hear(self, body: bytes) -> None:
         """Take in a published block; it is checked later. When too much waits it is dropped, and asked for later."""
         self._unread.put(body)

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import and_, exists, select
 
 from gateway.database import Database, Posting, Transfer, Wallet
 from gateway.problems import Problem
+from gateway.projection import Tracked
 from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.genesis import Asset
@@ -38,11 +39,12 @@ def _leg_view(leg: Leg, assets: Mapping[str, Asset]) -> dict[str, str]:
 
 
 class History:
-    """Reads transfers."""
+    """Reads transfers. ``active``: those that are not final, by id."""
 
-    def __init__(self, database: Database, assets: Mapping[str, Asset]) -> None:
+    def __init__(self, database: Database, assets: Mapping[str, Asset], active: Mapping[bytes, Tracked]) -> None:
         self._database = database
         self._assets = assets
+        self._active = active
 
     async def transfer(self, transaction_id: bytes, user_id: str | None) -> dict[str, Any]:
         """A transfer: for ``user_id`` one handed in by, or touching a wallet of, that user; for None any.
@@ -84,22 +86,33 @@ class History:
         transaction = decode_transaction(row["payload"])
         legs = legs_view(transaction, self._assets)
         shown_id = row["transaction_id"].hex()
+        under_way = self._active.get(row["transaction_id"])
         return {
             "id": shown_id,
             "transaction_id": shown_id,
             "kind": row["kind"],
             "status": row["status"],
             "code": row["code"] or None,
+            "hint": (under_way.hint if under_way is not None else row["hint"]) or None,
             "home_shard": row["home_shard"],
             "shards": json.loads(row["shards"]),
             "height": row["height"],
             **legs[0],
+            "fee": self._fee(transaction.order.legs),
             "memo": transaction.order.memo,
             "legs": legs,
             "valid_until": iso(row["valid_until"]),
             "created_at": iso(row["created_at"]),
             "finalized_at": iso(row["finalized_at"]),
         }
+
+    def _fee(self, legs: Sequence[Leg]) -> str | None:
+        """What the issuer of the first leg's asset gets beside that payment."""
+        asset = self._assets.get(legs[0].asset)
+        if asset is None or not asset.fee:
+            return None
+        paid = sum(leg.amount for leg in legs[1:] if leg.asset == asset.code and leg.payee == asset.issuer_address)
+        return format_amount(paid, asset.decimals)
 
 
 def _write_cursor(posting: int) -> str:

@@ -13,7 +13,6 @@ from gateway.database import AccountBalance, Cursor, Database, Posting, Transfer
 from gateway.projection import Projection, Sent, Status, Tracked, Update
 from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
-from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
 from node.protocol.transaction import decode_transaction
 
@@ -23,7 +22,7 @@ _LATENCY_WINDOW = 60.0
 _MOVE = (
     update(Transfer)
     .where(Transfer.transaction_id == bindparam("id"))
-    .values({name: bindparam(f"new_{name}") for name in ("status", "code", "height", "committed_in", "finalized_at")})
+    .values({name: bindparam(f"new_{name}") for name in ("status", "code", "hint", "height", "committed_in", "finalized_at")})
 )
 """A transfer's next state; statements are built once, since building one costs more than running it."""
 
@@ -57,15 +56,17 @@ class Ledger:
     async def load(self) -> list[Tracked]:
         """Take up where the database stands. Returns the transactions handed in here that are not final: to be sent again."""
         final = [status.value for status in Status if status.is_final]
-        wallets, cursors, rows = await self._database.read(
+        wallets, cursors, balances, rows = await self._database.read(
             lambda c: (
                 c.execute(select(Wallet.address, Wallet.id)).all(),
                 c.execute(select(Cursor.shard, Cursor.height, Cursor.hash, Cursor.time)).all(),
+                c.execute(select(AccountBalance.__table__)).all(),
                 c.execute(select(Transfer.__table__).where(Transfer.status.not_in(final))).mappings().all(),
             )
         )
         projection = self.projection
         projection.wallets = {row.address: row.id for row in wallets}
+        projection.balances = {(b.address, b.asset): Balance(b.available, b.held, b.frozen) for b in balances}
         for shard, height, block_hash, block_time in cursors:
             self.cursors[shard] = (height, block_hash)
             projection.heights[shard], projection.times[shard] = height, block_time
@@ -85,19 +86,13 @@ class Ledger:
 
     def untrack(self, tracked: Tracked) -> None:
         """Forget a transaction that was not recorded after all."""
-        if self.projection.active.get(tracked.id) is tracked:
-            del self.projection.active[tracked.id]
+        self.projection.untrack(tracked)
         self._begun.pop(tracked.id, None)
 
     async def apply(self, blocks: list[ProvenBlock]) -> None:
         """Take in consecutive verified blocks of one shard: their effects and the cursor in one database transaction."""
         assert self.shards is not None
         await self._keep(self.projection.apply(blocks, self.shards))
-
-    async def refuse(self, transaction_id: bytes, code: Code, shard: int) -> None:
-        """f+1 members of a shard's committee refuse a transaction."""
-        if (change := self.projection.refuse(transaction_id, code, shard)) is not None:
-            await self._keep(change)
 
     async def submitted(self, ids: list[bytes]) -> None:
         """Transactions have been published for the first time."""
@@ -217,6 +212,7 @@ def _moves(tracked: Tracked) -> dict[str, Any]:
         "id": tracked.id,
         "new_status": tracked.status.value,
         "new_code": tracked.code.value,
+        "new_hint": tracked.hint.value,
         "new_height": tracked.height,
         "new_committed_in": json.dumps(sorted(tracked.committed)),
         "new_finalized_at": now_ms() if tracked.status.is_final else None,
@@ -233,6 +229,7 @@ def _transfer_row(tracked: Tracked, user_id: str | None, kind: str, created_at: 
         "shards": json.dumps(sorted(tracked.shards)),
         "status": tracked.status.value,
         "code": tracked.code.value,
+        "hint": tracked.hint.value,
         "height": tracked.height,
         "committed_in": json.dumps(sorted(tracked.committed)),
         "valid_until": tracked.valid_until,

@@ -57,8 +57,13 @@ class Metrics(Collector):
         yield GaugeMetricFamily(PREFIX + "broker_connected", "1 when connected", value=gateway.broker.connected)
         heights = GaugeMetricFamily(PREFIX + "height", "Last block followed", labels=["shard"])
         refused = CounterMetricFamily(PREFIX + "unproven_blocks", "Blocks refused", labels=["shard"])
+        nonsense = CounterMetricFamily(
+            PREFIX + "nonsense_blocks", "Certified blocks that make no sense: a captured shard's", labels=["shard"]
+        )
         for shard, follower in sorted(gateway.followers.items()):
             heights.add_metric([str(shard)], follower.height)
             refused.add_metric([str(shard)], follower.refused)
+            nonsense.add_metric([str(shard)], follower.nonsense)
         yield heights
         yield refused
+        yield nonsense

@@ -12,18 +12,19 @@ from gateway.database import AccountBalance, Cursor, Database, IdempotencyKey, P
 from gateway.epochs import StoredEpochs
 from gateway.ledger import Ledger, now_ms, put_postings, put_transfer
 from gateway.problems import Problem
-from gateway.projection import tracked_order
+from gateway.projection import Status, tracked_order
 from gateway.queries import Queries
 from gateway.relay import Relay
 from gateway.vault import Vault
 from node.protocol.address import PREFIX, address_of, decode_address
-from node.protocol.amounts import parse_amount
+from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.codec import DecodeError, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Asset, Genesis
 from node.protocol.keys import generate
-from node.protocol.transaction import Leg, Order, Transaction, decode_transaction
+from node.protocol.terms import Terms
+from node.protocol.transaction import Leg, Order, Transaction, Witness, decode_transaction
 
 MAX_TIME = 2**53
 """The latest time an order can name, ms; only a captured committee's blocks come near."""
@@ -60,6 +61,7 @@ class Payments:
         self._genesis, self._database, self._vault, self._epochs = genesis, database, vault, epochs
         self._ledger, self._relay, self._queries, self._issuers, self._lifetime = ledger, relay, queries, issuers, lifetime
         self.assets: dict[str, Asset] = {asset.code: asset for asset in genesis.assets}
+        self._terms = Terms(genesis)
         self.transfers = self.purchases = self.balance_reads = 0
 
     async def create_wallet(self, user_id: str, label: str, public_key: bytes | None) -> Row[Any]:
@@ -169,6 +171,8 @@ class Payments:
         block_time = self._block_time(order)
         if order.valid_until < block_time:
             raise Problem(422, Code.EXPIRED, "valid_until has passed")
+        if (code := self._terms.breach(order.legs)) is not Code.OK:
+            raise Problem(422, code, "it pays too little of a fee, or somebody less than the smallest balance")
         if order.valid_until > self._genesis.parameters.latest_valid_until(max(block_time, now_ms())):
             raise Problem(422, Code.LIMIT_EXCEEDED, "valid_until is too far ahead")
         return await self._record(user_id, "raw", transaction, encoded, key)
@@ -179,14 +183,43 @@ class Payments:
         leg = Leg(address_of(payer.public), payee, asset, units)
         if leg.payer == leg.payee:
             raise Problem(422, "same_account", "payer and payee are the same")
-        draft = Order(self._epochs.require().network_id, (leg,), memo, 0, secrets.token_bytes(8))
+        legs = self._terms.with_fee(leg)
+        if (code := self._terms.breach(legs)) is not Code.OK:
+            smallest = format_amount(self._terms.smallest_balances[asset], self.assets[asset].decimals)
+            raise Problem(422, code, f"nobody is paid less than {smallest} {asset}")
+        draft = Order(self._epochs.require().network_id, legs, memo, 0, secrets.token_bytes(8))
         # A gateway whose clock is slow still signs for long enough.
         valid_until = min(max(now_ms(), self._block_time(draft)) + self._lifetime, MAX_TIME)
-        transaction = structs.replace(draft, valid_until=valid_until).sign([payer])
-        return await self._record(user_id, kind, transaction, encode(transaction), key)
+        order = structs.replace(draft, valid_until=valid_until)
+        if (code := self._shortfall(leg.payer, asset, sum(one.amount for one in legs))) is Code.OK:
+            transaction = order.sign([payer])
+        else:
+            transaction = Transaction(order, (Witness(payer.public, bytes(64)),))  # never signed, so no block can ever take it
+        return await self._record(user_id, kind, transaction, encode(transaction), key, code)
 
-    async def _record(self, user_id: str, kind: str, transaction: Transaction, encoded: bytes, key: Idempotency | None) -> bytes:
-        """Accept a transaction durably and send it. A key used before yields the transaction of that time instead."""
+    def _shortfall(self, payer: bytes, asset: str, units: int) -> Code:
+        """Why a wallet cannot pay so much by what is verified and under way; OK if it can, or issues the asset."""
+        if payer == self._terms.issuers[asset]:
+            return Code.OK
+        left = self._ledger.projection.spendable(payer, asset) - units
+        if left < 0:
+            return Code.INSUFFICIENT_FUNDS
+        return Code.BELOW_SMALLEST_BALANCE if 0 < left < self._terms.smallest_balances.get(asset, 0) else Code.OK
+
+    async def _record(
+        self,
+        user_id: str,
+        kind: str,
+        transaction: Transaction,
+        encoded: bytes,
+        key: Idempotency | None,
+        refused: Code = Code.OK,
+    ) -> bytes:
+        """Accept a transaction durably and send it; one that is refused is recorded as rejected, and not sent. A key used before
+        yields the transaction of that time instead.
+
+        Until the database is asked, nothing else runs: what a wallet can spend is looked up and taken off in one step.
+        """
         self._relay.check_room()
         transaction_id, created_at = transaction.id, now_ms()
         known = self._ledger.projection.active.get(transaction_id)
@@ -200,7 +233,9 @@ class Payments:
             put_postings(connection, postings)
             return transaction_id, fresh
 
-        if known is None:
+        if refused is not Code.OK:
+            tracked.status, tracked.code = Status.REJECTED, refused
+        elif known is None:
             self._ledger.track(tracked)
         try:
             recorded, fresh = await self._database.write(save)
@@ -208,7 +243,9 @@ class Payments:
             if known is None:
                 self._ledger.untrack(tracked)
             raise
-        if fresh and not tracked.status.is_final:
+        if fresh and refused is not Code.OK:
+            self._ledger.finished[Status.REJECTED] += 1
+        elif fresh and not tracked.status.is_final:
             self._relay.add(tracked)
         elif known is None and not fresh:
             self._ledger.untrack(tracked)

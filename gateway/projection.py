@@ -9,6 +9,7 @@ because otherwise its verdict has been seen already and would never come again.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +17,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from node.client.blocks import ProvenBlock
-from node.protocol.block import BalanceChange, Header, Outcome, Receipt
+from node.protocol.block import Balance, BalanceChange, Header, Outcome, Receipt
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
@@ -36,15 +37,6 @@ class Status(StrEnum):
     @property
     def is_final(self) -> bool:
         return self in (Status.COMMITTED, Status.REJECTED, Status.EXPIRED)
-
-
-LASTING = frozenset({Code.WRONG_NETWORK, Code.WRONG_SHARD, Code.UNKNOWN_ASSET, Code.NOT_ISSUER})
-"""Reasons to refuse that lie in the signed order itself, so no block can ever take it: a verdict.
-
-Funds, freezes, limits and time change: another member may still propose the transaction, so those codes are only kept as the
-reason to give when it expires. A bad signature or malformed bytes are no verdict either: signatures are not part of a
-transaction's id, so anybody can have the members refuse a spoiled copy of a good one, which was checked here before.
-"""
 
 
 class Sent(NamedTuple):
@@ -71,8 +63,15 @@ class Tracked:
     code: Code = Code.OK
     height: int | None = None
     committed: set[int] = field(default_factory=set)
-    reason: Code = Code.OK
-    """What f+1 members gave as reason not to take it *now*: told when it expires."""
+    hint: Code = Code.OK
+    """What f+1 members gave as reason not to take it now. No verdict: another member, or a later block, may take it."""
+    owed: bool = False
+    """Whether what it pays is still to come off its payers' verified balances."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no block of its home shard has been seen to include it."""
+        return self.status in (Status.QUEUED, Status.SUBMITTED)
 
 
 @dataclass(slots=True)
@@ -93,6 +92,7 @@ class Projection:
         wallets: wallet id by address.
         active: transactions that are not final, by id.
         heights, times: of the last block followed, by shard.
+        balances: of the wallets' addresses, by address and asset, as of that block.
     """
 
     def __init__(self) -> None:
@@ -100,12 +100,28 @@ class Projection:
         self.active: dict[bytes, Tracked] = {}
         self.heights: dict[int, int] = {}
         self.times: dict[int, int] = {}
+        self.balances: dict[tuple[bytes, str], Balance] = {}
+        self._owed: Counter[tuple[bytes, str]] = Counter()
         self._expiries: dict[int, list[tuple[int, bytes]]] = {}
 
     def track(self, tracked: Tracked) -> None:
         """Watch for the receipts of a transaction, or for the time after which none can come."""
         self.active[tracked.id] = tracked
         heapq.heappush(self._expiries.setdefault(tracked.home, []), (tracked.valid_until, tracked.id))
+        if tracked.is_waiting:
+            tracked.owed = True
+            self._owed.update(self._debits(tracked))
+
+    def untrack(self, tracked: Tracked) -> None:
+        """Forget a transaction that nobody was told of."""
+        if self.active.get(tracked.id) is tracked:
+            del self.active[tracked.id]
+        self._pay_off(tracked)
+
+    def spendable(self, address: bytes, asset: str) -> int:
+        """A wallet's verified available balance less what transactions under way are going to take off it. May be negative."""
+        balance = self.balances.get((address, asset))
+        return (balance.available if balance is not None else 0) - self._owed[address, asset]
 
     def apply(self, blocks: Iterable[ProvenBlock], shards: ShardTable) -> Update:
         """Take in consecutive blocks of one shard."""
@@ -122,21 +138,16 @@ class Projection:
             for change in effects.changes.balances:
                 if change.address in self.wallets:
                     update.balances[change.address, change.asset] = (change, header.height)
+                    self.balances[change.address, change.asset] = change.balance
             self.heights[header.shard], self.times[header.shard] = header.height, header.time
             update.last = block
         return update
 
-    def refuse(self, transaction_id: bytes, code: Code, shard: int) -> Update | None:
-        """f+1 members of a shard's committee refuse a transaction. A verdict, if it is theirs and time will not change it."""
+    def hint(self, transaction_id: bytes, code: Code, shard: int) -> None:
+        """f+1 members of a shard's committee refuse a transaction now."""
         tracked = self.active.get(transaction_id)
-        if tracked is None or tracked.home != shard or tracked.status not in (Status.QUEUED, Status.SUBMITTED):
-            return None
-        if code not in LASTING or tracked.committed:
-            tracked.reason = code
-            return None
-        update = Update()
-        self._finish(tracked, Status.REJECTED, code, update)
-        return update
+        if tracked is not None and tracked.home == shard and tracked.is_waiting and code is not Code.DUPLICATE:
+            tracked.hint = code
 
     def postings_of(self, tracked: Tracked, directions: tuple[str, ...]) -> list[Sent]:
         """The history lines of a transaction in the wallets here: ``sent``, ``received`` or both."""
@@ -165,6 +176,7 @@ class Projection:
         at_home = header.shard == tracked.home
         if at_home:
             tracked.height = header.height
+            self._pay_off(tracked)
         if receipt.outcome == Outcome.COMMITTED:
             tracked.committed.add(header.shard)
             update.changed[tracked.id] = tracked
@@ -194,12 +206,24 @@ class Projection:
         expiries = self._expiries.get(header.shard, [])
         while expiries and expiries[0][0] < header.time:
             tracked = self.active.get(heapq.heappop(expiries)[1])
-            if tracked is None or tracked.status not in (Status.QUEUED, Status.SUBMITTED) or header.shard in tracked.committed:
+            if tracked is None or not tracked.is_waiting or header.shard in tracked.committed:
                 continue
-            if tracked.reason in (Code.OK, Code.EXPIRED):
-                self._finish(tracked, Status.EXPIRED, Code.EXPIRED, update)
-            else:
-                self._finish(tracked, Status.REJECTED, tracked.reason, update)
+            self._pay_off(tracked)
+            self._finish(tracked, Status.EXPIRED, Code.EXPIRED, update)
+
+    def _debits(self, tracked: Tracked) -> Counter[tuple[bytes, str]]:
+        """What it takes off the balances of wallets here."""
+        debits: Counter[tuple[bytes, str]] = Counter()
+        for leg in tracked.legs:
+            if leg.payer in self.wallets:
+                debits[leg.payer, leg.asset] += leg.amount
+        return debits
+
+    def _pay_off(self, tracked: Tracked) -> None:
+        """The verified balances say by themselves now what became of it."""
+        if tracked.owed:
+            tracked.owed = False
+            self._owed -= self._debits(tracked)
 
     def _finish(self, tracked: Tracked, status: Status, code: Code, update: Update) -> None:
         tracked.status, tracked.code = status, code

@@ -20,7 +20,6 @@ from gateway.vault import Vault
 from node.client.follower import Follower
 from node.client.line import Line
 from node.client.refusals import RefusalTally
-from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
@@ -58,12 +57,11 @@ class Gateway:
         self.payments = Payments(
             genesis, self.database, vault, self.epochs, self.ledger, self.relay, self.queries, issuers, transaction_lifetime
         )
-        self.history = History(self.database, self.payments.assets)
+        self.history = History(self.database, self.payments.assets, self.ledger.projection.active)
         self.logins = Throttle(limit=10, window=60)
         self.followers: dict[int, ShardFollower] = {}
         self._refusals: dict[int, RefusalTally] = {}
         self._formed = asyncio.Event()
-        self._refused: asyncio.Queue[tuple[bytes, Code, int]] = asyncio.Queue()
 
     async def run(self, started: asyncio.Event) -> None:
         """Work until cancelled; sets ``started`` when requests can be taken."""
@@ -75,7 +73,7 @@ class Gateway:
                     self.relay.add(tracked)
                 await self.epochs.load()
                 self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
-                for work in (self.broker.run, self.queries.run, self.relay.run, self._refuse, self._purge):
+                for work in (self.broker.run, self.queries.run, self.relay.run, self._purge):
                     tasks.create_task(work())
                 started.set()
                 await self._formed.wait()
@@ -110,11 +108,7 @@ class Gateway:
 
     def _hear_refusals(self, shard: int, body: bytes) -> None:
         for transaction_id, code in self._refusals[shard].hear(body, self.ledger.projection.active):
-            self._refused.put_nowait((transaction_id, code, shard))
-
-    async def _refuse(self) -> None:
-        while True:
-            await self.ledger.refuse(*await self._refused.get())
+            self.ledger.projection.hint(transaction_id, code, shard)
 
     def _forget(self, transaction_id: bytes) -> None:
         self.relay.forget(transaction_id)

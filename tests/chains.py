@@ -6,7 +6,7 @@ no honest committee would: a captured one can.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import count
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ class Built(NamedTuple):
 class Network:
     """``committees`` of ``size``, and ``standby`` nodes more. USD (2 decimals) and VND (none) exist, but nobody has any.
 
-    VND costs ``fee``, and nobody keeps less than ``smallest_balance`` of it.
+    ``terms``: (fee, smallest balance) of an asset that has them.
 
     Attributes:
         genesis, coordinator, issuers (by asset), nodes (by public key): who there is.
@@ -82,16 +82,15 @@ class Network:
         size: int = 4,
         standby: int = 0,
         time: int = TIME,
-        fee: int = 0,
-        smallest_balance: int = 0,
+        terms: Mapping[str, tuple[int, int]] = {},
         **parameters: int,
     ) -> None:
         """``parameters``: of the genesis, where they shall not be the cheapest to compute."""
         cheap = {"block_difficulty_bits": 0, "puzzle_difficulty_bits": 2, "checkpoint_interval": 4}
         self.coordinator = key("coordinator")
         self.issuers = {"USD": key("issuer USD"), "VND": key("issuer VND")}
-        dollar, dong = (pair.public.hex() for pair in self.issuers.values())
-        assets = (Asset("USD", 2, dollar), Asset("VND", 0, dong, fee, smallest_balance))
+        decimals = {"USD": 2, "VND": 0}
+        assets = tuple(Asset(c, decimals[c], pair.public.hex(), *terms.get(c, ())) for c, pair in self.issuers.items())
         rules = Parameters(committees=committees, committee_size=size, **{**cheap, **parameters})
         self.genesis = Genesis(name=name, time=time, coordinator=self.coordinator.public.hex(), assets=assets, parameters=rules)
         pairs = [key(f"node {i}") for i in range(committees * size + standby)]

@@ -16,6 +16,7 @@ from node.client.line import BrokerUnavailable
 from node.protocol.address import decode_address, encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.codec import DecodeError
+from node.protocol.genesis import Asset
 from node.protocol.queries import GetPending, PendingList
 from node.protocol.transaction import decode_transaction
 
@@ -38,9 +39,14 @@ async def network(gateway: GatewayPart) -> dict[str, Any]:
         "name": genesis.name,
         "epoch": document.number if document else None,
         "phase": notice.phase.value if notice else None,
-        "assets": [{"code": a.code, "decimals": a.decimals, "issuer": encode_address(a.issuer_address)} for a in genesis.assets],
+        "assets": [_asset_view(asset) for asset in genesis.assets],
         "committees": committees,
     }
+
+
+def _asset_view(asset: Asset) -> dict[str, Any]:
+    terms = {name: format_amount(getattr(asset, name), asset.decimals) for name in ("fee", "smallest_balance")}
+    return {"code": asset.code, "decimals": asset.decimals, "issuer": encode_address(asset.issuer_address), **terms}
 
 
 @router.get("/blocks")

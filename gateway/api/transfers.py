@@ -85,7 +85,12 @@ async def transfer(
     wait: WaitSeconds = 0,
     key: IdempotencyHeader = None,
 ) -> dict[str, Any]:
-    """Pay. 202 while under way, 200 when the status is final already."""
+    """Pay. 202 while under way, 200 when the status is final already.
+
+    `rejected` with `insufficient_funds` or `below_smallest_balance` may come at once: the wallet's verified balance, less what it
+    has under way, does not allow it, and nothing was signed. Later, `rejected` and `expired` are proven by the chain; `hint` is
+    only what members say meanwhile. A payment of an asset that costs a fee (see `/v1/network`) has a second leg: `fee`.
+    """
     transfer_id = await gateway.payments.transfer(
         user, body.from_wallet, body.to, body.asset, body.amount, body.memo, idempotency(request, body, key)
     )

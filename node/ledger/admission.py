@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from node.ledger.rules import Rules
 from node.ledger.state import Reader
 from node.protocol.codes import Code
-from node.protocol.transaction import Action, Leg, Transaction
+from node.protocol.transaction import Leg, Transaction
 
 _OK = Code.OK
-_PAY = Action.PAY
 
 
 def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transaction, time: int) -> Code:
     """Whether a block of this shard on top of ``view``, with block time ``time``, may include the transaction.
 
     Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED (``valid_until`` too far ahead), DUPLICATE, what
-    ``breach`` says, or INSUFFICIENT_FUNDS (not ``is_funded``).
+    ``Terms.breach`` says, or INSUFFICIENT_FUNDS (not ``is_funded``).
     """
     order = transaction.order
     valid_until, legs = order.valid_until, order.legs
@@ -32,32 +31,10 @@ def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transa
         return Code.LIMIT_EXCEEDED
     if view.has_seen(transaction_id, valid_until):
         return Code.DUPLICATE
-    code = breach(rules, legs)
+    code = rules.terms.breach(legs)
     if code is _OK and not is_funded(view, rules, legs):
         return Code.INSUFFICIENT_FUNDS
     return code
-
-
-def breach(rules: Rules, legs: Sequence[Leg]) -> Code:
-    """What the genesis asks of the legs themselves, whatever the state: OK, FEE_MISSING or BELOW_SMALLEST_BALANCE.
-
-    What an order pays an asset's issuer must be at least the fee of all its payments of that asset between others.
-    """
-    if rules.fees:
-        due: dict[str, int] = {}
-        for leg in legs:
-            fee = rules.fees.get(leg.asset)
-            if fee is None or leg.action is not _PAY or leg.payer == rules.issuers[leg.asset]:
-                continue
-            due[leg.asset] = due.get(leg.asset, 0) + (-leg.amount if leg.payee == rules.issuers[leg.asset] else fee)
-        if any(amount > 0 for amount in due.values()):
-            return Code.FEE_MISSING
-    if rules.smallest_balances:
-        for leg in legs:
-            smallest = rules.smallest_balances.get(leg.asset, 0)
-            if leg.amount < smallest and leg.action is _PAY and leg.payee != rules.issuers[leg.asset]:
-                return Code.BELOW_SMALLEST_BALANCE
-    return _OK
 
 
 def is_funded(view: Reader, rules: Rules, legs: Sequence[Leg]) -> bool:

@@ -2,6 +2,7 @@
 
 from node.protocol.genesis import Genesis, Parameters
 from node.protocol.shards import ShardTable
+from node.protocol.terms import Terms
 
 MAX_WAITING = 1 << 15
 """Cross-shard transactions a home shard keeps undecided with one participant, and as many with several: so one that stands still
@@ -26,12 +27,11 @@ class Rules:
         parameters: the genesis' parameters.
         issuers: each known asset's issuer address, by code, in the order of the codes.
         suffixes: each asset's code as the bytes that end its balances' row keys.
-        fees, smallest_balances: by code, of the assets that have one.
+        terms: the assets' fees and smallest balances.
         peers: the other shards.
     """
 
     __slots__ = (
-        "fees",
         "genesis_time",
         "issuers",
         "network",
@@ -39,8 +39,8 @@ class Rules:
         "peers",
         "shard",
         "shards",
-        "smallest_balances",
         "suffixes",
+        "terms",
     )
 
     def __init__(self, genesis: Genesis, network: bytes, shard: int, shards: ShardTable) -> None:
@@ -52,11 +52,9 @@ class Rules:
         self.shard = shard
         self.shards = shards
         self.parameters: Parameters = genesis.parameters
-        assets = sorted(genesis.assets, key=lambda asset: asset.code)
-        self.issuers: dict[str, bytes] = {asset.code: asset.issuer_address for asset in assets}
-        self.suffixes: dict[str, bytes] = {asset.code: asset.code.encode() for asset in assets}
-        self.fees: dict[str, int] = {asset.code: asset.fee for asset in assets if asset.fee}
-        self.smallest_balances: dict[str, int] = {a.code: a.smallest_balance for a in assets if a.smallest_balance}
+        self.terms = Terms(genesis)
+        self.issuers: dict[str, bytes] = self.terms.issuers
+        self.suffixes: dict[str, bytes] = {code: code.encode() for code in self.issuers}
         self.peers: frozenset[int] = frozenset(shards.shards) - {shard}
 
     def checkpoint_gap(self, rows: int) -> int:

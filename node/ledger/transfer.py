@@ -54,7 +54,7 @@ def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
     left = source.available - amount
     if left < 0:
         return Code.INSUFFICIENT_FUNDS
-    if left and left < rules.smallest_balances.get(asset, 0):
+    if left and left < rules.terms.smallest_balances.get(asset, 0):
         return Code.BELOW_SMALLEST_BALANCE
     balances[debited] = Balance(left, source.held)
     balances[credited] = Balance(sink.available + amount, sink.held)
@@ -70,7 +70,7 @@ def reserve(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
     left = {key: overlay.balance(key).available - amount for key, amount in owed.items()}
     if any(amount < 0 for amount in left.values()):
         return Code.INSUFFICIENT_FUNDS
-    smallest = rules.smallest_balances
+    smallest = rules.terms.smallest_balances
     if smallest and any(0 < amount < smallest.get(key[NAME_BYTES:].decode(), 0) for key, amount in left.items()):
         return Code.BELOW_SMALLEST_BALANCE
     if not _has_room(overlay, flows):

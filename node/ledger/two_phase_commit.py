@@ -33,7 +33,6 @@ as long as a Prepare could be in time, so that a signature is good for one payme
 from collections.abc import Callable
 from typing import NamedTuple
 
-from node.ledger.admission import breach
 from node.ledger.channels import Outbox
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Waiting
 from node.ledger.rules import MAX_WAITING, MAX_WOKEN, Rules
@@ -157,7 +156,7 @@ class TwoPhaseCommit(NamedTuple):
             return Code.WRONG_NETWORK
         if rules.shards.shard_of(order.legs[0].payer) != source or not legs_here(rules, order.legs):
             return Code.WRONG_SHARD
-        if (code := breach(rules, order.legs)) is not Code.OK:
+        if (code := rules.terms.breach(order.legs)) is not Code.OK:
             return code
         if overlay.time > deadline or deadline > order.valid_until + timeout:
             return Code.EXPIRED

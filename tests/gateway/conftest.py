@@ -22,7 +22,7 @@ def new_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Makes worlds of a test's own, gateway not started yet."""
     with ExitStack() as stack:
 
-        def make(settings: Mapping[str, object] | None = None) -> World:
-            return stack.enter_context(closing(World(tmp_path, settings)))
+        def make(settings: Mapping[str, object] | None = None, terms: Mapping[str, tuple[int, int]] | None = None) -> World:
+            return stack.enter_context(closing(World(tmp_path, settings, terms)))
 
         yield make

@@ -42,7 +42,8 @@ class FakeNetwork:
         announcing: whether the coordinator speaks.
     """
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, terms: Mapping[str, tuple[int, int]]) -> None:
+        """``terms``: of its assets, see ``Network``."""
         self.lose_blocks = self.deaf = 0.0
         self.hold = self.slow_commit = False
         self.announcing = True
@@ -50,7 +51,7 @@ class FakeNetwork:
         self.refusing: dict[int, Code] = {}
         self.batches = 0
         self.heard: dict[bytes, int] = defaultdict(int)
-        self.chains = Network("fake", time=_now())
+        self.chains = Network("fake", time=_now(), terms=terms)
         self.genesis, self.network = self.chains.genesis, self.chains.genesis.network
         self._waiting: list[dict[bytes, Transaction]] = [{} for _ in self.chains.shards]
         self._made = [0.0 for _ in self.chains.shards]

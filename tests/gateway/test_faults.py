@@ -16,12 +16,15 @@ from gateway.vault import Vault
 from node.protocol.address import decode_address
 from node.protocol.block import Balance, BalanceChange
 from node.protocol.certificate import CertifiedBlock
+from node.protocol.channel import Prepare
+from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from tests.chains import key
 from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.world import World
 from tests.person import PASSWORD
+from tests.unit.replicas import forge_bundle
 from tests.waiting import until
 
 MakeWorld = Callable[..., World]
@@ -64,12 +67,15 @@ def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(ne
     shard = world.network.chains.shards[1 - home]
     made, http = world.deal(home, home), world.gateway.http
     captured = made.bob.wallet(shard.number)
+    prepares = (Prepare(b"\xc1junk", 2**53), Prepare(b"", 0))
+    bundle = encode(forge_bundle(world.network.chains.shards[home], shard.number, 1, prepares))
 
     def nonsense(block: CertifiedBlock) -> CertifiedBlock:
         if block.block.header.shard == home:
             return block
-        effects = rich(block, captured["address"], "NONSENSE", Balance(2**63 - 1, 2**63 - 1)).effects
-        return shard.forge(block, effects=effects, transactions=[b"?"], bundles=[b"?"], time=2**53, proposer=99)
+        richer = rich(block, captured["address"], "NONSENSE", Balance(2**63 - 1, 2**63 - 1))
+        effects = rich(richer, captured["address"], "USD", Balance(100, 0)).effects
+        return shard.forge(block, effects=effects, transactions=[b"?"], bundles=[b"?", bundle], time=2**53, proposer=99)
 
     def believed() -> bool:
         items = http.get("/v1/blocks", params={"shard": shard.number, "limit": 1}).json()["items"]
@@ -78,7 +84,10 @@ def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(ne
     world.network.forge = nonsense
     until(believed, "believed, because certified")
     assert made.pay("2.00", wait=15)["status"] == "committed"
-    assert made.bob.get(f"/v1/wallets/{captured['id']}").json()["balances"] == {}
+    assert set(made.bob.get(f"/v1/wallets/{captured['id']}").json()["balances"]) == {"USD"}
+    lines = dict(line.rsplit(" ", 1) for line in http.get("/metrics").text.splitlines() if not line.startswith("#"))
+    counted = {number: float(lines[f'shardpay_gateway_nonsense_blocks_total{{shard="{number}"}}']) for number in (0, 1)}
+    assert (counted[home], counted[shard.number] > 0) == (0, True)
     assert made.bob.pay(captured, made.till["address"], "1.00").status_code == 202, "taken in, whatever becomes of it"
     world.gateway.kill()
     world.start_gateway("/healthz")
@@ -86,26 +95,30 @@ def test_nonsense_that_a_captured_committee_certifies_holds_up_no_other_shard(ne
     assert made.available() == ("5.00", "5.00")
 
 
-def test_one_lying_refusal_is_not_believed_and_two_are(world: World) -> None:
+def test_refusals_are_hints_if_two_say_so_and_the_payment_may_still_be_made(world: World) -> None:
+    """Whoever took them for a verdict would pay again, and both payments could be made."""
     made = world.deal()
     with world.network.switched(deaf=inf, refusing={2: Code.UNKNOWN_ASSET}):
         transfer_id = made.pay("2.00")["id"]
         until(lambda: world.network.heard[bytes.fromhex(transfer_id)] >= 2, "sent again")
-        assert made.ann.transfer(transfer_id)["status"] == "submitted"
-        world.network.refusing = {0: Code.UNKNOWN_ASSET, 2: Code.UNKNOWN_ASSET}
-        refused = made.ann.transfer(transfer_id, wait=15)
-    assert (refused["status"], refused["code"]) == ("rejected", "unknown_asset")
+        assert made.ann.transfer(transfer_id)["hint"] is None
+        world.network.refusing = dict.fromkeys(range(4), Code.UNKNOWN_ASSET)
+        until(lambda: made.ann.transfer(transfer_id)["hint"] == "unknown_asset", "two say the same")
+        shown = made.ann.transfer(transfer_id)
+        assert (shown["status"], shown["code"]) == ("submitted", None)
+    paid = made.ann.transfer(transfer_id, wait=15)
+    assert (paid["status"], paid["code"]) == ("committed", None)
 
 
 def test_what_no_block_takes_is_sent_again_until_it_expires(new_world: MakeWorld) -> None:
     world = new_world({"transaction_lifetime": 4000})
     world.start_gateway()
     made = world.deal()
-    with world.network.switched(deaf=inf):
+    with world.network.switched(deaf=inf, refusing=dict.fromkeys(range(4), Code.INSUFFICIENT_FUNDS)):
         lost = made.pay("2.00", wait=15)
         taken = made.pay("3.00")["id"]
         until(lambda: world.network.heard[bytes.fromhex(taken)], "sent")
-    assert (lost["status"], lost["code"]) == ("expired", "expired")
+    assert (lost["status"], lost["code"], lost["hint"]) == ("expired", "expired", "insufficient_funds")
     assert made.ann.transfer(taken, wait=15)["status"] == "committed"
     assert made.available() == ("7.00", "3.00")
 

@@ -1,5 +1,6 @@
 """The stories of paying, before a small network that can be told to dawdle; and what the API refuses."""
 
+import sqlite3
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +28,61 @@ def test_a_cross_shard_payment_shows_prepared_with_the_amount_held_until_all_sid
         assert (made.ann.balance(made.purse), made.bob.balance(made.till)) == (("6.00", "4.00"), ("0.00", "0.00"))
     assert made.ann.transfer(pending["id"], wait=10)["status"] == "committed"
     assert made.available() == ("6.00", "4.00")
+
+
+def test_what_a_wallet_cannot_pay_is_rejected_at_once_and_nothing_leaves_the_gateway(world: World) -> None:
+    made = world.deal()
+    empty = made.ann.wallet()
+    with world.network.switched(hold=True):
+        paid = made.pay("8.00")
+        assert paid["status"] != "rejected"
+        refused = [made.pay("2.01"), made.ann.pay(empty, made.till["address"], "0.01").json()]
+        affordable = made.pay("2.00")
+    for view in refused:
+        assert (view["status"], view["code"], view["height"]) == ("rejected", "insufficient_funds", None)
+        assert view["finalized_at"] is not None
+    for view in (paid, affordable):
+        assert made.ann.transfer(view["id"], wait=15)["status"] == "committed"
+    assert made.available() == ("0.00", "10.00")
+    assert not {view["id"] for view in refused} & {one.hex() for one in world.network.heard}
+    again = made.ann.get(f"/v1/wallets/{made.purse['id']}/transfers").json()["items"]
+    assert [item["status"] for item in again if item["id"] == refused[0]["id"]] == ["rejected"]
+
+
+def test_a_rejected_transfer_is_unsigned_so_that_nobody_can_hand_it_in(world: World) -> None:
+    made = world.deal()
+    view = made.pay("10.01")
+    with sqlite3.connect(world.folder / "gateway.db") as connection:
+        query = "SELECT payload FROM transfers WHERE transaction_id = ?"
+        ((payload,),) = connection.execute(query, (bytes.fromhex(view["id"]),)).fetchall()
+    handed_in = made.ann.post("/v1/transactions", {"transaction": payload.hex()})
+    assert problem(handed_in) == (422, "bad_signature")
+
+
+def test_one_key_gives_the_same_transfer_when_the_money_is_gone(world: World) -> None:
+    made = world.deal()
+    first = made.pay("10.00", key="all", wait=15)
+    assert first["status"] == "committed"
+    assert made.pay("10.00", key="all")["id"] == first["id"]
+    assert made.pay("10.00", key="more")["status"] == "rejected"
+
+
+def test_a_fee_is_added_shown_and_collected_and_dust_refused(new_world: Callable[..., World]) -> None:
+    world = new_world(terms={"USD": (3, 50)})
+    world.start_gateway()
+    made = world.deal(0, 1)
+    (usd,) = [asset for asset in world.gateway.http.get("/v1/network").json()["assets"] if asset["code"] == "USD"]
+    assert (usd["fee"], usd["smallest_balance"]) == ("0.03", "0.50")
+    paid = made.pay("4.00", wait=15)
+    assert (paid["status"], paid["amount"], paid["fee"]) == ("committed", "4.00", "0.03")
+    assert [(one["to"], one["amount"]) for one in paid["legs"]] == [(made.till["address"], "4.00"), (usd["issuer"], "0.03")]
+    assert made.available() == ("5.97", "4.00")
+    views = [made.pay(amount) for amount in ("5.95", "5.45")]
+    assert [view["code"] for view in views] == ["insufficient_funds", "below_smallest_balance"], "the fee is to be paid, too"
+    assert {view["status"] for view in views} == {"rejected"}
+    assert made.pay("5.94", wait=15)["status"] == "committed"
+    dust = made.ann.pay(made.purse, made.till["address"], "0.49")
+    assert problem(dust) == (422, "below_smallest_balance")
 
 
 def test_what_belongs_to_others_is_not_there(world: World) -> None:

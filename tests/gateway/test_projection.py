@@ -97,8 +97,8 @@ def seen(shard: int, *receipts: Receipt, time: int = 10, status: Status, code: C
     return lambda projection: projection.apply([block], SHARDS), status, code
 
 
-def refused(reason: Code, shard: int = 0, *, status: Status = Status.QUEUED, code: Code = Code.OK) -> Step:
-    return lambda projection: projection.refuse(PAYMENT.id, reason, shard), status, code
+def refused(reason: Code, shard: int = 0) -> Step:
+    return lambda projection: projection.hint(PAYMENT.id, reason, shard), Status.QUEUED, Code.OK
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,15 @@ def refused(reason: Code, shard: int = 0, *, status: Status = Status.QUEUED, cod
             seen(0, PREPARED, time=1001, status=Status.PREPARED),
             seen(0, time=9999, status=Status.PREPARED),
         ],
-        "only the home committee's lasting refusal is a verdict": [
-            refused(Code.UNKNOWN_ASSET, 1),
-            *map(refused, (Code.INSUFFICIENT_FUNDS, Code.DUPLICATE, Code.BAD_SIGNATURE)),
-            refused(Code.UNKNOWN_ASSET, status=Status.REJECTED, code=Code.UNKNOWN_ASSET),
+        "no refusal is a verdict": [
+            *map(refused, Code),
+            seen(0, PREPARED, status=Status.PREPARED),
+            seen(0, COMMITTED, status=Status.PREPARED),
+            seen(1, COMMITTED, status=Status.COMMITTED),
         ],
-        "what members gave as reason is told when it expires": [
-            refused(Code.ACCOUNT_FROZEN),
-            seen(0, time=1001, status=Status.REJECTED, code=Code.ACCOUNT_FROZEN),
+        "it expires with the same code, whatever was refused": [
+            refused(Code.INSUFFICIENT_FUNDS),
+            seen(0, time=1001, status=Status.EXPIRED, code=Code.EXPIRED),
         ],
         "a duplicate in a block changes nothing": [
             seen(0, PREPARED, Receipt(PAYMENT.id, Outcome.REJECTED, Code.DUPLICATE), status=Status.PREPARED),
@@ -139,6 +140,39 @@ def test_a_transfers_status(steps: tuple[str, list[Step]]) -> None:
     for step, status, code in steps[1]:
         step(projection)
         assert (tracked.status, tracked.code) == (status, code)
+
+
+def test_the_hint_is_what_the_home_committee_said_last() -> None:
+    projection = Projection()
+    tracked = track(projection, PAYMENT)
+    hints = []
+    for code, shard in ((Code.ACCOUNT_FROZEN, 1), (Code.LIMIT_EXCEEDED, 0), (Code.DUPLICATE, 0), (Code.INSUFFICIENT_FUNDS, 0)):
+        projection.hint(PAYMENT.id, code, shard)
+        hints.append(tracked.hint)
+    assert hints == [Code.OK, Code.LIMIT_EXCEEDED, Code.LIMIT_EXCEEDED, Code.INSUFFICIENT_FUNDS]
+
+
+@pytest.mark.parametrize("ending", ["prepared", "rejected", "expired", "withdrawn"])
+def test_what_is_under_way_is_off_the_balance_until_the_chain_has_said_what_became_of_it(ending: str) -> None:
+    payer, shard = address_of(PAYER.public), NETWORK.shards[0]
+    rich = BalanceChange(payer, "USD", Balance(100, 0))
+    effects = shard.build().execution.effects
+    changes = structs.replace(effects.changes, balances=(rich,))
+    projection = Projection()
+    projection.wallets = {payer: "a"}
+    projection.apply([proven(shard.forge(effects=structs.replace(effects, changes=changes)))], SHARDS)
+    assert (projection.spendable(payer, "USD"), projection.spendable(payer, "VND")) == (100, 0)
+    tracked = track(projection, PAYMENT)
+    assert projection.spendable(payer, "USD") == 95
+    if ending == "withdrawn":
+        projection.untrack(tracked)
+        projection.untrack(tracked)
+    else:
+        receipts = {"prepared": (PREPARED,), "rejected": (Receipt(PAYMENT.id, Outcome.REJECTED, Code.ACCOUNT_FROZEN),)}
+        held = BalanceChange(payer, "USD", Balance(95, 5) if ending == "prepared" else Balance(100, 0))
+        found = structs.replace(effects, changes=structs.replace(changes, balances=(held,)), receipts=receipts.get(ending, ()))
+        projection.apply([proven(shard.forge(effects=found, time=TIME + (1001 if ending == "expired" else 10)))], SHARDS)
+    assert projection.spendable(payer, "USD") == (95 if ending == "prepared" else 100)
 
 
 def test_what_a_captured_committee_certifies_is_survived_and_leaves_nothing_behind() -> None:

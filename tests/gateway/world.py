@@ -17,12 +17,14 @@ SECRETS = ("SHARDPAY_KEY_ENCRYPTION_KEY", "SHARDPAY_TOKEN_SECRET")
 class World:
     """Broker and network run from the beginning; the gateway, with a database in ``folder``, when it is started."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
-        """``settings``: of the gateway, where they differ."""
+    def __init__(
+        self, folder: Path, settings: Mapping[str, object] | None = None, terms: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
+        """``settings``: of the gateway, where they differ. ``terms``: (fee, smallest balance) by asset."""
         self.folder = folder
         self.broker = BrokerProcess()
         self.broker.start()
-        self.network = FakeNetwork(self.broker.url)
+        self.network = FakeNetwork(self.broker.url, terms or {})
         self.network.start()
         self.gateway = self.gateway_in(folder, settings or {})
 

@@ -10,8 +10,7 @@ def make() -> Network:
     return Network(
         "vectors",
         standby=1,
-        fee=3,
-        smallest_balance=7,
+        terms={"VND": (3, 7)},
         block_difficulty_bits=4,
         puzzle_difficulty_bits=8,
         checkpoint_interval=2,

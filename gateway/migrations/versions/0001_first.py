@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("shards", sa.String(200), nullable=False),
         sa.Column("status", sa.String(12), nullable=False),
         sa.Column("code", sa.String(32), nullable=False),
+        sa.Column("hint", sa.String(32), nullable=False),
         sa.Column("height", _big),
         sa.Column("committed_in", sa.String(200), nullable=False),
         sa.Column("valid_until", _big, nullable=False),

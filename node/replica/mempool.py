@@ -5,7 +5,7 @@ who has thousands waiting delays nobody else. While there is room everybody may 
 pushes out the latest of who has much.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
@@ -67,12 +67,16 @@ class Mempool:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        """In rounds: of each payer, in turn, its next one."""
+        """In order of arrival."""
+        return iter(self._entries.values())
+
+    def in_turn(self, fits: Callable[[Entry], bool]) -> Iterator[Entry]:
+        """In rounds: of each payer, in turn, its next one that ``fits``; what does not fit costs no turn."""
         later: list[Iterator[Entry]] = []
         for waiting in self._payers.values():
-            entries = iter(waiting.entries.values())
-            yield next(entries)
-            if len(waiting.entries) > 1:
+            entries: Iterator[Entry] = filter(fits, waiting.entries.values())
+            if (entry := next(entries, None)) is not None:
+                yield entry
                 later.append(entries)
         while later:
             turn, later = later, []

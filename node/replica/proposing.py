@@ -144,22 +144,27 @@ def choose_transactions(
     stale: list[bytes] = []
     refused: list[Refusal] = []
     size = in_vain = 0
-    for entry in mempool:
+
+    def may_go_in(entry: Entry) -> bool:
+        nonlocal in_vain
+        if in_vain >= MAX_IN_VAIN:
+            return False
         code = admit(parent, rules, entry.id, entry.transaction, time)
         if code is Code.OK:
-            size += len(entry.encoded)
-            if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= rules.parameters.block_transactions:
-                break
-            chosen.append(entry)
-            continue
+            return True
         in_vain += code is not Code.DUPLICATE
-        if in_vain > MAX_IN_VAIN:
-            break
         code = admit(state, rules, entry.id, entry.transaction, state.time)
         if code is not Code.OK:
             stale.append(entry.id)
             if code is not Code.DUPLICATE:
                 refused.append(Refusal(entry.id, code))
+        return False
+
+    for entry in mempool.in_turn(may_go_in):
+        size += len(entry.encoded)
+        if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= rules.parameters.block_transactions:
+            break
+        chosen.append(entry)
     return chosen, stale, refused
 
 

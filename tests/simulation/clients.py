@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from gateway.projection import Projection, Tracked, tracked_order
+from node.client.blocks import ProvenBlock
+from node.client.refusals import RefusalTally
 from node.protocol.address import address_of
 from node.protocol.block import Outcome, Receipt
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
+from node.protocol.terms import Terms
 from node.protocol.transaction import Action, Leg, Order, Transaction
 from tests.simulation.host import START
 from tests.simulation.violation import violated
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ISSUERS = {"USD": KeyPair(bytes(31) + b"\x07"), "EUR": KeyPair(bytes(31) + b"\x08")}
+TERMS = {"USD": (0, 0), "EUR": (2, 5)}
+"""Each asset's fee and smallest balance."""
 _RESEND = 700
 _ACCOUNTS = 3
 _SPREAD = 8_000
@@ -44,8 +50,12 @@ class Gateway:
         """Ids that no block can include any more."""
         self.seen_hashes: dict[int, list[bytes]] = {shard: [] for shard in world.shards}
         self._begun: set[bytes] = set()
-        self._ahead: dict[int, dict[int, CertifiedBlock]] = {shard: {} for shard in world.shards}
+        self._ahead: dict[int, dict[int, ProvenBlock]] = {shard: {} for shard in world.shards}
         self._sent: list[Pending] = []
+        self.projection, self.tracked = Projection(), dict[bytes, Tracked]()
+        """The read model that gateways have, and what it says of what was submitted here."""
+        self._tallies = {shard: RefusalTally(electorate) for shard, electorate in world.document.electorates.items()}
+        self._terms = Terms(world.genesis)
         self.accounts = {shard: [world.key_in(shard, self.chance) for _ in range(_ACCOUNTS)] for shard in world.shards}
 
     def __repr__(self) -> str:
@@ -58,6 +68,8 @@ class Gateway:
             for key in keys:
                 self.submit([Leg(_address(ISSUERS[c]), _address(key), c, 1_000) for c in ISSUERS], list(ISSUERS.values()), 20_000)
         plan = self.world.plan
+        if plan.flood:
+            self.world.after(plan.active // 3, self._flood)
         for number in plan.transactions:
             if number % plan.gateways == self.number:
                 chance = Random(f"{plan.seed}/transaction/{number}")
@@ -66,7 +78,7 @@ class Gateway:
         self._tick()
 
     def submit_something(self, chance: Random) -> None:
-        """A payment, exchange, payroll, mint, burn or freeze, some of them impossible."""
+        """A payment, exchange, payroll, mint, burn or freeze, some of them impossible; some without funds, fee or worth."""
         a, b, c = (chance.choice(self.accounts[chance.choice(self.world.shards)]) for _ in range(3))
         usd, eur = ISSUERS["USD"], ISSUERS["EUR"]
         amount, lifetime = chance.randint(1, 600), chance.randint(1_500, 12_000)
@@ -84,8 +96,24 @@ class Gateway:
         else:
             action = chance.choice((Action.FREEZE, Action.FREEZE, Action.UNFREEZE))
             legs, keys = [Leg(_address(usd), _address(a), "USD", 0, action)], [usd]
-        if all(leg.payer != leg.payee for leg in legs):
-            self.submit(legs, keys, lifetime)
+        if any(leg.payer == leg.payee for leg in legs):
+            return
+        oddity = chance.random()
+        if oddity < 0.08:
+            poor = self.world.key_in(chance.choice(self.world.shards), chance)
+            legs, keys = [Leg(_address(poor), _address(a), "USD", amount)], [poor]
+        elif oddity < 0.14:
+            legs, keys = [Leg(_address(a), _address(usd), "EUR", chance.randint(1, 12))], [a]
+        if oddity < 0.9:
+            fees = [fee for leg in legs if leg.action is Action.PAY for fee in self._terms.with_fee(leg)[1:]]
+            legs = legs + fees
+        self.submit(legs, keys, lifetime)
+
+    def _flood(self) -> None:
+        """One account pays at once as often as it can, and oftener."""
+        payer, payee = self.accounts[self.chance.choice(self.world.shards)][:2]
+        for _ in range(self.world.plan.flood):
+            self.submit([Leg(_address(payer), _address(payee), "USD", 60)], [payer], 10_000)
 
     def submit(self, legs: list[Leg], keys: list[KeyPair], lifetime: int) -> bytes:
         valid_until = START + self.world.time + lifetime
@@ -93,6 +121,9 @@ class Gateway:
         transaction = order.sign(list({key.public: key for key in keys}.values()))
         pending = Pending(transaction, encode(transaction), self.world.document.shards.shard_of(legs[0].payer))
         self.outbox[transaction.id] = pending
+        tracked = tracked_order(order, transaction.id, pending.encoded, self.world.document.shards, own=True)
+        self.tracked[transaction.id] = tracked
+        self.projection.track(tracked)
         self._sent.append(pending)
         self.world.tell(self, "submits", "", transaction)
         self.world.broker.submit(pending.home, [pending.encoded])
@@ -115,17 +146,23 @@ class Gateway:
 
     def on_block(self, shard: int, encoded: bytes) -> None:
         """A block from the broker: anybody may have put it there."""
-        certified = self.world.verified_block(shard, encoded)
-        if certified is None:
+        proven = self.world.proven_block(shard, encoded)
+        if proven is None:
             return
-        self._ahead[shard].setdefault(certified.block.header.height, certified)
+        self._ahead[shard].setdefault(proven.header.height, proven)
         seen = self.seen_hashes[shard]
         while (following := self._ahead[shard].pop(len(seen) + 1, None)) is not None:
-            header = following.block.header
+            header = following.header
             if seen and header.parent != seen[-1]:
                 violated("agreement", f"{self} is shown two certified chains of shard {shard}")
             seen.append(header.hash)
-            self._read(shard, following)
+            self.projection.apply([following], self.world.document.shards)
+            self._read(shard, following.certified)
+
+    def on_refusals(self, shard: int, encoded: bytes) -> None:
+        """Refusals from the broker: hints."""
+        for transaction_id, code in self._tallies[shard].hear(encoded, self.projection.active):
+            self.projection.hint(transaction_id, code, shard)
 
     def _read(self, shard: int, certified: CertifiedBlock) -> None:
         for receipt in certified.effects.receipts:

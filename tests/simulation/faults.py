@@ -40,6 +40,9 @@ def draw(seed: int, behaviour: str = "") -> Plan:
         "commit_timeout": chance.choice((2_000, 4_000, 8_000)),
         "validity_window": chance.choice((20_000, 25_000)),
     }
+    flood = Random(f"{seed}/flood").choice((0, 0, 30))
+    if flood:
+        parameters["block_transactions"] = 6
     byzantine = _byzantine(chance, committees, size)
     if behaviour:
         liars = {index // size: index for index, _ in reversed(byzantine)}
@@ -57,6 +60,7 @@ def draw(seed: int, behaviour: str = "") -> Plan:
         lies=tuple(lie for lie in LIES if chance.random() < 0.5) if chance.random() < 0.1 else (),
         gateways=chance.choice((1, 1, 2)),
         resubmission=chance.choice((0.0, 0.2)),
+        flood=flood,
         active=active,
     )
 

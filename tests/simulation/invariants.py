@@ -1,5 +1,6 @@
 """What must hold after every event, whatever fails and whoever lies (up to f members of a committee)."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,16 +9,21 @@ from msgspec import Struct, to_builtins
 
 from node.effects import Commit, Journal, Persist
 from node.events import Recovered
+from node.ledger.admission import admit
 from node.ledger.state import recompute_totals
-from node.protocol.block import Header
+from node.protocol.block import Block, Header, Outcome
 from node.protocol.codec import encode
+from node.protocol.codes import Code
 from node.protocol.epoch import Opening, Readiness, Reveal, SignedDocument, ToCoordinator
-from node.protocol.messages import PeerMessage
+from node.protocol.messages import PeerMessage, Proposal
+from node.protocol.transaction import decode_transaction
+from node.replica.replica import Replica
 from tests.simulation.oracle import Oracle
 from tests.simulation.violation import ViolationError, violated
 from tests.simulation.votes import Votes
 
 if TYPE_CHECKING:
+    from tests.simulation.clients import Gateway
     from tests.simulation.host import Host
     from tests.simulation.world import World
 
@@ -33,6 +39,9 @@ class _Record(Struct):
     height: int = 0
     commits: int = 0
     document: bytes = b""
+    proposed: bytes = b""
+    waited: set[bytes] = set()
+    """What was in its mempool at its last proposal."""
 
 
 class Monitor:
@@ -161,6 +170,7 @@ class Monitor:
         if not node.is_honest:
             return
         height, stored = recovered.state.height, self._records[node.index].height
+        self._records[node.index].waited = set()
         if height < stored:
             violated("durability", f"{node} restarts at height {height}, it had stored {stored}")
         chain = self.chains[node.index // self._world.plan.size]
@@ -179,6 +189,24 @@ class Monitor:
         """Every vote is on disk before it leaves, and no two contradict each other, across restarts."""
         if node.is_honest and node.replica is not None:
             self._records[node.index].votes.sends(node.replica.member, message)
+            if isinstance(message, Proposal):
+                self._check_turns(self._records[node.index], node.replica, message.block)
+
+    def _check_turns(self, record: _Record, replica: Replica, block: Block) -> None:
+        """In a full block nobody has two transactions while another payer, with one that waited long enough, has none."""
+        header, waited = block.header, record.waited
+        if header.hash == record.proposed:
+            return
+        record.proposed, record.waited = header.hash, {entry.id for entry in replica.mempool}
+        payers = Counter(decode_transaction(encoded).order.payers[0] for encoded in block.transactions)
+        parent = replica.branches.after(header.parent)
+        if len(block.transactions) < replica.parameters.block_transactions or max(payers.values()) < 2 or parent is None:
+            return
+        for entry in replica.mempool:
+            if entry.payer not in payers and entry.id in waited:
+                code = admit(parent, replica.rules, entry.id, entry.transaction, header.time)
+                if code is Code.OK:
+                    violated("fairness", f"a payer waits while another has {max(payers.values())} in block {header.height}")
 
     def on_ban(self, node: "Host", other: "Host", reason: str) -> None:
         """Who does as the protocol has it is never dropped by one that does."""
@@ -217,13 +245,22 @@ class Monitor:
                 state = node.replica.state
                 if state.totals() != recompute_totals(state):
                     violated("conservation", f"{node}: the totals are not the sums")
-        included = self.oracle.transactions.keys()
         for gateway in self._world.gateways:
-            if late := gateway.expired & included:
-                violated("acknowledged", f"transaction {min(late).hex()[:8]} is final, though {gateway} knows it to be expired")
-            for transaction_id, receipt in gateway.receipts.items():
-                if self.oracle.end_at_home(transaction_id) != (receipt.outcome, receipt.code):
-                    violated("acknowledged", f"transaction {transaction_id.hex()[:8]} is no longer {receipt.outcome.name}")
-            for shard, hashes in gateway.seen_hashes.items():
-                if hashes != self.chains[shard][: len(hashes)]:
-                    violated("acknowledged", f"{gateway} was shown final blocks of shard {shard} that are gone")
+            self._check_acknowledged(gateway)
+
+    def _check_acknowledged(self, gateway: "Gateway") -> None:
+        """What a gateway told its users is so."""
+        if late := gateway.expired & self.oracle.transactions.keys():
+            violated("acknowledged", f"transaction {min(late).hex()[:8]} is final, though {gateway} knows it to be expired")
+        for transaction_id, receipt in gateway.receipts.items():
+            if self.oracle.end_at_home(transaction_id) != (receipt.outcome, receipt.code):
+                violated("acknowledged", f"transaction {transaction_id.hex()[:8]} is no longer {receipt.outcome.name}")
+        for tracked in gateway.tracked.values():
+            end = self.oracle.end_at_home(tracked.id)
+            found = Outcome(end[0]).name.lower() if end is not None else "expired"
+            if tracked.status.is_final and tracked.status != found:
+                text = f"{gateway} shows transaction {tracked.id.hex()[:8]} as {tracked.status}, but it is {found}"
+                violated("acknowledged", text)
+        for shard, hashes in gateway.seen_hashes.items():
+            if hashes != self.chains[shard][: len(hashes)]:
+                violated("acknowledged", f"{gateway} was shown final blocks of shard {shard} that are gone")

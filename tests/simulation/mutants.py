@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from gateway.projection import Projection, Status, Update
 from node import recovery
 from node.consensus.fetching import Fetching
 from node.consensus.journal import journaled
@@ -30,11 +31,13 @@ from node.protocol.codes import Code
 from node.protocol.epoch import EpochDocument, Opening, Reveal, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
+from node.protocol.terms import Terms
 from node.protocol.transaction import Transaction
 from node.replica import inbox, proposing, replica
 from node.replica.delivering import Delivering
 from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
+from node.replica.mempool import Mempool
 from node.replica.replica import Replica
 from tests.simulation.faults import draw
 from tests.simulation.plan import Plan
@@ -453,6 +456,40 @@ def _on(owner: Any, attribute: str, make: Callable[[Original], Any]) -> tuple[Mu
     return (Mutation(owner, attribute, make),)
 
 
+def _arrival_order(_: Original) -> Any:
+    def in_turn(self: Mempool, fits: Any) -> Iterator[Any]:
+        return filter(fits, self)
+
+    return in_turn
+
+
+def _believe_refusals(_: Original) -> Any:
+    """What f+1 members refuse is rejected."""
+
+    def hint(self: Projection, transaction_id: bytes, code: Code, shard: int) -> None:
+        tracked = self.active.get(transaction_id)
+        if tracked is not None and tracked.home == shard and tracked.is_waiting and code is not Code.DUPLICATE:
+            self._finish(tracked, Status.REJECTED, code, Update())
+
+    return hint
+
+
+def _no_breach(_: Original) -> Any:
+    return lambda self, legs: Code.OK
+
+
+def _leave_dust(original: Original) -> Any:
+    def reserve(overlay: Any, rules: Any, legs: Any) -> Code:
+        kept, rules.terms.smallest_balances = rules.terms.smallest_balances, {}
+        try:
+            code: Code = original(overlay, rules, legs)
+        finally:
+            rules.terms.smallest_balances = kept
+        return code
+
+    return reserve
+
+
 MUTANTS: dict[str, Mutant] = {
     "vote-sent-before-persisted": Mutant(
         "a notarize vote reaches the disk one event after it was sent",
@@ -547,6 +584,21 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED)),
     "duplicate-included": Mutant("a transaction is included twice", 5, _admission(Code.DUPLICATE), "invalid blocks"),
+    "unfunded-included": Mutant("who holds nothing gets block space", 5, _admission(Code.INSUFFICIENT_FUNDS)),
+    "unfunded-voted-for": Mutant(
+        "voters do not ask whether a payer holds anything",
+        12,
+        _on(execution, "admit", _admit_regardless(Code.INSUFFICIENT_FUNDS)),
+        "invalid blocks",
+    ),
+    "fee-unchecked": Mutant("orders need not pay fees, nor more than dust", 12, _on(Terms, "breach", _no_breach)),
+    "dust-left": Mutant(
+        "a payment across shards may leave dust",
+        40,
+        tuple(Mutation(module, "reserve", _leave_dust) for module in (execution, two_phase_commit)),
+    ),
+    "one-payer-takes-all": Mutant("transactions go into blocks in order of arrival", 12, _on(Mempool, "in_turn", _arrival_order)),
+    "refusal-taken-for-verdict": Mutant("a gateway believes refusals", 5, _on(Projection, "hint", _believe_refusals)),
     "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored)),
     "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
     "checkpoint-keeps-deleted-rows": Mutant(

@@ -9,7 +9,7 @@ from node.network.events import Message
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
-from node.protocol.topics import blocks_topic
+from node.protocol.topics import blocks_topic, refusals_topic
 from tests.simulation.plan import Cut, Links
 
 if TYPE_CHECKING:
@@ -90,11 +90,14 @@ class Broker:
             self._carry(lambda node=node: node.put(Transactions(tuple(batch))))  # type: ignore[misc]
 
     def publish(self, node: "Host", topic: str, body: bytes) -> None:
-        """Of what nodes publish, gateways here take in blocks."""
+        """Of what nodes publish, gateways here take in blocks and refusals."""
         shard = node.index // self._world.plan.size
         if topic == blocks_topic(self._world.genesis.network, shard):
             for gateway in self._world.gateways:
                 self._carry(lambda gateway=gateway: gateway.on_block(shard, body))  # type: ignore[misc]
+        elif topic == refusals_topic(self._world.genesis.network, shard):
+            for gateway in self._world.gateways:
+                self._carry(lambda gateway=gateway: gateway.on_refusals(shard, body))  # type: ignore[misc]
 
     def query_blocks(self, gateway: "Gateway", shard: int, node: "Host", first: int) -> None:
         """A question to one member, and its answer: final blocks from ``first`` on."""

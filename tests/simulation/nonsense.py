@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from node.consensus.simplex import Turn
+from node.protocol.address import address_of
 from node.protocol.block import Block
 from node.protocol.channel import Bundle
 from node.protocol.codec import encode
+from node.protocol.crypto import KeyPair
 from node.protocol.messages import BundleDelivery, Proposal
-from node.protocol.transaction import Transaction, decode_transaction
+from node.protocol.transaction import Leg, Order, Transaction, decode_transaction
 from node.replica.mempool import Entry
 from node.replica.proposing import build_block
 
@@ -63,7 +65,7 @@ def _unsigned(liar: "Adversary", proposal: Proposal) -> Block | None:
         transaction.order,
         salt=liar.chance.randbytes(8),
         valid_until=proposal.block.header.time + 5_000,
-        legs=tuple(structs.replace(leg, amount=leg.amount and 1) for leg in transaction.order.legs),
+        legs=tuple(structs.replace(leg, amount=leg.amount and leg.amount + 1) for leg in transaction.order.legs),
     )
     return _with_transactions(liar, proposal, [encode(Transaction(order, transaction.witnesses))])
 
@@ -133,6 +135,26 @@ def _without_justification(liar: "Adversary", proposal: Proposal) -> Block | Non
     return candidate.block
 
 
+def _unfunded(liar: "Adversary", proposal: Proposal) -> Block | None:
+    """A payment of somebody who holds nothing."""
+    payer, payee = (liar.node.world.key_in(liar.replica.shard, liar.chance) for _ in range(2))
+    return _paying(liar, proposal, payer, Leg(address_of(payer.public), address_of(payee.public), "USD", 1))
+
+
+def _without_fee(liar: "Adversary", proposal: Proposal) -> Block | None:
+    """A payment that costs a fee, and does not pay it."""
+    accounts = liar.node.world.gateways[0].accounts[liar.replica.shard]
+    payer, payee = liar.chance.sample(accounts, 2)
+    return _paying(liar, proposal, payer, Leg(address_of(payer.public), address_of(payee.public), "EUR", 10))
+
+
+def _paying(liar: "Adversary", proposal: Proposal, payer: KeyPair, leg: Leg) -> Block:
+    """The block with one payment more, well signed."""
+    until = proposal.block.header.time + 5_000
+    order = Order(liar.replica.document.network_id, (leg,), "", until, liar.chance.randbytes(8))
+    return _with_transactions(liar, proposal, [*proposal.block.transactions, encode(order.sign([payer]))])
+
+
 NONSENSE: list[Callable[["Adversary", Proposal], Block | None]] = [
     _with_header(state_root=b"\x01" * 32),
     _with_header(skip=b"\x01" * 32),
@@ -148,6 +170,9 @@ NONSENSE: list[Callable[["Adversary", Proposal], Block | None]] = [
     _twice,
     _unsigned,
     _unsigned,
+    _unfunded,
+    _unfunded,
+    _without_fee,
     _too_many,
     _too_early,
     _backwards,

@@ -104,5 +104,7 @@ class Plan(Struct, frozen=True):
     gateways: int = 1
     resubmission: float = 0.0
     """Chance that a gateway sends again what is final."""
+    flood: int = 0
+    """How many payments one account of each gateway submits at once."""
     active: int = 8_000
     settle: int = 60_000

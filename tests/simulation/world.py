@@ -5,19 +5,18 @@ from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING
 
+from node.client.blocks import ProvenBlock, read_block
 from node.effects import Mine, Tell
 from node.events import Stored
 from node.membership import Membership
 from node.protocol.address import address_of
-from node.protocol.certificate import CertifiedBlock
-from node.protocol.codec import DecodeError, decode, encode
+from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Announcement, Application, EpochDocument, PhaseNotice, Registration, Roll, first_document
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
-from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from node.protocol.puzzle import search
 from tests.simulation import adversaries, faults
-from tests.simulation.clients import ISSUERS, Gateway
+from tests.simulation.clients import ISSUERS, TERMS, Gateway
 from tests.simulation.coordinator import KEY, CoordinatorHost
 from tests.simulation.host import START, Host
 from tests.simulation.invariants import Monitor
@@ -55,12 +54,12 @@ class World(Loop):
             name="simulation",
             time=START,
             coordinator=KEY.public.hex(),
-            assets=tuple(Asset(code, 2, key.public.hex()) for code, key in ISSUERS.items()),
+            assets=tuple(Asset(code, 2, key.public.hex(), *TERMS[code]) for code, key in ISSUERS.items()),
             parameters=Parameters(committees=plan.committees, committee_size=plan.size, **PARAMETERS | plan.parameters),
         )
         self._hash = sha256()
         self.frames = 0
-        self._blocks: dict[bytes, CertifiedBlock | None] = {}
+        self._blocks: dict[bytes, ProvenBlock | None] = {}
         self.network, self.broker = Network(self), Broker(self)
         self.coordinator, self.monitor = CoordinatorHost(self), Monitor(self)
         self.greatest_skew = max((abs(f.offset) for f in plan.faults if isinstance(f, Skew)), default=0)
@@ -124,16 +123,10 @@ class World(Loop):
             if self.document.shards.shard_of(address_of(key.public)) == shard:
                 return key
 
-    def verified_block(self, shard: int, encoded: bytes) -> CertifiedBlock | None:
+    def proven_block(self, shard: int, encoded: bytes) -> ProvenBlock | None:
         """A block that proves itself, or None. All clients see the same bytes: they are checked once."""
         if encoded not in self._blocks:
-            try:
-                certified = decode(CertifiedBlock, encoded, MAX_BROKER_BODY_BYTES)
-            except DecodeError:
-                self._blocks[encoded] = None
-                return None
-            is_valid = certified.is_valid(self.document.electorates[shard])
-            self._blocks[encoded] = certified if is_valid else None
+            self._blocks[encoded] = read_block(encoded, self.document.electorates[shard])
         return self._blocks[encoded]
 
     # -- what is told ----------------------------------------------------------------------------------------------

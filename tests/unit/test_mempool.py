@@ -106,8 +106,14 @@ def test_payers_take_turns_and_go_to_the_end_when_one_of_theirs_was_taken() -> N
     ann, bob, carol = entries(ANN, 3), entries(BOB, 2), entries(CAROL, 1)
     for one in (*ann, *bob, *carol):
         pool.add(one)
-    assert list(pool) == [ann[0], bob[0], carol[0], ann[1], bob[1], ann[2]]
+
+    def turns(*without: Entry) -> list[Entry]:
+        return list(pool.in_turn(lambda one: one not in without))
+
+    assert turns() == [ann[0], bob[0], carol[0], ann[1], bob[1], ann[2]]
+    assert turns(ann[0], carol[0]) == [ann[1], bob[0], ann[2], bob[1]], "what does not fit costs no turn"
     pool.remove([ann[0].id])
-    assert list(pool) == [bob[0], carol[0], ann[1], bob[1], ann[2]]
+    assert turns() == [bob[0], carol[0], ann[1], bob[1], ann[2]]
     pool.remove([bob[0].id, carol[0].id])
-    assert list(pool) == [ann[1], bob[1], ann[2]]
+    assert turns() == [ann[1], bob[1], ann[2]]
+    assert list(pool) == [*ann[1:], bob[1]], "in order of arrival"

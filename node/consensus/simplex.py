@@ -154,6 +154,8 @@ class Simplex(Generic[Draft]):
         self._adopting = Adopting(seat.electorate)
         self._patience = Patience(seat, timeouts)
         self._proposals: list[Proposal] = []
+        self._welcomed: list[bytes] = []
+        """Hashes of the current view's proposals, those under check by the caller too."""
         self._entry: Certificate | None = None
         self._best_finalization: Certificate | None = None
         self._repeated = 0
@@ -187,7 +189,7 @@ class Simplex(Generic[Draft]):
         self._happens(now)
         header, vote = proposal.block.header, proposal.vote
         leader = self.leader_of(header.view)
-        if header.view <= self.views.final or self._has(proposal):
+        if header.view <= self.views.final or vote.block in self._welcomed or self._is_one_too_many(header.view):
             return False
         if (vote.kind, vote.view, vote.block, vote.signer) != (VoteKind.NOTARIZE, header.view, header.hash, leader):
             self._ban(vote.signer, "a proposal that is not the leader's")
@@ -207,12 +209,13 @@ class Simplex(Generic[Draft]):
             return False
         self._take_vote(vote)
         self._patience.came(now)
-        if any(known.vote.block != vote.block for known in self._proposals):
+        if self._welcomed:
             self._effects.append(Notable(f"member {leader} proposed two blocks in view {vote.view}"))
-        return len(self._proposals) < MAX_PROPOSALS
+        self._welcomed.append(vote.block)
+        return True
 
-    def _has(self, proposal: Proposal) -> bool:
-        return any(known.vote.block == proposal.vote.block for known in self._proposals)
+    def _is_one_too_many(self, view: int) -> bool:
+        return view == self.view and len(self._welcomed) >= MAX_PROPOSALS
 
     def _take_justification(self, proposal: Proposal) -> bool:
         """Take in the certificates of a proposal. Returns whether they are those of an honest leader; up to the first that is not
@@ -233,7 +236,7 @@ class Simplex(Generic[Draft]):
         self._happens(now)
         if proposal.vote.view != self.view:
             self._take_late(proposal)
-        elif not self._has(proposal) and len(self._proposals) < MAX_PROPOSALS:
+        else:
             self._proposals.append(proposal)
             self.tree.add(proposal.vote.block, proposal.block, draft)
 
@@ -245,13 +248,11 @@ class Simplex(Generic[Draft]):
             self._nullify(view)
 
     def on_vote(self, vote: Vote, now: int) -> None:
-        """A vote, from its signer; or one of this member's own, from anybody. Ignored when out of the window of views."""
+        """A vote, from its signer. Ignored when out of the window of views."""
         self._happens(now)
         if not self.views.final < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._electorate.keys):
             return
-        if vote.signer == self.seat.member:
-            self._meet_own(vote)
-            return
+        self._patience.suspicion.heard(vote.signer)
         known = self.views.write(vote.view)
         if (known.lacks(vote) or known.contradicts(vote)) and not vote.is_valid(self._electorate):
             self._ban(vote.signer, "a vote it did not sign")
@@ -266,6 +267,12 @@ class Simplex(Generic[Draft]):
             self._effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
         elif (certificate := known.count(vote, self._electorate)) is not None:
             self._on_held(certificate)
+
+    def on_own_vote(self, sender: bytes, vote: Vote, now: int) -> None:
+        """A vote with this member's name, from somebody who thinks that it may have forgotten it (rule 9)."""
+        self._happens(now)
+        if not self._remembers(vote):
+            self._effects.append(Ban(sender, "it sent a vote that this node did not sign"))
 
     def on_certificates(self, sender: bytes, certificates: tuple[Certificate, ...], now: int) -> None:
         """Certificates another member holds."""
@@ -458,7 +465,7 @@ class Simplex(Generic[Draft]):
         if final is None:
             return
         header, finality = final.block.header, final.finality
-        self._look_for_own(finality.certificate)
+        self._remembers_part_in(finality.certificate)
         pending = self.tree.add(header.hash, final.block)
         if pending.verdict is Verdict.OPEN:
             self._execute(pending)
@@ -523,8 +530,7 @@ class Simplex(Generic[Draft]):
         """Returns False for an invalid one: there is no point in looking at more from the same hand."""
         if certificate.view <= self.views.final:
             return True
-        self._look_for_own(certificate)
-        if not self.views.keep(certificate):
+        if not self._remembers_part_in(certificate) or not self.views.keep(certificate):
             return False
         held = self.views.read(certificate.view).certificate(certificate.kind)
         assert held is not None
@@ -546,10 +552,10 @@ class Simplex(Generic[Draft]):
             if certificate.view == self.view:
                 self._patience.ended(certificate.kind is not VoteKind.NULLIFY)
             self._entry = certificate
-            self._enter(certificate.view + 1, certificate.view == self.view)
+            self._enter(certificate.view + 1, certificate.view == self.view, is_behind=False)
 
-    def _enter(self, view: int, is_expected: bool = False) -> None:
-        """``is_expected``: right after the view before, by its certificate."""
+    def _enter(self, view: int, is_expected: bool = False, is_behind: bool = True) -> None:
+        """``is_expected``: right after the view before. ``is_behind``: others are past this view, for all that is known."""
         if view <= self.view:
             return
         self._forget_proposals()
@@ -557,7 +563,7 @@ class Simplex(Generic[Draft]):
         leader = self.leader_of(view)
         skips = self._patience.enter(leader, self._now, view - self.views.final, is_expected)
         self._say_again(view)
-        if skips:
+        if skips and not is_behind:
             self._nullify(view)
         elif is_expected and leader != self.seat.member:
             self._hand_over(leader)
@@ -575,6 +581,7 @@ class Simplex(Generic[Draft]):
             if proposal.vote.block not in kept:
                 self.tree.discard(proposal.vote.block)
         self._proposals.clear()
+        self._welcomed.clear()
 
     def _accept(self, proposal: Proposal, vote: Vote) -> None:
         """Vote notarize, the proposal on disk before the vote leaves (rule 1)."""
@@ -626,22 +633,26 @@ class Simplex(Generic[Draft]):
     def _ban(self, member: int, what: str) -> None:
         self._effects.append(Ban(self._electorate.keys[member], f"it sent {what}"))
 
-    def _look_for_own(self, certificate: Certificate) -> None:
-        """Whether this member's part in a certificate is one that it remembers."""
-        if self.seat.member in certificate.signers and len(certificate.signers) == len(certificate.signatures):
-            signature = certificate.signatures[certificate.signers.index(self.seat.member)]
-            self._meet_own(Vote(certificate.kind, certificate.view, certificate.block, self.seat.member, signature))
+    def _remembers_part_in(self, certificate: Certificate) -> bool:
+        """As ``_remembers``, of this member's signature in a certificate, if there is one."""
+        signers, signatures = certificate.signers, certificate.signatures
+        if self.seat.member not in signers or len(signers) != len(signatures):
+            return True
+        signature = signatures[signers.index(self.seat.member)]
+        return self._remembers(Vote(certificate.kind, certificate.view, certificate.block, self.seat.member, signature))
 
-    def _meet_own(self, vote: Vote) -> None:
-        """A vote with this member's name. If it is its own and not among its votes, they are not all (rule 9)."""
+    def _remembers(self, vote: Vote) -> bool:
+        """Whether a vote with this member's name is its own. If it is, and is not among its votes, they are not all (rule 9)."""
         own = self.views.read(vote.view).own.get(vote.kind)
         if not self.has_votes or vote.view <= self.views.final or (own is not None and own.block == vote.block):
-            return
-        if vote.is_valid(self._electorate):
-            self.has_votes, self.turn = False, None
-            told = f"this node's key signed in view {vote.view} what its database does not hold: that is a copy, or of before. "
-            advice = "It follows and signs nothing more in this epoch; let no second node run with this key"
-            self._effects += (LoseVotes(), Notable(told + advice))
+            return True
+        if not vote.is_valid(self._electorate):
+            return False
+        self.has_votes = False
+        told = f"this node's key signed in view {vote.view} what its database does not hold: it is a copy, or an older one. "
+        advice = "It follows and signs nothing more in this epoch; see that no second node runs with this key"
+        self._effects += (LoseVotes(), Notable(told + advice))
+        return True
 
     # -- saying it again -------------------------------------------------------------------------------------------
 

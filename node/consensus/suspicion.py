@@ -2,14 +2,15 @@
 
 from statistics import median
 
-_MAX_FAILURES = 7
+_MAX_FAILURES = 9
 
 
 class Suspicion:
     """One member's, of the leaders of its committee; nobody is told of it, and nobody is believed.
 
-    Who failed k times in a row is skipped for its next 2^(k-1) turns, 64 at most, and then tried again. At most ``most`` leaders,
-    those that failed most often, are skipped at a time: no framing can have more of them passed over than may be faulty.
+    Who failed k times in a row is skipped for its next 2^(k-1) turns, 256 at most, and then tried again, once something was heard
+    of it. At most ``most`` leaders, those that failed most often, are skipped at a time: no framing can have more of them passed
+    over than may be faulty.
     """
 
     def __init__(self, member: int, members: int, most: int) -> None:
@@ -17,6 +18,8 @@ class Suspicion:
         self._failures = [0] * members
         self._pauses = [0] * members
         """Turns that each is still skipped for."""
+        self._is_silent = [False] * members
+        """Whether nothing was heard of each since it failed."""
         self._delays = [0] * members
         """How long each took to propose last, ms."""
 
@@ -32,14 +35,21 @@ class Suspicion:
 
     def passed(self, leader: int) -> None:
         """A turn of a leader begins, skipped or not."""
-        self._pauses[leader] = max(0, self._pauses[leader] - 1)
+        least = 1 if self._is_silent[leader] else 0
+        self._pauses[leader] = max(least, self._pauses[leader] - 1)
+
+    def heard(self, member: int) -> None:
+        """It is not dead."""
+        self._is_silent[member] = False
 
     def failed(self, leader: int) -> None:
         self._failures[leader] = min(self._failures[leader] + 1, _MAX_FAILURES)
         self._pauses[leader] = 1 << (self._failures[leader] - 1)
+        self._is_silent[leader] = True
 
     def succeeded(self, leader: int) -> None:
         self._failures[leader] = self._pauses[leader] = 0
+        self._is_silent[leader] = False
 
     def took(self, leader: int, delay: int) -> None:
         """A leader that had work proposed after so many ms."""
@@ -54,3 +64,4 @@ class Suspicion:
         """Suspect nobody."""
         self._failures = [0] * len(self._failures)
         self._pauses = [0] * len(self._pauses)
+        self._is_silent = [False] * len(self._is_silent)

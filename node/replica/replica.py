@@ -192,8 +192,10 @@ class Replica:
     def _on_member_message(self, peer: bytes, member: int, message: PeerMessage) -> None:
         now = self._at.now
         match message:
-            case Ballot(vote) if vote.signer in (member, self.member):
+            case Ballot(vote) if vote.signer == member:
                 self.consensus.on_vote(vote, now)
+            case Ballot(vote) if vote.signer == self.member:
+                self.consensus.on_own_vote(peer, vote, now)
             case Proposal(_, vote) if vote.signer == member:
                 self._on_proposal(message)
             case Certified(certificates):

@@ -75,12 +75,13 @@ class CommitteePlan(Struct, frozen=True):
     power_cuts: int = 0
     liar: str = ""
     """``""``, ``"silent"``, ``"equivocates"`` (as leader), ``"forks"`` (builds beside the last block, not on it),
-    ``"votes twice"`` (and answers with junk)."""
+    ``"votes twice"`` (and answers with junk), ``"favours"`` (speaks to one member of each view only: so certificates are held by
+    one alone, the next leader knows least, and who forgets is missed)."""
 
 
 def random_plan(random: Random) -> CommitteePlan:
     members = random.choices([4, 1, 5, 7], [90, 3, 4, 3])[0]
-    liars = ["", "silent", "equivocates", "forks", "votes twice"] if members >= 4 else [""]
+    liars = ["", "silent", "equivocates", "forks", "votes twice", "favours"] if members >= 4 else [""]
     return CommitteePlan(
         members=members,
         links=Links(
@@ -430,7 +431,8 @@ class Committee(Loop):
     def _lie_to(self, member: Member, receiver: int, message: PeerMessage) -> None:
         """What the liar sends to one member in place of an honest message."""
         style = self.plan.liar
-        if style == "silent":
+        is_favourite = member.simplex is not None and receiver == (member.simplex.view * 7 // 3) % len(self.members)
+        if style == "silent" or (style == "favours" and not is_favourite):
             return
         if isinstance(message, Proposal) and (style == "forks" or (style == "equivocates" and receiver % 2)):
             if style == "equivocates" and self.random.random() < 0.5:

@@ -180,6 +180,8 @@ class Bench:
             case Proposal():
                 if self.simplex.welcomes(message, self.now):
                     self.simplex.on_proposal(message, "payload", self.now)
+            case Vote() if message.signer == self.seat.member:
+                self.simplex.on_own_vote(LIAR, message, self.now)
             case Vote():
                 self.simplex.on_vote(message, self.now)
             case Certificate():
@@ -596,7 +598,7 @@ def test_a_second_proposal_is_evidence_and_a_third_is_not_kept() -> None:
     blocks = [block(1, GENESIS, bytes([i])) for i in range(5)]
     bench.hear(*map(proposal, blocks))
     assert sum(bench.simplex.tree.get(one.header.hash) is not None for one in blocks) == 2
-    assert bench.notables() == ["member 1 voted twice in view 1", *["member 1 proposed two blocks in view 1"] * 4]
+    assert bench.notables() == ["member 1 voted twice in view 1", "member 1 proposed two blocks in view 1"]
     assert bench.said() == [yes(blocks[0])]
 
 
@@ -617,6 +619,14 @@ def test_a_double_vote_is_reported_once_and_not_counted() -> None:
 
 SECOND = block(2, GENESIS)
 """Of member 2, whose turns are views 2, 6, 10 and so on."""
+
+
+def test_who_is_dead_is_not_tried_before_it_is_heard_of() -> None:
+    bench = Bench()
+    bench.hear(nullified(1), 100, nullified(2))
+    assert skipped(bench, 6, 5) == [True] * 5
+    bench.hear(vote(NOTARIZE, bench.view, 2, bytes(32)))
+    assert skipped(bench, 26, 3) == [True, True, False]
 
 
 def skipped(bench: Bench, first: int, turns: int) -> list[bool]:
@@ -673,7 +683,8 @@ def test_who_goes_on_failing_is_tried_ever_more_rarely() -> None:
     bench = Bench()
     bench.hear(nullified(1), 100, nullified(2))
     tried = []
-    for view in range(3, 600):
+    for view in range(3, 3_200):
+        bench.hear(vote(NOTARIZE, view, 2, bytes(32)))
         if view % 4 == 2:
             if no(view) not in bench.said():
                 tried.append(view // 4)
@@ -682,13 +693,13 @@ def test_who_goes_on_failing_is_tried_ever_more_rarely() -> None:
         else:
             bench.take()
             bench.hear(nullified(view) if view % 4 == 1 else final(block(view, bench.simplex.tree.root)))
-    assert tried == [2, 5, 10, 19, 36, 69, 134], "its turns, with 1, 2, 4, 8, 16, 32 and 64 between them"
-    assert bench.simplex.view_timeouts == 8
+    assert tried == [2, 5, 10, 19, 36, 69, 134, 263, 520, 777], "its turns, with 1, 2, 4 ... 256, 256 between them"
+    assert bench.simplex.view_timeouts == 11
 
 
 def test_a_tried_leader_with_work_has_a_quarter_of_the_time_and_is_trusted_again_when_it_succeeds() -> None:
     bench = Bench()
-    bench.hear(nullified(1), 100, nullified(2))
+    bench.hear(nullified(1), 100, nullified(2), vote(NOTARIZE, 3, 2, bytes(32)))
     assert skipped(bench, 6, 1) == [True]
     skipped(bench, 10, 0)
     bench.hear(Work())
@@ -868,6 +879,17 @@ def test_a_member_whose_disk_is_not_the_one_that_signed_says_so_and_has_its_vote
     assert bench.simplex.turn is None
     bench.hear(vote(NULLIFY, 2, 1))
     assert len(bench.effects) == 2, "it is told once"
+
+
+@pytest.mark.parametrize("held", [[], [nullified(1)]], ids=["new", "of a kind that is held"])
+def test_who_brings_a_forged_vote_of_this_member_is_dropped(held: list[Heard]) -> None:
+    signatures = (FORGED_OWN.signature, *nullified(1).signatures[1:])
+    for forged in (FORGED_OWN, structs.replace(nullified(1), signers=(0, 2, 3), signatures=signatures)):
+        bench = Bench()
+        bench.hear(*held)
+        bench.take()
+        bench.hear(forged)
+        assert bench.banned() == [3]
 
 
 def test_a_member_tells_another_its_last_vote() -> None:

@@ -1,14 +1,14 @@
 """Executing a block: the transition from one state to the next. Deterministic; the parent stays as it is.
 
-In this order: the bundles from other shards, record by record; cross-shard transactions whose deadline has passed; the
-transactions. A transaction that turns out impossible is included all the same, with a receipt that says why, and cannot be
-included again. What no honest proposer would include makes the whole block invalid.
+In this order: the bundles from other shards, record by record; what waited to be covered and is now; what is due; the
+transactions; then the figures that others are told. A transaction that turns out impossible is included all the same, with a
+receipt that says why, and cannot be included again. What no honest proposer would include makes the whole block invalid.
 """
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
-from node.ledger import channels, rows
+from node.ledger import bulkhead, channels, rows
 from node.ledger.admission import admit, is_funded
 from node.ledger.rules import Rules
 from node.ledger.state import Overlay, State, totals_after
@@ -113,7 +113,8 @@ def execute(
     """Execute the block at ``height`` with block time ``time`` (ms) on ``parent``.
 
     ``transactions``: with their ids, statically valid, signatures checked. ``has_valid_signatures`` is asked for transactions
-    that other shards prepare here, cut down to the witnesses of the payers kept here; its answer must depend on nothing else.
+    that other shards prepare here, cut down to the witnesses this shard relies on (``two_phase_commit.relied_on``); its answer
+    must depend on nothing else.
 
     Raises:
         InvalidBlock: height or time do not follow the parent's, a bundle is not the next of its channel, or a transaction is not
@@ -133,6 +134,7 @@ def execute(
         channels.advance(overlay, bundle)
         for record in bundle.records:
             commits.receive(bundle.source, record)
+    commits.look_again()
     commits.wake()
     for transaction_id, transaction in transactions:
         code = admit(overlay, rules, transaction_id, transaction, time)
@@ -145,6 +147,7 @@ def execute(
             commits.begin(transaction_id, transaction)
         else:
             receipts.append(Receipt(transaction_id, _REJECTED, settled) if settled else Receipt(transaction_id, _COMMITTED))
+    bulkhead.tell(overlay, rules, outbox)
     return Execution(overlay, receipts, outbox.close(overlay))
 
 
@@ -159,7 +162,7 @@ def _settle(overlay: Overlay, rules: Rules, transaction: Transaction) -> Code | 
         return None
     code = reserve(overlay, rules, legs)
     if code is _OK:
-        apply(overlay, rules, legs)
+        apply(overlay, rules, legs, rules.shard)
     return code
 
 

@@ -5,18 +5,23 @@ value its balance) or a lower-case letter. So keys of balances sort by address a
 
     address + code      Balance    an account's balance of one asset; absent when empty
     id + "w"            Waiting    home: a cross-shard transaction not decided yet
-    id + "p"            Prepared   participant: voted yes, no decision yet
-    id + "a"            int        participant: a prepared id with own payers, refused again until this block time has passed
+    id + "p"            Prepared   participant: holds are taken, not all is done yet
+    id + "a"            int        participant: a prepared id whose signatures it checked, refused again until this block time
+                                   has passed
     shard + "c"         int        cursor: last bundle taken from that shard
     shard + "s"         int        sequence: last bundle sent to that shard
     boundary + code "f" Flow       units of an asset that came in and went out over one of the shard's boundaries
+    shards + code "g"   int        net units of an asset that one other shard says it passed to another
+    0 + "t"             Told       which figures this shard last told others, and when
 """
 
+from enum import IntEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from node.protocol.block import Balance, ShardNumber, Tally
+from node.protocol.channel import Figure, Net
 from node.protocol.transaction import Amount, Leg, Milliseconds
 
 NAME_BYTES = 20
@@ -25,11 +30,13 @@ NAME_BYTES = 20
 ISSUER = -1
 """The boundary to the asset's issuer: what comes in is minted, what goes out is burned. All others are peer shards."""
 
-WAITING, PREPARED, ANSWERED, CURSOR, SEQUENCE, FLOW = b"w", b"p", b"a", b"c", b"s", b"f"
+WAITING, PREPARED, ANSWERED, CURSOR, SEQUENCE, FLOW, FIGURE, TOLD = b"w", b"p", b"a", b"c", b"s", b"f", b"g", b"t"
+TOLD_KEY = bytes(NAME_BYTES) + TOLD
 
 
 class Waiting(Struct, array_like=True, frozen=True):
-    """Home: own holds are taken, participants are asked. ``awaiting``: those of ``participants`` that have not answered."""
+    """Home: own holds are taken, participants are asked. ``awaiting``: those of ``participants`` that have not answered; none
+    when the transaction only waits until what it takes in is covered."""
 
     legs: tuple[Leg, ...]
     deadline: Milliseconds
@@ -37,15 +44,29 @@ class Waiting(Struct, array_like=True, frozen=True):
     awaiting: tuple[ShardNumber, ...]
 
 
+class Stage(IntEnum):
+    """How far a participant is with a transaction whose holds it has taken."""
+
+    ASKED = 1
+    """It has not voted: what it would take in from the home shard is not covered yet."""
+    VOTED = 2
+    """It has voted yes: the decision is the home shard's."""
+    OWED = 3
+    """To be committed, and its payments are made; what it takes in is not covered yet."""
+
+
 class Prepared(Struct, array_like=True, frozen=True):
-    """Participant: own holds are taken, the decision is ``home``'s. Only ``legs`` that touch this shard are kept."""
+    """Participant: own holds are taken. ``legs``: those still to be done that touch this shard; ``deadline``: for the vote."""
 
     legs: tuple[Leg, ...]
     home: ShardNumber
+    deadline: Milliseconds
+    stage: Stage
 
 
 class Flow(Struct, array_like=True, frozen=True, gc=False):
-    """Units of an asset over one boundary: tallies since genesis, and those reserved by transactions not decided yet."""
+    """Units of an asset over one boundary: tallies since genesis, and of the issuer's those that are to be minted or burned by
+    transactions not decided yet."""
 
     entered: Tally = 0
     left: Tally = 0
@@ -53,8 +74,15 @@ class Flow(Struct, array_like=True, frozen=True, gc=False):
     leaving: Amount = 0
 
 
+class Told(Struct, array_like=True, frozen=True):
+    """What other shards were last told of this one's flows, and at what block time."""
+
+    time: Milliseconds
+    figures: tuple[Figure, ...]
+
+
 Position = Annotated[int, Meta(ge=0, le=2**54)]
-Row = Waiting | Prepared | Flow | int
+Row = Waiting | Prepared | Flow | Told | int
 """The value of any row but a balance's."""
 
 RECORD_KINDS: dict[bytes, type[Row]] = {
@@ -64,6 +92,8 @@ RECORD_KINDS: dict[bytes, type[Row]] = {
     ANSWERED: Position,
     CURSOR: Position,
     SEQUENCE: Position,
+    FIGURE: Net,
+    TOLD: Told,
 }
 EMPTY = Balance()
 NO_FLOW = Flow()
@@ -82,6 +112,12 @@ def channel_key(shard: int, kind: bytes) -> bytes:
 def flow_key(boundary: int, suffix: bytes) -> bytes:
     """``boundary``: ISSUER or a peer shard; ``suffix``: the asset's code."""
     return (boundary + 1).to_bytes(NAME_BYTES, "big") + suffix + FLOW
+
+
+def figure_key(teller: int, shard: int, suffix: bytes) -> bytes:
+    """Of what ``teller`` says it passed to ``shard``."""
+    half = NAME_BYTES // 2
+    return teller.to_bytes(half, "big") + shard.to_bytes(half, "big") + suffix + FIGURE
 
 
 def parse_flow_key(key: bytes) -> tuple[int, str]:

@@ -9,6 +9,13 @@ MAX_WAITING = 1 << 15
 stops nothing but what touches it. A participant has both prepared for one home shard at most. All of them decided in one block
 still fit the largest bundle."""
 
+MAX_UNCOVERED = 1024
+"""Transactions of one home shard that a participant keeps without having voted, since they are not covered; and how many of one
+home shard a block looks at again."""
+
+FIGURES_PAUSE = 250
+"""Block time between figures that a shard tells others, ms."""
+
 MAX_WOKEN = 4096
 """Records whose time has come that one block deals with: expired transactions, answers that need not be remembered."""
 
@@ -27,12 +34,14 @@ class Rules:
         parameters: the genesis' parameters.
         issuers: each known asset's issuer address, by code, in the order of the codes.
         suffixes: each asset's code as the bytes that end its balances' row keys.
+        issued_in: the shard that keeps each asset's issuer account, by suffix.
         terms: the assets' fees and smallest balances.
         peers: the other shards.
     """
 
     __slots__ = (
         "genesis_time",
+        "issued_in",
         "issuers",
         "network",
         "parameters",
@@ -55,6 +64,7 @@ class Rules:
         self.terms = Terms(genesis)
         self.issuers: dict[str, bytes] = self.terms.issuers
         self.suffixes: dict[str, bytes] = {code: code.encode() for code in self.issuers}
+        self.issued_in: dict[bytes, int] = {code.encode(): shards.shard_of(issuer) for code, issuer in self.issuers.items()}
         self.peers: frozenset[int] = frozenset(shards.shards) - {shard}
 
     def checkpoint_gap(self, rows: int) -> int:

@@ -5,6 +5,7 @@ block merges its overlay into the state and empties it, so overlays built on it 
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, merge
 from itertools import chain
@@ -26,6 +27,7 @@ from node.ledger.rows import (
     Flow,
     Prepared,
     Row,
+    Stage,
     Waiting,
     channel_key,
     is_balance,
@@ -70,6 +72,7 @@ class Reader(ABC):
         supply: by asset code; missing ones are zero.
         waiting_for: number of transactions waiting here, by ``queue_of`` their participants.
         prepared_for: number of transactions prepared here, by home shard.
+        uncovered: by home shard, what waits until what it takes in is covered: (deadline, transaction id), sorted.
         checkpoint, next_checkpoint: heights of the last one and of the one after it.
     """
 
@@ -80,6 +83,7 @@ class Reader(ABC):
     supply: dict[str, Supply]
     waiting_for: dict[int, int]
     prepared_for: dict[int, int]
+    uncovered: dict[int, list[tuple[int, bytes]]]
     checkpoint: int
     next_checkpoint: int
     _totals: Totals
@@ -122,6 +126,12 @@ class Reader(ABC):
         assert found is None or isinstance(found, Flow)
         return found or NO_FLOW
 
+    def figure(self, key: bytes) -> int:
+        """What a row ``rows.figure_key`` says; 0: nothing."""
+        found = self.record(key) or 0
+        assert isinstance(found, int)
+        return found
+
     def cursor(self, source_shard: int) -> int:
         """Number of the last bundle taken from that shard; 0: none."""
         return self._position(channel_key(source_shard, CURSOR))
@@ -155,6 +165,7 @@ class Overlay(Reader):
         self.state_root = parent.state_root
         self.supply = dict(parent.supply)
         self.waiting_for, self.prepared_for = dict(parent.waiting_for), dict(parent.prepared_for)
+        self.uncovered = {home: list(entries) for home, entries in parent.uncovered.items() if entries}
         self.checkpoint, self.next_checkpoint = parent.checkpoint, parent.next_checkpoint
         self._totals = parent._totals
         self.balances: dict[bytes, Balance] = {}
@@ -225,6 +236,15 @@ class Overlay(Reader):
             self.checkpoint = self.height
         self.state_root, self._totals = state_root, totals
 
+    def put_off(self, home: int, deadline: int, transaction_id: bytes) -> None:
+        """What the transaction takes in is not covered: look at it again in later blocks."""
+        insort(self.uncovered.setdefault(home, []), (deadline, transaction_id))
+
+    def take_up(self, home: int, deadline: int, transaction_id: bytes) -> None:
+        """It need not be looked at again."""
+        entries = self.uncovered[home]
+        del entries[bisect_left(entries, (deadline, transaction_id))]
+
     def become_transparent(self) -> None:
         """The state has taken the changes in: read through to it from now on."""
         self.is_committed = True
@@ -245,6 +265,7 @@ class State(Reader):
         self.state_root = ZERO_HASH
         self.supply = {}
         self.waiting_for, self.prepared_for = {}, {}
+        self.uncovered = {}
         self._totals = Totals((), 0)
         self.balances: Table[Balance] = Table()
         self.records: Table[Row] = Table()
@@ -314,6 +335,7 @@ class State(Reader):
         self.height, self.time, self.state_root = overlay.height, overlay.time, overlay.state_root
         self.supply, self._totals = overlay.supply, overlay.totals()
         self.waiting_for, self.prepared_for = overlay.waiting_for, overlay.prepared_for
+        self.uncovered = overlay.uncovered
         self.checkpoint, self.next_checkpoint = overlay.checkpoint, overlay.next_checkpoint
         stored = self._merge(overlay)
         for transaction_id, valid_until in overlay.seen.items():
@@ -392,6 +414,16 @@ class State(Reader):
                 self._alarms.append((record, key))
         heapify(self._alarms)
         self.supply = _sum_supply(self)
+        self._load_uncovered()
+
+    def _load_uncovered(self) -> None:
+        for key, record in self.records.items():
+            if isinstance(record, Waiting) and not record.awaiting:
+                self.uncovered.setdefault(self.rules.shard, []).append((record.deadline, key[:-1]))
+            elif isinstance(record, Prepared) and record.stage is not Stage.VOTED:
+                self.uncovered.setdefault(record.home, []).append((record.deadline, key[:-1]))
+        for entries in self.uncovered.values():
+            entries.sort()
 
 
 def _sum_supply(state: State) -> dict[str, Supply]:

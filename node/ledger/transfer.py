@@ -2,7 +2,9 @@
 
 Seen from one shard, a leg moves units from a source to a sink. An account here is debited or credited; anything else is one of
 the shard's boundaries (``rows.Flow``): the issuer's account here, where what it pays enters as minted and what it is paid leaves
-as burned, or the other shard, from which units enter or to which they leave. Legs that touch no account here are not looked at.
+as burned, or another shard, from which units enter or to which they leave. Between shards all units pass through the
+transaction's home shard: a participant takes in from it and passes on to it alone, whoever pays or is paid elsewhere. So whom a
+shard takes from is always who told it to. Legs that concern no account here, nor pass through, are not looked at.
 
 All checks see the state before the transaction: what a payer receives in it does not cover what it pays, and an account that it
 unfreezes is still frozen.
@@ -22,10 +24,16 @@ _PAY, _FREEZE = Action.PAY, Action.FREEZE
 _OK = Code.OK
 
 
-def legs_here(rules: Rules, legs: Iterable[Leg]) -> tuple[Leg, ...]:
-    """The legs whose payer or payee this shard keeps."""
+def legs_here(rules: Rules, legs: Iterable[Leg], home: int) -> tuple[Leg, ...]:
+    """The legs whose payer or payee this shard keeps; in the home shard also payments that pass through."""
     shard_of, here = rules.shards.shard_of, rules.shard
-    return tuple(leg for leg in legs if shard_of(leg.payer) == here or shard_of(leg.payee) == here)
+    passes = home == here
+    found = []
+    for leg in legs:
+        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
+        if here in (payer_shard, payee_shard) or (passes and payer_shard != payee_shard and leg.action is _PAY):
+            found.append(leg)
+    return tuple(found)
 
 
 def shards_of(rules: Rules, legs: Iterable[Leg]) -> set[int]:
@@ -62,27 +70,30 @@ def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
 
 
 def reserve(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
-    """Take the holds of the payers kept here, and room for what comes in. When the answer is not OK nothing has changed."""
+    """Take the holds of the payers kept here, and what they are to mint and burn. When the answer is not OK nothing has changed.
+
+    What comes in from other shards is not reserved: who says that it comes may not have it. See ``bulkhead``.
+    """
     code = _refusal(overlay, rules, legs)
     if code is not _OK:
         return code
-    owed, flows = _needs(rules, legs)
+    owed, issues = _needs(rules, legs)
     left = {key: overlay.balance(key).available - amount for key, amount in owed.items()}
     if any(amount < 0 for amount in left.values()):
         return Code.INSUFFICIENT_FUNDS
     smallest = rules.terms.smallest_balances
     if smallest and any(0 < amount < smallest.get(key[NAME_BYTES:].decode(), 0) for key, amount in left.items()):
         return Code.BELOW_SMALLEST_BALANCE
-    if not _has_room(overlay, flows):
+    if not all(_may_issue(overlay, suffix, *amounts) for suffix, amounts in issues.items()):
         return Code.LIMIT_EXCEEDED
     for key, amount in owed.items():
         _adjust(overlay, key, -amount, amount)
-    for (boundary, code_bytes), (entering, leaving) in flows.items():
-        _reserve_flow(overlay, boundary, code_bytes, entering, leaving)
+    for suffix, (minting, burning) in issues.items():
+        _move_flow(overlay, ISSUER, suffix, Flow(0, 0, minting, burning))
     return _OK
 
 
-def apply(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> None:
+def apply(overlay: Overlay, rules: Rules, legs: Iterable[Leg], home: int) -> None:
     """Do what was reserved. Cannot fail: a credit reaches even an account that was frozen since."""
     shard_of, here = rules.shards.shard_of, rules.shard
     for leg in legs:
@@ -92,29 +103,49 @@ def apply(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> None:
             if payee_shard == here:
                 _set_frozen(overlay, leg.payee + suffix, leg.action is _FREEZE)
             continue
-        if payer_shard != here and payee_shard != here:
+        if here not in (payer_shard, payee_shard, home) or (payer_shard == payee_shard != here):
             continue
         if payer_shard != here:
-            _enter(overlay, payer_shard, suffix, amount)
+            _move_flow(overlay, payer_shard if home == here else home, suffix, Flow(entered=amount))
         elif leg.payer == issuer:
-            _enter(overlay, ISSUER, suffix, amount)
+            _move_flow(overlay, ISSUER, suffix, Flow(entered=amount, entering=-amount))
         else:
             _adjust(overlay, leg.payer + suffix, 0, -amount)
         if payee_shard != here:
-            _leave(overlay, payee_shard, suffix, amount)
+            _move_flow(overlay, payee_shard if home == here else home, suffix, Flow(left=amount))
         elif leg.payee == issuer:
-            _leave(overlay, ISSUER, suffix, amount)
+            _move_flow(overlay, ISSUER, suffix, Flow(left=amount, leaving=-amount if payer_shard == here else 0))
         else:
             _adjust(overlay, leg.payee + suffix, amount, 0)
 
 
 def release(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> None:
     """Give back what was reserved."""
-    owed, flows = _needs(rules, legs)
+    owed, issues = _needs(rules, legs)
     for key, amount in owed.items():
         _adjust(overlay, key, amount, -amount)
-    for (boundary, suffix), (entering, leaving) in flows.items():
-        _reserve_flow(overlay, boundary, suffix, -entering, -leaving)
+    for suffix, (minting, burning) in issues.items():
+        _move_flow(overlay, ISSUER, suffix, Flow(0, 0, -minting, -burning))
+
+
+def incoming(rules: Rules, legs: Iterable[Leg], home: int) -> dict[tuple[int, bytes], list[int]]:
+    """What enters from other shards, by shard and asset: [all of it, what of that is to be burned here]."""
+    shard_of, here = rules.shards.shard_of, rules.shard
+    found: dict[tuple[int, bytes], list[int]] = {}
+    for leg in legs:
+        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
+        if leg.action is _PAY and payer_shard != here and payer_shard != payee_shard and here in (payee_shard, home):
+            key = payer_shard if home == here else home, rules.suffixes[leg.asset]
+            amounts = found.setdefault(key, [0, 0])
+            amounts[0] += leg.amount
+            if payee_shard == here and leg.payee == rules.issuers[leg.asset]:
+                amounts[1] += leg.amount
+    return found
+
+
+def can_take_in(overlay: Overlay, suffix: bytes, entering: int, burning: int) -> bool:
+    """Whether no figure runs out when so much of an asset comes in, some of it to be burned: what was made up elsewhere may."""
+    return _may_hold(overlay, suffix, entering) and (not burning or _may_issue(overlay, suffix, 0, burning))
 
 
 def _refusal(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
@@ -135,39 +166,35 @@ def _refusal(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
     return _OK
 
 
-def _needs(rules: Rules, legs: Sequence[Leg]) -> tuple[dict[bytes, int], dict[tuple[int, bytes], list[int]]]:
-    """What the accounts here owe in sum, and [entering, leaving] by boundary and asset."""
+def _needs(rules: Rules, legs: Iterable[Leg]) -> tuple[dict[bytes, int], dict[bytes, list[int]]]:
+    """What the accounts here owe in sum, by row; what they are to [mint, burn], by asset."""
     shard_of, here = rules.shards.shard_of, rules.shard
     owed: dict[bytes, int] = {}
-    flows: dict[tuple[int, bytes], list[int]] = {}
+    issues: dict[bytes, list[int]] = {}
     for leg in legs:
-        suffix, amount, issuer = rules.suffixes[leg.asset], leg.amount, rules.issuers[leg.asset]
-        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
-        if leg.action is not _PAY or (payer_shard != here and payee_shard != here):
+        if leg.action is not _PAY or shard_of(leg.payer) != here:
             continue
-        if payer_shard == here and leg.payer != issuer:
-            owed[leg.payer + suffix] = owed.get(leg.payer + suffix, 0) + amount
-        else:
-            flows.setdefault((ISSUER if payer_shard == here else payer_shard, suffix), [0, 0])[0] += amount
-        if payee_shard != here or leg.payee == issuer:
-            flows.setdefault((ISSUER if payee_shard == here else payee_shard, suffix), [0, 0])[1] += amount
-    return owed, flows
+        suffix, amount, issuer = rules.suffixes[leg.asset], leg.amount, rules.issuers[leg.asset]
+        if leg.payer == issuer:
+            issues.setdefault(suffix, [0, 0])[0] += amount
+            continue
+        owed[leg.payer + suffix] = owed.get(leg.payer + suffix, 0) + amount
+        if leg.payee == issuer and shard_of(issuer) == here:
+            issues.setdefault(suffix, [0, 0])[1] += amount
+    return owed, issues
 
 
-def _has_room(overlay: Overlay, flows: dict[tuple[int, bytes], list[int]]) -> bool:
-    """Whether what exists of each asset, and what is here, stays within MAX_AMOUNT. How often it came and went is no matter."""
-    entering_here: dict[bytes, int] = {}
-    for (boundary, suffix), (entering, leaving) in flows.items():
-        if boundary == ISSUER:
-            flow = overlay.flow(flow_key(boundary, suffix))
-            issued = net(flow.entered, flow.left) + flow.entering
-            if issued + entering > MAX_AMOUNT or issued < flow.leaving + leaving:
-                return False
-        entering_here[suffix] = entering_here.get(suffix, 0) + entering
-    for suffix, entering in entering_here.items():
-        if entering and sum(overlay.supply.get(suffix.decode(), NO_SUPPLY)) + entering > MAX_AMOUNT:
-            return False
-    return True
+def _may_issue(overlay: Overlay, suffix: bytes, minting: int, burning: int) -> bool:
+    """Whether what exists of an asset issued here, and what is here of it, stays within 0 and MAX_AMOUNT."""
+    flow = overlay.flow(flow_key(ISSUER, suffix))
+    issued = net(flow.entered, flow.left)
+    if issued + flow.entering + minting > MAX_AMOUNT or issued + flow.entering < flow.leaving + burning:
+        return False
+    return _may_hold(overlay, suffix, minting)
+
+
+def _may_hold(overlay: Overlay, suffix: bytes, entering: int) -> bool:
+    return sum(overlay.supply.get(suffix.decode(), NO_SUPPLY)) + entering <= MAX_AMOUNT
 
 
 def _adjust(overlay: Overlay, key: bytes, available: int, held: int) -> None:
@@ -179,18 +206,6 @@ def _adjust(overlay: Overlay, key: bytes, available: int, held: int) -> None:
 def _set_frozen(overlay: Overlay, key: bytes, frozen: bool) -> None:
     balance = overlay.balance(key)
     overlay.balances[key] = Balance(balance.available, balance.held, frozen)
-
-
-def _reserve_flow(overlay: Overlay, boundary: int, suffix: bytes, entering: int, leaving: int) -> None:
-    _move_flow(overlay, boundary, suffix, Flow(0, 0, entering, leaving))
-
-
-def _enter(overlay: Overlay, boundary: int, suffix: bytes, amount: int) -> None:
-    _move_flow(overlay, boundary, suffix, Flow(amount, 0, -amount, 0))
-
-
-def _leave(overlay: Overlay, boundary: int, suffix: bytes, amount: int) -> None:
-    _move_flow(overlay, boundary, suffix, Flow(0, amount, 0, -amount))
 
 
 def _move_flow(overlay: Overlay, boundary: int, suffix: bytes, by: Flow) -> None:

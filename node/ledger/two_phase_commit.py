@@ -8,7 +8,8 @@ except by the home chain's block time.
     -                    transaction, holds taken                 WAITING    Prepare to all participants; receipt PREPARED
     -                    transaction, cannot                      -          receipt REJECTED, reason
     WAITING              vote yes, others still missing           WAITING
-    WAITING              vote yes, the last one                   -          apply; Decision commit to all; receipt COMMITTED
+    WAITING              vote yes, the last one, or later: and    -          apply; Decision commit to all; receipt COMMITTED
+                         what it takes in is covered
     WAITING              vote no                                  -          release; Decision abort to all but the one that
                                                                              refused; receipt REJECTED, its reason
                                                                              (EXPIRED when that is the reason)
@@ -17,25 +18,37 @@ except by the home chain's block time.
     -                    vote                                     -          (nothing)
 
     PARTICIPANT          on                                       then       it does
-    -                    Prepare, holds taken                     PREPARED   vote yes
+    -                    Prepare, holds taken; what the home's    VOTED      vote yes
+                         own payers send is covered
+    -                    Prepare, holds taken; it is not          ASKED
     -                    Prepare, cannot                          -          vote no, reason
-    PREPARED             Prepare again, or once its holds were    the same   vote no, duplicate
-    PREPARED             Decision commit of its home              -          apply; receipt COMMITTED
-    PREPARED             Decision abort of its home               -          release; receipt REJECTED (the reason is in the
+    ASKED                now it is covered                        VOTED      vote yes
+    ASKED                block time past the deadline             -          release; vote no, expired
+    any                  Prepare again, or once its signatures    the same   vote no, duplicate
+                         were checked
+    VOTED                Decision commit; all that it takes in    -          apply; receipt COMMITTED
+                         is covered
+    VOTED                Decision commit; it is not               OWED       make its own payments
+    OWED                 now it is covered                        -          take it in; receipt COMMITTED
+    ASKED, VOTED         Decision abort                           -          release; receipt REJECTED (the reason is in the
                                                                              home shard's)
-    -, other home's      Decision                                 the same   (nothing)
+    any                  another Decision, or another home's      the same   (nothing)
 
-What a captured committee can send but an honest one never does is answered with a vote no, or ignored, and changes nothing. It
-cannot make a participant spend: the participant checks its own payers' signatures, and remembers what they had once prepared for
-as long as a Prepare could be in time, so that a signature is good for one payment.
+Covered is what its sender can have by all figures: see ``bulkhead``. Of an honest home only what is younger than the figures on
+their way is not; so neither ASKED nor OWED last.
+
+What a captured committee can send but an honest one never does is answered with a vote no, or ignored, and changes nothing. A
+participant believes the home about the home's own payers alone. It checks every other signature that gives it something to do,
+and remembers what it relied on for as long as a Prepare could be in time, so that a signature is good for one payment.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from node.ledger import bulkhead
 from node.ledger.channels import Outbox
-from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Waiting
-from node.ledger.rules import MAX_WAITING, MAX_WOKEN, Rules
+from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Stage, Waiting
+from node.ledger.rules import MAX_UNCOVERED, MAX_WAITING, MAX_WOKEN, Rules
 from node.ledger.state import Overlay, queue_of
 from node.ledger.transfer import apply, legs_here, release, reserve, shards_of
 from node.protocol.block import Outcome, Receipt
@@ -43,7 +56,25 @@ from node.protocol.channel import Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_TRANSACTION_BYTES
-from node.protocol.transaction import Transaction, decode_transaction
+from node.protocol.transaction import Action, Leg, Transaction, decode_transaction
+
+
+def relied_on(rules: Rules, home: int, transaction: Transaction) -> Transaction | None:
+    """The transaction with only the witnesses that this shard checks when ``home`` prepares it; None when there are none.
+
+    That is each payer of a leg that concerns an account here, but for those kept by the home, whose word is the proof that they
+    signed: it can do what it likes with its own accounts. An issuer can do something to the accounts of all: always checked.
+    """
+    shard_of, here = rules.shards.shard_of, rules.shard
+    payers = set()
+    for leg in transaction.order.legs:
+        payer_shard = shard_of(leg.payer)
+        if (payer_shard != home or leg.payer == rules.issuers.get(leg.asset)) and here in (payer_shard, shard_of(leg.payee)):
+            payers.add(leg.payer)
+    if not payers:
+        return None
+    pairs = zip(transaction.order.payers, transaction.witnesses, strict=True)
+    return Transaction(transaction.order, tuple(witness for payer, witness in pairs if payer in payers))
 
 
 class TwoPhaseCommit(NamedTuple):
@@ -67,7 +98,9 @@ class TwoPhaseCommit(NamedTuple):
             self.receipts.append(Receipt(transaction_id, Outcome.REJECTED, code))
             return
         deadline = overlay.time + rules.parameters.commit_timeout
-        overlay.records[transaction_id + WAITING] = Waiting(legs_here(rules, legs), deadline, participants, participants)
+        overlay.records[transaction_id + WAITING] = Waiting(
+            legs_here(rules, legs, rules.shard), deadline, participants, participants
+        )
         overlay.alarms.append((deadline, transaction_id + WAITING))
         overlay.waiting_for[queue] = undecided + 1
         prepare = Prepare(encode(transaction), deadline)
@@ -81,8 +114,21 @@ class TwoPhaseCommit(NamedTuple):
             self._prepare(source, record)
         elif isinstance(record, PrepareVote):
             self._count_vote(source, record)
-        else:
+        elif isinstance(record, Decision):
             self._obey(source, record)
+        else:
+            bulkhead.hear(self.overlay, self.rules, source, record)
+
+    def look_again(self) -> None:
+        """Go on with what waited to be covered and is now."""
+        for home in sorted(self.overlay.uncovered):
+            for _, transaction_id in self.overlay.uncovered[home][:MAX_UNCOVERED]:
+                if home == self.rules.shard:
+                    waiting = self.overlay.waiting(transaction_id)
+                    if waiting is not None and bulkhead.covers(self.overlay, self.rules, waiting.legs, home):
+                        self._decide(transaction_id, waiting, Code.OK)
+                elif (prepared := self.overlay.prepared(transaction_id)) is not None:
+                    self._go_on(transaction_id, prepared)
 
     def wake(self) -> None:
         """Block time is here: expire what has waited too long, forget answers that no Prepare in time can ask for again."""
@@ -108,19 +154,26 @@ class TwoPhaseCommit(NamedTuple):
         if vote.code is not Code.OK:
             self._decide(transaction_id, waiting, vote.code, refused_by=source)
         elif awaiting:
-            self.overlay.records[transaction_id + WAITING] = Waiting(
-                waiting.legs, waiting.deadline, waiting.participants, awaiting
-            )
-        else:
+            self._await(transaction_id, waiting, awaiting)
+        elif bulkhead.covers(self.overlay, self.rules, waiting.legs, self.rules.shard):
             self._decide(transaction_id, waiting, Code.OK)
+        else:
+            self._await(transaction_id, waiting, ())
+            self.overlay.put_off(self.rules.shard, waiting.deadline, transaction_id)
+
+    def _await(self, transaction_id: bytes, waiting: Waiting, awaiting: tuple[int, ...]) -> None:
+        record = Waiting(waiting.legs, waiting.deadline, waiting.participants, awaiting)
+        self.overlay.records[transaction_id + WAITING] = record
 
     def _decide(self, transaction_id: bytes, waiting: Waiting, code: Code, refused_by: int | None = None) -> None:
         if code is Code.OK:
             outcome = Outcome.COMMITTED
-            apply(self.overlay, self.rules, waiting.legs)
+            apply(self.overlay, self.rules, waiting.legs, self.rules.shard)
         else:
             outcome = Outcome.EXPIRED if code is Code.EXPIRED else Outcome.REJECTED
             release(self.overlay, self.rules, waiting.legs)
+        if not waiting.awaiting:
+            self.overlay.take_up(self.rules.shard, waiting.deadline, transaction_id)
         for shard in waiting.participants:
             if shard != refused_by:
                 self.outbox.send(shard, Decision(transaction_id, code is Code.OK))
@@ -133,28 +186,67 @@ class TwoPhaseCommit(NamedTuple):
         except DecodeError:
             self._refuse_malformed(source, prepare.transaction)
             return
-        transaction_id = transaction.id
-        code = self._refusal(source, prepare.deadline, transaction_id, transaction)
+        transaction_id, legs = transaction.id, transaction.order.legs
+        relied = relied_on(self.rules, source, transaction)
+        code = self._refusal(source, prepare.deadline, transaction_id, transaction, relied)
         if code is Code.OK:
-            code = reserve(self.overlay, self.rules, transaction.order.legs)
+            code = reserve(self.overlay, self.rules, legs)
+        stage = Stage.VOTED if code is not Code.OK or self._is_sent(source, legs) else Stage.ASKED
+        if stage is Stage.ASKED and len(self.overlay.uncovered.get(source, ())) >= MAX_UNCOVERED:
+            release(self.overlay, self.rules, legs)
+            stage, code = Stage.VOTED, Code.LIMIT_EXCEEDED
         if code is Code.OK:
-            legs = legs_here(self.rules, transaction.order.legs)
-            self.overlay.records[transaction_id + PREPARED] = Prepared(legs, source)
             self.overlay.prepared_for[source] = self.overlay.prepared_for.get(source, 0) + 1
-            if self._own_witnesses(transaction):
+            if relied is not None:
                 until = transaction.order.valid_until + self.rules.parameters.commit_timeout
                 self.overlay.records[transaction_id + ANSWERED] = until
                 self.overlay.alarms.append((until, transaction_id + ANSWERED))
-        self.outbox.send(source, PrepareVote(transaction_id, code))
+            prepared = Prepared(legs_here(self.rules, legs, source), source, prepare.deadline, stage)
+            self.overlay.records[transaction_id + PREPARED] = prepared
+            if stage is Stage.ASKED:
+                self.overlay.put_off(source, prepare.deadline, transaction_id)
+        if stage is Stage.VOTED:
+            self.outbox.send(source, PrepareVote(transaction_id, code))
 
-    def _refusal(self, source: int, deadline: int, transaction_id: bytes, transaction: Transaction) -> Code:
+    def _is_sent(self, home: int, legs: Sequence[Leg]) -> bool:
+        """Whether what the home's own payers send is covered. What others pay over it comes there with the decision only."""
+        shard_of = self.rules.shards.shard_of
+        return bulkhead.covers(self.overlay, self.rules, (leg for leg in legs if shard_of(leg.payer) == home), home)
+
+    def _go_on(self, transaction_id: bytes, prepared: Prepared) -> None:
+        """With what is ASKED or OWED."""
+        home = prepared.home
+        if prepared.stage is Stage.OWED:
+            if bulkhead.covers(self.overlay, self.rules, prepared.legs, home):
+                self._commit(transaction_id, prepared, prepared.legs)
+        elif self.overlay.time > prepared.deadline:
+            release(self.overlay, self.rules, prepared.legs)
+            self._forget_prepared(transaction_id, prepared)
+            self.outbox.send(home, PrepareVote(transaction_id, Code.EXPIRED))
+        elif self._is_sent(home, prepared.legs):
+            self.overlay.take_up(home, prepared.deadline, transaction_id)
+            self._keep(transaction_id, prepared, prepared.legs, Stage.VOTED)
+            self.outbox.send(home, PrepareVote(transaction_id, Code.OK))
+
+    def _keep(self, transaction_id: bytes, prepared: Prepared, legs: tuple[Leg, ...], stage: Stage) -> None:
+        kept = Prepared(legs, prepared.home, prepared.deadline, stage)
+        self.overlay.records[transaction_id + PREPARED] = kept
+
+    def _commit(self, transaction_id: bytes, prepared: Prepared, legs: Sequence[Leg]) -> None:
+        apply(self.overlay, self.rules, legs, prepared.home)
+        self._forget_prepared(transaction_id, prepared)
+        self.receipts.append(Receipt(transaction_id, Outcome.COMMITTED))
+
+    def _refusal(
+        self, source: int, deadline: int, transaction_id: bytes, transaction: Transaction, relied: Transaction | None
+    ) -> Code:
         """Why not even to look at the legs. An honest home's Prepare passes: it included the transaction by ``valid_until``,
         at most a validity window after a block time that ours may lag behind."""
         overlay, rules, order = self.overlay, self.rules, transaction.order
         timeout, latest = rules.parameters.commit_timeout, rules.parameters.latest_valid_until(overlay.time)
         if order.network != rules.network:
             return Code.WRONG_NETWORK
-        if rules.shards.shard_of(order.legs[0].payer) != source or not legs_here(rules, order.legs):
+        if rules.shards.shard_of(order.legs[0].payer) != source or not legs_here(rules, order.legs, source):
             return Code.WRONG_SHARD
         if (code := rules.terms.breach(order.legs)) is not Code.OK:
             return code
@@ -164,17 +256,9 @@ class TwoPhaseCommit(NamedTuple):
             return Code.LIMIT_EXCEEDED
         if overlay.record(transaction_id + PREPARED) is not None or overlay.record(transaction_id + ANSWERED) is not None:
             return Code.DUPLICATE
-        own = self._own_witnesses(transaction)
-        if own and not self.has_valid_signatures(own):
+        if relied is not None and not self.has_valid_signatures(relied):
             return Code.BAD_SIGNATURE
         return Code.OK
-
-    def _own_witnesses(self, transaction: Transaction) -> Transaction | None:
-        """The transaction with only the witnesses of the payers kept here; None when there are none."""
-        shard_of, here = self.rules.shards.shard_of, self.rules.shard
-        pairs = zip(transaction.order.payers, transaction.witnesses, strict=True)
-        own = tuple(witness for payer, witness in pairs if shard_of(payer) == here)
-        return Transaction(transaction.order, own) if own else None
 
     def _refuse_malformed(self, source: int, data: bytes) -> None:
         try:
@@ -188,12 +272,28 @@ class TwoPhaseCommit(NamedTuple):
         prepared = self.overlay.prepared(transaction_id)
         if prepared is None or prepared.home != source:
             return
-        if decision.commit:
-            apply(self.overlay, self.rules, prepared.legs)
-        else:
+        if not decision.commit and prepared.stage is not Stage.OWED:
             release(self.overlay, self.rules, prepared.legs)
-        self._forget(transaction_id + PREPARED, self.overlay.prepared_for, source)
-        self.receipts.append(Receipt(transaction_id, Outcome.COMMITTED if decision.commit else Outcome.REJECTED))
+            self._forget_prepared(transaction_id, prepared)
+            self.receipts.append(Receipt(transaction_id, Outcome.REJECTED))
+        elif decision.commit and prepared.stage is Stage.VOTED:
+            if bulkhead.covers(self.overlay, self.rules, prepared.legs, source):
+                self._commit(transaction_id, prepared, prepared.legs)
+            else:
+                self._owe(transaction_id, prepared)
+
+    def _owe(self, transaction_id: bytes, prepared: Prepared) -> None:
+        """Make the payments of accounts here, whose figures others may wait for; what comes in for them comes later."""
+        shard_of, here = self.rules.shards.shard_of, self.rules.shard
+        incoming = tuple(leg for leg in prepared.legs if shard_of(leg.payer) != here and leg.action is Action.PAY)
+        apply(self.overlay, self.rules, (leg for leg in prepared.legs if leg not in incoming), prepared.home)
+        self._keep(transaction_id, prepared, incoming, Stage.OWED)
+        self.overlay.put_off(prepared.home, prepared.deadline, transaction_id)
+
+    def _forget_prepared(self, transaction_id: bytes, prepared: Prepared) -> None:
+        self._forget(transaction_id + PREPARED, self.overlay.prepared_for, prepared.home)
+        if prepared.stage is not Stage.VOTED:
+            self.overlay.take_up(prepared.home, prepared.deadline, transaction_id)
 
     def _forget(self, key: bytes, queue: dict[int, int], shard: int) -> None:
         self.overlay.records[key] = None

@@ -1,4 +1,4 @@
-"""Channels between shards: ordered bundles of two-phase-commit records, each proven by the source's chain.
+"""Channels between shards: ordered bundles of records - of two-phase commits, and figures - proven by the source's chain.
 
 Each block of a shard appends at most one bundle to the channel to each other shard. The destination takes them in sequence,
 exactly once: its cursor for the source is all the de-duplication there is. Anyone may carry a bundle; it proves itself.
@@ -14,7 +14,8 @@ from node.protocol.certificate import Electorate, Finality
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import Hash
-from node.protocol.transaction import Milliseconds
+from node.protocol.limits import MAX_ASSETS, MAX_SHARDS
+from node.protocol.transaction import AssetCode, Milliseconds
 
 SequenceNumber = Annotated[int, Meta(ge=1, le=2**53)]
 
@@ -40,7 +41,25 @@ class Decision(Struct, array_like=True, frozen=True, tag=3):
     commit: bool
 
 
-Record = Prepare | PrepareVote | Decision
+Net = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Units passed to somebody less units taken from there."""
+
+
+class Figure(Struct, array_like=True, frozen=True):
+    """Units of ``asset`` that the teller passed to ``shard``, less those it took in from there, since genesis."""
+
+    shard: ShardNumber
+    asset: AssetCode
+    net: Net
+
+
+class Figures(Struct, array_like=True, frozen=True, tag=4):
+    """To a shard, about third ones: the teller's figures that changed. By them the receiver knows what each of them can have."""
+
+    figures: Annotated[tuple[Figure, ...], Meta(min_length=1, max_length=MAX_SHARDS * MAX_ASSETS)]
+
+
+Record = Prepare | PrepareVote | Decision | Figures
 
 
 class Bundle(Struct, array_like=True, frozen=True):

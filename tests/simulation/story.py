@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from node.effects import AcceptDocument, Checkpoint, Commit, Journal, LoseVotes, Persist, Pledge
 from node.protocol.address import encode_address
 from node.protocol.certificate import Certificate, Vote, VoteKind
-from node.protocol.channel import Bundle, Prepare, PrepareVote
+from node.protocol.channel import Bundle, Figures, Prepare, PrepareVote
 from node.protocol.epoch import Opening
 from node.protocol.messages import (
     Ballot,
@@ -119,6 +119,8 @@ def describe_bundle(bundle: Bundle) -> str:
             records.append(f"prepare {decode_transaction(record.transaction).id.hex()[:8]}")
         elif isinstance(record, PrepareVote):
             records.append(f"vote {'yes' if not record.code else f'no ({record.code})'} {record.transaction_id.hex()[:8]}")
+        elif isinstance(record, Figures):
+            records.append(f"figures of {sorted({figure.shard for figure in record.figures})}")
         else:
             records.append(f"{'commit' if record.commit else 'abort'} {record.transaction_id.hex()[:8]}")
     return f"bundle {bundle.sequence} from shard {bundle.source} to {bundle.destination} [{', '.join(records)}]"

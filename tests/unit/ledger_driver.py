@@ -9,7 +9,7 @@ from msgspec import structs
 
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import Execution, execute, genesis_header
-from node.ledger.rules import Rules
+from node.ledger.rules import FIGURES_PAUSE, Rules
 from node.ledger.state import State, recompute_totals
 from node.protocol.address import address_of
 from node.protocol.block import Balance, Effects, Outcome, Receipt
@@ -153,16 +153,18 @@ class Ledgers:
         assert not self.channels[source, destination]
         sequence = self.states[destination].cursor(source) + 1
         execution = self.block(destination, take=0, bundles=[Bundle(source, destination, sequence, records)])
-        answers = [self.channels[destination, bundle.destination].pop() for bundle in execution.outbox]
-        return tuple(record for bundle in answers if bundle.destination == source for record in bundle.records)
+        answers = [self.channels[destination, source].pop() for bundle in execution.outbox if bundle.destination == source]
+        return tuple(record for bundle in answers for record in bundle.records)
 
     def sent(self, source: int, destination: int) -> list[Record]:
         """What is on its way."""
         return [record for bundle in self.channels[source, destination] for record in bundle.records]
 
     def settle(self) -> None:
-        """Blocks in all shards until nothing is on its way."""
-        while any(self.channels.values()):
+        """Blocks in all shards until nothing is on its way, and what waits for figures to cover it has them."""
+        while any(self.channels.values()) or any(state.uncovered for state in self.states):
+            if not any(self.channels.values()):
+                self.now += FIGURES_PAUSE
             for shard in self.shards:
                 self.block(shard)
 

@@ -16,12 +16,12 @@ DOCUMENTS = [path for path in ROOT.glob("**/*.md") if not path.relative_to(ROOT)
 LISTED: list[type[Struct]] = [
     *(block.Block, block.AssetTotal, block.PeerTotal, block.Totals, block.Balance, block.BalanceChange, block.Changes),
     *(block.Effects, certificate.Vote, certificate.Certificate, certificate.Finality, certificate.FinalBlock),
-    *(certificate.CertifiedBlock, channel.Prepare, channel.Bundle, channel.CertifiedBundle, epoch.EpochDocument),
+    *(certificate.CertifiedBlock, channel.Prepare, channel.Figure, channel.Bundle, channel.CertifiedBundle, epoch.EpochDocument),
     *(epoch.SignedDocument, epoch.PhaseNotice, epoch.Readiness, messages.Proposal, messages.Standing, messages.BodyRequest),
     *(messages.BundleRequest, queries.GetBlocks, queries.Query, queries.NodeStatus, queries.Reply, topics.Refusals),
     *(reports.Process, reports.ReplicaFigures, reports.NodeFigures, reports.CoordinatorFigures, reports.Latency),
     *(reports.GatewayFigures, reports.Report, transaction.Leg, transaction.Order, transaction.Transaction),
-    *(rows.Waiting, rows.Prepared, rows.Flow),
+    *(rows.Waiting, rows.Prepared, rows.Flow, rows.Told),
 ]
 
 

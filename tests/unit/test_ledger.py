@@ -87,7 +87,7 @@ def test_single_leg_shortcut_does_what_reserve_and_apply_do(amount: int) -> None
     code = reserve(long, rules, [leg])
     assert pay(short, rules, leg) is code
     if code is Code.OK:
-        apply(long, rules, [leg])
+        apply(long, rules, [leg], 0)
     assert (short.balances, short.supply, short.records) == (long.balances, long.supply, long.records)
 
 
@@ -252,7 +252,7 @@ def test_a_participant_refuses_an_order_without_fee_or_of_dust_whoever_sends_it(
     """A captured home shard may include what it likes."""
     strict = Ledgers(2, fee=3, smallest_balance=10)
     a, b, usd = strict.account(1), strict.account(0), strict.issuer("USD")
-    strict.fund(b, 100)
+    strict.fund(a, 100)
     orders = {
         Code.FEE_MISSING: [Leg(a, b, "USD", 50)],
         Code.BELOW_SMALLEST_BALANCE: [Leg(a, b, "USD", 9), Leg(a, usd, "USD", 3)],

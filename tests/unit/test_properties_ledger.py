@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from node.ledger.admission import admit
 from node.ledger.execution import Execution, InvalidBlock, execute
 from node.ledger.rows import Flow
+from node.ledger.rules import FIGURES_PAUSE
 from node.ledger.state import State
 from node.protocol.block import Outcome
 from node.protocol.channel import Bundle
@@ -192,7 +193,8 @@ class History:
         alarms = [alarm for alarm in state.alarms_before(1 << 60) if state.record(alarm[1]) is not None]
         return (
             state.height, state.time, state.state_root, state.totals(), dict(state.balances), dict(state.records),
-            undecided, supply, alarms, state.checkpoint_root(), state.next_checkpoint,
+            undecided, supply, alarms, {home: entries for home, entries in state.uncovered.items() if entries},
+            state.checkpoint_root(), state.next_checkpoint,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -207,7 +209,9 @@ class History:
                 self.ledgers.execute(home, transaction)
 
     def settle(self) -> None:
-        while any(self.ledgers.channels.values()):
+        while any(self.ledgers.channels.values()) or any(state.uncovered for state in self.ledgers.states):
+            if not any(self.ledgers.channels.values()):
+                self.ledgers.now += FIGURES_PAUSE
             for shard in range(SHARDS):
                 self._submit(shard, [], [9] * SHARDS)
 

@@ -26,7 +26,7 @@ from tests.vectors import reference
 from tests.vectors.generate import FOLDER, text, vectors
 from tests.vectors.reference import EPOCH, FILES, PARAMETERS, unhex
 
-TAGS = {"Prepare": 1, "PrepareVote": 2, "Decision": 3}
+TAGS = {"Prepare": 1, "PrepareVote": 2, "Decision": 3, "Figures": 4}
 LIMIT = 1 << 24
 
 

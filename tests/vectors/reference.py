@@ -195,7 +195,7 @@ class Network(NamedTuple):
         return bisect_right(self.firsts, address) - 1
 
 
-LIMITS = {"amount": 2**63 - 1, "waiting": 32768, "due": 4096, "hashed": 4096}
+LIMITS = {"amount": 2**63 - 1, "waiting": 32768, "due": 4096, "uncovered": 1024, "hashed": 4096}
 VECTORS = Network(
     unhex(EPOCH["network_id"]),
     EPOCH["genesis"]["parameters"],
@@ -232,6 +232,14 @@ def signed(difference: int) -> int:
     return (difference + 2**63) % 2**64 - 2**63
 
 
+def boundary(number: int, asset: str) -> bytes:
+    return number.to_bytes(20, "big") + asset.encode() + b"f"
+
+
+def pair(teller: int, shard: int) -> bytes:
+    return teller.to_bytes(10, "big") + shard.to_bytes(10, "big")
+
+
 class Ledger:
     """The rows of one shard, and what a block does to them. ``time``, ``receipts``, ``changes``: of the last one."""
 
@@ -253,10 +261,12 @@ class Ledger:
             expect(destination == self.shard != source < len(self.network.firsts), "a bundle's channel")
             expect(number == self.count(source, b"c"), "bundles in sequence")
             for record in records:
-                (self.prepare, self.count_vote, self.obey)[record[0] - 1](source, *record[1:])
+                (self.prepare, self.count_vote, self.obey, self.hear)[record[0] - 1](source, *record[1:])
+        self.look_again()
         self.wake()
         for encoded in transactions:
             self.include(encoded)
+        self.tell()
         sent = [[self.shard, to, self.count(to, b"s"), self.outbox[to]] for to in sorted(self.outbox)]
         written = [(key, self.rows.get(key)) for key in sorted(self.touched)]
         balances = [[k[:20], k[20:].decode(), row or [0, 0, False]] for k, row in written if not k[-1:].islower()]
@@ -321,24 +331,24 @@ class Ledger:
     def shards_of(self, legs: list[Any]) -> set[int]:
         return {self.network.shard_of(address) for leg in legs for address in leg[:2]}
 
-    def legs_here(self, legs: list[Any]) -> list[Any]:
-        return [leg for leg in legs if self.shard in self.shards_of([leg])]
+    def legs_here(self, legs: list[Any], home: int) -> list[Any]:
+        """In the home shard also the payments that pass through."""
+        ends = [(leg, self.shards_of([leg])) for leg in legs]
+        return [leg for leg, s in ends if self.shard in s or (home == self.shard and len(s) == 2 and leg[4] == 0)]
 
     def needs(self, legs: list[Any]) -> tuple[dict[bytes, int], dict[bytes, list[int]]]:
-        """What accounts here owe, and what enters and leaves over the boundaries."""
-        owed, flows = defaultdict[bytes, int](int), defaultdict[bytes, list[int]](lambda: [0, 0])
+        """What accounts here owe, and what they are to mint and burn."""
+        owed, issues = defaultdict[bytes, int](int), defaultdict[bytes, list[int]](lambda: [0, 0])
         for payer, payee, asset, amount, action in legs:
-            ends, issuer = [self.network.shard_of(payer), self.network.shard_of(payee)], self.network.issuers[asset]
-            if action or self.shard not in ends:
+            if action or self.network.shard_of(payer) != self.shard:
                 continue
-            boundaries = [(0 if s == self.shard else s + 1).to_bytes(20, "big") + asset.encode() + b"f" for s in ends]
-            if ends[0] == self.shard and payer != issuer:
-                owed[payer + asset.encode()] += amount
-            else:
-                flows[boundaries[0]][0] += amount
-            if ends[1] != self.shard or payee == issuer:
-                flows[boundaries[1]][1] += amount
-        return owed, flows
+            if payer == self.network.issuers[asset]:
+                issues[boundary(0, asset)][0] += amount
+                continue
+            owed[payer + asset.encode()] += amount
+            if payee == self.network.issuers[asset] and self.network.shard_of(payee) == self.shard:
+                issues[boundary(0, asset)][1] += amount
+        return owed, issues
 
     def refusal(self, legs: list[Any]) -> str:
         for payer, payee, asset, _, action in legs:
@@ -350,58 +360,126 @@ class Ledger:
                 row = self.rows.get(address + asset.encode())
                 if row and row[2] and self.network.shard_of(address) == self.shard:
                     return "account_frozen"
-        owed, flows = self.needs(legs)
+        owed, issues = self.needs(legs)
         left = {key: self.rows.get(key, [0])[0] - amount for key, amount in owed.items()}
         if any(amount < 0 for amount in left.values()):
             return "insufficient_funds"
         if any(0 < amount < self.network.terms[key[20:].decode()][1] for key, amount in left.items()):
             return "below_smallest_balance"
-        return "" if self.has_room(flows) else "limit_exceeded"
+        return "" if all(self.may_issue(key[20:-1], *amounts) for key, amounts in issues.items()) else "limit_exceeded"
 
-    def has_room(self, flows: dict[bytes, list[int]]) -> bool:
-        most, entering_here = self.network.limits["amount"], defaultdict[bytes, int](int)
-        for key, (entering, leaving) in flows.items():
-            if key[:20] == bytes(20):
-                row = self.rows.get(key, [0, 0, 0, 0])
-                issued = signed(row[0] - row[1]) + row[2]
-                if issued + entering > most or row[3] + leaving > issued:
-                    return False
-            entering_here[key[20:-1]] += entering
-        for asset, entering in entering_here.items():
-            here = sum(row[0] + row[1] for key, row in self.rows.items() if key[20:] == asset)
-            here += sum(row[2] for key, row in self.rows.items() if key[20:] == asset + b"f")
-            if entering and here + entering > most:
-                return False
-        return True
+    def may_issue(self, asset: bytes, minting: int, burning: int) -> bool:
+        row = self.rows.get(boundary(0, asset.decode()), [0, 0, 0, 0])
+        issued = signed(row[0] - row[1]) + row[2]
+        fits = issued + minting <= self.network.limits["amount"] and row[3] + burning <= issued
+        return fits and self.may_hold(asset, minting)
+
+    def may_hold(self, asset: bytes, entering: int) -> bool:
+        here = sum(row[0] + row[1] for key, row in self.rows.items() if key[20:] == asset)
+        here += sum(row[2] for key, row in self.rows.items() if key[20:] == asset + b"f")
+        return bool(here + entering <= self.network.limits["amount"])
 
     def reserve(self, legs: list[Any]) -> str:
         code = self.refusal(legs)
         if code == "":
-            owed, flows = self.needs(legs)
+            owed, issues = self.needs(legs)
             for key, amount in owed.items():
                 self.move(key, -amount, amount)
-            for key, (entering, leaving) in flows.items():
-                self.move(key, 0, 0, entering, leaving)
+            for key, (minting, burning) in issues.items():
+                self.move(key, 0, 0, minting, burning)
         return code
 
     def release(self, legs: list[Any]) -> None:
-        owed, flows = self.needs(legs)
+        owed, issues = self.needs(legs)
         for key, amount in owed.items():
             self.move(key, amount, -amount)
-        for key, (entering, leaving) in flows.items():
-            self.move(key, 0, 0, -entering, -leaving)
+        for key, (minting, burning) in issues.items():
+            self.move(key, 0, 0, -minting, -burning)
 
-    def apply(self, legs: list[Any]) -> None:
-        for leg in legs:
-            row, (owed, flows) = leg[1] + leg[2].encode(), self.needs([leg])
-            for key, amount in owed.items():
-                self.move(key, 0, -amount)
-            for key, (entering, leaving) in flows.items():
-                self.move(key, entering, leaving, -entering, -leaving)
-            if self.network.shard_of(leg[1]) == self.shard and leg[4]:
-                self.put(row, [*self.rows.get(row, [0, 0])[:2], leg[4] == 1])
-            elif self.network.shard_of(leg[1]) == self.shard and leg[1] != self.network.issuers[leg[2]]:
-                self.move(row, leg[3], 0)
+    def apply(self, legs: list[Any], home: int) -> None:
+        here = self.shard
+        for payer, payee, asset, amount, action in legs:
+            paid, received, issuer = payer + asset.encode(), payee + asset.encode(), self.network.issuers[asset]
+            source, sink = self.network.shard_of(payer), self.network.shard_of(payee)
+            if action:
+                if sink == here:
+                    self.put(received, [*self.rows.get(received, [0, 0])[:2], action == 1])
+                continue
+            if source != here:
+                self.move(boundary((source if home == here else home) + 1, asset), amount, 0, 0, 0)
+            elif payer == issuer:
+                self.move(boundary(0, asset), amount, 0, -amount, 0)
+            else:
+                self.move(paid, 0, -amount)
+            if sink != here:
+                self.move(boundary((sink if home == here else home) + 1, asset), 0, amount, 0, 0)
+            elif payee == issuer:
+                self.move(boundary(0, asset), 0, amount, 0, -amount if source == here else 0)
+            else:
+                self.move(received, amount, 0)
+
+    # -- what others can have --------------------------------------------------------------------------------------
+
+    def incoming(self, legs: list[Any]) -> list[Any]:
+        return [leg for leg in legs if leg[4] == 0 and self.network.shard_of(leg[0]) != self.shard]
+
+    def covers(self, legs: list[Any], home: int) -> bool:
+        """Whether what enters can be its sender's, and be taken in."""
+        entering, burning = defaultdict[tuple[int, str], int](int), defaultdict[tuple[int, str], int](int)
+        for payer, payee, asset, amount, _ in self.incoming(legs):
+            sender = (self.network.shard_of(payer) if home == self.shard else home), asset
+            entering[sender] += amount
+            if payee == self.network.issuers[asset] and self.network.shard_of(payee) == self.shard:
+                burning[sender] += amount
+        return all(
+            amount <= self.room(sender, asset)
+            and self.may_hold(asset.encode(), amount)
+            and (not burning[sender, asset] or self.may_issue(asset.encode(), 0, burning[sender, asset]))
+            for (sender, asset), amount in entering.items()
+        )
+
+    def room(self, sender: int, asset: str) -> int:
+        if self.network.shard_of(self.network.issuers[asset]) == sender:
+            return self.network.limits["amount"]
+        row, code = self.rows.get(boundary(sender + 1, asset), [0, 0]), asset.encode()
+        others = [other for other in range(len(self.network.firsts)) if other not in (sender, self.shard)]
+        said = [self.rows.get(pair(other, sender) + code + b"g", 0) for other in others]
+        return signed(row[1] - row[0]) + int(sum(said))
+
+    def hear(self, source: int, figures: list[Any]) -> None:
+        for shard, asset, units in figures:
+            if asset in self.network.issuers and shard < len(self.network.firsts) and shard not in (source, self.shard):
+                self.touched.add(key := pair(source, shard) + asset.encode() + b"g")
+                self.rows[key] = units
+                if not units:
+                    del self.rows[key]
+
+    def tell(self) -> None:
+        others = [shard for shard in range(len(self.network.firsts)) if shard != self.shard]
+        key = bytes(20) + b"t"
+        time, told = self.rows.get(key, [-250, []])
+        if len(others) < 2 or self.time < time + 250:
+            return
+        rows = [(shard, asset, self.rows.get(boundary(shard + 1, asset))) for shard in others for asset in self.network.issuers]
+        now = sorted([shard, asset, units] for shard, asset, row in rows if row and (units := signed(row[1] - row[0])))
+        even = [[shard, asset, 0] for shard, asset, _ in told if [shard, asset] not in [figure[:2] for figure in now]]
+        changed = sorted(figure for figure in now + even if figure not in told)
+        for shard in others if changed else ():
+            if figures := [figure for figure in changed if figure[0] != shard]:
+                self.outbox[shard].append([4, figures])
+        if changed:
+            self.put(key, [self.time, now])
+
+    def look_again(self) -> None:
+        """In the order of homes, deadlines and ids."""
+        waits = sorted(
+            (self.shard, row[1], key) if key[-1:] == b"w" else (row[1], row[2], key)
+            for key, row in self.rows.items()
+            if (key[-1:] == b"w" and not row[3]) or (key[-1:] == b"p" and row[3] != 2)
+        )
+        for home in sorted({home for home, _, _ in waits}):
+            for _, _, key in [wait for wait in waits if wait[0] == home][: self.network.limits["uncovered"]]:
+                self.go_on(key, home)
 
     def breach(self, legs: list[Any]) -> str:
         """What the genesis asks of the legs (section 3)."""
@@ -446,12 +524,12 @@ class Ledger:
             self.receipts.append([transaction_id, 3, code])
         elif others:
             deadline = self.time + self.network.parameters["commit_timeout"]
-            self.put(transaction_id + b"w", [self.legs_here(legs), deadline, others, others])
+            self.put(transaction_id + b"w", [self.legs_here(legs, self.shard), deadline, others, others])
             for shard in others:
                 self.outbox[shard].append([1, encoded, deadline])
             self.receipts.append([transaction_id, 1, ""])
         else:
-            self.apply(legs)
+            self.apply(legs, self.shard)
             self.receipts.append([transaction_id, 2, ""])
 
     def are_signed(self, transaction_id: bytes, witnesses: list[Any]) -> bool:
@@ -462,14 +540,17 @@ class Ledger:
         if source not in awaiting:
             return
         others = [shard for shard in awaiting if shard != source]
-        if code or not others:
+        if code or (not others and self.covers(legs, self.shard)):
             self.decide(transaction_id, code, source)
         else:
             self.put(transaction_id + b"w", [legs, deadline, participants, others])
 
     def decide(self, transaction_id: bytes, code: str, refused_by: int | None = None) -> None:
         legs, _, participants, _ = self.rows[transaction_id + b"w"]
-        (self.release if code else self.apply)(legs)
+        if code:
+            self.release(legs)
+        else:
+            self.apply(legs, self.shard)
         for shard in participants:
             if not code or shard != refused_by:
                 self.outbox[shard].append([3, transaction_id, not code])
@@ -492,23 +573,60 @@ class Ledger:
         except Invalid:
             self.outbox[source].append([2, digest("transaction", msgpack.unpackb(encoded)[0]), "malformed"])
             return
-        own = [witness for witness in witnesses if self.network.shard_of(address_of(witness[0])) == self.shard]
+        legs, here = order[1], self.legs_here(order[1], source)
+        issued = [leg[0] for leg in here if leg[0] == self.network.issuers.get(leg[2])]
+        checked = {*issued, *(leg[0] for leg in here if self.network.shard_of(leg[0]) != source)}
+        relied = [witness for witness in witnesses if address_of(witness[0]) in checked]
         code = self.objection(source, transaction_id, order, deadline)
-        if not code and not self.are_signed(transaction_id, own):
+        if not code and not self.are_signed(transaction_id, relied):
             code = "bad_signature"
-        code = code or self.reserve(order[1])
+        code = code or self.reserve(legs)
+        sent = not code and self.is_sent(here, source)
+        waiting = [row for key, row in self.rows.items() if key[-1:] == b"p" and row[1] == source and row[3] != 2]
+        if not code and not sent and len(waiting) >= self.network.limits["uncovered"]:
+            self.release(legs)
+            code = "limit_exceeded"
         if not code:
-            self.put(transaction_id + b"p", [self.legs_here(order[1]), source])
-            if own:
+            self.put(transaction_id + b"p", [here, source, deadline, 2 if sent else 1])
+            if relied:
                 self.put(transaction_id + b"a", order[3] + self.network.parameters["commit_timeout"])
-        self.outbox[source].append([2, transaction_id, code])
+        if code or sent:
+            self.outbox[source].append([2, transaction_id, code])
+
+    def is_sent(self, legs: list[Any], home: int) -> bool:
+        return self.covers([leg for leg in legs if self.network.shard_of(leg[0]) == home], home)
+
+    def go_on(self, key: bytes, home: int) -> None:
+        row, transaction_id = self.rows[key], key[:-1]
+        if key[-1:] == b"w":
+            if self.covers(row[0], home):
+                self.decide(transaction_id, "")
+        elif row[3] == 3:
+            if self.covers(row[0], home):
+                self.end(transaction_id, 2)
+        elif self.time > row[2]:
+            self.release(row[0])
+            self.put(key, None)
+            self.outbox[home].append([2, transaction_id, "expired"])
+        elif self.is_sent(row[0], home):
+            self.put(key, [*row[:3], 2])
+            self.outbox[home].append([2, transaction_id, ""])
+
+    def end(self, transaction_id: bytes, outcome: int) -> None:
+        legs, home, *_ = self.rows[transaction_id + b"p"]
+        if outcome == 2:
+            self.apply(legs, home)
+        else:
+            self.release(legs)
+        self.put(transaction_id + b"p", None)
+        self.receipts.append([transaction_id, outcome, ""])
 
     def objection(self, source: int, transaction_id: bytes, order: list[Any], deadline: int) -> str:
         network, legs, _, valid_until, _ = order
         timeout, window = self.network.parameters["commit_timeout"], self.network.parameters["validity_window"]
         if network != self.network.orders:
             return "wrong_network"
-        if self.network.shard_of(legs[0][0]) != source or not self.legs_here(legs):
+        if self.network.shard_of(legs[0][0]) != source or not self.legs_here(legs, source):
             return "wrong_shard"
         if code := self.breach(legs):
             return code
@@ -520,8 +638,14 @@ class Ledger:
         return "duplicate" if {transaction_id + b"p", transaction_id + b"a"} & self.rows.keys() else ""
 
     def obey(self, source: int, transaction_id: bytes, commit: bool) -> None:
-        legs, home = self.rows.get(transaction_id + b"p", [[], None])
-        if home == source:
-            (self.apply if commit else self.release)(legs)
-            self.put(transaction_id + b"p", None)
-            self.receipts.append([transaction_id, 2 if commit else 3, ""])
+        legs, home, deadline, stage = self.rows.get(transaction_id + b"p", [[], None, 0, 0])
+        if home != source:
+            return
+        if not commit and stage != 3:
+            self.end(transaction_id, 3)
+        elif commit and stage == 2 and self.covers(legs, home):
+            self.end(transaction_id, 2)
+        elif commit and stage == 2:
+            owed = self.incoming(legs)
+            self.apply([leg for leg in legs if leg not in owed], home)
+            self.put(transaction_id + b"p", [owed, home, deadline, 3])

@@ -1,82 +1,138 @@
 """Checking signatures: what waits for it. The checks themselves are done elsewhere, off the loop."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from node.consensus.simplex import MAX_PROPOSALS
 from node.effects import CheckSignatures
-from node.protocol.messages import Proposal
+from node.ledger.rules import Rules
+from node.protocol.block import Block
+from node.protocol.messages import BodyReply, ChainReply, Proposal
 from node.protocol.topics import Refusal
+from node.protocol.transaction import Transaction
 from node.replica.drafts import Draft, Payload
+from node.replica.inbox import Delivery, Inbox
 from node.replica.mempool import Entry, Mempool
+from node.replica.witnesses import Verdicts, join, read_bundles, record, to_check
 
 _MAX_BYTES = 32 << 20
-"""Encoded transactions and bundles of all proposals under check. More than the two largest of three leaders, and each leader has
-two at most; who comes when it is reached is not voted for."""
+"""Encoded transactions and bundles of all proposals and replies under check. More than the two largest of three leaders, and each
+leader has two at most; who comes when it is reached is not voted for, a reply is asked for again."""
+
+Waiting = Proposal | Delivery | ChainReply | BodyReply
+"""What waits for signatures."""
 
 
-class _Check(Struct, frozen=True):
-    """Transactions under check, and the proposal that waits for them, if one does."""
+class _Check(Struct, frozen=True, dict=True):
+    """Transactions under check; those that bundles prepare, cut down to the witnesses to check; and what waits for both."""
 
     entries: tuple[Entry, ...]
-    proposal: Proposal | None
-    payload: Payload | None
+    prepared: tuple[Transaction, ...] = ()
+    waiting: Waiting | None = None
+    peer: bytes = b""
+    payload: Payload | None = None
 
-    @property
+    @cached_property
     def size(self) -> int:
-        block = self.proposal.block if self.proposal is not None else None
-        return sum(map(len, (*block.bundles, *block.transactions))) if block is not None else 0
+        match self.waiting:
+            case Proposal(block) | BodyReply(block):
+                return _size_of(block)
+            case Delivery(_, encoded):
+                return len(encoded)
+            case ChainReply(blocks):
+                return sum(_size_of(final.block) for final in blocks)
+        return 0
+
+
+def _size_of(block: Block) -> int:
+    return sum(map(len, (*block.bundles, *block.transactions)))
 
 
 class Checked(Struct, frozen=True):
-    """``refusals``: of transactions from clients. ``proposal``: the one that waited, with its payload, if all are valid."""
+    """``refusals``: of transactions from clients. ``waiting``: what waited, of ``peer``; ``verdicts``: of what its bundles
+    prepare; ``draft``: of a proposal, None when a transaction of its own has one."""
 
     refusals: list[Refusal]
-    proposal: Proposal | None = None
+    waiting: Waiting | None = None
+    peer: bytes = b""
+    verdicts: Verdicts = {}
     draft: Draft | None = None
-    invalid_view: int | None = None
-    """The view of the proposal that waited, when a signature in it is not valid."""
 
 
 class Checking:
-    """Checks under way, by token."""
+    """Checks under way, by token. Bundles are checked one after the other, so that few transactions are in memory."""
 
-    def __init__(self, mempool: Mempool) -> None:
-        self._mempool = mempool
+    def __init__(self, rules: Rules, mempool: Mempool, inbox: Inbox) -> None:
+        self._rules, self._mempool, self._inbox = rules, mempool, inbox
         self._checks: dict[int, _Check] = {}
         self._token = 0
+        self._deliveries: deque[Delivery] = deque()
 
     def transactions(self, entries: Sequence[Entry]) -> list[CheckSignatures]:
         """Have transactions from clients checked."""
-        return self._check(_Check(tuple(entries), None, None)) if entries else []
+        return self._check(_Check(tuple(entries))) if entries else []
 
-    def proposal(self, proposal: Proposal, payload: Payload, unknown: Sequence[Entry]) -> list[CheckSignatures]:
-        """Have the transactions of a proposal checked that nobody has checked here before."""
-        check = _Check(tuple(unknown), proposal, payload)
-        others = [other for other in self._checks.values() if other.proposal is not None]
+    def proposal(self, proposal: Proposal, payload: Payload) -> list[CheckSignatures] | None:
+        """Have checked what nobody has checked here before: transactions of a proposal, and what its bundles prepare. None when
+        there is nothing to check."""
+        unknown = tuple(entry for entry in payload.entries if self._mempool.find(entry.encoded) is None)
+        pairs = zip(payload.bundles, proposal.block.bundles, strict=True)
+        new = (certified.bundle for certified, encoded in pairs if self._inbox.verdicts(encoded) is None)
+        prepared = to_check(self._rules, new)
+        if not unknown and not prepared:
+            return None
         signer = proposal.vote.signer
-        if sum(other.proposal is not None and other.proposal.vote.signer == signer for other in others) >= MAX_PROPOSALS:
+        others = [check.waiting for check in self._checks.values()]
+        if sum(isinstance(other, Proposal) and other.vote.signer == signer for other in others) >= MAX_PROPOSALS:
             return []
-        if check.size + sum(other.size for other in others) > _MAX_BYTES:
-            return []
-        return self._check(check)
+        return self._make_wait(_Check(unknown, prepared, proposal, payload=payload))
+
+    def reply(self, peer: bytes, reply: ChainReply | BodyReply, blocks: Iterable[Block]) -> list[CheckSignatures] | None:
+        """Have checked what the bundles in blocks from another member prepare. None when there is nothing to check."""
+        prepared = to_check(self._rules, (bundle for block in blocks for bundle in read_bundles(block)))
+        return self._make_wait(_Check((), prepared, reply, peer)) if prepared else None
+
+    def delivery(self, delivery: Delivery) -> list[CheckSignatures]:
+        """Have checked what a bundle that came in prepares. Until then its turn does not come."""
+        self._deliveries.append(delivery)
+        return self._next_delivery()
+
+    def _next_delivery(self) -> list[CheckSignatures]:
+        while self._deliveries and not any(isinstance(check.waiting, Delivery) for check in self._checks.values()):
+            delivery = self._deliveries.popleft()
+            if prepared := to_check(self._rules, [delivery.certified.bundle]):
+                return self._check(_Check((), prepared, delivery))
+            self._inbox.settle(delivery, {})
+        return []
+
+    def _make_wait(self, check: _Check) -> list[CheckSignatures]:
+        others = sum(other.size for other in self._checks.values() if not isinstance(other.waiting, Delivery))
+        return self._check(check) if check.size + others <= _MAX_BYTES else []
 
     def _check(self, check: _Check) -> list[CheckSignatures]:
         self._token += 1
         self._checks[self._token] = check
         self._mempool.expect(check.entries)
-        transactions = tuple(entry.transaction for entry in check.entries)
-        return [CheckSignatures(self._token, transactions, check.proposal is not None)]
+        transactions = (*(entry.transaction for entry in check.entries), *check.prepared)
+        return [CheckSignatures(self._token, transactions, check.waiting is not None)]
 
-    def settle(self, token: int, verdicts: Sequence[bool]) -> Checked | None:
-        """The answer to ``CheckSignatures``: valid transactions enter the mempool. None for an unknown token."""
+    def settle(self, token: int, verdicts: Sequence[bool]) -> tuple[Checked, list[CheckSignatures]] | None:
+        """The answer to ``CheckSignatures``: valid transactions enter the mempool; and what to check next. None for an unknown
+        token."""
         check = self._checks.pop(token, None)
         if check is None:
             return None
-        refusals = self._mempool.settle(check.entries, verdicts, may_push_out=check.proposal is None)
-        if check.proposal is None or check.payload is None:
-            return Checked(refusals)
-        if not all(verdicts):
-            return Checked([], invalid_view=check.proposal.vote.view)
-        return Checked([], check.proposal, Draft(check.payload))
+        own, others = verdicts[: len(check.entries)], verdicts[len(check.entries) :]
+        refusals = self._mempool.settle(check.entries, own, may_push_out=check.waiting is None)
+        if check.waiting is None:
+            return Checked(refusals), []
+        found = record(check.prepared, others)
+        draft = None
+        if isinstance(check.waiting, Delivery):
+            self._inbox.settle(check.waiting, found)
+        elif check.payload is not None and all(own):
+            draft = Draft(structs.replace(check.payload, verdicts=join((check.payload.verdicts, found))))
+        return Checked([], check.waiting, check.peer, found, draft), self._next_delivery()

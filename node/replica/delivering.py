@@ -42,7 +42,7 @@ class Delivering:
         keys = self._electorates[source].keys
         target = keys[(self._member + self._polled // len(sources)) % len(keys)]
         cursor = state.cursor(source)
-        return [] if self._inbox.has_next(source, cursor) else [Send(target, BundleRequest(self._shard, cursor + 1))]
+        return [] if self._inbox.holds(source, cursor + 1) else [Send(target, BundleRequest(self._shard, cursor + 1))]
 
 
 def certify_bundles(execution: Execution, final: FinalBlock) -> list[CertifiedBundle]:

@@ -7,13 +7,16 @@ from node.ledger.execution import Execution
 from node.ledger.state import Overlay, State
 from node.protocol.channel import CertifiedBundle
 from node.replica.mempool import Entry
+from node.replica.witnesses import Verdicts
 
 
 class Payload(Struct, frozen=True):
-    """A block's content, decoded; its bundles have proven themselves, its transactions' signatures are checked apart."""
+    """A block's content, decoded; its bundles have proven themselves, its transactions' signatures are checked apart.
+    ``verdicts``: of the witnesses of what its bundles prepare, as far as they are checked."""
 
     bundles: tuple[CertifiedBundle, ...]
     entries: tuple[Entry, ...]
+    verdicts: Verdicts
 
 
 class Draft(Struct, frozen=True):

@@ -8,6 +8,7 @@ from node.protocol.certificate import Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.limits import MAX_BUNDLE_BYTES
+from node.replica.witnesses import Verdicts
 
 WINDOW = 64
 """Bundles kept ahead of a channel's cursor; what comes later is asked for when its time has come."""
@@ -28,26 +29,36 @@ class Inbox:
         self._electorates = electorates
         self._channels: dict[int, dict[int, Delivery]] = {source: {} for source in electorates if source != shard}
         self._received: dict[bytes, CertifiedBundle] = {}
+        self._verdicts: dict[bytes, Verdicts] = {}
 
     @property
     def sources(self) -> tuple[int, ...]:
         return tuple(self._channels)
 
-    def receive(self, certified: CertifiedBundle, cursor: int) -> bool:
-        """Keep a bundle if it is valid, new, not too large for a block, and within the window after ``cursor``. Returns whether
-        it was kept."""
+    def receive(self, certified: CertifiedBundle, cursor: int) -> Delivery | None:
+        """Keep a bundle if it is valid, new, not too large for a block, and within the window after ``cursor``. Returns it if it
+        was kept: its turn comes once its witnesses are checked (``settle``)."""
         bundle = certified.bundle
         channel = self._channels.get(bundle.source)
         if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
-            return False
+            return None
         if not cursor < bundle.sequence <= cursor + WINDOW:
-            return False
+            return None
         encoded = encode(certified)
         if len(encoded) > MAX_BUNDLE_BYTES or not certified.is_valid(self._electorates[bundle.source]):
-            return False
-        channel[bundle.sequence] = Delivery(certified, encoded)
+            return None
+        delivery = channel[bundle.sequence] = Delivery(certified, encoded)
         self._received[encoded] = certified
-        return True
+        return delivery
+
+    def settle(self, delivery: Delivery, verdicts: Verdicts) -> None:
+        """The witnesses of what it prepares are checked."""
+        if delivery.encoded in self._received:
+            self._verdicts[delivery.encoded] = verdicts
+
+    def verdicts(self, encoded: bytes) -> Verdicts | None:
+        """What came of checking the witnesses of what a bundle prepares; None: it is not here, or not checked."""
+        return self._verdicts.get(encoded)
 
     def verified(self, encoded: bytes) -> CertifiedBundle | None:
         """The bundle in a proposal's payload, checked, or known to have been; None when it is not valid."""
@@ -65,17 +76,23 @@ class Inbox:
         return certified if certified.is_valid(self._electorates[bundle.source]) else None
 
     def following(self, source: int, cursor: int) -> Iterator[Delivery]:
-        """The deliveries right after ``cursor``, without a gap."""
+        """The checked deliveries right after ``cursor``, without a gap."""
         channel = self._channels[source]
-        while (delivery := channel.get(cursor + 1)) is not None:
+        while (delivery := channel.get(cursor + 1)) is not None and delivery.encoded in self._verdicts:
             yield delivery
             cursor += 1
 
     def has_next(self, source: int, cursor: int) -> bool:
-        return cursor + 1 in self._channels[source]
+        return next(self.following(source, cursor), None) is not None
+
+    def holds(self, source: int, sequence: int) -> bool:
+        """Whether the bundle is here, checked or not."""
+        return sequence in self._channels[source]
 
     def prune(self, source: int, cursor: int) -> None:
         """Forget what the chain has taken."""
         channel = self._channels.get(source, {})
         for sequence in [sequence for sequence in channel if sequence <= cursor]:
-            del self._received[channel.pop(sequence).encoded]
+            encoded = channel.pop(sequence).encoded
+            del self._received[encoded]
+            self._verdicts.pop(encoded, None)

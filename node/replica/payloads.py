@@ -8,6 +8,7 @@ from node.protocol.transaction import decode_transaction
 from node.replica.drafts import Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Entry, Mempool
+from node.replica.witnesses import join
 
 
 def read_payload(block: Block, mempool: Mempool, inbox: Inbox, parameters: Parameters) -> Payload | None:
@@ -29,7 +30,7 @@ def read_payload(block: Block, mempool: Mempool, inbox: Inbox, parameters: Param
         entries = tuple(mempool.find(encoded) or _read_transaction(encoded) for encoded in block.transactions)
     except DecodeError:
         return None
-    return Payload(tuple(bundles), entries)
+    return Payload(tuple(bundles), entries, join(inbox.verdicts(encoded) for encoded in block.bundles))
 
 
 def _read_transaction(encoded: bytes) -> Entry:

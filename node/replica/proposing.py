@@ -1,6 +1,7 @@
 """Proposing: when this member, if it leads, makes a block, and what goes into it."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from msgspec import Struct, structs
 
@@ -17,11 +18,11 @@ from node.protocol.channel import CertifiedBundle
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_SHARDS
 from node.protocol.topics import Refusal
-from node.protocol.transaction import Transaction
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Entry, Mempool
 from node.replica.payloads import fits
+from node.replica.witnesses import Verdicts, join, judge
 
 _MAX_UNFINALIZED = 64
 MAX_IN_VAIN = 4096
@@ -99,7 +100,8 @@ class Proposing:
             self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event
             return effects, refused
         skip = self._consensus.tree.skip_after(turn.parent)
-        candidate = build_block(parent, turn, skip, self._consensus.seat, self._rules, time, bundles, entries)
+        verdicts = join(map(self._inbox.verdicts, bundles[1]))
+        candidate = build_block(parent, turn, skip, self._consensus.seat, self._rules, time, bundles, entries, verdicts)
         bits = self._parameters.block_difficulty_bits
         if bits == 0:
             self._propose(candidate, bytes(8), at)
@@ -196,13 +198,15 @@ def build_block(
     time: int,
     bundles: tuple[Sequence[CertifiedBundle], Sequence[bytes]],
     entries: Sequence[Entry],
+    verdicts: Verdicts = MappingProxyType({}),
 ) -> Candidate:
-    """Execute a payload on ``parent`` and write the header that commits to all of it; the nonce is left at zero."""
+    """Execute a payload on ``parent`` and write the header that commits to all of it; the nonce is left at zero. ``verdicts``:
+    as in ``Payload``."""
     certified, encoded_bundles = bundles
     height = parent.height + 1
     transactions = [(entry.id, entry.transaction) for entry in entries]
     sent = [bundle.bundle for bundle in certified]
-    execution = execute(parent, rules, height, time, sent, transactions, Transaction.has_valid_signatures)
+    execution = execute(parent, rules, height, time, sent, transactions, judge(verdicts))
     payload = tuple(encoded_bundles), tuple(entry.encoded for entry in entries)
     header = Header(
         document=seat.electorate.document,
@@ -221,4 +225,4 @@ def build_block(
         state_root=execution.state_root,
         nonce=bytes(8),
     )
-    return Candidate(turn, Block(header, *payload), Draft(Payload(tuple(certified), tuple(entries)), execution))
+    return Candidate(turn, Block(header, *payload), Draft(Payload(tuple(certified), tuple(entries), verdicts), execution))

@@ -37,9 +37,8 @@ from node.protocol.messages import (
 from node.protocol.puzzle import leading_zero_bits
 from node.protocol.queries import EVERYONE, Query
 from node.protocol.topics import Refusal, blocks_topic
-from node.protocol.transaction import Transaction
 from node.replica.answering import Answering
-from node.replica.checking import Checking
+from node.replica.checking import Checked, Checking
 from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
 from node.replica.drafts import Branches, Draft, Payload
@@ -49,6 +48,10 @@ from node.replica.payloads import read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
 from node.replica.serving import Serving
+from node.replica.witnesses import Verdicts, join, judge
+
+_MAX_REMEMBERED = 1024
+"""Blocks from other members whose checks are remembered until they are executed; what is forgotten is checked again."""
 
 
 class Replica:
@@ -86,7 +89,9 @@ class Replica:
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
-        self._checking = Checking(self.mempool)
+        self._checking = Checking(self.rules, self.mempool, self.inbox)
+        self._verdicts: dict[bytes, Verdicts] = {}
+        """Of blocks from other members that consensus may have executed, by hash: what came of checking what they prepare."""
         self._refusing = Refusing(self.seat)
         self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, at.now)
         self._delivering = Delivering(self.shard, self.member, document.electorates, self.inbox)
@@ -118,7 +123,10 @@ class Replica:
         member = self._members.get(peer)
         match message:
             case BundleDelivery(certified):
-                self.counters.bundles_in += self.inbox.receive(certified, self.state.cursor(certified.bundle.source))
+                delivery = self.inbox.receive(certified, self.state.cursor(certified.bundle.source))
+                if delivery is not None:
+                    self.counters.bundles_in += 1
+                    self._effects += self._checking.delivery(delivery)
             case BundleRequest():
                 self._effects += self._serving.bundles(peer, message, at.now)
             case _ if member is not None:
@@ -163,13 +171,32 @@ class Replica:
     def on_signatures_checked(self, token: int, verdicts: Sequence[bool], at: Instant) -> list[Effect]:
         """The answer to ``CheckSignatures``."""
         self._at = at
-        if (checked := self._checking.settle(token, verdicts)) is not None:
+        if (settled := self._checking.settle(token, verdicts)) is not None:
+            checked, more = settled
             self._refusing.add(checked.refusals)
-            if checked.proposal is not None:
-                self.consensus.on_proposal(checked.proposal, checked.draft, at.now)
-            elif checked.invalid_view is not None:
-                self.consensus.on_invalid_proposal(checked.invalid_view, at.now)
+            self._effects += more
+            self._go_on(checked)
         return self._finish(at)
+
+    def _go_on(self, checked: Checked) -> None:
+        """With what waited for signatures."""
+        match checked.waiting:
+            case Proposal() as proposal if checked.draft is not None:
+                self.consensus.on_proposal(proposal, checked.draft, self._at.now)
+            case Proposal(block):
+                self.consensus.on_invalid_proposal(block.header.view, self._at.now)
+            case ChainReply(blocks):
+                self._remember([final.block for final in blocks], checked.verdicts)
+                self.consensus.on_final_blocks(checked.peer, blocks, self._at.now)
+            case BodyReply(block):
+                self._remember([block], checked.verdicts)
+                self.consensus.on_block(block, self._at.now)
+
+    def _remember(self, blocks: Sequence[Block], verdicts: Verdicts) -> None:
+        if verdicts:
+            self._verdicts |= {block.header.hash: verdicts for block in blocks}
+            for block_hash in list(self._verdicts)[:-_MAX_REMEMBERED]:
+                del self._verdicts[block_hash]
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
         """The answer to ``Mine``."""
@@ -205,11 +232,11 @@ class Replica:
             case ChainRequest():
                 self._effects += self._serving.chain(peer, message, now)
             case ChainReply(blocks) if blocks and self.catching_up.answered(peer, blocks[0].block.header.height, now):
-                self.consensus.on_final_blocks(peer, blocks, now)
+                self._on_reply(peer, message, [final.block for final in blocks])
             case BodyRequest():
                 self._serving.body(peer, message, now)
             case BodyReply(block) if self.consensus.wants(block.header.hash):
-                self.consensus.on_block(block, now)
+                self._on_reply(peer, message, [block])
 
     def _on_proposal(self, proposal: Proposal) -> None:
         """Consensus checks who sent it and what justifies it; then come its bundles, then the signatures not checked before."""
@@ -222,11 +249,19 @@ class Replica:
         if payload is None:
             self.consensus.on_invalid_proposal(header.view, self._at.now)
             return
-        unknown = [entry for entry in payload.entries if self.mempool.find(entry.encoded) is None]
-        if unknown:
-            self._effects += self._checking.proposal(proposal, payload, unknown)
-        else:
+        checks = self._checking.proposal(proposal, payload)
+        if checks is None:
             self.consensus.on_proposal(proposal, Draft(payload), self._at.now)
+        else:
+            self._effects += checks
+
+    def _on_reply(self, peer: bytes, reply: ChainReply | BodyReply, blocks: Sequence[Block]) -> None:
+        """Blocks that this member asked for: consensus sees them once the witnesses of what they prepare are checked."""
+        checks = self._checking.reply(peer, reply, blocks)
+        if checks is None:
+            self._go_on(Checked([], reply, peer))
+        else:
+            self._effects += checks
 
     def _is_timely(self, header: Header) -> bool:
         return header.time <= self._at.wall + self.parameters.clock_skew
@@ -269,9 +304,9 @@ class Replica:
             return None
         transactions = [(entry.id, entry.transaction) for entry in payload.entries]
         bundles = [certified.bundle for certified in payload.bundles]
-        valid = Transaction.has_valid_signatures
+        verdicts = join((payload.verdicts, self._verdicts.pop(header.hash, None)))
         try:
-            execution = execute(parent, self.rules, header.height, header.time, bundles, transactions, valid)
+            execution = execute(parent, self.rules, header.height, header.time, bundles, transactions, judge(verdicts))
         except InvalidBlock:
             return None
         if not execution.gives(block.header):

@@ -35,9 +35,7 @@ def replica_of(network: Network, member: int, has_votes: bool = True, number: in
 def take_in(replica: Replica, transaction: Transaction) -> list[Effect]:
     """Hand over a transaction and the verdict on its signatures."""
     effects = replica.on_transactions([encode(transaction)], at(1))
-    for check in checks(effects):
-        effects += replica.on_signatures_checked(check.token, [t.has_valid_signatures() for t in check.transactions], at(2))
-    return effects
+    return effects + settle(replica, effects, 2)
 
 
 def checks(effects: Iterable[Effect]) -> list[CheckSignatures]:
@@ -65,7 +63,18 @@ def catch_up(replica: Replica, shard: Shard, start: int = 1) -> list[Effect]:
     """Tell it that others are far ahead, and answer its question with the shard's chain."""
     peer = shard.electorate.keys[(replica.member + 1) % 4]
     replica.on_message(peer, Standing(1_000, 1), at(start))
-    return replica.on_message(peer, ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain)), at(start + 1))
+    effects = replica.on_message(peer, ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain)), at(start + 1))
+    return effects + settle(replica, effects, start + 1)
+
+
+def settle(replica: Replica, effects: Iterable[Effect], now: int, verdict: bool | None = None) -> list[Effect]:
+    """Answer its checks of signatures, truly or all with ``verdict``, until it has no more."""
+    found: list[Effect] = []
+    for check in checks(effects):
+        verdicts = [t.has_valid_signatures() if verdict is None else verdict for t in check.transactions]
+        answer = replica.on_signatures_checked(check.token, verdicts, at(now))
+        found += answer + settle(replica, answer, now, verdict)
+    return found
 
 
 def signed(shard: Shard, block: Block, member: int | None = None) -> Proposal:

@@ -54,15 +54,21 @@ def of_shard(source: int) -> CertifiedBundle:
 )
 def test_a_bundle_is_kept_if_it_is_proven_new_and_near(certified: CertifiedBundle, kept: bool) -> None:
     box = inbox()
-    assert box.receive(certified, 10) == kept
+    assert (box.receive(certified, 10) is not None) == kept
     assert not box.receive(certified, 10), "not twice"
 
 
 def test_bundles_follow_without_a_gap_until_the_chain_has_taken_them() -> None:
     box = inbox()
     first, second, fourth = (bundle(sequence) for sequence in (1, 2, 4))
-    for certified in (fourth, second, first):
-        box.receive(certified, 0)
+    kept = [box.receive(certified, 0) for certified in (fourth, second, first)]
+    assert [box.holds(1, sequence) for sequence in range(1, 5)] == [True, True, False, True]
+    assert not box.has_next(1, 0), "not before it is checked"
+    for delivery in kept:
+        assert delivery is not None
+        assert box.verdicts(delivery.encoded) is None
+        box.settle(delivery, {})
+    assert box.has_next(1, 0)
     assert [delivery.certified for delivery in box.following(1, 0)] == [first, second]
     box.prune(1, 2)
     assert list(box.following(1, 0)) == []

@@ -147,9 +147,9 @@ def test_a_final_block_is_stored_published_by_its_proposer_and_what_it_took_is_f
         replica = replica_of(network, member, number=there.number)
         take_in(replica, transaction)
         replica.on_message(home.electorate.keys[0], BundleDelivery(bundle), at(1))
-        assert (len(replica.mempool), replica.inbox.has_next(home.number, 0)) == (1, True)
+        assert (len(replica.mempool), replica.inbox.holds(home.number, 1)) == (1, True)
         effects = catch_up(replica, there, 500)
-        assert (len(replica.mempool), replica.inbox.has_next(home.number, 0)) == (0, False)
+        assert (len(replica.mempool), replica.inbox.holds(home.number, 1)) == (0, False)
         assert [e.height for e in effects if isinstance(e, Commit)] == [1, 2, 3, 4]
         assert [(e.height, e.certified_at) for e in effects if isinstance(e, Checkpoint)] == [(0, None)] * 4
         published.append([e.body for e in effects if isinstance(e, Publish)])

@@ -250,7 +250,7 @@ def _genesis_header(genesis_hash: bytes, shard: int, time: int) -> list[Any]:
     """The one of height 0."""
     nothing, zero = root([]), bytes(32)
     roots = [root([nothing, nothing]), nothing, nothing, zero, digest("totals", [[], 0]), zero]
-    return [zero, shard, 0, 0, genesis_hash, time, 0, *roots, bytes(8)]
+    return [zero, shard, 0, 0, genesis_hash, zero, time, 0, *roots, bytes(8)]
 
 
 def _readable(value: Any) -> str:

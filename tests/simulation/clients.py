@@ -99,15 +99,22 @@ class Gateway:
         if any(leg.payer == leg.payee for leg in legs):
             return
         oddity = chance.random()
+        legs, keys = self._odd(oddity, chance, a, amount) or (legs, keys)
+        if oddity < 0.9:
+            legs = legs + [fee for leg in legs if leg.action is Action.PAY for fee in self._terms.with_fee(leg)[1:]]
+        self.submit(legs, keys, lifetime)
+
+    def _odd(self, oddity: float, chance: Random, a: KeyPair, amount: int) -> tuple[list[Leg], list[KeyPair]] | None:
+        """In some cases a payment of somebody who holds nothing, of dust, or that leaves dust."""
+        usd = _address(ISSUERS["USD"])
         if oddity < 0.08:
             poor = self.world.key_in(chance.choice(self.world.shards), chance)
-            legs, keys = [Leg(_address(poor), _address(a), "USD", amount)], [poor]
-        elif oddity < 0.14:
-            legs, keys = [Leg(_address(a), _address(usd), "EUR", chance.randint(1, 12))], [a]
-        if oddity < 0.9:
-            fees = [fee for leg in legs if leg.action is Action.PAY for fee in self._terms.with_fee(leg)[1:]]
-            legs = legs + fees
-        self.submit(legs, keys, lifetime)
+            return [Leg(_address(poor), _address(a), "USD", amount)], [poor]
+        if oddity < 0.14:
+            return [Leg(_address(a), usd, "EUR", chance.randint(1, 12))], [a]
+        if oddity < 0.22:
+            return [Leg(_address(a), usd, "EUR", 996)], [a]  # all it was given but for the fee and two units
+        return None
 
     def _flood(self) -> None:
         """One account pays at once as often as it can, and oftener."""

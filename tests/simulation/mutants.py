@@ -594,7 +594,7 @@ MUTANTS: dict[str, Mutant] = {
     "fee-unchecked": Mutant("orders need not pay fees, nor more than dust", 12, _on(Terms, "breach", _no_breach)),
     "dust-left": Mutant(
         "a payment across shards may leave dust",
-        40,
+        12,
         tuple(Mutation(module, "reserve", _leave_dust) for module in (execution, two_phase_commit)),
     ),
     "one-payer-takes-all": Mutant("transactions go into blocks in order of arrival", 12, _on(Mempool, "in_turn", _arrival_order)),

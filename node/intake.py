@@ -9,7 +9,7 @@ from node.events import Asked, Event, Tick, Transactions
 from node.protocol.queries import Query
 
 MAX_EVENTS = 2_000
-MAX_EVENT_BYTES = 16 << 20
+MAX_EVENT_BYTES = 8 << 20
 """Beyond it frames wait; one is taken in before it is counted."""
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""

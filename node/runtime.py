@@ -6,7 +6,6 @@ while it waits for the disk, further events gather and are handled, persisted an
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +40,7 @@ from node.effects import (
     Subscribe,
     Tell,
 )
-from node.events import Instant, Mined, SignaturesChecked
+from node.events import Instant, Mined
 from node.intake import Intake
 from node.metrics import Metrics
 from node.mining import Miner
@@ -57,10 +56,10 @@ from node.protocol.messages import PeerMessage, StoredBundleDelivery, StoredChai
 from node.protocol.queries import EVERYONE, GetBlocks, GetPending, Query
 from node.protocol.reports import Notable
 from node.protocol.topics import TransactionBatch, queries_topic, transactions_topic
-from node.protocol.transaction import Transaction
 from node.recovery import read_stored, recover, write_document
 from node.reporter import Reporter
 from node.storage import Storage, StorageFull
+from node.verifying import Verifying
 
 log = structlog.get_logger(__name__)
 
@@ -72,10 +71,6 @@ LARGE_ANSWER_RATE = 4 << 20
 """Bytes a second."""
 _BLOCK_BYTES = 64 << 10
 """What a block asked for is expected to have, until it has been read."""
-MAX_UNCHECKED = 4096
-"""Signatures of clients' transactions under check; while there are more, further ones wait to be taken in, or are dropped."""
-SIGNATURES = 128
-"""Checked in one go: so long, some ten milliseconds, a proposal waits for what clients have sent."""
 _BROKER_RUN = 100
 """Messages of the broker looked at before others have their turn."""
 _IDLE_SECONDS = 0.25
@@ -111,10 +106,7 @@ class Runtime:
             settings.name, genesis.network, self.node, self._transport, self._broker, self._miner, self._metrics
         )
         self._intake = Intake()
-        self._checks: tuple[deque[CheckSignatures], deque[CheckSignatures]] = (deque(), deque())
-        self._unchecked = 0
-        self._verdicts: dict[int, list[bool]] = {}  # of checks that are not finished, by token
-        self._check_wake = trio.Event()
+        self._verifying = Verifying(self._intake.put)
         self._small = Allowance(SMALL_ANSWERS * SMALL_ANSWER_BYTES)
         self._large = Allowance(LARGE_ANSWER_RATE)
         self._disk = trio.CapacityLimiter(1)
@@ -130,7 +122,7 @@ class Runtime:
             await nursery.start(self._broker.run)
             await nursery.start(self._miner.run)
             await nursery.start(self._metrics.serve, self._settings.metrics_host, self._settings.metrics_port)
-            nursery.start_soon(self._check_signatures)
+            nursery.start_soon(self._verifying.run)
             nursery.start_soon(self._receive_frames)
             nursery.start_soon(self._receive_broker)
             nursery.start_soon(self.reporter.run)
@@ -150,7 +142,7 @@ class Runtime:
         while True:
             await self._wait()
             effects: list[Effect] = []
-            for event in self._intake.take(self._unchecked < MAX_UNCHECKED):
+            for event in self._intake.take(self._verifying.has_room):
                 effects += self.node.handle(event, self._at)
             await self._perform(effects)
 
@@ -158,7 +150,7 @@ class Runtime:
         """Until there is an event, or the mind's deadline is due."""
         deadline = self.node.deadline
         seconds = _IDLE_SECONDS if deadline is None else min(_IDLE_SECONDS, (deadline - self._at.now) / 1000)
-        await self._intake.wait(seconds, self._unchecked < MAX_UNCHECKED)
+        await self._intake.wait(seconds, self._verifying.has_room)
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
@@ -223,9 +215,7 @@ class Runtime:
             case Recover():
                 self._nursery.start_soon(self._recover, effect)
             case CheckSignatures():
-                self._checks[effect.urgent].append(effect)
-                self._unchecked += 0 if effect.urgent else _signatures(effect.transactions)
-                self._check_wake.set()
+                self._verifying.check(effect)
             case Mine():
                 self._mining.cancel()
                 self._mining = trio.CancelScope()
@@ -298,24 +288,6 @@ class Runtime:
     async def _recover(self, wanted: Recover) -> None:
         self._intake.put(await trio.to_thread.run_sync(recover, self._storage, wanted.rules, wanted.electorate))
 
-    async def _check_signatures(self) -> None:
-        """Few at a time, those that proposals wait for first: more threads would only fight for the interpreter."""
-        later, urgent = self._checks
-        while True:
-            if not later and not urgent:
-                self._check_wake = trio.Event()
-                await self._check_wake.wait()
-            queue = urgent or later
-            check, verdicts = queue[0], self._verdicts.pop(queue[0].token, [])
-            part = _first(check.transactions[len(verdicts) :], SIGNATURES)
-            verdicts += await trio.to_thread.run_sync(_signature_verdicts, part)
-            if len(verdicts) < len(check.transactions):
-                self._verdicts[check.token] = verdicts
-            else:
-                queue.popleft()
-                self._unchecked -= 0 if check.urgent else _signatures(check.transactions)
-                self._intake.put(SignaturesChecked(check.token, tuple(verdicts)))
-
     async def _mine(self, scope: trio.CancelScope, work: Mine) -> None:
         with scope:
             self._intake.put(Mined(work.token, await self._miner.solve(work.prefix, work.bits)))
@@ -367,20 +339,3 @@ def _expected(query: Query) -> int:
             return MAX_LISTED_BYTES
         case _:
             return SMALL_ANSWER_BYTES
-
-
-def _signatures(transactions: Sequence[Transaction]) -> int:
-    return sum(len(transaction.witnesses) for transaction in transactions)
-
-
-def _first(transactions: Sequence[Transaction], signatures: int) -> Sequence[Transaction]:
-    """As many of the first as have so many signatures together, but one at least."""
-    for count, transaction in enumerate(transactions):
-        signatures -= len(transaction.witnesses)
-        if signatures < 0:
-            return transactions[: max(1, count)]
-    return transactions
-
-
-def _signature_verdicts(transactions: Sequence[Transaction]) -> tuple[bool, ...]:
-    return tuple(transaction.has_valid_signatures() for transaction in transactions)

@@ -70,7 +70,7 @@ from node.protocol.reports import Notable
 MAX_PROPOSALS = 2
 """Kept of the current view; the second is evidence that its leader equivocates."""
 
-MAX_VOTED_BYTES = 16 << 20
+MAX_VOTED_BYTES = 8 << 20
 """Payload of the blocks voted for since the last final one, beyond which only empty ones get a vote. With the last one more, of
 up to 5 MiB, that is what the journal holds; and so the blocks that a quorum notarized have twice as much at most."""
 

@@ -22,10 +22,10 @@ Message = tuple[str, bytes]
 """(topic, body)"""
 
 MAX_QUEUED = 10_000
-MAX_QUEUED_BYTES = 32 << 20
+MAX_QUEUED_BYTES = 20 << 20
 """Bounds of the queue to the broker, the largest body included."""
 MAX_UNREAD = 10_000
-MAX_UNREAD_BYTES = 16 << 20
+MAX_UNREAD_BYTES = 8 << 20
 """Bounds of the inbox."""
 
 READ_RATE = 64 << 20

@@ -43,11 +43,11 @@ FRAME_SECONDS = 10.0
 """From the first byte of a frame to its last, at most."""
 
 READ_BYTES = 256 << 10
-QUEUE_BYTES = 12 << 20
+QUEUE_BYTES = 9 << 20
 INBOX_ITEMS = 1024
-INBOX_BYTES = 16 << 20
+INBOX_BYTES = 8 << 20
 """Beyond it frames wait; one is taken in before it is counted."""
-HELD_BYTES = 48 << 20
+HELD_BYTES = 32 << 20
 """Of frames of all peers that are unfinished, or wait for room in the inbox. Beyond it the peer with the most is dropped."""
 STRANGER_UNREAD_BYTES = 64 << 10
 """What a peer may have unread where frames are small."""

@@ -18,7 +18,7 @@ from node.replica.inbox import Delivery, Inbox
 from node.replica.mempool import Entry, Mempool
 from node.replica.witnesses import Verdicts, join, read_bundles, record, to_check
 
-_MAX_BYTES = 32 << 20
+MAX_PROPOSAL_BYTES = 32 << 20
 """Encoded transactions and bundles of all proposals and replies under check. More than the two largest of three leaders, and each
 leader has two at most; who comes when it is reached is not voted for, a reply is asked for again."""
 
@@ -110,7 +110,7 @@ class Checking:
 
     def _make_wait(self, check: _Check) -> list[CheckSignatures]:
         others = sum(other.size for other in self._checks.values() if not isinstance(other.waiting, Delivery))
-        return self._check(check) if check.size + others <= _MAX_BYTES else []
+        return self._check(check) if check.size + others <= MAX_PROPOSAL_BYTES else []
 
     def _check(self, check: _Check) -> list[CheckSignatures]:
         self._token += 1

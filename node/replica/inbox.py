@@ -14,6 +14,10 @@ WINDOW = 64
 """Bundles kept ahead of a channel's cursor; what comes later is asked for when its time has come."""
 
 
+MAX_CHANNEL_BYTES = 4 << 20
+"""Bundles kept of one source, bytes; of those beyond only the next one to be taken is kept."""
+
+
 class Delivery(Struct, frozen=True):
     """A verified bundle and the bytes it came in."""
 
@@ -22,7 +26,7 @@ class Delivery(Struct, frozen=True):
 
 
 class Inbox:
-    """Keeps at most WINDOW bundles per source shard."""
+    """Keeps at most WINDOW bundles and MAX_CHANNEL_BYTES per source shard, and the next one."""
 
     def __init__(self, shard: int, electorates: Mapping[int, Electorate]) -> None:
         self._shard = shard
@@ -36,8 +40,8 @@ class Inbox:
         return tuple(self._channels)
 
     def receive(self, certified: CertifiedBundle, cursor: int) -> Delivery | None:
-        """Keep a bundle if it is valid, new, not too large for a block, and within the window after ``cursor``. Returns it if it
-        was kept: its turn comes once its witnesses are checked (``settle``)."""
+        """Keep a bundle if it is valid, new, not too large for a block, and within the window after ``cursor``, and if there is
+        room or it is the next one. Returns it if it was kept: its turn comes once its witnesses are checked (``settle``)."""
         bundle = certified.bundle
         channel = self._channels.get(bundle.source)
         if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
@@ -45,6 +49,9 @@ class Inbox:
         if not cursor < bundle.sequence <= cursor + WINDOW:
             return None
         encoded = encode(certified)
+        kept = sum(len(delivery.encoded) for delivery in channel.values())
+        if kept + len(encoded) > MAX_CHANNEL_BYTES and bundle.sequence != cursor + 1:
+            return None
         if len(encoded) > MAX_BUNDLE_BYTES or not certified.is_valid(self._electorates[bundle.source]):
             return None
         delivery = channel[bundle.sequence] = Delivery(certified, encoded)

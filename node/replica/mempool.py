@@ -16,10 +16,10 @@ from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction, decode_transaction
 
 MAX_TRANSACTIONS = 100_000
-MAX_BYTES = 64 << 20
+MAX_BYTES = 16 << 20
 MAX_CHECKING = 20_000
 """Transactions whose signatures are being checked."""
-MAX_CHECKING_BYTES = 16 << 20
+MAX_CHECKING_BYTES = 4 << 20
 
 
 class Entry(Struct, frozen=True, gc=False):

@@ -128,11 +128,11 @@ async def test_starting_waits_for_no_broker_and_the_newest_of_what_waits_is_flus
 async def test_the_queue_is_bounded_in_bytes() -> None:
     broker, largest = Broker("redis://127.0.0.1:1"), bytes(MAX_BROKER_BODY_BYTES)
     dropped = []
-    assert 2 * len(largest) == MAX_QUEUED_BYTES
-    for body in (b"oldest", *[largest] * 3, largest + b"x"):  # two of the largest fit, without the oldest
+    assert len(largest) < MAX_QUEUED_BYTES < 2 * len(largest)
+    for body in (b"oldest", *[largest] * 3, largest + b"x"):  # one of the largest fits, with little else
         broker.publish("a", body)
         dropped.append(broker.dropped)
-    assert dropped == [0, 0, 1, 2, 3]
+    assert dropped == [0, 0, 2, 3, 4]
 
 
 async def test_a_broker_that_hangs_up_or_stops_is_noticed_and_used_again_when_it_goes_on(server: Server, broker: Broker) -> None:

@@ -120,7 +120,7 @@ class Committee(Loop):
     def __init__(self, kind: str, rate: int, warm_up: int, counted: int, seed: int = 1) -> None:
         super().__init__()
         self._chance, self._fault = Random(seed), FAULTS[kind]
-        self._network = Network("liars", committees=1, **_STANDARD)
+        self._network = Network("liars", committees=1, terms={}, **_STANDARD)
         self._shard = self._network.shards[0]
         self._keys = self._shard.electorate.keys
         self._rate, self._warm_up, self._end = rate, warm_up, warm_up + counted

@@ -10,7 +10,7 @@ from node.protocol.channel import CertifiedBundle, Prepare, PrepareVote, Record
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS
-from node.replica.inbox import WINDOW, Inbox
+from node.replica.inbox import MAX_CHANNEL_BYTES, WINDOW, Inbox
 from node.replica.mempool import Mempool
 from node.replica.payloads import read_payload
 from tests.chains import Network
@@ -111,3 +111,14 @@ def test_several_bundles_share_a_block_up_to_its_limits_and_one_goes_in_whatever
     assert accepted(weighing(part, 1), weighing(part, 2))
     assert not accepted(weighing(part, 1), weighing(part + 1, 2))
     assert accepted(weighing(2 * part + 1, 1))
+
+
+def test_bundles_of_a_source_are_bounded_in_bytes_and_the_next_one_is_always_kept() -> None:
+    box, size = inbox(), MAX_CHANNEL_BYTES // 4
+    large = [bundle(sequence, 0, Prepare(bytes(size), 1)) for sequence in range(1, 7)]
+    kept = [box.receive(certified, 0) is not None for certified in reversed(large[1:])]
+    assert kept == [True, True, True, False, False]
+    assert box.receive(large[0], 0), "it is the next"
+    assert not box.receive(large[1], 0)
+    box.prune(1, 1)
+    assert box.receive(large[1], 1), "now this one is"

@@ -1,0 +1,46 @@
+"""The most memory that others can make a node keep: every cap of the process, in bytes, and their sum.
+
+What grows with the ledger itself - accounts, undecided transactions, ids of the validity window - is not in it: it costs whoever
+makes it grow money or work, and is said in docs/threat-model.md.
+"""
+
+from node.consensus.simplex import MAX_VOTED_BYTES
+from node.intake import MAX_EVENT_BYTES, MAX_TRANSACTION_BYTES
+from node.network.broker import MAX_QUEUED_BYTES, MAX_UNREAD_BYTES
+from node.network.callers import MAX_HANDSHAKES
+from node.network.connection import NOISE_MESSAGE_BYTES, UNREAD_BYTES
+from node.network.transport import HELD_BYTES, INBOX_BYTES, QUEUE_BYTES
+from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
+from node.replica.checking import MAX_PROPOSAL_BYTES
+from node.replica.inbox import MAX_CHANNEL_BYTES
+from node.replica.mempool import MAX_BYTES, MAX_CHECKING_BYTES
+
+DECODED = 6
+"""Memory of a transaction or a record, its encoding included, in lengths of its encoding: 3.9 to 5.7 were measured."""
+FRAME_DECODED = 13
+"""The same of a whole frame of the most wasteful form there is: 12.9 were measured."""
+COPIES = 3
+"""Of what is read from storage, encoded and sent."""
+
+
+def bounds(nodes: int, shards: int) -> dict[str, int]:
+    """Bytes by what holds them, for a node of a network with so many nodes and shards."""
+    peers = nodes  # the other nodes, and the coordinator
+    return {
+        "unread bytes of peers": peers * UNREAD_BYTES,
+        "handshakes": MAX_HANDSHAKES * 2 * NOISE_MESSAGE_BYTES,
+        "frames unfinished, or without room in the inbox": HELD_BYTES + MAX_FRAME_BYTES,
+        "frames in the inbox": INBOX_BYTES + MAX_FRAME_BYTES,
+        "frames among the events": MAX_EVENT_BYTES + MAX_FRAME_BYTES,
+        "the frame that is handled": FRAME_DECODED * MAX_FRAME_BYTES,
+        "frames that peers have not taken": peers * QUEUE_BYTES,
+        "messages from the broker": MAX_UNREAD_BYTES,
+        "messages to the broker": MAX_QUEUED_BYTES + MAX_BROKER_BODY_BYTES,
+        "transactions not looked at": MAX_TRANSACTION_BYTES,
+        "transactions under check": DECODED * MAX_CHECKING_BYTES,
+        "mempool": DECODED * MAX_BYTES,
+        "proposals under check": DECODED * MAX_PROPOSAL_BYTES,
+        "blocks that are not final": DECODED * 2 * MAX_VOTED_BYTES,
+        "bundles of other shards": DECODED * (shards - 1) * (MAX_CHANNEL_BYTES + MAX_BUNDLE_BYTES),
+        "blocks read for clients and peers": COPIES * MAX_BROKER_BODY_BYTES,
+    }

@@ -1,0 +1,84 @@
+"""Checks signatures off the loop, in a thread, few at a time: those that a proposal waits for overtake those of clients."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import trio
+
+from node.effects import CheckSignatures
+from node.events import SignaturesChecked
+from node.protocol.transaction import Transaction
+
+SIGNATURES = 128
+"""Checked in one go: so long, some ten milliseconds, a proposal waits for what clients have sent."""
+MAX_UNCHECKED = 4096
+"""Signatures of clients' transactions under check, beyond which further ones should wait."""
+
+
+class _Check:
+    """``verdicts``: of the first transactions, as far as they are known."""
+
+    def __init__(self, effect: CheckSignatures) -> None:
+        self.effect = effect
+        self.verdicts: list[bool] = []
+
+    @property
+    def rest(self) -> Sequence[Transaction]:
+        return self.effect.transactions[len(self.verdicts) :]
+
+
+class Verifying:
+    """``answer`` is called with each result."""
+
+    def __init__(self, answer: Callable[[SignaturesChecked], None]) -> None:
+        self._answer = answer
+        self._later: deque[_Check] = deque()
+        self._urgent: deque[_Check] = deque()
+        self._unchecked = 0
+        self._wake = trio.Event()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more transactions of clients should be handed in now."""
+        return self._unchecked < MAX_UNCHECKED
+
+    def check(self, effect: CheckSignatures) -> None:
+        """Answer this one when its turn has come."""
+        (self._urgent if effect.urgent else self._later).append(_Check(effect))
+        if not effect.urgent:
+            self._unchecked += signatures(effect.transactions)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. One thread: more would only fight for the interpreter."""
+        while True:
+            while not self._urgent and not self._later:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            queue = self._urgent or self._later
+            check = queue[0]
+            part = first(check.rest, SIGNATURES)
+            check.verdicts += await trio.to_thread.run_sync(_verdicts, part)
+            if not check.effect.urgent:
+                self._unchecked -= signatures(part)
+            if not check.rest:
+                queue.popleft()
+                self._answer(SignaturesChecked(check.effect.token, tuple(check.verdicts)))
+
+
+def signatures(transactions: Sequence[Transaction]) -> int:
+    """How many they have together."""
+    return sum(len(transaction.witnesses) for transaction in transactions)
+
+
+def first(transactions: Sequence[Transaction], most: int) -> Sequence[Transaction]:
+    """As many of the first as have ``most`` signatures together, but one at least."""
+    for count, transaction in enumerate(transactions):
+        most -= len(transaction.witnesses)
+        if most < 0:
+            return transactions[: max(1, count)]
+    return transactions
+
+
+def _verdicts(transactions: Sequence[Transaction]) -> list[bool]:
+    return [transaction.has_valid_signatures() for transaction in transactions]

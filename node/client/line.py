@@ -20,7 +20,7 @@ Handler = Callable[[bytes], None]
 
 READ_RATE = 64 << 20
 """Bytes read in a second at most, a message counting for ``MESSAGE_COST`` more."""
-MESSAGE_COST = 2 << 10
+MESSAGE_COST = 4 << 10
 _READ_BYTES = 256 << 10
 _CONNECT_SECONDS = 2.0
 _WRITE_SECONDS = 5.0

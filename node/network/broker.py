@@ -30,7 +30,7 @@ MAX_UNREAD_BYTES = 8 << 20
 
 READ_RATE = 64 << 20
 """Bytes taken in each second at most, a message counting for ``MESSAGE_COST`` more: so many can be passed over in little time."""
-MESSAGE_COST = 2 << 10
+MESSAGE_COST = 4 << 10
 
 _BATCH_BYTES = 1 << 20
 _READ_BYTES = 256 << 10

@@ -25,7 +25,8 @@ class Journal(Struct, frozen=True):
 
 
 class Commit(Struct, frozen=True):
-    """A final block, the bundles it sends; and forget journal records of views up to ``view``: one transaction."""
+    """A final block, the bundles it sends; and forget bundles that were taken and journal records of views up to ``view``: one
+    transaction."""
 
     height: int
     view: int
@@ -34,6 +35,8 @@ class Commit(Struct, frozen=True):
     """``block``, encoded."""
     bundles: tuple[tuple[int, int, bytes], ...]
     """(destination shard, sequence, encoded ``CertifiedBundle``)."""
+    taken: tuple[tuple[int, int], ...] = ()
+    """(destination shard, sequence): bundles up to there are forgotten, these included."""
 
 
 class Checkpoint(Struct, frozen=True):

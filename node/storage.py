@@ -223,6 +223,7 @@ class Storage:
         self._upsert("blocks", (commit.height,), commit.encoded)
         for destination, sequence, data in commit.bundles:
             self._upsert("bundles", (destination, sequence), data)
+        self._writer.executemany("DELETE FROM bundles WHERE destination = ? AND sequence <= ?", commit.taken)
         self._writer.execute("DELETE FROM journal WHERE view <= ?", (commit.view,))
 
     def _checkpoint(self, part: Checkpoint) -> None:

@@ -19,6 +19,8 @@ class Delivering:
     def __init__(self, shard: int, member: int, electorates: dict[int, Electorate], inbox: Inbox) -> None:
         self._shard, self._member, self._electorates, self._inbox = shard, member, electorates, inbox
         self._polled = 0
+        self._claims: dict[int, dict[bytes, int]] = {}
+        self._taken: dict[int, int] = {}
 
     def deliver(self, bundles: Sequence[CertifiedBundle], height: int) -> list[Send]:
         """f+1 members, in turn, send a bundle to all of its destination: one of them at least is honest. Should all of
@@ -31,6 +33,24 @@ class Delivering:
             for delivery in map(BundleDelivery, bundles)
             for key in self._electorates[delivery.bundle.bundle.destination].keys
         ]
+
+    def asked(self, peer: bytes, request: BundleRequest) -> None:
+        """A member of the destination that asks for a bundle has all before it in final blocks, or says so."""
+        electorate = self._electorates.get(request.destination)
+        if electorate is not None and peer in electorate.keys and request.destination != self._shard:
+            claims = self._claims.setdefault(request.destination, {})
+            claims[peer] = max(claims.get(peer, 0), request.sequence - 1)
+
+    def newly_taken(self) -> tuple[tuple[int, int], ...]:
+        """(destination, number of the last bundle that f + 1 of its members have taken), where that has grown: one of them is
+        honest, so the bundle is in a final block there, and who lacks it gets it from its own committee."""
+        found = []
+        for destination, claims in self._claims.items():
+            believed = sorted(claims.values(), reverse=True)[self._electorates[destination].faults_tolerated :]
+            if believed and believed[0] > self._taken.get(destination, 0):
+                self._taken[destination] = believed[0]
+                found.append((destination, believed[0]))
+        return tuple(found)
 
     def poll(self, state: State) -> list[Send]:
         """Ask one source shard, each in turn, for what follows the cursor: what was lost on the way comes again."""

@@ -128,6 +128,7 @@ class Replica:
                     self.counters.bundles_in += 1
                     self._effects += self._checking.delivery(delivery)
             case BundleRequest():
+                self._delivering.asked(peer, message)
                 self._effects += self._serving.bundles(peer, message, at.now)
             case _ if member is not None:
                 self._on_member_message(peer, member, message)
@@ -327,7 +328,8 @@ class Replica:
         encoded = encode(certified)
         bundles = certify_bundles(execution, final)
         stored = tuple((b.bundle.destination, b.bundle.sequence, encode(b)) for b in bundles)
-        self._effects.append(Commit(header.height, header.view, certified, encoded, stored))
+        forgotten = self._delivering.newly_taken()
+        self._effects.append(Commit(header.height, header.view, certified, encoded, stored, forgotten))
         self._effects.append(Checkpoint(*rows))
         if header.proposer == self.member:
             self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))

@@ -385,6 +385,15 @@ def withhold_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [effect]
 
 
+def claim_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Says that it has taken the next bundles that it never saw, so that their source may forget them; and carries none."""
+    if not isinstance(effect, Commit):
+        return withhold_bundles(liar, effect)
+    own, state = liar.replica.shard, liar.replica.state
+    asked = [(s, BundleRequest(own, state.cursor(s) + 4)) for s in liar.node.world.shards if s != own]
+    return [effect, *(Send(node.key.public, request) for s, request in asked for node in liar.node.world.committee(s))]
+
+
 def forge_certificates(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Certificates signed by too few, by itself for others, or for another statement; old ones and those of other shards."""
     vote = _ballot(effect)
@@ -490,6 +499,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "swapped bodies": swap_bodies,
     "withheld bundles": withhold_bundles,
     "late bundles": deliver_late,
+    "claimed bundles": claim_bundles,
     "forged certificates": forge_certificates,
     "forged bundles": forge_bundles,
     "another document": live_by_another_document,

@@ -12,7 +12,8 @@ class Disk:
         self._pledge: Pledge | None = None
         self._journal: dict[tuple[int, str], Journal] = {}
         self._blocks: list[bytes] = []
-        self._bundles: dict[int, list[bytes]] = {}
+        self._bundles: dict[int, dict[int, bytes]] = {}
+        self._sequences: dict[int, int] = {}
         self._rows: dict[int, dict[bytes, bytes | None]] = {}
         self._checkpoint: tuple[int, int] | None = None
 
@@ -26,16 +27,20 @@ class Disk:
             match effect:
                 case Journal(view, slot, _):
                     self._journal[(view, slot)] = effect
-                case Commit(height, view, _, encoded, bundles):
+                case Commit(height, view, _, encoded, bundles, taken):
                     if height != len(self._blocks) + 1:
                         raise AssertionError(f"block {height} is stored after {len(self._blocks)}")
                     self._blocks.append(encoded)
                     self._journal = {key: record for key, record in self._journal.items() if key[0] > view}
                     for destination, sequence, data in bundles:
-                        channel = self._bundles.setdefault(destination, [])
-                        if sequence != len(channel) + 1:
-                            raise AssertionError(f"bundle {sequence} to {destination} is stored after {len(channel)}")
-                        channel.append(data)
+                        before = self._sequences.get(destination, 0)
+                        if sequence != before + 1:
+                            raise AssertionError(f"bundle {sequence} to {destination} is stored after {before}")
+                        self._sequences[destination] = sequence
+                        self._bundles.setdefault(destination, {})[sequence] = data
+                    for destination, through in taken:
+                        channel = self._bundles.get(destination, {})
+                        self._bundles[destination] = {number: data for number, data in channel.items() if number > through}
                 case Checkpoint(height, rows, certified_at):
                     self._rows.setdefault(height, {}).update(rows)
                     if certified_at is not None:
@@ -68,7 +73,8 @@ class Disk:
             yield height, self._blocks[height - 1]
 
     def bundles(self, destination: int, sequence: int, limit_bytes: int) -> list[bytes]:
-        return self._bundles.get(destination, [])[sequence - 1 : sequence + 255]
+        channel = self._bundles.get(destination, {})
+        return [channel[number] for number in range(sequence, sequence + 256) if number in channel] if sequence in channel else []
 
     def checkpoint(self) -> tuple[int, int] | None:
         return self._checkpoint

@@ -401,6 +401,13 @@ def _any_bundle_in_block(original: Original) -> Any:
     return verified
 
 
+def _believe_one_claim(_: Original) -> Any:
+    def newly_taken(self: Delivering) -> Any:
+        return tuple((destination, max(claims.values())) for destination, claims in self._claims.items())
+
+    return newly_taken
+
+
 # -- the node's part in the network ------------------------------------------------------------------------------------------
 
 
@@ -622,8 +629,14 @@ MUTANTS: dict[str, Mutant] = {
         "a new database votes as if it were the one that registered", 60, _on(Membership, "may_vote", _vote_with_any_disk)
     ),
     "document-unchecked": Mutant("any document is believed", 40, _on(SignedDocument, "check", _believe_documents)),
+    "untaken-bundles-forgotten": Mutant(
+        "one member of the destination suffices to have bundles forgotten",
+        12,
+        _on(Delivering, "newly_taken", _believe_one_claim),
+        "claimed bundles",
+    ),
     "skip-unchecked": Mutant(
-        "voters do not look where a header skips to", 30, _on(Replica, "_is_linked", _true), "invalid blocks"
+        "voters do not look where a header skips to", 12, _on(Replica, "_is_linked", _true), "invalid blocks"
     ),
     "second-document-believed": Mutant(
         "the coordinator's last word counts",

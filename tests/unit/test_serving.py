@@ -1,14 +1,15 @@
 """What a member answers other nodes, how often, and whom."""
 
 import pytest
+from msgspec import structs
 
-from node.effects import Effect, Send, SendBlocks, SendBundles
+from node.effects import Commit, Effect, Send, SendBlocks, SendBundles
 from node.protocol.certificate import VoteKind
 from node.protocol.crypto import ZERO_HASH
 from node.protocol.messages import BodyReply, BodyRequest, BundleRequest, Certified, ChainRequest, PeerMessage, Standing
 from node.replica.replica import Replica
 from tests.chains import Network, key
-from tests.unit.replicas import at, catch_up, proposals, replica_of, take_in
+from tests.unit.replicas import at, catch_up, proposals, replica_of, signed, take_in
 
 NETWORK = Network()
 ISSUER = NETWORK.issuers["USD"]
@@ -79,3 +80,28 @@ def test_requests_of_a_kind_are_answered_once_in_a_while(peer: bytes, kind: str)
 def test_what_is_not_answered(peer: bytes, asked: PeerMessage) -> None:
     replica, _ = member_at_height_1()
     assert answers(replica.on_message(peer, asked, at(600))) == []
+
+
+def test_bundles_are_forgotten_once_f_plus_1_of_the_destination_have_taken_them() -> None:
+    """One of four may lie; who asks for a bundle has taken all before it. Nobody else is heard."""
+    network = Network()
+    issuer = network.issuers["USD"]
+    home = network.shard_of(issuer)
+    there = network.shards[1 - home.number]
+    replica, honest = replica_of(network, 0, number=home.number), there.electorate.keys
+
+    def committed(*asked: tuple[bytes, int]) -> list[tuple[tuple[int, int], ...]]:
+        block, finality, _ = structs.astuple(home.add())
+        start = 1_000 * len(home.chain)
+        for peer, sequence in asked:
+            replica.on_message(peer, BundleRequest(there.number, sequence), at(start))
+        leader = home.electorate.keys[block.header.proposer]
+        replica.on_message(leader, signed(home, block), at(start))
+        effects = replica.on_message(leader, Certified((finality.certificate,)), at(start + 1))
+        return [effect.taken for effect in effects if isinstance(effect, Commit)]
+
+    number = there.number
+    stranger, member = key("stranger").public, home.electorate.keys[1]
+    assert committed((honest[0], 2**53), (honest[0], 2**53), (stranger, 9), (member, 9)) == [()]
+    assert committed((honest[1], 2)) == [((number, 1),)], "the second greatest claim"
+    assert committed((honest[1], 2), (honest[2], 4)) == [((number, 3),)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
+from msgspec import structs
 
 from node.effects import Checkpoint, Commit, Journal, Pledge
 from node.storage import Storage, StorageDamaged, StorageError, set_aside
@@ -295,3 +296,11 @@ def test_a_damaged_database_set_aside_makes_room_for_a_new_one(path: Path) -> No
     aside = set_aside(path)
     assert aside.read_bytes().startswith(b"not a database")
     assert Storage(path, NETWORK).last_block() is None
+
+
+def test_bundles_that_were_taken_are_forgotten_and_no_others(storage: Storage, path: Path) -> None:
+    storage.write([commit(height, (1, height, b"%d" % height), (2, height, b"%d" % height)) for height in range(1, 5)])
+    storage.write([structs.replace(commit(5, (1, 5, b"5")), taken=((1, 3),))])
+    storage = reopened(storage, path)
+    assert [storage.bundles(1, first, 1000) for first in (1, 3, 4)] == [[], [], [b"4", b"5"]]
+    assert storage.bundles(2, 1, 1000) == [b"1", b"2", b"3", b"4"]

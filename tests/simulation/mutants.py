@@ -17,6 +17,7 @@ from node.consensus.round import Round
 from node.consensus.simplex import Simplex
 from node.effects import Broadcast, Commit, Effect, Journal, Tell
 from node.ledger import channels, execution, transfer, two_phase_commit
+from node.ledger.checkpoint import Checkpointing
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
 from node.ledger.state import _SLOT_BITS, Overlay, State
@@ -345,10 +346,53 @@ def _overdraft(_: Original) -> Any:
 def _skip_deleted_rows(original: Original) -> Any:
     """A checkpoint does not say which rows are gone."""
 
-    def checkpoint(self: State) -> Any:
-        return tuple(row for row in original(self) if row[1] is not None)
+    def advance(self: Checkpointing, *arguments: Any) -> Any:
+        part = original(self, *arguments)
+        return part._replace(rows=tuple(row for row in part.rows if row[1] is not None))
 
-    return checkpoint
+    return advance
+
+
+def _skip_the_first_slice(original: Original) -> Any:
+    """What was hashed with the first block after a checkpoint does not reach the disk."""
+
+    def advance(self: Checkpointing, height: int, *arguments: Any) -> Any:
+        part = original(self, height, *arguments)
+        return part._replace(rows=()) if height == part.height + 1 else part
+
+    return advance
+
+
+def _whole_with_the_first_slice(original: Original) -> Any:
+    """A checkpoint counts as soon as some of its rows are there."""
+
+    def advance(self: Checkpointing, *arguments: Any) -> Any:
+        part = original(self, *arguments)
+        return part._replace(certified_at=self.due) if part.height and part.rows else part
+
+    return advance
+
+
+def _root_of_now(_: Original) -> Any:
+    """The header at a checkpoint has the root as of its parent."""
+
+    def checkpoint_root(self: Overlay) -> bytes:
+        below = reversed(self.uncommitted()[1:])
+        written = [*self._state._checkpointing.written.items(), *(row for overlay in below for row in overlay.rows())]
+        return self._state._checkpointing.root(written)
+
+    return checkpoint_root
+
+
+def _later_values(original: Original) -> Any:
+    """What is written after a checkpoint replaces what is not hashed yet of it."""
+
+    def write(self: Checkpointing, key: bytes, value: Any) -> None:
+        original(self, key, value)
+        if key in self._left.values:
+            self._left.values[key] = value
+
+    return write
 
 
 def _cursor_stays(_: Original) -> Any:
@@ -609,7 +653,19 @@ MUTANTS: dict[str, Mutant] = {
     "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored)),
     "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
     "checkpoint-keeps-deleted-rows": Mutant(
-        "a checkpoint keeps rows that are gone", 5, _on(State, "checkpoint", _skip_deleted_rows)
+        "a checkpoint keeps rows that are gone", 12, _on(Checkpointing, "advance", _skip_deleted_rows)
+    ),
+    "slice-skipped": Mutant("some rows of a checkpoint are not stored", 12, _on(Checkpointing, "advance", _skip_the_first_slice)),
+    "checkpoint-whole-too-early": Mutant(
+        "a checkpoint counts before all its rows are stored", 12, _on(Checkpointing, "advance", _whole_with_the_first_slice)
+    ),
+    "root-of-now": Mutant(
+        "a checkpoint's header has the root as of its parent, not as of the checkpoint before",
+        5,
+        _on(Overlay, "checkpoint_root", _root_of_now),
+    ),
+    "checkpoint-takes-later-values": Mutant(
+        "rows are hashed as they are when their turn comes", 12, _on(Checkpointing, "write", _later_values)
     ),
     "finality-unchecked": Mutant("any proof makes a block final", 12, _on(Finality, "proves", _true), "forged finality"),
     "finality-of-another-block": Mutant(

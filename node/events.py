@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from node.consensus.journal import JournalRecord
 from node.effects import Pledge
+from node.ledger.checkpoint import Slice
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.certificate import CertifiedBlock
@@ -46,12 +47,13 @@ class Asked(Struct, frozen=True):
 
 class Recovered(Struct, frozen=True):
     """The answer to ``Recover``: the ledger after ``last``, the last final block (None: genesis), the consensus records of later
-    views, and the peaks of the last block (``Tree``)."""
+    views, the peaks of the last block (``Tree``), and the rows of checkpoints that came up again, to be stored again."""
 
     state: State
     last: CertifiedBlock | None
     records: tuple[JournalRecord, ...]
     peaks: dict[int, bytes] = {}
+    slices: tuple[Slice, ...] = ()
 
 
 class SignaturesChecked(Struct, frozen=True):

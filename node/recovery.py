@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from node.consensus.journal import remembered
-from node.effects import Checkpoint
 from node.events import Recovered, Stored
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import InvalidBlock, execute, next_state_root
@@ -72,12 +71,12 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
     try:
         state, last = _checkpoint(storage, rules, electorate)
         _remember_transactions(storage, state, rules)
-        last = _replay(storage, state, last, rules, electorate)
+        last, slices = _replay(storage, state, last, rules, electorate)
         peaks = _peaks(storage, last.block.header) if last is not None else {}
         records = tuple(map(remembered, storage.journal()))
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(f"the database is damaged: {error}") from error
-    return Recovered(state, last, records, peaks)
+    return Recovered(state, last, records, peaks, slices)
 
 
 def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedBlock | None]:
@@ -118,16 +117,15 @@ def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None
 
 def _replay(
     storage: Storage, state: State, last: CertifiedBlock | None, rules: Rules, electorate: Electorate
-) -> CertifiedBlock | None:
-    """Execute the stored blocks after ``last``; returns the last one. What they add to the next checkpoint is stored again."""
+) -> tuple[CertifiedBlock | None, tuple[Slice, ...]]:
+    """Execute the stored blocks after ``last``; returns the last one, and what they all add to checkpoints."""
+    slices = []
     while blocks := storage.blocks(state.height + 1, _READ_BYTES):
-        parts = []
         for encoded in blocks:
             certified = decode(CertifiedBlock, encoded, MAX_STORED_BYTES)
-            parts.append(_execute_again(certified, last, state, rules, electorate))
+            slices.append(_execute_again(certified, last, state, rules, electorate))
             last = certified
-        storage.write([Checkpoint(*part) for part in parts])
-    return last
+    return last, tuple(part for part in slices if part.rows or part.certified_at is not None)
 
 
 def _peaks(storage: Storage, header: Header) -> dict[int, bytes]:

@@ -48,7 +48,7 @@ class Header(Struct, array_like=True, frozen=True):
         outbox_root: Merkle root over the encoded ``channel.Bundle`` of each destination, in shard order.
         changes_hash: digest of the encoded state changes.
         totals_hash: digest of the encoded ``Totals`` after the block.
-        state_root: at a checkpoint the root of the bucket tree over the state, else the parent's root chained with changes_hash.
+        state_root: the parent's chained with changes_hash; at a checkpoint with the state tree's root as of the one before, too.
         nonce: proof of work, chosen by mining. Last and of fixed width, so a miner hashes only the tail.
     """
 

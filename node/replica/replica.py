@@ -99,7 +99,7 @@ class Replica:
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
         self._next_standing = at.now
         self._at = at
-        self._effects: list[Effect] = []
+        self._effects: list[Effect] = [Checkpoint(*part) for part in recovered.slices]
 
     def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, has_votes: bool) -> Simplex[Draft]:
         last = recovered.last

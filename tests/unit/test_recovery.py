@@ -49,8 +49,9 @@ def storage(tmp_path: Path) -> Storage:
 @pytest.mark.parametrize("kept", [Commit, Commit | Checkpoint], ids=["from the genesis", "from the checkpoint"])
 def test_the_ledger_comes_back_wherever_it_stopped(storage: Storage, blocks: int, kept: type) -> None:
     storage.write([effect for effects in HISTORY[:blocks] for effect in effects if isinstance(effect, kept)])
-    for _ in range(2):  # what the first start wrote serves the second
+    for _ in range(2):  # what the first start writes serves the second
         recovered = recover(storage, SHARD.rules, SHARD.electorate)
+        storage.write([Checkpoint(*part) for part in recovered.slices])
         assert (recovered.state.height, recovered.state.state_root) == (blocks, SHARD.roots[blocks])
         assert recovered.last == SHARD.chain[blocks - 1]
         for certified in SHARD.chain[:blocks]:
@@ -63,8 +64,8 @@ def test_the_ledger_comes_back_wherever_it_stopped(storage: Storage, blocks: int
 def test_what_a_restart_hashes_again_is_stored_again(storage: Storage) -> None:
     """Rows of the next checkpoint that were hashed before the stop, but lost, are not missing in it."""
     storage.write([part for part in STORED if not isinstance(part, Checkpoint) or part.height <= 6][:-1])
-    recover(storage, SHARD.rules, SHARD.electorate)
-    storage.write([*HISTORY[-1], *next_blocks(1)])
+    again = [Checkpoint(*part) for part in recover(storage, SHARD.rules, SHARD.electorate).slices]
+    storage.write([*again, *HISTORY[-1], *next_blocks(1)])
     recovered = recover(storage, SHARD.rules, SHARD.electorate)
     assert storage.checkpoint() == (9, 12)
     assert recovered.state.height == 12

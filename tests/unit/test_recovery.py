@@ -1,18 +1,21 @@
 """A node's ledger after a start: what was stored comes back, and nothing is believed that does not prove itself."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from node.effects import Checkpoint, Commit, Journal
+from node.consensus.journal import journaled
+from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
 from node.ledger.admission import admit
-from node.protocol.certificate import CertifiedBlock
+from node.protocol.certificate import CertifiedBlock, VoteKind, sign_vote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.transaction import decode_transaction
 from node.recovery import recover
-from node.storage import Storage, StorageDamaged
+from node.storage import Storage, StorageDamaged, StorageError
 from tests.chains import Network, key
 
 Effects = list[Commit | Checkpoint | Journal]
@@ -164,3 +167,59 @@ def test_what_the_last_block_skips_to_is_read_back(tmp_path: Path) -> None:
         damaged.write([effect for effect in effects if not (isinstance(effect, Commit) and effect.height == 8)] + change)
         with pytest.raises(StorageDamaged, match="block 8"):
             recover(damaged, shard.rules, shard.electorate)
+
+
+def keys_of(database: sqlite3.Connection, table: str) -> list[str]:
+    """The columns of the primary key."""
+    return [name for _, name, *_, place in database.execute(f"PRAGMA table_info({table})") if place]
+
+
+def altered(value: object) -> object:
+    """Another value that could stand there, too."""
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, str):
+        return value + "x"
+    return bytes([value[0] ^ 1]) + value[1:] if isinstance(value, bytes) and value else b"x"
+
+
+def believed(path: Path) -> list[object]:
+    """All that a node reads when it starts."""
+    with closing(Storage(path, NETWORK.genesis.network)) as storage:
+        recovered = recover(storage, SHARD.rules, SHARD.electorate)
+        facts = [storage.has_begun(), storage.abstains_through(), storage.journal()]
+        return [recovered.state.height, recovered.state.state_root, recovered.last, recovered.records, *facts]
+
+
+def test_each_stored_fact_altered_is_damage_or_not_believed(tmp_path: Path) -> None:
+    """Whoever alters it, whichever it is. A fact whose name is altered is missing: no more is begun, and nothing voted."""
+    path, noticed = tmp_path / "node.db", 0
+    with closing(Storage(path, NETWORK.genesis.network)) as storage:
+        vote = sign_vote(SHARD.members[0], 0, SHARD.electorate, VoteKind.NOTARIZE, 40, bytes(32))
+        storage.write([*STORED, Abstain(7), Begin(), journaled(40, vote)])
+    right, original = believed(path), path.read_bytes()
+    with closing(sqlite3.connect(path)) as reader:
+        tables = [name for (name,) in reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert set(tables) == {"meta", "journal", "blocks", "bundles", "state", "recent"}
+        places = [
+            (table, column, place)
+            for table in tables
+            for place in reader.execute(f"SELECT {', '.join(keys_of(reader, table))} FROM {table}")
+            for _, column, *_ in reader.execute(f"PRAGMA table_info({table})")
+        ]
+    for table, column, place in places:
+        path.write_bytes(original)
+        with closing(sqlite3.connect(path)) as vandal, vandal:
+            names = keys_of(vandal, table)
+            where = " AND ".join(f"{name} = ?" for name in names)
+            (old,) = vandal.execute(f"SELECT {column} FROM {table} WHERE {where}", place).fetchone()
+            vandal.execute(f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {where}", (altered(old), *place))
+        try:
+            found = believed(path)
+        except StorageError:
+            noticed += 1
+            continue
+        if (table, column) == ("meta", "key"):
+            found[4:6] = right[4:6]
+        assert found == right, (table, column, place)
+    assert noticed > len(places) * 2 // 3

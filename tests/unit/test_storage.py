@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -287,6 +288,66 @@ def test_a_full_disk_raises_storage_full_stores_nothing_and_recovers(path: Path)
     """The file-size limit stands for the disk: beyond it every write fails, as on a full one."""
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:2] == ["full", "room again"], done.stdout + done.stderr
+
+
+FULL_EVERYWHERE = """
+import resource, signal, sys
+from pathlib import Path
+from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
+from node.storage import Storage, StorageFull
+path, found = Path(sys.argv[1]), 0
+storage = Storage(path, bytes(32))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def everything():
+    height, _ = storage.checkpoint() or (0, 0)
+    return (storage.journal(), storage.last_block(), storage.blocks(1, 1 << 30), storage.bundles(1, 1, 1 << 30), height,
+            dict(storage.rows(height)), storage.has_begun(), storage.abstains_through())
+
+for number in range(1, 13):
+    rows = tuple((b"%d" % i, None if i % number == 3 else bytes(number) * 50) for i in range(0, 900, number))
+    block = Commit(number, number, None, bytes(20_000), ((1, number, bytes(5_000)),))
+    write = [Journal(number + 1, "vote", b"v"), block, Checkpoint(number, rows, number + 1), Abstain(number), Begin()]
+    before, room = everything(), -1
+    while True:  # a page more of it finds room each time, until all does
+        room += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name(path.name + "-wal").stat().st_size + room * 8216, hard))
+        try:
+            storage.write(write)
+        except StorageFull:
+            found += 1
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert everything() == before, number
+        else:
+            break
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert storage.last_block()[0] == number and storage.checkpoint() == (number, number + 1)
+    storage.write([Journal(number + 1, "finalize", b"f")])
+print("full", found)
+"""
+
+
+def test_a_disk_full_at_any_page_of_any_write_stores_nothing_of_it(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_EVERYWHERE, str(path)], capture_output=True, text=True, timeout=120)
+    word, _, number = done.stdout.partition(" ")
+    assert (word, int(number or 0) > 50) == ("full", True), done.stdout + done.stderr
+
+
+def test_each_write_reaches_the_disk_before_it_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own words for it, of every connection that is opened."""
+    opened, connect = list[sqlite3.Connection](), sqlite3.connect
+
+    def recording(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", recording)
+    with closing(Storage(path, NETWORK)) as storage:
+        storage.write([commit(1)])
+        for connection in opened:
+            found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "fullfsync")]
+            assert found == ["wal", 2, 1]
+    assert len(opened) == 2
 
 
 def test_a_damaged_database_set_aside_makes_room_for_a_new_one(path: Path) -> None:

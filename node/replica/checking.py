@@ -60,6 +60,8 @@ class Checked(Struct, frozen=True):
     peer: bytes = b""
     verdicts: Verdicts = {}
     draft: Draft | None = None
+    entries: tuple[Entry, ...] = ()
+    """Own transactions that were checked."""
 
 
 class Checking:
@@ -128,11 +130,11 @@ class Checking:
         own, others = verdicts[: len(check.entries)], verdicts[len(check.entries) :]
         refusals = self._mempool.settle(check.entries, own, may_push_out=check.waiting is None)
         if check.waiting is None:
-            return Checked(refusals), []
+            return Checked(refusals, entries=check.entries), []
         found = record(check.prepared, others)
         draft = None
         if isinstance(check.waiting, Delivery):
             self._inbox.settle(check.waiting, found)
         elif check.payload is not None and all(own):
             draft = Draft(structs.replace(check.payload, verdicts=join((check.payload.verdicts, found))))
-        return Checked([], check.waiting, check.peer, found, draft), self._next_delivery()
+        return Checked([], check.waiting, check.peer, found, draft, check.entries), self._next_delivery()

@@ -43,7 +43,7 @@ from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
-from node.replica.mempool import Mempool
+from node.replica.mempool import Entry, Mempool
 from node.replica.payloads import read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
@@ -176,6 +176,7 @@ class Replica:
             checked, more = settled
             self._refusing.add(checked.refusals)
             self._effects += more
+            self._forget_final(checked.entries)
             self._go_on(checked)
         return self._finish(at)
 
@@ -198,6 +199,11 @@ class Replica:
             self._verdicts |= {block.header.hash: verdicts for block in blocks}
             for block_hash in list(self._verdicts)[:-_MAX_REMEMBERED]:
                 del self._verdicts[block_hash]
+
+    def _forget_final(self, entries: Sequence[Entry]) -> None:
+        """A block may have become final while its transactions were being checked here."""
+        seen = self.state.has_seen
+        self.mempool.remove([entry.id for entry in entries if seen(entry.id, entry.transaction.order.valid_until)])
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
         """The answer to ``Mine``."""

@@ -1,4 +1,5 @@
-"""Gateways: they submit, read certified blocks, and send again until a transaction is final or can no longer become so."""
+"""Gateways: they submit, read certified blocks, and send again until a transaction is final or can no longer become so. And a
+client that lies."""
 
 from random import Random
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.terms import Terms
-from node.protocol.transaction import Action, Leg, Order, Transaction
+from node.protocol.transaction import Action, Leg, Order, Transaction, Witness
 from tests.simulation.host import START
 from tests.simulation.violation import violated
 
@@ -27,6 +28,9 @@ TERMS = {"USD": (0, 0), "EUR": (2, 5)}
 _RESEND = 700
 _ACCOUNTS = 3
 _SPREAD = 8_000
+_PROBE = 15_000
+_MARGIN = 1_000
+"""A block's time may be behind the clock, ms."""
 
 
 class Pending(Struct):
@@ -48,6 +52,8 @@ class Gateway:
         """Final ones of the home shard."""
         self.expired: set[bytes] = set()
         """Ids that no block can include any more."""
+        self.probes: set[bytes] = set()
+        """Transactions that must be committed."""
         self.seen_hashes: dict[int, list[bytes]] = {shard: [] for shard in world.shards}
         self._begun: set[bytes] = set()
         self._ahead: dict[int, dict[int, ProvenBlock]] = {shard: {} for shard in world.shards}
@@ -123,7 +129,7 @@ class Gateway:
             self.submit([Leg(_address(payer), _address(payee), "USD", 60)], [payer], 10_000)
 
     def submit(self, legs: list[Leg], keys: list[KeyPair], lifetime: int) -> bytes:
-        valid_until = START + self.world.time + lifetime
+        valid_until = START + self.world.time + min(lifetime, self.world.genesis.parameters.validity_window - _MARGIN)
         order = Order(self.world.document.network_id, tuple(legs), "", valid_until, self.chance.randbytes(8))
         transaction = order.sign(list({key.public: key for key in keys}.values()))
         pending = Pending(transaction, encode(transaction), self.world.document.shards.shard_of(legs[0].payer))
@@ -135,6 +141,18 @@ class Gateway:
         self.world.tell(self, "submits", "", transaction)
         self.world.broker.submit(pending.home, [pending.encoded])
         return transaction.id
+
+    def send_all_again(self) -> None:
+        """Whatever it ever sent, once more: nothing of it may count twice."""
+        for shard in self.world.shards:
+            self.world.broker.submit(shard, [pending.encoded for pending in self._sent if pending.home == shard])
+
+    def probe(self) -> None:
+        """Payments that nothing can keep from being made: the issuers give to new accounts, across shards, too."""
+        for shard in self.world.shards:
+            for code, issuer in ISSUERS.items():
+                payee = self.world.key_in(shard, self.chance)
+                self.probes.add(self.submit([Leg(_address(issuer), _address(payee), code, 10)], [issuer], _PROBE))
 
     def _tick(self) -> None:
         """Send again what is not final; ask one member of each shard, in turn, for the next blocks."""
@@ -187,6 +205,82 @@ class Gateway:
                 self.expired.add(transaction_id)
                 del self.outbox[transaction_id]
                 self.world.tell(self, "gives up", f"transaction {transaction_id.hex()[:8]}: no block took it in time")
+
+
+class Swindler:
+    """A client that lies. Nothing that it submits may ever be in a block."""
+
+    def __init__(self, world: "World") -> None:
+        self.world, self.chance = world, Random(f"{world.plan.seed}/swindler")
+        self.submitted: set[bytes] = set()
+
+    def start(self) -> None:
+        chance, plan = self.chance, self.world.plan
+        for trick in (self._forge, self._forge_second, self._pass_on, self._order_for_ever, self._issue):
+            for _ in range(2):
+                self.world.after(chance.randrange(plan.active), lambda trick=trick: self._submit(trick()))  # type: ignore[misc]
+        for _ in range(4):
+            self.world.after(chance.randrange(plan.active), self._spoil)
+
+    def _submit(self, transaction: Transaction) -> None:
+        self.submitted.add(transaction.id)
+        home = self.world.document.shards.shard_of(transaction.order.legs[0].payer)
+        self.world.tell(self, "submits", "", transaction)
+        self.world.broker.submit(home, [encode(transaction)])
+
+    def _order(self, *legs: Leg, lifetime: int = 8_000, network: bytes = b"") -> Order:
+        valid_until = START + self.world.time + lifetime
+        return Order(network or self.world.document.network_id, legs, "", valid_until, self.chance.randbytes(8))
+
+    def _victims(self) -> list[KeyPair]:
+        gateway = self.chance.choice(self.world.gateways)
+        return [self.chance.choice(keys) for keys in gateway.accounts.values()]
+
+    def _leg(self, payer: KeyPair) -> Leg:
+        return Leg(_address(payer), address_of(self.world.key_in(0, self.chance).public), "USD", 5)
+
+    def _forge(self) -> Transaction:
+        """Signed by somebody else than the payer."""
+        victim = self._victims()[0]
+        transaction = self._order(self._leg(victim)).sign([victim])
+        return _with_signatures(transaction, [KeyPair(self.chance.randbytes(32)).sign(transaction.id)])
+
+    def _forge_second(self) -> Transaction:
+        """Of two payers in two shards the second did not sign."""
+        first, second, *_ = self._victims()
+        transaction = self._order(self._leg(first), self._leg(second)).sign([first, second])
+        return _with_signatures(transaction, [transaction.witnesses[0].signature, self.chance.randbytes(64)])
+
+    def _pass_on(self) -> Transaction:
+        """Signed for another network."""
+        victim = self._victims()[0]
+        return self._order(self._leg(victim), network=self.chance.randbytes(len(self.world.document.network_id))).sign([victim])
+
+    def _order_for_ever(self) -> Transaction:
+        victim = self._victims()[0]
+        return self._order(self._leg(victim), lifetime=10 * self.world.genesis.parameters.validity_window).sign([victim])
+
+    def _issue(self) -> Transaction:
+        """Freezes an account of an asset that is not its own."""
+        own, victim = self.world.key_in(0, self.chance), self._victims()[0]
+        transaction = self._order(Leg(_address(ISSUERS["USD"]), _address(victim), "USD", 0, Action.FREEZE)).sign([ISSUERS["USD"]])
+        return _with_signatures(transaction, [own.sign(transaction.id)])
+
+    def _spoil(self) -> None:
+        """A copy of somebody's order, with a witness that does not sign: the order itself must not suffer."""
+        waiting = [pending for gateway in self.world.gateways for pending in gateway.outbox.values()]
+        if waiting:
+            pending = self.chance.choice(waiting)
+            spoiled = _with_signatures(pending.transaction, [self.chance.randbytes(64) for _ in pending.transaction.witnesses])
+            self.world.broker.submit(pending.home, [encode(spoiled)])
+
+    def __repr__(self) -> str:
+        return "swindler"
+
+
+def _with_signatures(transaction: Transaction, signatures: list[bytes]) -> Transaction:
+    pairs = zip(transaction.witnesses, signatures, strict=True)
+    return Transaction(transaction.order, tuple(Witness(witness.public_key, signature) for witness, signature in pairs))
 
 
 def _address(key: KeyPair) -> bytes:

@@ -114,6 +114,9 @@ def describe_plan(plan: Plan) -> str:
     lines += [f"  {name}: {getattr(plan, name)}" for name in ("links", "broker")]
     lines += [f"  liar {'abcdefgh'[node // plan.size]}{node % plan.size}: {', '.join(how)}" for node, how in plan.byzantine]
     lines += [f"  {fault}" for fault in plan.faults]
+    lines += [f"  messages come {plan.timing}"] if plan.timing else []
+    lines += [f"  limits {plan.limits}"] if plan.limits else []
+    lines += ["  a client lies"] if plan.swindled else []
     lines += [f"  the coordinator lies: {', '.join(plan.lies)}"] if plan.lies else []
     lines.append(f"  parameters {msgspec.json.encode(plan.parameters).decode()}")
     return "\n".join(lines)

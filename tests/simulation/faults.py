@@ -3,10 +3,12 @@
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.simulation import limits
 from tests.simulation.adversaries import BEHAVIOURS
 from tests.simulation.coordinator import LIES
 from tests.simulation.plan import (
     KINDS_OF_CRASH,
+    TIMINGS,
     BrokerOutage,
     CoordinatorOutage,
     Crash,
@@ -43,19 +45,28 @@ def draw(seed: int, behaviour: str = "") -> Plan:
     flood = Random(f"{seed}/flood").choice((0, 0, 30))
     if flood:
         parameters["block_transactions"] = 6
+    if Random(f"{seed}/window").random() < 0.2:  # ids are forgotten within the run
+        parameters["validity_window"] = 6_000
     byzantine = _byzantine(chance, committees, size)
     if behaviour:
         liars = {index // size: index for index, _ in reversed(byzantine)}
         focused = {liars.get(shard, shard * size + seed % size): (behaviour,) for shard in range(committees)}
         byzantine = tuple((dict(byzantine) | focused).items())
+    links, broker = _links(chance), _links(chance)
+    faults = _faults(chance, committees, size, active, byzantine) + _late_power_cut(
+        Random(f"{seed}/late"), committees * size, active
+    )
     return Plan(
         seed=seed,
         committees=committees,
         size=size,
         parameters=parameters,
-        links=_links(chance),
-        broker=_links(chance),
-        faults=tuple(sorted(_faults(chance, committees, size, active, byzantine), key=lambda fault: (fault.at, repr(fault)))),
+        links=links,
+        broker=broker,
+        timing=Random(f"{seed}/timing").choice(("", "", *TIMINGS)),
+        limits=limits.draw(Random(f"{seed}/limits")),
+        swindled=seed % 2 == 0,
+        faults=tuple(sorted(faults, key=lambda fault: (fault.at, repr(fault)))),
         byzantine=byzantine,
         lies=tuple(lie for lie in LIES if chance.random() < 0.5) if chance.random() < 0.1 else (),
         gateways=chance.choice((1, 1, 2)),
@@ -128,6 +139,15 @@ def _faults(chance: Random, committees: int, size: int, active: int, byzantine: 
         if chance.random() < 0.6:  # the others are deaf one way only
             found.append(Cut(at, lasting, theirs, ours))
     return found
+
+
+def _late_power_cut(chance: Random, nodes: int, active: int) -> list[Fault]:
+    """As late as can be: what clients send again just then must not count twice."""
+    if chance.random() > 0.1:
+        return []
+    everybody = tuple(range(nodes))
+    down = tuple(chance.randint(50, 1_000) for _ in everybody)
+    return [Crash(active - chance.randint(1, 400), everybody, down, chance.choice(KINDS_OF_CRASH))]
 
 
 def schedule(world: "World") -> None:

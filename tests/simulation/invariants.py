@@ -1,7 +1,7 @@
 """What must hold after every event, whatever fails and whoever lies (up to f members of a committee)."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ class Monitor:
         """Once it is known who is who."""
         document = self._world.document
         self.chains = {committee.shard: [] for committee in document.committees}
-        self.oracle = Oracle(to_builtins(self._world.genesis), encode(document), violated)
+        self.oracle = Oracle(to_builtins(self._world.genesis), encode(document), self._world.plan.limits, violated)
         self._records = {node.index: _Record(Votes(node)) for node in self._world.nodes}
 
     @contextmanager
@@ -245,13 +245,29 @@ class Monitor:
                 state = node.replica.state
                 if state.totals() != recompute_totals(state):
                     violated("conservation", f"{node}: the totals are not the sums")
+        self._check_mempools()
+        included = self.oracle.transactions.keys()
         for gateway in self._world.gateways:
-            self._check_acknowledged(gateway)
+            self._check_client(gateway, included)
+        if self._world.swindler is not None and (swindled := self._world.swindler.submitted & included):
+            violated("swindled", f"transaction {min(swindled).hex()[:8]} is in a block, and breaks a rule")
 
-    def _check_acknowledged(self, gateway: "Gateway") -> None:
-        """What a gateway told its users is so."""
-        if late := gateway.expired & self.oracle.transactions.keys():
+    def _check_mempools(self) -> None:
+        """Nobody keeps what is final."""
+        for node in self._world.nodes:
+            final = self.oracle.chains[node.index // self._world.plan.size].ledger.seen
+            if node.is_honest and node.replica is not None and (kept := final & {entry.id for entry in node.replica.mempool}):
+                violated("mempool", f"{node} keeps transaction {min(kept).hex()[:8]}, which is final, in its mempool")
+
+    def _check_client(self, gateway: "Gateway", included: Set[bytes]) -> None:
+        """What it was told holds, and payments that can be made are made."""
+        if late := gateway.expired & included:
             violated("acknowledged", f"transaction {min(late).hex()[:8]} is final, though {gateway} knows it to be expired")
+        for transaction_id in gateway.probes:
+            end = self.oracle.end_at_home(transaction_id)
+            is_full = end == (Outcome.REJECTED, Code.LIMIT_EXCEEDED) and {"amount", "waiting"} & self._world.plan.limits.keys()
+            if end != (Outcome.COMMITTED, Code.OK) and not is_full:
+                violated("refused", f"transaction {transaction_id.hex()[:8]} could be committed, and ends {end}")
         for transaction_id, receipt in gateway.receipts.items():
             if self.oracle.end_at_home(transaction_id) != (receipt.outcome, receipt.code):
                 violated("acknowledged", f"transaction {transaction_id.hex()[:8]} is no longer {receipt.outcome.name}")

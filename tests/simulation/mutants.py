@@ -681,6 +681,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "branches-unverified": Mutant("every Merkle branch is right", 12, _on(merkle, "verify", _true), "forged bundles"),
     "work-unchecked": Mutant("blocks need not be mined", 60, _on(Replica, "_is_mined", _true), "invalid blocks"),
+    "final-stays-in-mempool": Mutant(
+        "what became final while its signatures were checked waits for a block", 30, _on(Replica, "_forget_final", _nothing)
+    ),
     "votes-with-a-new-disk": Mutant(
         "a new database votes as if it were the one that registered", 60, _on(Membership, "may_vote", _vote_with_any_disk)
     ),

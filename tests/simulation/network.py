@@ -40,6 +40,7 @@ class Network:
         self._world = world
         self._chance = Random(f"{world.plan.seed}/network")
         self.links = world.plan.links
+        self.timing = world.plan.timing
         self.cuts: list[Cut] = []
         self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
         self._decoded: dict[bytes, PeerMessage] = {}
@@ -59,8 +60,22 @@ class Network:
         if self.cuts and self._is_cut(source.index, target.index):
             return
         life = target.life
+        later = self._held_back(target) if self.timing else 0
         for delay in arrivals(self.links, self._chance):
-            world.after(delay, lambda: self._arrive(source, target, frame) if target.life == life else None)
+            world.after(max(delay, later), lambda: self._arrive(source, target, frame) if target.life == life else None)
+
+    def _held_back(self, target: "Host") -> int:
+        """For how long, ms, somebody who knows the protocol would keep a message from its receiver."""
+        if target.replica is None:
+            return 0
+        consensus, size = target.replica.consensus, self._world.plan.size
+        timer = min(max(0, target.replica.deadline - self._world.time), _MAX_TAIL)
+        if self.timing == "around timers":
+            return timer + self._chance.choice((-1, 0, 1)) if self._chance.random() < 0.3 else 0
+        if self.timing == "one member starved":
+            return timer + 1 if target.index % size == self._world.plan.seed % size and self._chance.random() < 0.9 else 0
+        leads_next = consensus.leader_of(consensus.view + 1) == target.index % size
+        return timer + 1 if leads_next and self._chance.random() < 0.7 else 0
 
     def _arrive(self, source: "Host", target: "Host", frame: bytes) -> None:
         if target.replica is None:

@@ -21,7 +21,6 @@ from tests.vectors.reference import Invalid, Ledger, digest, root
 Complain = Callable[[str, str], None]
 PREPARED, COMMITTED, REJECTED, EXPIRED = 1, 2, 3, 4
 _DIGEST = ec.ECDSA(utils.Prehashed(SHA256()))
-_MEBIBYTE = 1 << 20
 _VIEW, _HEIGHT, _PARENT, _SKIP, _TIME, _PROPOSER, _PAYLOAD = range(2, 9)
 """Where these are in a header."""
 
@@ -69,12 +68,13 @@ class Chain:
 
 class Oracle:
     """All shards. ``complain(kind, text)`` is called for what must not be. ``genesis``: as its JSON has it; ``document``: the
-    encoded epoch document."""
+    encoded epoch document; ``limits``: where they are not the protocol's."""
 
     def __init__(
         self,
         genesis: Mapping[str, Any],
         document: bytes,
+        limits: Mapping[str, int],
         complain: Complain,
     ) -> None:
         self._complain, self._parameters = complain, genesis["parameters"]
@@ -85,16 +85,17 @@ class Oracle:
         orders = digest("network", genesis_hash, document_hash)[:16]
         firsts = [first for first, _ in committees]
         terms = {asset["code"]: (asset["fee"], asset["smallest_balance"]) for asset in genesis["assets"]}
-        self._network = reference.Network(orders, self._parameters, firsts, issuers, terms, reference.LIMITS, verify)
+        self._network = reference.Network(
+            orders, self._parameters, firsts, issuers, terms, reference.LIMITS | dict(limits), verify
+        )
         self._electorates: list[dict[str, Any]] = [
             {"document": document_hash.hex(), "shard": shard, "quorum": len(keys) - (len(keys) - 1) // 3}
             | {"keys": [key.hex() for key in keys]}
             for shard, (_, keys) in enumerate(committees)
         ]
-        self.chains = [
-            Chain(_genesis_header(genesis_hash, shard, genesis["time"]), Ledger(shard, self._network, genesis["time"]))
-            for shard in range(len(committees))
-        ]
+        time, shards = genesis["time"], range(len(committees))
+        self._genesis_headers = [_genesis_header(genesis_hash, shard, time) for shard in shards]
+        self.chains = [Chain(self._genesis_headers[shard], Ledger(shard, self._network, time)) for shard in shards]
         self.transactions: dict[bytes, list[Any]] = {}
         """Legs by id, of all that any shard includes."""
         self._sent: dict[tuple[int, int, int], list[Any]] = {}
@@ -125,14 +126,15 @@ class Oracle:
             self._complain("channel", f"{where} sends something else than executing it gives")
 
     def _extend(self, chain: Chain, shard: int, where: str, block: list[Any], effects: list[Any]) -> None:
-        header, bundles, transactions = block
+        (header, bundles, transactions), most = block, self._network.limits
         self._check_header(chain, shard, where, header)
         if header[_PAYLOAD] != root([root(bundles), root(transactions)]):
             self._complain("proof", f"{where} has another payload than its header says")
-        if len(transactions) > self._parameters["block_transactions"] or sum(map(len, transactions)) > _MEBIBYTE:
+        if len(transactions) > self._parameters["block_transactions"] or sum(map(len, transactions)) > most["payload"]:
             self._complain("limit", f"{where} has too many transactions")
         taken = [self._take(where, data) for data in bundles]
-        if len(bundles) > 1 and (sum(map(len, bundles)) > _MEBIBYTE or sum(len(bundle[3]) for bundle in taken) > 4096):
+        records = sum(len(bundle[3]) for bundle in taken)
+        if len(bundles) > 1 and (sum(map(len, bundles)) > most["payload"] or records > most["records"]):
             self._complain("limit", f"{where} takes too many records")
         try:
             roots, sent = chain.ledger.execute(header[_HEIGHT], header[_TIME], taken, transactions)
@@ -150,7 +152,7 @@ class Oracle:
         if header[_PARENT] != digest("block", chain.header) or header[_VIEW] <= chain.header[_VIEW]:
             self._complain("agreement", f"{where} does not follow on the one before")
         down = reference.skipped(header[_HEIGHT])
-        if down and header[_SKIP] != digest("block", chain.blocks[down - 1][0][0]):
+        if header[_SKIP] != digest("block", chain.blocks[down - 1][0][0] if down else self._genesis_headers[shard]):
             self._complain("agreement", f"{where} does not skip to block {down}")
         if int.from_bytes(digest("block", header), "big") >> 256 - self._parameters["block_difficulty_bits"]:
             self._complain("work", f"{where} is not mined")

@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+TIMINGS = ("around timers", "one member starved", "late to who leads next")
+"""How messages may be timed against the protocol."""
 KINDS_OF_CRASH = ("idle", "before the write", "after the write", "between two sends")
 
 
@@ -88,6 +90,8 @@ class Plan(Struct, frozen=True):
 
     ``byzantine``: (node, names of behaviours). ``active``: ms until faults stop and clients submit no more. ``settle``: ms
     after that within which everything must be decided. ``lies``: what the coordinator does wrong while nodes register.
+    ``timing``: of messages between nodes, beside ``links``. ``swindled``: a client that lies is there. ``limits``: caps of the
+    core that are set small.
     """
 
     seed: int
@@ -108,3 +112,6 @@ class Plan(Struct, frozen=True):
     """How many payments one account of each gateway submits at once."""
     active: int = 8_000
     settle: int = 60_000
+    timing: str = ""
+    swindled: bool = False
+    limits: dict[str, int] = {}

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from node import membership, node
 from node.protocol import certificate, codec, crypto, epoch, queries, topics, transaction
+from tests.simulation.limits import limited
 from tests.simulation.mutants import mutated
 from tests.simulation.plan import Plan
 from tests.simulation.story import Story
@@ -50,7 +51,7 @@ def _remembered() -> Iterator[None]:
 def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) -> Verdict:
     """Run a plan, on the core as it is or with one of the mutations applied."""
     violation, kind = None, ""
-    with _remembered(), mutated(mutant):
+    with _remembered(), limited(plan.limits), mutated(mutant):
         world = World(plan, story)
         try:
             world.run_plan()

@@ -46,6 +46,12 @@ def _smaller(verdict: Verdict) -> Iterator[Plan]:
     for name in ("links", "broker"):
         if getattr(plan, name) != Links():
             yield structs.replace(plan, **{name: Links()})
+    for name in plan.limits:
+        yield structs.replace(plan, limits={other: value for other, value in plan.limits.items() if other != name})
+    if plan.timing:
+        yield structs.replace(plan, timing="")
+    if plan.swindled:
+        yield structs.replace(plan, swindled=False)
     if plan.lies:
         yield structs.replace(plan, lies=())
     if plan.gateways > 1:

@@ -16,7 +16,7 @@ from node.protocol.epoch import Announcement, Application, EpochDocument, PhaseN
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import search
 from tests.simulation import adversaries, faults
-from tests.simulation.clients import ISSUERS, TERMS, Gateway
+from tests.simulation.clients import ISSUERS, TERMS, Gateway, Swindler
 from tests.simulation.coordinator import KEY, CoordinatorHost
 from tests.simulation.host import START, Host
 from tests.simulation.invariants import Monitor
@@ -68,6 +68,7 @@ class World(Loop):
         self.shards = self.document.shards.shards
         self.monitor.begin()
         self.gateways = [Gateway(self, number) for number in range(plan.gateways)]
+        self.swindler = Swindler(self) if plan.swindled else None
         for index, behaviours in plan.byzantine:
             self.nodes[index].adversary = adversaries.Adversary(self.nodes[index], behaviours)
 
@@ -169,11 +170,14 @@ class World(Loop):
     def _submit(self) -> None:
         for gateway in self.gateways:
             gateway.start()
+        if self.swindler is not None:
+            self.swindler.start()
 
     def heal(self) -> None:
         """Faults stop: everybody is up, on time and connected. Liars go on lying."""
         self.tell(None, "all faults stop")
         self.network.links = self.broker.links = Links()
+        self.network.timing = ""
         self.network.cuts.clear()
         self.broker.is_up = True
         self.coordinator.start_if_down()
@@ -181,6 +185,9 @@ class World(Loop):
             node.skew, node.latency, node.trap = 0, 1, ""
             node.wake_up()
             node.start()
+        for gateway in self.gateways:
+            gateway.send_all_again()
+            gateway.probe()
 
     def is_done(self) -> bool:
         return not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()

@@ -195,7 +195,15 @@ class Network(NamedTuple):
         return bisect_right(self.firsts, address) - 1
 
 
-LIMITS = {"amount": 2**63 - 1, "waiting": 32768, "due": 4096, "uncovered": 1024, "hashed": 4096}
+LIMITS = {
+    "amount": 2**63 - 1,
+    "waiting": 32768,
+    "due": 4096,
+    "uncovered": 1024,
+    "hashed": 4096,
+    "records": 4096,
+    "payload": 2**20,
+}
 VECTORS = Network(
     unhex(EPOCH["network_id"]),
     EPOCH["genesis"]["parameters"],

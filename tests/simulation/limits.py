@@ -1,0 +1,49 @@
+"""The core's caps, set small: what no run would reach otherwise. Reaching one may refuse, delay or drop what comes again; it may
+lose nothing. What a cap is for, the second implementation knows by the same name."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from random import Random
+from types import ModuleType
+
+from node.consensus import fetching, simplex
+from node.ledger import transfer, two_phase_commit
+from node.replica import inbox, mempool, payloads, proposing, refusing
+
+CAPS: dict[str, tuple[tuple[tuple[ModuleType, str], ...], tuple[int, ...]]] = {
+    "amount": (((transfer, "MAX_AMOUNT"),), (4_000, 9_000)),
+    "waiting": (((two_phase_commit, "MAX_WAITING"),), (1, 3)),
+    "due": (((two_phase_commit, "MAX_WOKEN"),), (1, 2)),
+    "records": (((payloads, "MAX_BLOCK_RECORDS"),), (2, 6)),
+    "payload": (((payloads, "MAX_BLOCK_PAYLOAD_BYTES"), (proposing, "MAX_BLOCK_PAYLOAD_BYTES")), (4_000, 8_000)),
+    "mempool": (((mempool, "MAX_TRANSACTIONS"),), (2, 8)),
+    "checked at once": (((mempool, "MAX_CHECKING"),), (2, 8)),
+    "bundles ahead": (((inbox, "WINDOW"),), (1, 3)),
+    "bodies wanted": (((fetching, "_MAX_WANTED"),), (1, 2)),
+    "views ahead": (((simplex, "MAX_VIEWS_AHEAD"),), (1, 4)),
+    "blocks not final": (((proposing, "_MAX_UNFINALIZED"),), (1, 3)),
+    "views repeated": (((simplex, "_REPEATED_VIEWS"),), (1,)),
+    "refusals": (((refusing, "MAX_REFUSALS"),), (1, 3)),
+}
+"""By name: where the core has it, and small values."""
+
+
+def draw(chance: Random) -> dict[str, int]:
+    """Some caps, in some runs."""
+    if chance.random() < 0.6:
+        return {}
+    return {name: chance.choice(CAPS[name][1]) for name in chance.sample(sorted(CAPS), chance.randint(1, 4))}
+
+
+@contextmanager
+def limited(values: Mapping[str, int]) -> Iterator[None]:
+    """Run with these caps."""
+    changed = [(module, attribute, value) for name, value in values.items() for module, attribute in CAPS[name][0]]
+    originals = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in changed]
+    try:
+        for module, attribute, value in changed:
+            setattr(module, attribute, value)
+        yield
+    finally:
+        for module, attribute, value in originals:
+            setattr(module, attribute, value)

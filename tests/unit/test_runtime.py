@@ -10,7 +10,7 @@ import trio.testing
 
 from config.settings import NodeSettings
 from node import runtime
-from node.effects import AcceptDocument, Begin, Commit, Effect, Journal, Publish, Send
+from node.effects import AcceptDocument, Commit, Effect, Journal, Pledge, Publish, Send
 from node.membership import Membership
 from node.protocol.codec import encode
 from node.protocol.messages import Standing
@@ -20,9 +20,10 @@ from tests.chains import Network, key
 
 NETWORK = Network(committees=1)
 NODE, PEER = key("node 0"), key("node 1").public
+PLEDGE = Pledge(1, bytes(32))
 STEPS: list[list[Effect]] = [
     [Send(PEER, Standing(1, 1)), Journal(1, "vote", b"1"), Publish("topic", b"1")],
-    [Publish("topic", b"2"), Commit(1, 1, NETWORK.shards[0].add(), b"block", ()), Send(PEER, Standing(2, 2)), Begin()],
+    [Publish("topic", b"2"), Commit(1, 1, NETWORK.shards[0].add(), b"block", ()), Send(PEER, Standing(2, 2)), PLEDGE],
     [Send(PEER, Standing(3, 3)), AcceptDocument(NETWORK.signed), Journal(3, "vote", b"3")],
 ]
 
@@ -127,9 +128,9 @@ def test_what_is_sent_is_stored_before_and_a_full_disk_makes_the_node_wait(
     waits = ["full"] * full
     assert log == [
         *(*waits, "stored Journal", "sent 1", "published 1"),
-        *("stored Commit Begin", "published 2", "sent 2"),
+        *("stored Commit Pledge", "published 2", "sent 2"),
         *("stored Journal", *waits, "sent 3, document accepted"),
     ]
-    assert storage.has_begun()
+    assert storage.pledge() == PLEDGE
     assert [record.view for record in storage.journal()] == [3]
     storage.close()

@@ -7,6 +7,7 @@ now, and an hour it did not see is no concern of its charts.
 from collections import OrderedDict, deque
 from typing import Any
 
+from node.client.decisions import Contradiction, Decisions
 from node.protocol.amounts import format_amount
 from node.protocol.block import AssetTotal, Header, Outcome, Totals, net
 from node.protocol.certificate import CertifiedBlock
@@ -59,11 +60,15 @@ class Chain:
         self.cross = 0
         self.refused = 0
         self.by_shard: dict[int, int] = {}
+        self.contradictions = 0
+        """Transactions that a home shard decided both ways."""
+        self._decisions: Decisions | None = None
         self._cross_settled: OrderedDict[bytes, bool] = OrderedDict()
         self._overdrawn: dict[tuple[str, int, int], int] = {}
 
-    def add(self, shard: int, body: bytes, document: EpochDocument) -> None:
-        """Take in a block from a shard's topic. One seen before changes nothing.
+    def add(self, shard: int, body: bytes, document: EpochDocument) -> list[Contradiction]:
+        """Take in a block from a shard's topic. One seen before changes nothing. Returns what it shows of a home shard that
+        decides a transaction both ways.
 
         Raises:
             DecodeError: not a certified block of this shard, or its certificate or effects do not hold.
@@ -72,7 +77,7 @@ class Chain:
         header, totals = certified.block.header, certified.effects.totals
         known = self.shards.get(shard)
         if known is not None and header.shard == shard and not known.is_new(header.height):
-            return
+            return []
         electorate = document.electorates.get(shard)
         if electorate is None or not certified.is_valid(electorate):
             raise DecodeError("not certified by the shard's committee")
@@ -82,6 +87,11 @@ class Chain:
             known.add(header, totals)
         self._count(shard, certified)
         self._show(certified, document)
+        if self._decisions is None:
+            self._decisions = Decisions(document.electorates)
+        found = self._decisions.read(certified)
+        self.contradictions += len(found)
+        return found
 
     def _count(self, shard: int, certified: CertifiedBlock) -> None:
         settled_cross = self._cross_settled

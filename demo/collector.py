@@ -98,9 +98,12 @@ class Collector:
         if self.epochs.document is None:
             return
         try:
-            self.chain.add(shard, body, self.epochs.document)
+            found = self.chain.add(shard, body, self.epochs.document)
         except DecodeError:
             self.ignored += 1
+            return
+        for contradiction in found:
+            self._note(f"shard {contradiction.home}", str(contradiction), self._ticked)
 
     def connection(self, connected: bool, now: int) -> None:
         """Whether the dashboard itself hears the broker."""
@@ -179,6 +182,7 @@ class Collector:
             "activity": self._activity(),
             "finalized": {"intra": self.chain.intra, "cross": self.chain.cross, "refused": self.chain.refused},
             "supply": self.chain.supply(self.epochs.document),
+            "contradictions": self.chain.contradictions,
             "blocks": list(self.chain.latest),
             "feed": list(self._feed),
             "columns": COLUMNS,

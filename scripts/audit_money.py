@@ -9,15 +9,17 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from node.client.blocks import prove_block
+from node.client.decisions import Decisions
 from node.protocol.amounts import format_amount
 from node.protocol.block import AssetTotal, Totals, net
+from node.protocol.certificate import CertifiedBlock
 from node.protocol.genesis import read_genesis
 from node.protocol.queries import BlockList, GetBlocks, GetStatus
 from scripts.devnet import folder as folders
@@ -27,8 +29,12 @@ from scripts.devnet.layout import Folder
 
 DESCRIPTION = """Asks every shard for its totals, proven by its committee, and says whether money is conserved, per asset.
 
-While cross-shard transactions are under way it waits for them to be decided and delivered. Exit code: 0 conserved, 1 not,
-2 it cannot be told: too few nodes answer, or transactions are still under way when the time is over."""
+While cross-shard transactions are under way it waits for them to be decided and delivered. When money is not conserved, or that
+cannot be told, it looks in the latest blocks for transactions that a home shard decided both ways, and names them. Exit code: 0
+conserved, 1 not, 2 it cannot be told: too few nodes answer, or transactions are still under way when the time is over."""
+BLOCKS_READ = 1_000
+"""Of each shard, the latest ones, to find out what went wrong."""
+BLOCKS_ASKED = 256
 EXIT_CODES = {True: 0, False: 1, None: 2}
 SHOWN = {True: "yes", False: "NO", None: "?"}
 VERDICTS = {True: "Money is conserved.", False: "MONEY IS NOT CONSERVED.", None: "Whether money is conserved cannot be told now."}
@@ -43,6 +49,9 @@ class ShardTotals(Struct, frozen=True):
 
     height: int
     totals: Totals
+
+
+Shards = dict[int, ShardTotals]
 
 
 def proven_totals(client: Client, shard: int) -> ShardTotals:
@@ -68,18 +77,55 @@ def proven_totals(client: Client, shard: int) -> ShardTotals:
     raise AuditError(f"shard {shard}: no node shows block {height}")
 
 
-def audit(shards: dict[int, ShardTotals], decimals: dict[str, int]) -> dict[str, Any]:
+def proven_blocks(client: Client, shard: int, first: int, last: int) -> Iterator[CertifiedBlock]:
+    """The shard's blocks at these heights.
+
+    Raises:
+        AuditError: nobody has one of them. ClientError: the broker cannot be reached.
+    """
+    electorate = client.document().electorates[shard]
+    while first <= last:
+        before = first
+        for member in range(len(electorate.keys)):
+            answer = client.answers(shard, GetBlocks(first, min(BLOCKS_ASKED, last - first + 1)), member).answer
+            for certified in answer.blocks if isinstance(answer, BlockList) else ():
+                if certified.block.header.height != first or prove_block(certified, electorate) is None:
+                    break
+                yield certified
+                first += 1
+            if first > before:
+                break
+        else:
+            raise AuditError(f"shard {shard}: no node shows block {first}")
+
+
+def contradictions(client: Client, heights: dict[int, int]) -> list[str]:
+    """Transactions that a home shard decided both ways, as the shards' latest blocks show it. Raises AuditError, ClientError."""
+    decisions = Decisions(client.document().electorates)
+    return [
+        str(found)
+        for shard, height in heights.items()
+        for certified in proven_blocks(client, shard, max(1, height - BLOCKS_READ + 1), height)
+        for found in decisions.read(certified)
+    ]
+
+
+def audit(shards: Shards, decimals: dict[str, int], before: Shards | None = None) -> dict[str, Any]:
     """Compare: what exists, with what was issued; what left each shard, with what arrived. Plain JSON values.
 
     ``conserved`` is None while that cannot be told: the shards are not seen at one instant, so what is under way has to arrive.
+    ``before``: the same seen earlier. What had arrived then must have left by now: if not, somebody made it up.
     """
-    assets: defaultdict[str, dict[int, AssetTotal]] = defaultdict(dict)
-    for shard, proven in shards.items():
-        for total in proven.totals.assets:
-            assets[total.asset][shard] = total
+    assets, earlier = _by_asset(shards), _by_asset(before or {})
+    made_up = {
+        asset: {channel: -units for channel, units in _in_flight(totals, earlier[asset]).items() if units < 0}
+        for asset, totals in assets.items()
+    }
     pending = sum(proven.totals.pending for proven in shards.values())
     settled = pending == 0 and all(not any(_in_flight(totals).values()) for totals in assets.values())
-    results = {asset: _compare(totals, decimals.get(asset, 0), settled) for asset, totals in sorted(assets.items())}
+    results = {
+        asset: _compare(totals, decimals.get(asset, 0), settled, made_up[asset]) for asset, totals in sorted(assets.items())
+    }
     verdicts = {result["conserved"] for result in results.values()}
     return {
         "conserved": False if False in verdicts else True if settled else None,
@@ -90,19 +136,30 @@ def audit(shards: dict[int, ShardTotals], decimals: dict[str, int]) -> dict[str,
     }
 
 
-def _compare(totals: dict[int, AssetTotal], decimals: int, settled: bool) -> dict[str, Any]:
+def _by_asset(shards: Shards) -> defaultdict[str, dict[int, AssetTotal]]:
+    assets: defaultdict[str, dict[int, AssetTotal]] = defaultdict(dict)
+    for shard, proven in shards.items():
+        for total in proven.totals.assets:
+            assets[total.asset][shard] = total
+    return assets
+
+
+def _compare(totals: dict[int, AssetTotal], decimals: int, settled: bool, made_up: dict[tuple[int, int], int]) -> dict[str, Any]:
     """One asset. What a shard holds for payments is undecided, so once all is settled it holds nothing."""
     sums = {name: sum(getattr(t, name) for t in totals.values()) for name in ("available", "held", "issued")}
     sums["in_flight"] = sum(_in_flight(totals).values())
     balanced = sums["available"] + sums["held"] + sums["in_flight"] == sums["issued"]
-    conserved = False if not balanced else sums["held"] == 0 if settled else None
-    return {**{name: format_amount(value, decimals) for name, value in sums.items()}, "conserved": conserved}
+    conserved = False if made_up or not balanced else sums["held"] == 0 if settled else None
+    figures = {name: format_amount(value, decimals) for name, value in sums.items()}
+    never_left = {f"{source} -> {shard}": format_amount(units, decimals) for (source, shard), units in made_up.items()}
+    return {**figures, "never_left": never_left, "conserved": conserved}
 
 
-def _in_flight(totals: dict[int, AssetTotal]) -> dict[tuple[int, int], int]:
-    """Per (source, destination): what the one says it sent, less what the other says it took in."""
+def _in_flight(totals: dict[int, AssetTotal], arrived: dict[int, AssetTotal] | None = None) -> dict[tuple[int, int], int]:
+    """Per (source, destination): what the one says it sent, less what the other says it took in, as of ``arrived`` if given."""
+    arrived = totals if arrived is None else arrived
     sent = {(shard, peer.shard): peer.exported for shard, total in totals.items() for peer in total.peers}
-    taken = {(peer.shard, shard): peer.imported for shard, total in totals.items() for peer in total.peers}
+    taken = {(peer.shard, shard): peer.imported for shard, total in arrived.items() for peer in total.peers}
     return {channel: net(sent.get(channel, 0), taken.get(channel, 0)) for channel in sent | taken}
 
 
@@ -131,13 +188,26 @@ def run(folder: Folder, wait: float) -> dict[str, Any]:
     decimals = {asset.code: asset.decimals for asset in genesis.assets}
     deadline = time.monotonic() + wait
     with devnet_client(devnet) as client:
-        shards = client.document().electorates
+        numbers, before = client.document().electorates, None
         while True:
-            result = audit({shard: proven_totals(client, shard) for shard in shards}, decimals)
+            shards = {shard: proven_totals(client, shard) for shard in numbers}
+            result = audit(shards, decimals, before)
             if result["conserved"] is not None or time.monotonic() > deadline:
-                return result
+                return _explained(client, result, shards)
+            before = shards
             print(f"waiting: {result['pending']} transactions under way ...", file=sys.stderr)
             time.sleep(1)
+
+
+def _explained(client: Client, result: dict[str, Any], shards: Shards) -> dict[str, Any]:
+    """With what the blocks show, unless all is well. A transaction decided both ways makes money, or loses it."""
+    found = []
+    if not result["conserved"]:
+        try:
+            found = contradictions(client, {shard: proven.height for shard, proven in shards.items()})
+        except AuditError as error:
+            print(f"cannot look for what was decided both ways: {error}", file=sys.stderr)
+    return {**result, "conserved": False if found else result["conserved"], "contradictions": found}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -145,6 +215,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"  {'asset':<8}" + "".join(f"{name:>18}" for name in columns) + "   conserved"]
     for asset, values in result["assets"].items():
         lines.append(f"  {asset:<8}" + "".join(f"{values[n]:>18}" for n in columns) + f"   {SHOWN[values['conserved']]}")
+        lines += [f"    {units} {asset} arrived that never left: shard {way}" for way, units in values["never_left"].items()]
+    lines += [f"  {text}" for text in result["contradictions"]]
     heights = ", ".join(f"shard {shard} at {height}" for shard, height in result["heights"].items())
     verdict = VERDICTS[result["conserved"]]
     if not result["settled"]:

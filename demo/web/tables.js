@@ -15,6 +15,8 @@ export function showSupply(picture) {
     fill(parts, [s.asset, ...amounts, VERDICTS[s.conserved]]);
     parts.cells.at(-1).className = `verdict ${s.conserved}`;
   });
+  const both = picture.contradictions;
+  text(byId("contradictions"), both ? `Transactions that a home shard decided both ways: ${count(both)}` : "");
 }
 
 const ACTIVITIES = {

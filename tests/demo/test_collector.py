@@ -11,12 +11,14 @@ from demo.chain import LATEST_BLOCKS
 from demo.collector import COLUMNS, FEED_LINES, FEED_RATE, HISTORY, Collector
 from demo.sources import DOWN_AFTER, FORGET_AFTER, MAX_SOURCES
 from node.protocol.block import Outcome, PeerTotal
+from node.protocol.channel import Decision
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
 from node.protocol.reports import Latency, numbers
 from tests.chains import TIME, Network, Shard
 from tests.demo.messages import block, gateway, node, notable, usd
 from tests.figures import COORDINATOR, GATEWAY, NODE
+from tests.unit.replicas import forge_bundle
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +283,17 @@ def test_money_seen_to_arrive_before_it_leaves_is_doubted_then_denied(network: N
 def test_a_shard_whose_totals_do_not_add_up_is_denied_at_once(network: Network, collector: Collector) -> None:
     collector.block(0, block(network, 0, 1, totals=usd(1_001, 1_000)))
     assert collector.update(TIME)["supply"][0]["conserved"] == "no"
+
+
+def test_a_home_shard_that_decides_a_transaction_both_ways_is_named(network: Network, collector: Collector) -> None:
+    """In the feed, and counted for good. Here it tells the other shard commit, and keeps the money itself."""
+    lied = (7).to_bytes(32, "big")
+    commit = forge_bundle(network.shards[0], 1, 1, (Decision(lied, True),))
+    collector.block(0, block(network, 0, 1, {7: Outcome.PREPARED}))
+    collector.block(0, block(network, 0, 2, {7: Outcome.REJECTED}))
+    collector.block(1, encode(network.shards[1].forge(bundles=[encode(commit)])))
+    update = collector.update(TIME)
+    assert update["contradictions"] == 1
+    line = update["feed"][-1]
+    assert line["source"] == "shard 0"
+    assert all(part in line["text"] for part in (lied.hex(), "commit in block 1 of shard 1", "abort in block 2 of shard 0"))

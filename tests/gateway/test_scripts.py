@@ -11,7 +11,8 @@ import pytest
 from msgspec import structs
 
 from node.protocol.address import address_of
-from node.protocol.block import Totals
+from node.protocol.block import Outcome, Receipt, Totals
+from node.protocol.channel import Decision
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase, write_genesis
 from node.protocol.topics import epoch_topic
@@ -25,7 +26,11 @@ from scripts.devnet.status import ask_nodes
 from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
 from tests.gateway.world import World
 from tests.processes import free_port
+from tests.unit.replicas import forge_bundle
 from tests.waiting import until
+
+LIED = bytes([7] * 32)
+"""A transaction that a captured home shard decides both ways."""
 
 
 @pytest.fixture
@@ -101,9 +106,17 @@ def test_audit_tells_what_it_cannot_tell_and_money_that_nobody_issued(
     with network.switched(hold=True):
         tip = shard.chain[-1]
         rich = tuple(structs.replace(total, available=total.available + 1) for total in tip.effects.totals.assets)
-        shard.chain[-1] = shard.forge(tip, effects=structs.replace(tip.effects, totals=Totals(rich, 0)))
+        both_ways = Receipt(LIED, Outcome.PREPARED), Receipt(LIED, Outcome.REJECTED)
+        lying = structs.replace(tip.effects, totals=Totals(rich, 0), receipts=both_ways)
+        shard.chain[-1] = shard.forge(tip, effects=lying)
+        other = network.chains.shards[1 - shard.number]
+        commit = forge_bundle(shard, other.number, 1, (Decision(LIED, True),))
+        other.chain[-1] = other.forge(other.chain[-1], bundles=[encode(commit)])
         code, result = audit(folder, capsys)
         assert (code, result["conserved"]) == (1, False)
+        (text,) = result["contradictions"]
+        assert f"shard {shard.number} decided transaction {LIED.hex()} both ways" in text
+        assert f"commit in block {len(other.chain)} of shard {other.number}" in text
     assert audit_money.main(["--data", str(tmp_path / "nowhere")]) == 2
     world.broker.kill()
     assert audit_money.main(arguments) == 2

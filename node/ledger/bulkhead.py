@@ -34,9 +34,8 @@ def room(overlay: Overlay, rules: Rules, shard: int, suffix: bytes) -> int:
     if rules.issued_in[suffix] == shard:
         return MAX_AMOUNT
     flow = overlay.flow(flow_key(shard, suffix))
-    return net(flow.left, flow.entered) + sum(
-        overlay.figure(figure_key(other, shard, suffix)) for other in rules.peers if other != shard
-    )
+    told = sum(overlay.figure(figure_key(other, shard, suffix)) for other in rules.peers if other != shard)
+    return net(flow.left + told, flow.entered)  # each of them begins again by itself where units go round in a ring
 
 
 def hear(overlay: Overlay, rules: Rules, teller: int, told: Figures) -> None:

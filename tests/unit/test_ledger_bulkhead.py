@@ -337,3 +337,22 @@ def test_figures_about_the_teller_the_receiver_and_what_is_not_there_are_ignored
     before = dict(three.states[0].records)
     three.inject(1, 0, Figures((figure,)))
     assert {key[-1:] for key, row in three.states[0].records.items() if before.get(key) != row} == {b"c"}
+
+
+def test_money_that_goes_round_in_a_ring_for_ever_neither_opens_nor_closes_the_bulkhead() -> None:
+    """Each figure for itself grows without end and begins again at its own time; their sum is exact."""
+    network = Ledgers(4)
+    ring = [network.account(shard) for shard in (1, 2, 3)]
+    network.fund(ring[0], unit := 10**18)
+    for _ in range(20):  # 2 * 10^19 over each boundary
+        for payer, payee in zip(ring, ring[1:] + ring[:1], strict=True):
+            home = network.table.shard_of(payer)
+            network.block(home, payment := network.pay(payer, payee, unit))
+            network.settle()
+            tell(network)
+            assert network.outcome(home, payment) == (COMMITTED, OK)
+            rooms = [
+                bulkhead.room(network.states[s], network.rules[s], q, b"USD") for s in (1, 2, 3) for q in (1, 2, 3) if s != q
+            ]
+            assert sorted(rooms) == [0, 0, 0, 0, unit, unit]
+    network.assert_settled()

@@ -452,7 +452,7 @@ class Ledger:
         row, code = self.rows.get(boundary(sender + 1, asset), [0, 0]), asset.encode()
         others = [other for other in range(len(self.network.firsts)) if other not in (sender, self.shard)]
         said = [self.rows.get(pair(other, sender) + code + b"g", 0) for other in others]
-        return signed(row[1] - row[0]) + int(sum(said))
+        return signed(row[1] - row[0] + int(sum(said)))
 
     def hear(self, source: int, figures: list[Any]) -> None:
         for shard, asset, units in figures:

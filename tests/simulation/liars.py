@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from statistics import quantiles
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -25,7 +26,7 @@ from tests.simulation.loop import Loop
 
 LIAR = 1
 _PAYERS = 20
-_STANDARD = {"view_timeout": 2_000, "heartbeat": 1_000, "block_interval": 50, "validity_window": 600_000}
+_STANDARD: dict[str, Any] = {"view_timeout": 2_000, "heartbeat": 1_000, "block_interval": 50, "validity_window": 600_000}
 
 
 class Sent(Struct, frozen=True):

@@ -19,7 +19,7 @@ Rules:
     changes nothing. Who comes first has no advantage: seats are drawn among all who told their secrets.
  3. Seats follow from roll and secrets (``first_document``): there is nothing here to choose.
  4. An attempt that has waited ``answer_deadline`` in vain is called off, and the next begins. Who stayed away - told no secret,
-    or had a seat and was not heard of in that phase - is not let in again before the registration deadline of the next
+    or had a seat and was not heard of in the later half of the wait - is not let in again before the registration deadline of the next
     ``AWAY_ATTEMPTS``, and then only if the others fill no committee. Who is there and not ready is not to blame: others may
     keep it from a quorum.
  5. Secrets, acknowledgements and readiness live in memory: nodes repeat them in answer to every announcement of the phase.
@@ -146,7 +146,7 @@ class Coordinator:
         self.secrets: dict[bytes, bytes] = {}
         self.acknowledged: set[bytes] = set()
         self.ready: dict[bytes, bytes] = {}
-        self._heard: set[bytes] = set()  # members that said anything in this phase
+        self._heard: dict[bytes, int] = {}  # when members spoke of the document last
         self._away = dict(saved.away)
         self._is_open_to_all = False  # also to who stayed away
         self._waits_since: int | None = None
@@ -284,7 +284,7 @@ class Coordinator:
 
     def _on_member(self, peer: bytes, message: Acknowledgement | Readiness, now: int) -> list[Effect]:
         """A member's word about the attempt's document."""
-        self._heard.add(peer)
+        self._heard[peer] = now
         if isinstance(message, Acknowledgement):
             if self.phase is not Phase.ASSIGNMENT:
                 return []
@@ -321,7 +321,8 @@ class Coordinator:
             case Phase.ASSIGNMENT | Phase.HANDOFF if waited >= self._answer_deadline:
                 assert self.document is not None
                 members = [member for committee in self.document.committees for member in committee.members]
-                silent = [member for member in members if member.public_key not in self._heard]
+                lately = now - self._answer_deadline // 2
+                silent = [member for member in members if self._heard.get(member.public_key, 0) < lately]
                 return self._call_off([*self.document.silent, *silent], now)
         return []
 
@@ -376,7 +377,7 @@ class Coordinator:
         self._away |= dict.fromkeys(keys, self.attempt)
         self.attempt += 1
         self._away = {key: attempt for key, attempt in self._away.items() if self.attempt - attempt <= AWAY_ATTEMPTS}
-        self.registrations, self.secrets, self.acknowledged, self.ready = {}, {}, set(), {}
+        self.registrations, self.secrets, self.acknowledged, self.ready, self._heard = {}, {}, set(), {}, {}
         self._is_open_to_all = False
         self._turn_to(Phase.REGISTRATION, None, now)
         return [
@@ -387,4 +388,4 @@ class Coordinator:
 
     def _turn_to(self, phase: Phase, content: Content | None, now: int) -> None:
         self.phase, self.content, self.since, self._waits_since = phase, content, now, now
-        self._heard, self._announcement = set(), None
+        self._announcement = None

@@ -212,8 +212,8 @@ def stall_in(phase: Phase) -> Coordinator:
         tell(c, MEMBERS)
         say(c, QUORUMS if phase is Phase.HANDOFF else MEMBERS[:4], ACCEPTED)
     if phase is Phase.HANDOFF:
-        say(c, MEMBERS[:4], ACCEPTED)
         get_ready(c, MEMBERS[:4])
+    say(c, MEMBERS[:4], ACCEPTED, now=ANSWER)
     assert c.phase is phase
     return c
 
@@ -277,7 +277,7 @@ def test_who_stayed_away_is_forgotten_after_some_attempts() -> None:
 
 def test_who_was_heard_of_in_the_handoff_is_not_to_blame_for_those_it_could_not_reach() -> None:
     c = stall_in(Phase.HANDOFF)
-    say(c, MEMBERS[4:6], ACCEPTED)
+    say(c, MEMBERS[4:6], ACCEPTED, now=ANSWER)
     (persisted, *_) = c.tick(ANSWER + 1)
     assert isinstance(persisted, PersistAttempt)
     assert set(persisted.away) == set(MEMBERS[6:])
@@ -458,7 +458,7 @@ def test_a_crash_between_attempts_forgets_neither_the_attempt_nor_who_stayed_awa
     for index in range(8):
         perform(apply(c, index), storage, set())
     perform(tell(c, MEMBERS), storage, set())
-    perform(say(c, MEMBERS[:4], ACCEPTED), storage, set())
+    perform(say(c, MEMBERS[:4], ACCEPTED, now=ANSWER), storage, set())
     perform(c.tick(ANSWER + 1), storage, set())
     perform(apply(c, 9, again(9), now=ANSWER + 2), storage, set())
     saved = storage.load(9)

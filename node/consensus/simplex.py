@@ -122,7 +122,7 @@ class Simplex(Generic[Draft]):
             is not at hand.
         view: the current one. head: hash of the block notarized last, which is the one to build on.
         has_votes: whether this member may sign.
-        view_timeouts: views given up on a timer since the start.
+        suspicion: of the leaders. view_timeouts: views given up on a timer since the start.
 
     Raises:
         Diverged: by ``next_effect``, when a final block does not execute.
@@ -153,6 +153,7 @@ class Simplex(Generic[Draft]):
         self._fetching = Fetching(seat.member, seat.electorate, self.views, max(_MIN_FETCH, timeouts.retransmit // _FETCH_AGAIN))
         self._adopting = Adopting(seat.electorate)
         self._patience = Patience(seat, timeouts)
+        self.suspicion = self._patience.suspicion
         self._proposals: list[Proposal] = []
         self._welcomed: list[bytes] = []
         """Hashes of the current view's proposals, those under check by the caller too."""
@@ -252,7 +253,7 @@ class Simplex(Generic[Draft]):
         self._happens(now)
         if not self.views.final < vote.view <= self.view + MAX_VIEWS_AHEAD or vote.signer >= len(self._electorate.keys):
             return
-        self._patience.suspicion.heard(vote.signer)
+        self.suspicion.heard(vote.signer)
         known = self.views.write(vote.view)
         if (known.lacks(vote) or known.contradicts(vote)) and not vote.is_valid(self._electorate):
             self._ban(vote.signer, "a vote it did not sign")

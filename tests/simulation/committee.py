@@ -75,13 +75,22 @@ class CommitteePlan(Struct, frozen=True):
     power_cuts: int = 0
     liar: str = ""
     """``""``, ``"silent"``, ``"equivocates"`` (as leader), ``"forks"`` (builds beside the last block, not on it),
-    ``"votes twice"`` (and answers with junk), ``"favours"`` (speaks to one member of each view only: so certificates are held by
-    one alone, the next leader knows least, and who forgets is missed)."""
+    ``"votes twice"`` (and answers with junk), ``"favours"`` (speaks to one member of each view only), ``"mute"``
+    (never proposes), ``"slow"`` (proposes just before the others give up), ``"withholds"`` (gives the next leader neither its
+    proposal nor its votes), ``"frames"`` (votes for nothing but to nullify each view, and the next one)."""
+    is_busy: bool = False
+    """Whether there is always work."""
+    building: tuple[int, int] = (1, 24)
+    """How long a leader takes to make a block."""
 
 
 def random_plan(random: Random) -> CommitteePlan:
     members = random.choices([4, 1, 5, 7], [90, 3, 4, 3])[0]
-    liars = ["", "silent", "equivocates", "forks", "votes twice", "favours"] if members >= 4 else [""]
+    liars = (
+        ["", "silent", "equivocates", "forks", "votes twice", "favours", "mute", "slow", "withholds", "frames"]
+        if members >= 4
+        else [""]
+    )
     return CommitteePlan(
         members=members,
         links=Links(
@@ -91,6 +100,7 @@ def random_plan(random: Random) -> CommitteePlan:
         crashes=random.choice([0, 0, 3, 10]),
         power_cuts=random.choice([0, 0, 1, 2]),
         liar=random.choice(liars),
+        is_busy=random.random() < 0.5,
     )
 
 
@@ -344,10 +354,12 @@ class Committee(Loop):
         simplex = member.simplex
         if simplex is None:
             return
+        if self.plan.is_busy and not simplex.knows_of_work:
+            simplex.work_waits(self.time)
         turn = simplex.turn
         if turn is not None and member.building != (turn.view, turn.parent):
             member.building = (turn.view, turn.parent)
-            self.after(self.random.randrange(1, 25), partial(self._build, member, member.incarnation, turn))
+            self.after(self.random.randint(*self.plan.building), partial(self._build, member, member.incarnation, turn))
         if simplex.deadline != member.armed:
             member.armed = simplex.deadline
             self.after(max(0, simplex.deadline - self.time), partial(self._wake, member, member.incarnation))
@@ -432,7 +444,14 @@ class Committee(Loop):
         """What the liar sends to one member in place of an honest message."""
         style = self.plan.liar
         is_favourite = member.simplex is not None and receiver == (member.simplex.view * 7 // 3) % len(self.members)
-        if style == "silent" or (style == "favours" and not is_favourite):
+        if style == "silent" or (style == "favours" and not is_favourite) or self._keeps_back(receiver, message):
+            return
+        if style == "slow" and isinstance(message, Proposal):
+            self.after(TIMEOUTS.busy - 10, partial(self._send, member, receiver, message))
+            return
+        if style == "frames" and isinstance(message, Ballot):
+            for view in (message.vote.view, message.vote.view + 1):
+                self._send(member, receiver, Ballot(self._vote(VoteKind.NULLIFY, view, ZERO_HASH)))
             return
         if isinstance(message, Proposal) and (style == "forks" or (style == "equivocates" and receiver % 2)):
             if style == "equivocates" and self.random.random() < 0.5:
@@ -443,6 +462,15 @@ class Committee(Loop):
         self._send(member, receiver, message)
         if isinstance(message, Ballot | Proposal):
             self._vote_for_all(member, receiver, message.vote.view)
+
+    def _keeps_back(self, receiver: int, message: PeerMessage) -> bool:
+        """What a liar that means to be waited for, or others to be, does not send."""
+        style, members = self.plan.liar, len(self.members)
+        if style in ("mute", "frames"):
+            return isinstance(message, Proposal)
+        is_of_own_view = isinstance(message, Proposal | Ballot) and message.vote.view % members == self.liar
+        is_withheld = is_of_own_view or isinstance(message, BodyReply)
+        return style == "withholds" and receiver == (self.liar + 1) % members and is_withheld
 
     def _other_proposal(self, member: Member, proposal: Proposal) -> Proposal:
         """A second block for the same view: sound, not executable, or built where none may be."""

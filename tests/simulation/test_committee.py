@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 from node.consensus.simplex import Simplex
+from node.consensus.suspicion import Suspicion
 from node.protocol.block import Header
 from node.protocol.certificate import Certificate, Electorate, VoteKind
 from node.protocol.messages import PeerMessage, Proposal
@@ -62,6 +63,54 @@ def test_a_silent_member_is_waited_for_hardly_ever() -> None:
         assert member.simplex is not None
         assert member.simplex.view_timeouts <= 3, "before it is seen to be dead"
         assert member.height > 200
+
+
+# -- progress from any state of suspicion ------------------------------------------------------------------------------------
+
+BOUND = 4
+"""Rounds of views within which a block is final, whoever suspects whom."""
+
+
+def rounds_to_a_final_block(seed: int, members: int, liar: str, is_circle: bool) -> float:
+    """Until an honest member has two new final blocks (one may have been under way), on a network that delivers, from a random
+    state of suspicion; or from a circle: each honest member suspects the next one."""
+    building = (50, 80) if is_circle else (1, 25)  # votes to nullify are faster than blocks
+    committee = Committee(seed, CommitteePlan(members, 2_000, liar=liar, is_busy=True, building=building))
+    committee.run(2_000)
+    if is_circle and liar:  # else the leader of this view clears itself
+        assert committee.run(
+            20_000, lambda: all(m.simplex and m.simplex.view % members == committee.liar for m in committee.honest)
+        )
+    honest = [member.index for member in committee.honest]
+    for number, member in enumerate(committee.honest):
+        assert member.simplex is not None
+        others = [leader for leader in range(members) if leader != member.index]
+        few = committee.random.choice((committee.electorate.faults_tolerated, len(others)))
+        suspects = [honest[(number + 1) % len(honest)]] if is_circle else committee.random.sample(others, few)
+        member.simplex.suspicion.clear()
+        for leader in suspects:
+            for _ in range(9 if is_circle else committee.random.choice((1, 9))):
+                member.simplex.suspicion.failed(leader)
+                member.simplex.suspicion.heard(leader)
+    committee.heal()
+    height = max(committee.chain, default=0)
+    first = max(member.simplex.view for member in committee.honest if member.simplex is not None)
+    assert committee.run(committee.time + 600_000, lambda: max(committee.chain, default=0) > height + 1), f"stuck, seed {seed}"
+    last = max(member.simplex.view for member in committee.honest if member.simplex is not None)
+    return (last - first) / members
+
+
+@pytest.mark.parametrize("is_circle", [False, True], ids=["random", "circle"])
+@pytest.mark.parametrize("liar", ["", "silent", "mute", "slow", "withholds", "frames"])
+@pytest.mark.parametrize("members", [4, 7])
+def test_from_any_state_of_suspicion_a_block_is_final_within_some_rounds(members: int, liar: str, is_circle: bool) -> None:
+    assert max(rounds_to_a_final_block(seed, members, liar, is_circle) for seed in range(4)) <= BOUND
+
+
+def test_without_an_end_to_suspicion_a_liar_can_stop_a_committee_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That each skips at most f does not help when each skips another one, and the liar joins them all."""
+    monkeypatch.setattr(Suspicion, "clear", lambda self: None)
+    assert max(rounds_to_a_final_block(seed, 4, "frames", is_circle=True) for seed in range(4)) > BOUND
 
 
 # -- mutants -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from node.ledger.channels import Outbox
 from node.ledger.rows import TOLD_KEY, Told, figure_key, flow_key
 from node.ledger.rules import FIGURES_PAUSE, Rules
-from node.ledger.state import Overlay
+from node.ledger.state import Overlay, Reader
 from node.ledger.transfer import can_take_in, incoming
 from node.protocol.block import net
 from node.protocol.channel import Figure, Figures
@@ -29,12 +29,12 @@ def covers(overlay: Overlay, rules: Rules, legs: Iterable[Leg], home: int) -> bo
     )
 
 
-def room(overlay: Overlay, rules: Rules, shard: int, suffix: bytes) -> int:
+def room(view: Reader, rules: Rules, shard: int, suffix: bytes) -> int:
     """How many units of an asset more the shard can have than it has passed to this one."""
     if rules.issued_in[suffix] == shard:
         return MAX_AMOUNT
-    flow = overlay.flow(flow_key(shard, suffix))
-    told = sum(overlay.figure(figure_key(other, shard, suffix)) for other in rules.peers if other != shard)
+    flow = view.flow(flow_key(shard, suffix))
+    told = sum(view.figure(figure_key(other, shard, suffix)) for other in rules.peers if other != shard)
     return net(flow.left + told, flow.entered)  # each of them begins again by itself where units go round in a ring
 
 

@@ -147,26 +147,28 @@ def choose_transactions(
     refused: list[Refusal] = []
     size = in_vain = 0
 
-    def may_go_in(entry: Entry) -> bool:
-        nonlocal in_vain
-        if in_vain >= MAX_IN_VAIN:
-            return False
-        code = admit(parent, rules, entry.id, entry.transaction, time)
-        if code is Code.OK:
+    def is_new(entry: Entry) -> bool:
+        valid_until = entry.transaction.order.valid_until
+        if not parent.has_seen(entry.id, valid_until):
             return True
-        in_vain += code is not Code.DUPLICATE
+        if state.has_seen(entry.id, valid_until):
+            stale.append(entry.id)
+        return False
+
+    for entry in mempool.in_turn(is_new):  # one looked at in vain costs its payer the turn: the others have theirs
+        if admit(parent, rules, entry.id, entry.transaction, time) is Code.OK:
+            size += len(entry.encoded)
+            if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= rules.parameters.block_transactions:
+                break
+            chosen.append(entry)
+            continue
+        in_vain += 1
         code = admit(state, rules, entry.id, entry.transaction, state.time)
         if code is not Code.OK:
             stale.append(entry.id)
-            if code is not Code.DUPLICATE:
-                refused.append(Refusal(entry.id, code))
-        return False
-
-    for entry in mempool.in_turn(may_go_in):
-        size += len(entry.encoded)
-        if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= rules.parameters.block_transactions:
+            refused.append(Refusal(entry.id, code))
+        if in_vain == MAX_IN_VAIN:
             break
-        chosen.append(entry)
     return chosen, stale, refused
 
 

@@ -20,10 +20,14 @@ from tests.chains import Network, key
 
 NETWORK = Network(committees=1)
 NODE, PEER = key("node 0"), key("node 1").public
-PLEDGE = Pledge(1, bytes(32))
 STEPS: list[list[Effect]] = [
     [Send(PEER, Standing(1, 1)), Journal(1, "vote", b"1"), Publish("topic", b"1")],
-    [Publish("topic", b"2"), Commit(1, 1, NETWORK.shards[0].add(), b"block", ()), Send(PEER, Standing(2, 2)), PLEDGE],
+    [
+        Publish("topic", b"2"),
+        Commit(1, 1, NETWORK.shards[0].add(), b"block", ()),
+        Send(PEER, Standing(2, 2)),
+        Pledge(1, b"secret"),
+    ],
     [Send(PEER, Standing(3, 3)), AcceptDocument(NETWORK.signed), Journal(3, "vote", b"3")],
 ]
 
@@ -131,6 +135,6 @@ def test_what_is_sent_is_stored_before_and_a_full_disk_makes_the_node_wait(
         *("stored Commit Pledge", "published 2", "sent 2"),
         *("stored Journal", *waits, "sent 3, document accepted"),
     ]
-    assert storage.pledge() == PLEDGE
+    assert storage.pledge() == Pledge(1, b"secret")
     assert [record.view for record in storage.journal()] == [3]
     storage.close()

@@ -293,7 +293,7 @@ def test_a_full_disk_raises_storage_full_stores_nothing_and_recovers(path: Path)
 FULL_EVERYWHERE = """
 import resource, signal, sys
 from pathlib import Path
-from node.effects import Abstain, Begin, Checkpoint, Commit, Journal
+from node.effects import Checkpoint, Commit, Journal, Pledge
 from node.storage import Storage, StorageFull
 path, found = Path(sys.argv[1]), 0
 storage = Storage(path, bytes(32))
@@ -302,12 +302,12 @@ soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 def everything():
     height, _ = storage.checkpoint() or (0, 0)
     return (storage.journal(), storage.last_block(), storage.blocks(1, 1 << 30), storage.bundles(1, 1, 1 << 30), height,
-            dict(storage.rows(height)), storage.has_begun(), storage.abstains_through())
+            dict(storage.rows(height)), storage.pledge())
 
 for number in range(1, 13):
     rows = tuple((b"%d" % i, None if i % number == 3 else bytes(number) * 50) for i in range(0, 900, number))
     block = Commit(number, number, None, bytes(20_000), ((1, number, bytes(5_000)),))
-    write = [Journal(number + 1, "vote", b"v"), block, Checkpoint(number, rows, number + 1), Abstain(number), Begin()]
+    write = [Journal(number + 1, "vote", b"v"), block, Checkpoint(number, rows, number + 1), Pledge(number, bytes(number))]
     before, room = everything(), -1
     while True:  # a page more of it finds room each time, until all does
         room += 1

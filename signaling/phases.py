@@ -19,9 +19,9 @@ Rules:
     changes nothing. Who comes first has no advantage: seats are drawn among all who told their secrets.
  3. Seats follow from roll and secrets (``first_document``): there is nothing here to choose.
  4. An attempt that has waited ``answer_deadline`` in vain is called off, and the next begins. Who stayed away - told no secret,
-    or had a seat and was not heard of in the later half of the wait - is not let in again before the registration deadline of the next
-    ``AWAY_ATTEMPTS``, and then only if the others fill no committee. Who is there and not ready is not to blame: others may
-    keep it from a quorum.
+    or had a seat and was not heard of in the later half of the wait - is not let in again before the registration deadline of
+    the next ``AWAY_ATTEMPTS``, and then only if the others fill no committee. Who is there and not ready is not to blame: others
+    may keep it from a quorum.
  5. Secrets, acknowledgements and readiness live in memory: nodes repeat them in answer to every announcement of the phase.
     So all deadlines begin anew with a restart.
  6. Whoever connects, at any time, is told the current phase and its content at once; everybody every second and at every

@@ -160,7 +160,8 @@ def weighing(size: int) -> CertifiedBundle:
 def test_the_largest_block_is_proposed_sent_committed_and_read_back_after_a_restart(tmp_path: Path) -> None:
     """As much as a block can hold of both: a bundle of its own, and a MiB of payments."""
     leader, voter = (replica_of(NETWORK, member, number=SHARD.number) for member in (1, 2))
-    assert (delivery := leader.inbox.receive(weighing(MAX_BUNDLE_BYTES), 0))
+    delivery = leader.inbox.receive(weighing(MAX_BUNDLE_BYTES), 0)
+    assert delivery is not None
     leader.inbox.settle(delivery, {})
     issuer, payee = NETWORK.issuers["USD"], NETWORK.person(SHARD.number)
     legs = [leg(issuer, payee, "USD", 1)] * MAX_LEGS

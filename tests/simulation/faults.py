@@ -56,6 +56,8 @@ def draw(seed: int, behaviour: str = "") -> Plan:
     faults = _faults(chance, committees, size, active, byzantine) + _late_power_cut(
         Random(f"{seed}/late"), committees * size, active
     )
+    amnesia = _amnesia(Random(f"{seed}/amnesia"), size, active, byzantine)
+    faults += amnesia
     return Plan(
         seed=seed,
         committees=committees,
@@ -64,6 +66,7 @@ def draw(seed: int, behaviour: str = "") -> Plan:
         links=links,
         broker=broker,
         timing=Random(f"{seed}/timing").choice(("", "", *TIMINGS)),
+        is_live=not amnesia,
         limits=limits.draw(Random(f"{seed}/limits")),
         swindled=seed % 2 == 0,
         faults=tuple(sorted(faults, key=lambda fault: (fault.at, repr(fault)))),
@@ -148,6 +151,19 @@ def _late_power_cut(chance: Random, nodes: int, active: int) -> list[Fault]:
     everybody = tuple(range(nodes))
     down = tuple(chance.randint(50, 1_000) for _ in everybody)
     return [Crash(active - chance.randint(1, 400), everybody, down, chance.choice(KINDS_OF_CRASH))]
+
+
+def _amnesia(chance: Random, size: int, active: int, byzantine: Liars) -> list[Fault]:
+    """Somebody who sits with a liar loses what it signed: together they are more than f, and may stop their shard, no more."""
+    if not byzantine or chance.random() > 0.08:
+        return []
+    liars = {index for index, _ in byzantine}
+    shard = chance.choice(byzantine)[0] // size
+    honest = [node for node in range(shard * size, (shard + 1) * size) if node not in liars]
+    return [
+        LostDisk(chance.randint(200, active), node, chance.randint(10, 1_000))
+        for node in chance.sample(honest, chance.randint(1, 2))
+    ]
 
 
 def schedule(world: "World") -> None:

@@ -214,6 +214,8 @@ class Host:
     def _send_all(self, effects: list[Effect]) -> None:
         if self.adversary is not None:
             effects = self.adversary.tamper(effects)
+        else:
+            self.world.monitor.on_sending(self, effects)
         for effect in effects:
             if self.trap == "between two sends" and isinstance(effect, Send | Broadcast) and self.chance.random() < 0.3:
                 self.crash()

@@ -62,6 +62,10 @@ class Chain:
         return len(self.blocks)
 
     @property
+    def last_view(self) -> int:
+        return int(self.header[_VIEW])
+
+    @property
     def undecided(self) -> int:
         return len(self.ledger.undecided())
 

@@ -91,7 +91,8 @@ class Plan(Struct, frozen=True):
     ``byzantine``: (node, names of behaviours). ``active``: ms until faults stop and clients submit no more. ``settle``: ms
     after that within which everything must be decided. ``lies``: what the coordinator does wrong while nodes register.
     ``timing``: of messages between nodes, beside ``links``. ``swindled``: a client that lies is there. ``limits``: caps of the
-    core that are set small.
+    core that are set small. ``is_live``: whether no more than f members of each committee are faulty for good; if not,
+    only safety is expected.
     """
 
     seed: int
@@ -115,3 +116,4 @@ class Plan(Struct, frozen=True):
     timing: str = ""
     swindled: bool = False
     limits: dict[str, int] = {}
+    is_live: bool = True

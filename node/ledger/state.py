@@ -216,8 +216,10 @@ class Overlay(Reader):
 
     def checkpoint_root(self) -> bytes:
         """The root of the tree as of the last checkpoint before this block."""
+        if self.checkpoint <= self._state.height:
+            return self._state.checkpoint_root()
         below = [overlay for overlay in self.uncommitted() if overlay.height <= self.checkpoint]
-        return self._state.checkpoint_root(row for overlay in reversed(below) for row in overlay.rows())
+        return self._state.later_checkpoint_root(row for overlay in reversed(below) for row in overlay.rows())
 
     def written(self) -> int:
         """How many rows were written since the last checkpoint before this block, its own included."""
@@ -300,11 +302,14 @@ class State(Reader):
                 if below < len(alarms):
                     heappush(reached, (alarms[below], below))
 
-    def checkpoint_root(self, later: Iterable[tuple[bytes, object | None]] = ()) -> bytes:
-        """The root of the tree as of the last checkpoint. ``later``: as of a later one that is not final yet: the rows written
-        in the blocks up to it that are not final, in order."""
-        later = list(later)
-        return self._checkpointing.root([*self._checkpointing.written.items(), *later] if later else ())
+    def checkpoint_root(self) -> bytes:
+        """The root of the tree as of the last checkpoint."""
+        return self._checkpointing.root()
+
+    def later_checkpoint_root(self, later: Iterable[tuple[bytes, object | None]]) -> bytes:
+        """The root as of a checkpoint that is not final yet. ``later``: the rows written in the blocks up to it that are not final,
+        in order; none, if these are empty."""
+        return self._checkpointing.root([*self._checkpointing.written.items(), *later])
 
     def written(self, checkpoint: int, keys: set[bytes]) -> int:
         """How many rows were written since a checkpoint, the last one or one not final yet, together with ``keys``."""

@@ -99,6 +99,19 @@ def test_a_checkpoints_header_has_the_root_as_of_the_checkpoint_before(
     assert roots == expected_roots(chain, interval)
 
 
+def test_a_checkpoint_that_is_not_final_counts_even_when_no_row_was_written_since() -> None:
+    chain: list[Block] = [{key: Balance(1)} for key in KEYS[:4]] + [{}, {}] * 3
+    state, roots = State.genesis(Ledgers(1, 3).rules[0]), [bytes(32)]
+    tip: State | Overlay = state
+    for height, block in enumerate(chain, 1):
+        execution = execute(tip, block)
+        tip = execution.overlay
+        roots.append(execution.state_root)
+        if height <= 4:
+            state.commit(execution.overlay)
+    assert roots == expected_roots(chain, 3)
+
+
 def test_branches_that_are_not_final_do_not_see_each_other() -> None:
     state = State.genesis(Ledgers(1, 3).rules[0])
     left, right = ([*blocks(seed, 12, 30)] for seed in (1, 2))

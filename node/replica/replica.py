@@ -201,9 +201,11 @@ class Replica:
                 del self._verdicts[block_hash]
 
     def _forget_final(self, entries: Sequence[Entry]) -> None:
-        """A block may have become final while its transactions were being checked here."""
-        seen = self.state.has_seen
-        self.mempool.remove([entry.id for entry in entries if seen(entry.id, entry.transaction.order.valid_until)])
+        """While transactions were being checked here, blocks may have become final with them, or after their time."""
+        for entry in entries:
+            valid_until = entry.transaction.order.valid_until
+            if valid_until < self.state.time or self.state.has_seen(entry.id, valid_until):
+                self.mempool.remove([entry.id])
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
         """The answer to ``Mine``."""

@@ -62,7 +62,7 @@ class Gateway:
         """The read model that gateways have, and what it says of what was submitted here."""
         self._tallies = {shard: RefusalTally(electorate) for shard, electorate in world.document.electorates.items()}
         self._terms = Terms(world.genesis)
-        self.accounts = {shard: [world.key_in(shard, self.chance) for _ in range(_ACCOUNTS)] for shard in world.shards}
+        self.accounts = {shard: [world.key_in(shard, self.chance) for _ in range(_ACCOUNTS)] for shard in world.honest}
 
     def __repr__(self) -> str:
         return f"gateway-{self.number}"
@@ -85,7 +85,7 @@ class Gateway:
 
     def submit_something(self, chance: Random) -> None:
         """A payment, exchange, payroll, mint, burn or freeze, some of them impossible; some without funds, fee or worth."""
-        a, b, c = (chance.choice(self.accounts[chance.choice(self.world.shards)]) for _ in range(3))
+        a, b, c = (chance.choice(self.accounts[chance.choice(self.world.honest)]) for _ in range(3))
         usd, eur = ISSUERS["USD"], ISSUERS["EUR"]
         amount, lifetime = chance.randint(1, 600), chance.randint(1_500, 12_000)
         kind = chance.random()
@@ -114,7 +114,7 @@ class Gateway:
         """In some cases a payment of somebody who holds nothing, of dust, or that leaves dust."""
         usd = _address(ISSUERS["USD"])
         if oddity < 0.08:
-            poor = self.world.key_in(chance.choice(self.world.shards), chance)
+            poor = self.world.key_in(chance.choice(self.world.honest), chance)
             return [Leg(_address(poor), _address(a), "USD", amount)], [poor]
         if oddity < 0.14:
             return [Leg(_address(a), usd, "EUR", chance.randint(1, 12))], [a]
@@ -124,7 +124,7 @@ class Gateway:
 
     def _flood(self) -> None:
         """One account pays at once as often as it can, and oftener."""
-        payer, payee = self.accounts[self.chance.choice(self.world.shards)][:2]
+        payer, payee = self.accounts[self.chance.choice(self.world.honest)][:2]
         for _ in range(self.world.plan.flood):
             self.submit([Leg(_address(payer), _address(payee), "USD", 60)], [payer], 10_000)
 
@@ -150,7 +150,7 @@ class Gateway:
     def probe(self) -> None:
         """Payments that nothing can keep from being made: the issuers give to new accounts. Across shards a liar's views may
         take longer than there is time for the votes."""
-        for shard in self.world.shards:
+        for shard in self.world.honest:
             for code, issuer in ISSUERS.items():
                 if self.world.plan.byzantine and self.world.document.shards.shard_of(_address(issuer)) != shard:
                     continue

@@ -117,6 +117,7 @@ def describe_plan(plan: Plan) -> str:
     lines += [f"  messages come {plan.timing}"] if plan.timing else []
     lines += [f"  limits {plan.limits}"] if plan.limits else []
     lines += ["  a client lies"] if plan.swindled else []
+    lines += ["  one shard is captured"] if plan.captured else []
     lines += [f"  the coordinator lies: {', '.join(plan.lies)}"] if plan.lies else []
     lines.append(f"  parameters {msgspec.json.encode(plan.parameters).decode()}")
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from tests.simulation.plan import (
     Stall,
 )
 
+CAPTURED = "captured shard"
 Liars = tuple[tuple[int, tuple[str, ...]], ...]
 
 if TYPE_CHECKING:
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
 
 
 def draw(seed: int, behaviour: str = "") -> Plan:
-    """The plan of a mixed run. ``behaviour``: of one more liar, in each committee that has none yet."""
+    """The plan of a mixed run. ``behaviour``: of one more liar, in each committee that has none yet; or CAPTURED: a whole
+    committee, as in one of 50 runs anyway."""
     chance, active = Random(f"{seed}/plan"), 8_000
     committees, size = (3, 4) if chance.random() < 0.1 else (2, 4)
     if chance.random() < 0.05:
         committees, size = 2, 7
+    captured = behaviour == CAPTURED or seed % 50 == 49
+    if captured:
+        committees, size = 3, 4
     parameters = {
         "heartbeat": chance.choice((500, 800)),
         "block_difficulty_bits": 2 if chance.random() < 0.15 else 0,
@@ -48,7 +53,7 @@ def draw(seed: int, behaviour: str = "") -> Plan:
     if Random(f"{seed}/window").random() < 0.2:  # ids are forgotten within the run
         parameters["validity_window"] = 6_000
     byzantine = _byzantine(chance, committees, size)
-    if behaviour:
+    if behaviour and behaviour != CAPTURED:
         liars = {index // size: index for index, _ in reversed(byzantine)}
         focused = {liars.get(shard, shard * size + seed % size): (behaviour,) for shard in range(committees)}
         byzantine = tuple((dict(byzantine) | focused).items())
@@ -67,7 +72,8 @@ def draw(seed: int, behaviour: str = "") -> Plan:
         broker=broker,
         timing=Random(f"{seed}/timing").choice(("", "", *TIMINGS)),
         is_live=not amnesia,
-        limits=limits.draw(Random(f"{seed}/limits")),
+        limits={} if captured else limits.draw(Random(f"{seed}/limits")),
+        captured=captured,
         swindled=seed % 2 == 0,
         faults=tuple(sorted(faults, key=lambda fault: (fault.at, repr(fault)))),
         byzantine=byzantine,

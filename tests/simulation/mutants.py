@@ -16,7 +16,7 @@ from node.consensus.journal import journaled
 from node.consensus.round import Round
 from node.consensus.simplex import Simplex
 from node.effects import Broadcast, Commit, Effect, Journal, Tell
-from node.ledger import channels, execution, transfer, two_phase_commit
+from node.ledger import bulkhead, channels, execution, transfer, two_phase_commit
 from node.ledger.checkpoint import Checkpointing
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
@@ -24,6 +24,7 @@ from node.ledger.state import _SLOT_BITS, Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.membership import Membership
 from node.protocol import merkle
+from node.protocol.address import address_of
 from node.protocol.block import Outcome, Receipt
 from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
@@ -34,13 +35,13 @@ from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
 from node.protocol.terms import Terms
 from node.protocol.transaction import Transaction
-from node.replica import inbox, proposing, replica
+from node.replica import inbox, proposing, replica, witnesses
 from node.replica.delivering import Delivering
 from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool
 from node.replica.replica import Replica
-from tests.simulation.faults import draw
+from tests.simulation.faults import CAPTURED, draw
 from tests.simulation.plan import Plan
 
 Original = Any
@@ -503,6 +504,39 @@ def _do_not_recompute(_: Original) -> Any:
     return check
 
 
+def _rely_on_own(original: Original) -> Any:
+    def relied_on(rules: Any, home: int, transaction: Transaction) -> Transaction | None:
+        shard_of = rules.shards.shard_of
+        pairs = zip(transaction.order.payers, transaction.witnesses, strict=True)
+        own = tuple(witness for payer, witness in pairs if shard_of(payer) == rules.shard)
+        return Transaction(transaction.order, own) if own else None
+
+    return relied_on
+
+
+def _rely_on_homes_issuers(original: Original) -> Any:
+    def relied_on(rules: Any, home: int, transaction: Transaction) -> Transaction | None:
+        found = original(rules, home, transaction)
+        issuers = set(rules.issuers.values())
+        kept = tuple(w for w in found.witnesses if address_of(w.public_key) not in issuers) if found is not None else ()
+        return Transaction(transaction.order, kept) if kept else None
+
+    return relied_on
+
+
+def _answer_again(original: Original) -> Any:
+    def refusal(self: TwoPhaseCommit, source: int, deadline: int, transaction_id: bytes, *rest: Any) -> Code:
+        code: Code = original(self, source, deadline, transaction_id, *rest)
+        decided = self.overlay.prepared(transaction_id) is None
+        return Code.OK if code is Code.DUPLICATE and decided else code
+
+    return refusal
+
+
+def _believe_all(_: Original) -> Any:
+    return lambda known: lambda transaction: True
+
+
 def _on(owner: Any, attribute: str, make: Callable[[Original], Any]) -> tuple[Mutation, ...]:
     return (Mutation(owner, attribute, make),)
 
@@ -710,4 +744,34 @@ MUTANTS: dict[str, Mutant] = {
         "a node tells its secret when it applies", 5, _on(Membership, "_apply", _tell_the_secret_at_once)
     ),
     "begins-without-readies": Mutant("readiness is not checked", 60, _on(Opening, "check_quorums", _nothing)),
+    "witnesses-of-others-unchecked": Mutant(
+        "a participant checks the witnesses of its own payers only",
+        5,
+        _on(two_phase_commit, "relied_on", _rely_on_own) + _on(witnesses, "relied_on", _rely_on_own),
+        CAPTURED,
+    ),
+    "issuers-unchecked": Mutant(
+        "a participant does not check an issuer that it does not keep",
+        5,
+        _on(two_phase_commit, "relied_on", _rely_on_homes_issuers) + _on(witnesses, "relied_on", _rely_on_homes_issuers),
+        CAPTURED,
+    ),
+    "prepared-witnesses-believed": Mutant(
+        "what came of checking the witnesses of a bundle is not looked at",
+        5,
+        _on(replica, "judge", _believe_all) + _on(proposing, "judge", _believe_all),
+        CAPTURED,
+    ),
+    "bulkhead-off": Mutant("a shard takes in whatever another says it sends", 5, _on(bulkhead, "covers", _true), CAPTURED),
+    "figures-ignored": Mutant("figures of others are not kept", 5, _on(bulkhead, "hear", _nothing), CAPTURED),
+    "figures-untold": Mutant("a shard tells nobody its figures", 5, _on(bulkhead, "tell", _nothing), CAPTURED),
+    "uncovered-forgotten": Mutant(
+        "what was not covered at once is never looked at again", 5, _on(TwoPhaseCommit, "look_again", _nothing), CAPTURED
+    ),
+    "replayed-signatures": Mutant(
+        "what a participant relied on counts again once it is decided",
+        5,
+        _on(TwoPhaseCommit, "_refusal", _answer_again),
+        CAPTURED,
+    ),
 }

@@ -80,7 +80,9 @@ class Oracle:
         document: bytes,
         limits: Mapping[str, int],
         complain: Complain,
+        captured: int | None = None,
     ) -> None:
+        self._captured = captured
         self._complain, self._parameters = complain, genesis["parameters"]
         genesis_hash = digest("genesis", list(genesis.values()))
         issuers = {asset["code"]: reference.address_of(bytes.fromhex(asset["issuer"])) for asset in genesis["assets"]}
@@ -151,6 +153,16 @@ class Oracle:
         chain.blocks.append([block, effects])
         chain.header = header
         self._note_ends(chain, shard, transactions)
+        if self._captured is not None:
+            self._check_bulkhead(chain, where)
+
+    def _check_bulkhead(self, chain: Chain, where: str) -> None:
+        """Of what it does not issue nobody takes in from a captured shard more than all others have ever passed to it."""
+        for asset in self._network.issuers:
+            key = reference.boundary(self._captured + 1, asset) if self._captured is not None else b""
+            passed = sum(other.ledger.rows.get(key, [0, 0])[1] for other in self.chains)
+            if (taken := chain.ledger.rows.get(key, [0])[0]) > passed:
+                self._complain("bulkhead", f"{where} has {taken} {asset} of the captured shard, to which {passed} were passed")
 
     def _check_header(self, chain: Chain, shard: int, where: str, header: list[Any]) -> None:
         if header[_PARENT] != digest("block", chain.header) or header[_VIEW] <= chain.header[_VIEW]:
@@ -199,7 +211,7 @@ class Oracle:
             if outcome == PREPARED:
                 chain.begun.add(transaction_id)
                 continue
-            if transaction_id in chain.ends:
+            if transaction_id in chain.ends and (self._captured is None or transaction_id in self.transactions):
                 self._complain("twice", f"shard {shard} decides {_short(transaction_id)} a second time")
             chain.ends[transaction_id] = outcome, code
             self._check_same_end(transaction_id)

@@ -115,5 +115,7 @@ class Plan(Struct, frozen=True):
     settle: int = 60_000
     timing: str = ""
     swindled: bool = False
+    captured: bool = False
+    """Whether the committee of a shard that issues nothing is in one hand; of three or more."""
     limits: dict[str, int] = {}
     is_live: bool = True

@@ -74,6 +74,18 @@ def test_one_liar_of_each_kind_in_each_committee_is_harmless(behaviour: str) -> 
     assert verdict.transactions > 10
 
 
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_a_captured_shard_makes_others_credit_what_it_has_and_nobody_elses_account_moves(seed: int) -> None:
+    verdict = simulate(Plan(seed=seed, committees=3, captured=True, transactions=tuple(range(15)), active=6_000))
+    assert verdict.violation is None
+    assert verdict.transactions > 10
+
+
+def test_one_mixed_run_in_fifty_has_a_captured_shard() -> None:
+    assert [seed for seed in range(1, 101) if draw(seed).captured] == [49, 99]
+    assert simulate(draw(49)).violation is None
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lying_coordinator_changes_nobodys_seat(lie: str) -> None:
     assert simulate(Plan(seed=3, lies=(lie,), transactions=(1, 2, 3, 4, 5), active=3_000)).violation is None

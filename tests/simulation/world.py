@@ -16,6 +16,7 @@ from node.protocol.epoch import Announcement, Application, EpochDocument, PhaseN
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import search
 from tests.simulation import adversaries, faults
+from tests.simulation.captured import Captor
 from tests.simulation.clients import ISSUERS, TERMS, Gateway, Swindler
 from tests.simulation.coordinator import KEY, CoordinatorHost
 from tests.simulation.host import START, Host
@@ -68,11 +69,14 @@ class World(Loop):
         self.nodes, self.document = self._make_nodes()
         self.by_key = {node.key.public: node for node in self.nodes}
         self.shards = self.document.shards.shards
+        self.captured = self._captured()
+        self.honest = [shard for shard in self.shards if shard != self.captured]
         self.monitor.begin()
         self.gateways = [Gateway(self, number) for number in range(plan.gateways)]
         self.swindler = Swindler(self) if plan.swindled else None
         for index, behaviours in plan.byzantine:
             self.nodes[index].adversary = adversaries.Adversary(self.nodes[index], behaviours)
+        self.captor = Captor(self, self.captured, ISSUERS["USD"]) if self.captured is not None else None
 
     def _make_nodes(self) -> tuple[list[Host], EpochDocument]:
         """Nodes by seat: what the coordinator will make of their registrations is no secret."""
@@ -93,6 +97,11 @@ class World(Loop):
             name = f"{'abcdefgh'[seat[0]]}{seat[1]}"
             nodes[index] = Host(self, index, name, registration.name, key, entropy[key.public], registration.addresses[0])
         return [nodes[index] for index in sorted(nodes)], document
+
+    def _captured(self) -> int | None:
+        """The shard whose whole committee lies."""
+        issuing = {self.document.shards.shard_of(address_of(key.public)) for key in ISSUERS.values()}
+        return next(shard for shard in self.shards if shard not in issuing) if self.plan.captured else None
 
     def _register(self, number: int, key: KeyPair, entropy: bytes) -> tuple[Registration, bytes]:
         """What a node will apply with in the first attempt, and its secret."""
@@ -174,6 +183,8 @@ class World(Loop):
             gateway.start()
         if self.swindler is not None:
             self.swindler.start()
+        if self.captor is not None:
+            self.captor.start()
 
     def heal(self) -> None:
         """Faults stop: everybody is up, on time and connected. Liars go on lying."""

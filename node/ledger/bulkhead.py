@@ -33,8 +33,10 @@ def room(view: Reader, rules: Rules, shard: int, suffix: bytes) -> int:
     """How many units of an asset more the shard can have than it has passed to this one."""
     if rules.issued_in[suffix] == shard:
         return MAX_AMOUNT
-    flow = view.flow(flow_key(shard, suffix))
-    told = sum(view.figure(figure_key(other, shard, suffix)) for other in rules.peers if other != shard)
+    flow, told = view.flow(flow_key(shard, suffix)), 0
+    for other in rules.peers:
+        if other != shard:
+            told += view.figure(figure_key(other, shard, suffix))
     return net(flow.left + told, flow.entered)  # each of them begins again by itself where units go round in a ring
 
 

@@ -211,7 +211,8 @@ class TwoPhaseCommit(NamedTuple):
     def _is_sent(self, home: int, legs: Sequence[Leg]) -> bool:
         """Whether what the home's own payers send is covered. What others pay over it comes there with the decision only."""
         shard_of = self.rules.shards.shard_of
-        return bulkhead.covers(self.overlay, self.rules, (leg for leg in legs if shard_of(leg.payer) == home), home)
+        own = legs if len(legs) == 1 else [leg for leg in legs if shard_of(leg.payer) == home]
+        return bulkhead.covers(self.overlay, self.rules, own, home)
 
     def _go_on(self, transaction_id: bytes, prepared: Prepared) -> None:
         """With what is ASKED or OWED."""

@@ -7,6 +7,7 @@ checkpoint with these rows is certified. Times are CPU time of this thread, so t
 import argparse
 import gc
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
@@ -80,21 +81,23 @@ def main() -> None:
         seconds, grown = thread_time() - started, getrusage(RUSAGE_SELF).ru_maxrss - before
         print(f"{accounts} accounts: restored in {seconds:.1f} s, {seconds / accounts * 1e6:.1f} s a million", flush=True)
         print(f"memory: {grown / 1024:.0f} MiB more at its highest, {grown * 1024 / accounts:.0f} bytes an account", flush=True)
-        by_path = {sha256(row).digest()[:2]: row for row in map(key, range(accounts))}
-        for name, keys in (
-            ("one row in each of 65536 parts of the tree", list(by_path.values())),
-            ("every row", list(map(key, range(accounts)))),
+        by_path = {sha256(key(number)).digest()[:2]: number for number in range(accounts)}
+        for name, numbers in (
+            ("one row in each of 65536 parts of the tree", array("q", by_path.values())),
+            ("every row", array("q", range(accounts))),
         ):
-            own = [block(state, storage, keys[start : start + _PART]) for start in range(0, len(keys), _PART)]
-            last = len(keys) % _PART or _PART
-            print(f"{name}: {sum(map(sum, own)) / len(own):.0f} ms a block of {min(_PART, last)} to {_PART} rows, own cost")
+            by_path.clear()
+            own = []
+            for start in range(0, len(numbers), _PART):
+                own.append(block(state, storage, [key(number) for number in numbers[start : start + _PART]]))
+            print(f"{name}: {sum(map(sum, own)) / len(own):.0f} ms a block of up to {_PART} rows, own cost", flush=True)
             due = state.next_checkpoint
             events = list(until_certified(state, storage))
             for what, column in zip(("executing", "committing", "storing"), zip(*events, strict=True), strict=True):
                 print(f"  {what:10} at most {max(column):6.1f} ms, {sum(column) / len(column):6.2f} ms on average")
             whole = sum(executing + committing for executing, committing, _ in events)
             print(
-                f"  {len(events)} empty blocks, certified {state.height - due} after; {whole / len(keys) * 1e3:.1f} us a row",
+                f"  {len(events)} empty blocks, certified {state.height - due} after; {whole / len(numbers) * 1e3:.1f} us a row",
                 flush=True,
             )
         started = thread_time()

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from node.ledger.commitment import EMPTY_TREE, updated
-from node.ledger.table import Table
+from node.ledger.table import LOW, Table
 from node.protocol.codec import encode
 
 _LOTS = 256
@@ -42,8 +42,7 @@ class Checkpointing:
     def load(cls, height: int, due: int, rows: Iterable[tuple[bytes, object]]) -> "Checkpointing":
         """As of a checkpoint whose rows are known."""
         loaded, left = cls(height, due), _Rows()
-        for key, value in rows:
-            left.put(key, value)
+        left.put(rows)
         while part := left.take(_LOADED):
             loaded._tree = updated(loaded._tree, part)
         return loaded
@@ -53,9 +52,9 @@ class Checkpointing:
         """The rows written since the checkpoint, with their last values; None for those deleted."""
         return self._written.values
 
-    def write(self, key: bytes, value: object | None) -> None:
-        """A row is written after the checkpoint. None: it is deleted."""
-        self._written.put(key, value)
+    def write(self, rows: Iterable[tuple[bytes, object | None]]) -> None:
+        """Rows (key, value) are written after the checkpoint. None: deleted."""
+        self._written.put(rows)
 
     def advance(self, height: int, next_checkpoint: int) -> Slice:
         """The block at ``height`` became final: do its share. ``next_checkpoint``: after it."""
@@ -93,13 +92,16 @@ class _Rows:
         self.values: Table[object | None] = Table()
         self._lots: list[list[bytes]] = [[] for _ in range(_LOTS)]
 
-    def put(self, key: bytes, value: object | None) -> None:
-        if key not in self.values:
-            self._lots[sha256(key).digest()[0]].append(key)
-        self.values[key] = value
+    def put(self, rows: Iterable[tuple[bytes, object | None]]) -> None:
+        parts = self.values.parts
+        for key, value in rows:
+            part = parts[hash(key) & LOW]
+            if key not in part:
+                self._lots[sha256(key).digest()[0]].append(key)
+            part[key] = value
 
     def take(self, count: int) -> list[tuple[bytes, object | None]]:
-        return [(key, self.values.pop(key)) for key in self._keys(count)]
+        return [(key, self.values.parts[hash(key) & LOW].pop(key)) for key in self._keys(count)]
 
     def _keys(self, count: int) -> Iterator[bytes]:
         while count > 0 and self._lots:

@@ -19,7 +19,7 @@ FIGURES_PAUSE = 250
 MAX_WOKEN = 4096
 """Records whose time has come that one block deals with: expired transactions, answers that need not be remembered."""
 
-HASHED_ROWS = 4096
+HASHED_ROWS = 2048
 """Rows of the commitment a block may have to bring up to date, on average between two checkpoints."""
 
 

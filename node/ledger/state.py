@@ -34,7 +34,7 @@ from node.ledger.rows import (
     parse_flow_key,
 )
 from node.ledger.rules import Rules
-from node.ledger.table import IdSet, Table
+from node.ledger.table import LOW, IdSet, Table
 from node.protocol.block import AssetTotal, Balance, Header, PeerTotal, Totals
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import ZERO_HASH
@@ -355,20 +355,19 @@ class State(Reader):
         return stored
 
     def _merge(self, overlay: Overlay) -> Slice:
+        self._checkpointing.write(overlay.rows())
+        balances, records = self.balances.parts, self.records.parts
         for key, balance in overlay.balances.items():
             if balance == EMPTY:
-                self.balances.pop(key, None)
+                balances[hash(key) & LOW].pop(key, None)
             else:
-                self.balances[key] = balance
+                balances[hash(key) & LOW][key] = balance
         for key, record in overlay.records.items():
             if record is None:
-                self.records.pop(key, None)
+                records[hash(key) & LOW].pop(key, None)
             else:
-                self.records[key] = record
-        checkpointing = self._checkpointing
-        for key, value in overlay.rows():
-            checkpointing.write(key, value)
-        return checkpointing.advance(self.height, self.next_checkpoint)
+                records[hash(key) & LOW][key] = record
+        return self._checkpointing.advance(self.height, self.next_checkpoint)
 
     @classmethod
     def restore(

@@ -10,42 +10,47 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 _PARTS = 256
-_LOW = _PARTS - 1
+LOW = _PARTS - 1
+"""Bits of a key's hash that say in which part of a ``Table`` it is."""
 _ID_BYTES = 32
 _IDS = 16
 """In a group of a ``IdSet``, on average, before another is made."""
 
 
 class Table(MutableMapping[bytes, T]):
-    """A mapping in 256 dicts, which grow one at a time. Which key is in which of them nobody outside can foresee or choose:
-    Python salts the hash of bytes."""
+    """A mapping in dicts, which grow one at a time. Which key is in which of them nobody outside can foresee or choose:
+    Python salts the hash of bytes.
 
-    __slots__ = ("_parts",)
+    Attributes:
+        parts: the dicts; a key is in ``parts[hash(key) & LOW]``, for who does more than one thing with it.
+    """
+
+    __slots__ = ("parts",)
 
     def __init__(self) -> None:
-        self._parts: tuple[dict[bytes, T], ...] = tuple({} for _ in range(_PARTS))
+        self.parts: tuple[dict[bytes, T], ...] = tuple({} for _ in range(_PARTS))
 
     def __getitem__(self, key: bytes) -> T:
-        return self._parts[hash(key) & _LOW][key]
+        return self.parts[hash(key) & LOW][key]
 
     def __setitem__(self, key: bytes, value: T) -> None:
-        self._parts[hash(key) & _LOW][key] = value
+        self.parts[hash(key) & LOW][key] = value
 
     def __delitem__(self, key: bytes) -> None:
-        del self._parts[hash(key) & _LOW][key]
+        del self.parts[hash(key) & LOW][key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._parts[hash(key) & _LOW]
+        return key in self.parts[hash(key) & LOW]
 
     def __iter__(self) -> Iterator[bytes]:
-        for part in self._parts:
+        for part in self.parts:
             yield from part
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return sum(map(len, self.parts))
 
     def get(self, key: bytes, default: D = None) -> T | D:  # type: ignore[assignment]
-        return self._parts[hash(key) & _LOW].get(key, default)
+        return self.parts[hash(key) & LOW].get(key, default)
 
 
 class IdSet:

@@ -388,10 +388,12 @@ def _root_of_now(_: Original) -> Any:
 def _later_values(original: Original) -> Any:
     """What is written after a checkpoint replaces what is not hashed yet of it."""
 
-    def write(self: Checkpointing, key: bytes, value: Any) -> None:
-        original(self, key, value)
-        if key in self._left.values:
-            self._left.values[key] = value
+    def write(self: Checkpointing, rows: Any) -> None:
+        written = list(rows)
+        original(self, written)
+        for key, value in written:
+            if key in self._left.values:
+                self._left.values[key] = value
 
     return write
 

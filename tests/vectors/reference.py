@@ -200,7 +200,7 @@ LIMITS = {
     "waiting": 32768,
     "due": 4096,
     "uncovered": 1024,
-    "hashed": 4096,
+    "hashed": 2048,
     "records": 4096,
     "payload": 2**20,
 }

@@ -2,6 +2,7 @@
 as if nothing had happened."""
 
 import random
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -143,6 +144,21 @@ def test_no_block_hashes_more_than_its_share(monkeypatch: pytest.MonkeyPatch) ->
     assert len(stored) == len(KEYS)
     assert gaps == [10, 60, 10, 10, 10, 10, 10, 10, 10, 10]
     assert largest <= 50 * 10 // 9 + 1, "a tenth of the blocks is left over"
+
+
+def test_dust_in_chosen_places_makes_no_block_slow() -> None:
+    """100,000 accounts whose addresses end alike. In a tree of fixed buckets one block took half a second for it; here none
+    takes more than some milliseconds, so the limit is generous."""
+    state = State.genesis(Ledgers(1, 100).rules[0])
+    dust = [i.to_bytes(18, "big") + b"xxUSD" for i in range(100_000)]
+    for start in range(0, len(dust), 2_000):
+        state.commit(execute(state, {key: Balance(1) for key in dust[start : start + 2_000]}).overlay)
+    slowest = 0.0
+    while state.height < 200:
+        begun = time.thread_time()
+        state.commit(execute(state, {}).overlay)
+        slowest = max(slowest, time.thread_time() - begun)
+    assert slowest < 0.2
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

@@ -139,7 +139,8 @@ class CoordinatorHost:
         if isinstance(message, Announcement) and self._world.plan.lies:
             for attempt, phase, content in self._lies_to(node, message.content):
                 notice = PhaseNotice(self._world.genesis.network, 1, attempt, phase, self._world.time, 8)
-                self._deliver(node, 2, Announcement(notice.signed(KEY), content))
+                is_second = isinstance(content, SignedRoll)  # it says the other thing once the first is believed
+                self._deliver(node, 6 if is_second else 2, Announcement(notice.signed(KEY), content))
         self._deliver(node, 3, message)
 
     def _deliver(self, node: "Host", delay: int, message: FromCoordinator) -> None:
@@ -154,8 +155,7 @@ class CoordinatorHost:
         if membership is None or truth is None:
             return []
         if isinstance(truth, SignedRoll):
-            is_bound = membership.pledge is not None and membership.pledge.roll
-            return [(1, Phase.REVEAL, _second_roll(truth.roll))] if is_bound and "second roll" in lies else []
+            return [(1, Phase.REVEAL, _second_roll(truth.roll))] if "second roll" in lies else []
         signed = truth.signed if isinstance(truth, Opening) else truth
         found: list[tuple[int, Phase, Content | None]] = []
         if membership.accepted is None:
@@ -164,7 +164,7 @@ class CoordinatorHost:
             found += [(1, Phase.HANDOFF, second) for second in self._contradictions(signed)]
         if "nobody is ready" in lies:
             found += [(1, Phase.MINING, opening) for opening in _hasty(signed)]
-        if "backwards" in lies and membership.accepted is not None:
+        if "backwards" in lies:  # who lost all it had may believe that, and pledge anew
             found.append((1, Phase.REGISTRATION, None))
         if "next attempt" in lies and membership.begun:
             found.append((2, Phase.REGISTRATION, None))

@@ -58,15 +58,18 @@ class Mutation(Struct, frozen=True):
 
 class Mutant(Struct, frozen=True):
     """``within``: mixed seeds, counted from 1, in which it is caught at the latest; the tests hold it to that. ``behaviour``:
-    of a liar that each committee has in these runs: who does not check is caught only by who cheats."""
+    of a liar that each committee has in these runs: who does not check is caught only by who cheats. ``lies``: of the
+    coordinator, likewise."""
 
     what: str
     within: int
     mutations: tuple[Mutation, ...]
     behaviour: str = ""
+    lies: tuple[str, ...] = ()
 
     def plan(self, seed: int) -> Plan:
-        return draw(seed, self.behaviour)
+        plan = draw(seed, self.behaviour)
+        return structs.replace(plan, lies=self.lies) if self.lies else plan
 
 
 @contextmanager
@@ -721,9 +724,14 @@ MUTANTS: dict[str, Mutant] = {
         "what became final while its signatures were checked waits for a block", 30, _on(Replica, "_forget_final", _nothing)
     ),
     "votes-with-a-new-disk": Mutant(
-        "a new database votes as if it were the one that registered", 60, _on(Membership, "may_vote", _vote_with_any_disk)
+        "a new database votes as if it were the one that registered", 12, _on(Membership, "may_vote", _vote_with_any_disk)
     ),
-    "document-unchecked": Mutant("any document is believed", 40, _on(SignedDocument, "check", _believe_documents)),
+    "document-unchecked": Mutant(
+        "any document is believed",
+        3,
+        _on(SignedDocument, "check", _believe_documents),
+        lies=("wrong assignment",),
+    ),
     "untaken-bundles-forgotten": Mutant(
         "one member of the destination suffices to have bundles forgotten",
         12,
@@ -735,17 +743,25 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "second-document-believed": Mutant(
         "the coordinator's last word counts",
-        60,
+        3,
         _on(Membership, "_take_document", _believe_the_last_word) + _on(Membership, "_check_alone", _nothing),
+        lies=("dropped secret",),
     ),
     "document-not-recomputed": Mutant(
-        "seats need not follow from roll and secrets", 60, _on(EpochDocument, "check_first", _do_not_recompute)
+        "seats need not follow from roll and secrets",
+        3,
+        _on(EpochDocument, "check_first", _do_not_recompute),
+        lies=("wrong assignment",),
     ),
-    "second-roll-believed": Mutant("the last roll counts", 60, _on(Membership, "_take_roll", _believe_every_roll)),
+    "second-roll-believed": Mutant(
+        "the last roll counts", 3, _on(Membership, "_take_roll", _believe_every_roll), lies=("second roll",)
+    ),
     "reveals-before-the-roll": Mutant(
-        "a node tells its secret when it applies", 5, _on(Membership, "_apply", _tell_the_secret_at_once)
+        "a node tells its secret when it applies", 3, _on(Membership, "_apply", _tell_the_secret_at_once)
     ),
-    "begins-without-readies": Mutant("readiness is not checked", 60, _on(Opening, "check_quorums", _nothing)),
+    "begins-without-readies": Mutant(
+        "readiness is not checked", 3, _on(Opening, "check_quorums", _nothing), lies=("nobody is ready",)
+    ),
     "witnesses-of-others-unchecked": Mutant(
         "a participant checks the witnesses of its own payers only",
         5,

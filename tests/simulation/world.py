@@ -110,10 +110,10 @@ class World(Loop):
         (puzzle,) = [e for e in membership.received(encode(Announcement(notice, None))) if isinstance(e, Mine)]
         nonce = search(puzzle.prefix, puzzle.bits, 0, 1 << 30)
         assert nonce is not None
-        (told,) = [effect for effect in membership.puzzle_solved(nonce) if isinstance(effect, Tell)]
-        assert isinstance(told.message, Application)
+        told = [effect.message for effect in membership.puzzle_solved(nonce) if isinstance(effect, Tell)]
+        (registration,) = [message.registration for message in told if isinstance(message, Application)]
         assert membership.pledge is not None
-        return told.message.registration, membership.pledge.secret
+        return registration, membership.pledge.secret
 
     # -- who and when ----------------------------------------------------------------------------------------------
 

@@ -679,6 +679,33 @@ def test_an_accepted_document_is_taken_back_for_a_later_attempt_until_it_is_in_f
     assert m.may_vote
 
 
+def test_a_coordinator_that_puts_one_attempt_in_force_for_some_and_begins_another_has_nobody_in_both() -> None:
+    """All signed that they are ready. Two of each committee are shown the opening, the others and four more the next attempt."""
+    early = {member.public_key for committee in DOCUMENT.committees for member in committee.members[:2]}
+    nodes = {pair.public: member(i, SIGNED if i < 8 else None, pledged(i, ROLL.roll.hash)) for i, pair in enumerate(NODES)}
+    registrations, secrets = [], {}
+    for i, (public_key, m) in enumerate(nodes.items()):
+        if public_key in early:
+            m.received(word(Phase.MINING, OPENING))
+        else:
+            m.puzzle_solved(REGISTRATIONS[i].nonce)
+            *_, told = m.received(word(Phase.REGISTRATION, attempt=2))
+            assert isinstance(told, Tell)
+            assert isinstance(told.message, Application)
+            registrations.append(told.message.registration)
+            secrets[public_key] = secret_of(m)
+    roll = NETWORK.sign_roll(NETWORK.roll_of(registrations, attempt=2))
+    second = NETWORK.open_document(first_document(GENESIS, roll.roll, secrets))
+    for m in nodes.values():
+        m.received(word(Phase.REVEAL, roll, attempt=2))
+        m.received(word(Phase.MINING, second, attempt=2))
+        m.received(word(Phase.MINING, OPENING))
+    begun = {public_key: m.document.hash for public_key, m in nodes.items() if m.begun and m.may_vote and m.document}
+    assert begun == {public_key: (DOCUMENT if public_key in early else second.document).hash for public_key in nodes}
+    for electorate in DOCUMENT.electorates.values():
+        assert sum(begun[public_key] == DOCUMENT.hash for public_key in electorate.keys) < electorate.quorum, "it stands still"
+
+
 def moved_seat() -> SignedDocument:
     """Signed, but not what follows from roll and secrets."""
     a, b = DOCUMENT.committees

@@ -4,13 +4,13 @@ What grows with the ledger itself - accounts, undecided transactions, ids of the
 makes it grow money or work, and is said in docs/threat-model.md.
 """
 
-from node.consensus.simplex import MAX_VOTED_BYTES
+from node.consensus.simplex import MAX_PROPOSALS, MAX_VOTED_BYTES
 from node.intake import MAX_EVENT_BYTES, MAX_TRANSACTION_BYTES
 from node.network.broker import MAX_QUEUED_BYTES, MAX_UNREAD_BYTES
 from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import NOISE_MESSAGE_BYTES, UNREAD_BYTES
 from node.network.transport import HELD_BYTES, INBOX_BYTES, QUEUE_BYTES
-from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
+from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
 from node.replica.checking import MAX_PROPOSAL_BYTES
 from node.replica.inbox import MAX_CHANNEL_BYTES
 from node.replica.mempool import MAX_BYTES, MAX_CHECKING_BYTES
@@ -19,6 +19,9 @@ DECODED = 6
 """Memory of a transaction or a record, its encoding included, in lengths of its encoding: 3.9 to 5.7 were measured."""
 FRAME_DECODED = 13
 """The same of a whole frame of the most wasteful form there is: 12.9 were measured."""
+_BLOCK = MAX_BLOCK_PAYLOAD_BYTES + MAX_BUNDLE_BYTES
+"""The largest payload. Of blocks not final a member has those it voted for, the last of which may pass the cap; those that quorums
+notarized, which have twice that at most, since f + 1 honest members of the n - f voted for each; and two of the current view."""
 COPIES = 3
 """Of what is read from storage, encoded and sent."""
 
@@ -40,7 +43,7 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
         "transactions under check": DECODED * MAX_CHECKING_BYTES,
         "mempool": DECODED * MAX_BYTES,
         "proposals under check": DECODED * MAX_PROPOSAL_BYTES,
-        "blocks that are not final": DECODED * 2 * MAX_VOTED_BYTES,
+        "blocks that are not final": DECODED * (3 * (MAX_VOTED_BYTES + _BLOCK) + MAX_PROPOSALS * _BLOCK),
         "bundles of other shards": DECODED * (shards - 1) * (MAX_CHANNEL_BYTES + MAX_BUNDLE_BYTES),
         "blocks read for clients and peers": COPIES * MAX_BROKER_BODY_BYTES,
     }

@@ -20,8 +20,8 @@ DECODED = 6
 FRAME_DECODED = 13
 """The same of a whole frame of the most wasteful form there is: 12.9 were measured."""
 _BLOCK = MAX_BLOCK_PAYLOAD_BYTES + MAX_BUNDLE_BYTES
-"""The largest payload. Of blocks not final a member has those it voted for, the last of which may pass the cap; those that quorums
-notarized, which have twice that at most, since f + 1 honest members of the n - f voted for each; and two of the current view."""
+"""The largest payload. Of blocks not final a member has those it voted for, the last of which may pass the cap; those that
+quorums notarized, twice that at most, since f + 1 honest members of the n - f voted for each; and two of the current view."""
 COPIES = 3
 """Of what is read from storage, encoded and sent."""
 

@@ -5,6 +5,7 @@ ask the replica anything, and know what was sent to it; they cannot forge others
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -394,6 +395,43 @@ def claim_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [effect, *(Send(node.key.public, request) for s, request in asked for node in liar.node.world.committee(s))]
 
 
+def never_propose(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Votes, and does not lead."""
+    return [] if _own_proposal(effect) is not None else [effect]
+
+
+def propose_late(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Proposes when the others are about to give up."""
+    proposal = _own_proposal(effect)
+    if proposal is None:
+        return [effect]
+    parameters = liar.replica.parameters
+    delay = parameters.heartbeat + liar.chance.choice((-50, parameters.view_timeout // 4 - 50, parameters.view_timeout - 50))
+    for key in liar.others:
+        liar.node.later(max(0, delay), partial(liar.node.send, key, proposal))
+    return []
+
+
+def withhold_from_the_next(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """What it says in its own view does not reach the leader of the next one, nor do blocks: that one shall be late."""
+    keys, me = liar.electorate.keys, liar.replica.member
+    after = keys[(me + 1) % len(keys)]
+    if isinstance(effect, Send) and isinstance(effect.message, BodyReply) and effect.peer == after:
+        return []
+    if not isinstance(effect, Broadcast) or not isinstance(effect.message, Ballot | Proposal):
+        return [effect]
+    is_of_own_view = effect.message.vote.view % len(keys) == me
+    return [Send(key, effect.message) for key in liar.others if not is_of_own_view or key != after]
+
+
+def nullify_everything(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Votes to nullify each view at once, and the next one: whoever nullifies an honest leader's view is joined."""
+    vote = _ballot(effect)
+    if vote is None:
+        return [effect]
+    return [Broadcast(liar.vote(VoteKind.NULLIFY, view, ZERO_HASH)) for view in (vote.view, vote.view + 1)]
+
+
 def forge_certificates(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Certificates signed by too few, by itself for others, or for another statement; old ones and those of other shards."""
     vote = _ballot(effect)
@@ -500,6 +538,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "withheld bundles": withhold_bundles,
     "late bundles": deliver_late,
     "claimed bundles": claim_bundles,
+    "mute leader": never_propose,
+    "slow leader": propose_late,
+    "withheld from the next": withhold_from_the_next,
+    "nullifies everything": nullify_everything,
     "forged certificates": forge_certificates,
     "forged bundles": forge_bundles,
     "another document": live_by_another_document,

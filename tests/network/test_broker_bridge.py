@@ -217,6 +217,25 @@ async def test_what_is_larger_than_its_topic_allows_is_passed_over_on_the_same_c
     assert server.client.info("stats")["total_connections_received"] <= 4
 
 
+async def test_who_lags_begins_anew_with_what_comes_then(
+    server: Server, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "READ_RATE", 1 << 20)
+    broker = Broker(server.url, {"a": 10})
+    await nursery.start(broker.run)
+    await trio_until(lambda: broker.connected and server.has_subscribers("a"))
+    for _ in range(6):
+        await trio.to_thread.run_sync(server.client.publish, "a", bytes(10 << 20))  # a minute's reading
+    began = trio.current_time()
+    with trio.fail_after(15):
+        while broker.inbox.statistics().current_buffer_used == 0:
+            await trio.to_thread.run_sync(server.client.publish, "a", b"now")
+            await trio.sleep(0.1)
+    assert await receive(broker, 1) == [("a", b"now")]
+    assert trio.current_time() - began > 2
+    nursery.cancel_scope.cancel()
+
+
 async def test_no_more_is_read_in_a_second_than_the_rate(
     server: Server, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,7 +296,8 @@ async def test_a_frame_that_is_not_finished_in_time_ends_the_connection(
     for number in range(12):  # for longer than one frame may take
         assert b.send(a.public_key, bytes([number]))
         await trio.sleep(0.1)
-    items = [await a.inbox.receive() for _ in range(13)]
+    with trio.fail_after(5):
+        items = [await a.inbox.receive() for _ in range(13)]
     assert [item for item in items if isinstance(item, PeerDown)] == [PeerDown(dripping.public)]
     assert 1 <= trio.current_time() - began < 5
     assert a.connected == {b.public_key}

@@ -118,17 +118,18 @@ def watched(network: Network, paying: Deal, what: str, filled: Collection[str], 
 
 @contextmanager
 def publishing(url: str, clients: int, messages: Callable[[int], list[tuple[str, bytes]]]) -> Iterator[None]:
-    """Each client publishes the messages of 0, 1, 2, ... as fast as it can."""
-    stop = threading.Event()
+    """Each client publishes the messages of 0, 1, 2, ... as fast as it can; says how many that were."""
+    stop, published, began = threading.Event(), [0] * clients, time.monotonic()
 
-    def flood(number: int) -> None:
+    def flood(client_number: int) -> None:
+        number = client_number
         client = redis.Redis.from_url(url)
         while not stop.is_set():
             with suppress(redis.RedisError):
                 pipeline = client.pipeline(transaction=False)
                 for topic, body in messages(number):
                     pipeline.publish(topic, body)
-                pipeline.execute()
+                published[client_number] += len(pipeline.execute())
             number += clients
 
     threads = [threading.Thread(target=flood, args=(number,), daemon=True) for number in range(clients)]
@@ -140,6 +141,7 @@ def publishing(url: str, clients: int, messages: Callable[[int], list[tuple[str,
         stop.set()
         for thread in threads:
             thread.join()
+        print(f"\n{sum(published) / (time.monotonic() - began):.0f} messages/s", end="")
 
 
 def all_topics(network: Network) -> list[str]:

@@ -7,13 +7,15 @@ from random import Random
 from types import ModuleType
 
 from node.consensus import fetching, simplex
-from node.ledger import transfer, two_phase_commit
+from node.ledger import rules, transfer, two_phase_commit
 from node.replica import inbox, mempool, payloads, proposing, refusing
 
 CAPS: dict[str, tuple[tuple[tuple[ModuleType, str], ...], tuple[int, ...]]] = {
     "amount": (((transfer, "MAX_AMOUNT"),), (4_000, 9_000)),
     "waiting": (((two_phase_commit, "MAX_WAITING"),), (1, 3)),
     "due": (((two_phase_commit, "MAX_WOKEN"),), (1, 2)),
+    "uncovered": (((two_phase_commit, "MAX_UNCOVERED"),), (1, 3)),
+    "hashed": (((rules, "HASHED_ROWS"),), (2, 8)),
     "records": (((payloads, "MAX_BLOCK_RECORDS"),), (2, 6)),
     "payload": (((payloads, "MAX_BLOCK_PAYLOAD_BYTES"), (proposing, "MAX_BLOCK_PAYLOAD_BYTES")), (4_000, 8_000)),
     "mempool": (((mempool, "MAX_TRANSACTIONS"),), (2, 8)),

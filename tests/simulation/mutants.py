@@ -198,10 +198,11 @@ def _certificate_of_any_block(_: Original) -> Any:
 
 
 def _forget_one_slot_early(original: Original) -> Any:
-    def commit(self: State, executed: Any) -> None:
-        original(self, executed)
+    def commit(self: State, executed: Any) -> Any:
+        stored = original(self, executed)
         for slot in [slot for slot in self._seen if slot << _SLOT_BITS <= self.time]:
             del self._seen[slot]
+        return stored
 
     return commit
 

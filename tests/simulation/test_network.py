@@ -17,7 +17,8 @@ from tests.simulation.clients import ISSUERS, Gateway
 from tests.simulation.command import main
 from tests.simulation.coordinator import LIES
 from tests.simulation.faults import draw
-from tests.simulation.plan import Crash, LostDisk, Plan, Skew
+from tests.simulation.limits import CAPS
+from tests.simulation.plan import TIMINGS, Crash, LostDisk, Plan, Skew
 from tests.simulation.run import simulate
 from tests.simulation.world import World
 
@@ -84,6 +85,29 @@ def test_a_captured_shard_makes_others_credit_what_it_has_and_nobody_elses_accou
 def test_one_mixed_run_in_fifty_has_a_captured_shard() -> None:
     assert [seed for seed in range(1, 101) if draw(seed).captured] == [49, 99]
     assert simulate(draw(49)).violation is None
+
+
+@pytest.mark.parametrize("cap", CAPS)
+def test_a_cap_that_is_reached_loses_nothing(cap: str) -> None:
+    for seed, value in enumerate(CAPS[cap][1]):
+        plan = Plan(seed=seed, limits={cap: value}, byzantine=((1, ("silent",)),), active=5_000)
+        assert simulate(plan).violation is None
+
+
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_messages_timed_against_the_protocol_only_take_longer(timing: str) -> None:
+    assert simulate(Plan(seed=4, timing=timing, byzantine=((2, ("forged certificates",)),), active=4_000)).violation is None
+
+
+def test_nothing_that_a_lying_client_submits_is_ever_in_a_block() -> None:
+    assert simulate(Plan(seed=2, swindled=True, gateways=2, active=5_000)).violation is None
+
+
+def test_who_lost_its_votes_beside_a_liar_may_stop_its_shard_but_never_fork_it() -> None:
+    for seed in range(3):
+        lost = (LostDisk(900 + 800 * seed, 0, 50), LostDisk(2_500, 3, 300))
+        liars = ((1, ("equivocating proposer", "double voter")),)
+        assert simulate(Plan(seed=seed, faults=lost, byzantine=liars, active=4_000, is_live=False)).violation is None
 
 
 @pytest.mark.parametrize("lie", LIES)

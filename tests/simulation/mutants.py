@@ -59,17 +59,18 @@ class Mutation(Struct, frozen=True):
 class Mutant(Struct, frozen=True):
     """``within``: mixed seeds, counted from 1, in which it is caught at the latest; the tests hold it to that. ``behaviour``:
     of a liar that each committee has in these runs: who does not check is caught only by who cheats. ``lies``: of the
-    coordinator, likewise."""
+    coordinator, likewise. ``limits``: caps that are set small in them."""
 
     what: str
     within: int
     mutations: tuple[Mutation, ...]
     behaviour: str = ""
     lies: tuple[str, ...] = ()
+    limits: dict[str, int] = {}
 
     def plan(self, seed: int) -> Plan:
         plan = draw(seed, self.behaviour)
-        return structs.replace(plan, lies=self.lies) if self.lies else plan
+        return structs.replace(plan, lies=self.lies or plan.lies, limits=plan.limits | self.limits)
 
 
 @contextmanager
@@ -202,6 +203,17 @@ def _forget_one_slot_early(original: Original) -> Any:
         stored = original(self, executed)
         for slot in [slot for slot in self._seen if slot << _SLOT_BITS <= self.time]:
             del self._seen[slot]
+        return stored
+
+    return commit
+
+
+def _forget_what_is_due(original: Original) -> Any:
+    """What a block had no room to wake is not woken any more."""
+
+    def commit(self: State, executed: Any) -> Any:
+        stored = original(self, executed)
+        self._alarms = sorted(alarm for alarm in self._alarms if alarm[0] >= self.time)
         return stored
 
     return commit
@@ -648,6 +660,9 @@ MUTANTS: dict[str, Mutant] = {
         "home keeps what it decided, and expires it later", 5, _on(TwoPhaseCommit, "_forget", _keep(WAITING))
     ),
     "deadline-ignored": Mutant("home waits for ever", 12, _on(TwoPhaseCommit, "wake", _nothing)),
+    "due-over-the-cap-dropped": Mutant(
+        "what a block had no room to wake is forgotten", 12, _on(State, "commit", _forget_what_is_due), limits={"due": 1}
+    ),
     "cursor-not-advanced": Mutant("a channel's cursor stays", 5, _on(channels, "advance", _cursor_stays)),
     "bundle-out-of-sequence": Mutant(
         "bundles are taken as they come",

@@ -44,7 +44,7 @@ def choose(seed: int, count: int, within: str) -> list[Fault]:
     Random(seed).shuffle(found)
     chosen: list[Fault] = []
     for fault in found:
-        if len(chosen) < count and described(fault, (ROOT / fault.path).read_bytes()) not in known:
+        if len(chosen) < count and described(fault) not in known:
             chosen.append(fault)
     return chosen
 

@@ -5,7 +5,6 @@ behaviour: docstrings, annotations, assertions, messages of errors and logs, ``_
 """
 
 import ast
-import difflib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -50,7 +49,8 @@ _EXITS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 class Fault(Struct, frozen=True, order=True):
     """In ``path``, the bytes from ``start`` to ``end`` are replaced by ``text``. ``line``: where it begins, from 1; ``place``:
-    the function it is in; ``defined``: the line of its ``def``, 0 outside of functions."""
+    the function it is in; ``defined``: the line of its ``def``, 0 outside of functions. ``before``, ``after``: its lines
+    without and with it."""
 
     path: str
     start: int
@@ -60,17 +60,12 @@ class Fault(Struct, frozen=True, order=True):
     line: int
     place: str
     defined: int
+    before: tuple[str, ...]
+    after: tuple[str, ...]
 
     def planted(self, source: bytes) -> bytes:
         """The file with the fault."""
         return source[: self.start] + self.text + source[self.end :]
-
-    def diff(self, source: bytes) -> tuple[list[str], list[str]]:
-        """The lines that go and those that come, without their indentation."""
-        before, after = source.decode().splitlines(), self.planted(source).decode().splitlines()
-        changed = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
-        gone, come = ([line[2:].strip() for line in changed if line[0] == sign] for sign in "-+")
-        return gone, come
 
 
 def sources(root: Path) -> Iterator[str]:
@@ -97,6 +92,10 @@ def faults_in(path: str, source: bytes) -> list[Fault]:
             continue
         found.append(fault)
     return found
+
+
+def _stripped(code: bytes) -> tuple[str, ...]:
+    return tuple(line.strip() for line in code.decode().splitlines())
 
 
 class _Planter(ast.NodeVisitor):
@@ -127,8 +126,10 @@ class _Planter(ast.NodeVisitor):
     def _plant(self, kind: str, start: int, end: int, text: bytes) -> None:
         place = ".".join(name for name, _, _ in self._scopes)
         defined = next((line for _, line, _ in reversed(self._scopes) if line), 0)
-        line = self._source.count(b"\n", 0, start) + 1
-        self.found.append(Fault(self._path, start, end, text, kind, line, place, defined))
+        line, source = self._source.count(b"\n", 0, start) + 1, self._source
+        first, last = source.rfind(b"\n", 0, start) + 1, source.find(b"\n", end)
+        before, after = _stripped(source[first:last]), _stripped(source[first:start] + text + source[end:last])
+        self.found.append(Fault(self._path, start, end, text, kind, line, place, defined, before, after))
 
     def _replace(self, kind: str, node: ast.expr | ast.stmt, text: bytes) -> None:
         self._plant(kind, self._start(node), self._end(node), text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutation.planting import Fault
-from tests.mutation.running import ROOT, Result, Verdict
+from tests.mutation.running import Result, Verdict
 
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 _SHOWN = (Verdict.SIMULATOR, Verdict.TESTS, Verdict.SURVIVED)
@@ -20,10 +20,10 @@ def equivalents(text: str) -> dict[str, str]:
     return {"\n".join(line for line in entry[:-1] if line): entry[-1].strip() for entry in entries}
 
 
-def described(fault: Fault, source: bytes) -> str:
+def described(fault: Fault) -> str:
     """Where a fault is and what it changes, without line numbers: those move."""
-    gone, come = fault.diff(source)
-    return "\n".join([f"{fault.path} {fault.place}".strip(), *(f"- {line}" for line in gone), *(f"+ {line}" for line in come)])
+    lines = [*(f"- {line}" for line in fault.before), *(f"+ {line}" for line in fault.after)]
+    return "\n".join([f"{fault.path} {fault.place}".strip(), *lines])
 
 
 def progress(done: int, of: int, result: Result) -> str:
@@ -57,8 +57,8 @@ def survivors(results: Sequence[Result]) -> str:
     lines = []
     for result in results:
         if result.verdict is Verdict.SURVIVED:
-            described_ = described(result.fault, (ROOT / result.fault.path).read_bytes()).splitlines()
-            lines += ["", f"{result.fault.path}:{result.fault.line} {result.fault.kind}", *(f"  {line}" for line in described_)]
+            lines += ["", f"{result.fault.path}:{result.fault.line} {result.fault.kind}"]
+            lines += [f"  {line}" for line in described(result.fault).splitlines()]
     return "\n".join(lines)
 
 
@@ -67,7 +67,7 @@ def as_json(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
         fault = result.fault
-        gone, come = fault.diff((ROOT / fault.path).read_bytes())
-        row = {"path": fault.path, "line": fault.line, "place": fault.place, "kind": fault.kind, "before": gone, "after": come}
+        row = {"path": fault.path, "line": fault.line, "place": fault.place, "kind": fault.kind}
+        row |= {"before": fault.before, "after": fault.after}
         rows.append(row | {"verdict": result.verdict.value, "by": result.by, "seconds": round(result.seconds, 1)})
     return json.dumps(rows, indent=1)

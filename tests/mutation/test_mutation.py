@@ -20,7 +20,7 @@ def positive(amount: int, names: list[str]) -> bool:
 
 def changes(source: bytes) -> set[tuple[str, str]]:
     """Kind of each fault, and the line that comes."""
-    return {(fault.kind, fault.diff(source)[1][0]) for fault in faults_in("a.py", source)}
+    return {(fault.kind, fault.after[0]) for fault in faults_in("a.py", source)}
 
 
 def test_each_kind_of_fault_is_found_and_what_changes_no_behaviour_is_left_alone() -> None:
@@ -47,7 +47,7 @@ def test_each_kind_of_fault_is_found_and_what_changes_no_behaviour_is_left_alone
 def fault(path: str, line: str) -> Fault:
     """The one that makes this line."""
     source = (ROOT / path).read_bytes()
-    return next(found for found in faults_in(path, source) if found.diff(source)[1] == [line])
+    return next(found for found in faults_in(path, source) if found.after == (line,))
 
 
 QUORUM = fault("node/protocol/certificate.py", "return len(self.keys) + self.faults_tolerated")
@@ -70,10 +70,10 @@ def test_who_notices_a_fault_is_known_and_it_is_gone_afterwards() -> None:
 
 
 def test_a_listed_fault_is_known_by_its_text_and_each_listed_one_can_still_be_planted() -> None:
-    described_ = described(FIGURE, (ROOT / FIGURE.path).read_bytes())
+    described_ = described(FIGURE)
     assert equivalents(f"# a comment\n\n{described_}\nnobody has so many decimals\n") == {
         described_: "nobody has so many decimals"
     }
-    possible = {described(fault, (ROOT / fault.path).read_bytes()) for fault in faults(ROOT)}
+    possible = {described(fault) for fault in faults(ROOT)}
     gone = equivalents(EQUIVALENT.read_text()).keys() - possible
     assert not gone, "what was listed is no longer in the code: take it out of the list"

@@ -708,7 +708,7 @@ MUTANTS: dict[str, Mutant] = {
     "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored)),
     "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
     "checkpoint-keeps-deleted-rows": Mutant(
-        "a checkpoint keeps rows that are gone", 12, _on(Checkpointing, "advance", _skip_deleted_rows)
+        "a checkpoint keeps rows that are gone", 20, _on(Checkpointing, "advance", _skip_deleted_rows)
     ),
     "slice-skipped": Mutant("some rows of a checkpoint are not stored", 12, _on(Checkpointing, "advance", _skip_the_first_slice)),
     "checkpoint-whole-too-early": Mutant(

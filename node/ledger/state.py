@@ -307,7 +307,7 @@ class State(Reader):
         return self._checkpointing.root()
 
     def later_checkpoint_root(self, later: Iterable[tuple[bytes, object | None]]) -> bytes:
-        """The root as of a checkpoint that is not final yet. ``later``: the rows of the blocks up to it that are not final either,
+        """The root as of a checkpoint that is not final yet. ``later``: the rows of blocks up to it that are not final either,
         in order; none, if these are empty."""
         return self._checkpointing.root([*self._checkpointing.written.items(), *later])
 

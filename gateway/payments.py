@@ -145,7 +145,11 @@ class Payments:
     ) -> bytes:
         """Pay from a user's wallet to an address, an e-mail address or a wallet. Returns the transaction id."""
         units = self._units(asset, amount)
-        wallet, payee = await self._database.read(lambda c: (_wallet_of(c, user_id, from_wallet), _resolve(c, to)))
+        wallet, payee, earlier = await self._database.read(
+            lambda c: (_wallet_of(c, user_id, from_wallet), _resolve(c, to), _claimed(c, user_id, key))
+        )
+        if earlier is not None:
+            return earlier  # and nothing is taken off the balance meanwhile, on which another payment may depend
         if wallet.sealed_key is None:
             raise Problem(409, "key_not_held", "this wallet's key is yours alone: sign the transaction and POST /v1/transactions")
         if wallet.address == payee:
@@ -269,10 +273,18 @@ class Payments:
 
 def _claim(connection: Connection, user_id: str, key: Idempotency, transaction_id: bytes, created_at: int) -> bytes | None:
     """Bind a client's key to a transaction; returns the one it is bound to already. Raises Problem (409) on another body."""
-    query = select(IdempotencyKey.__table__).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key.key)
-    if (row := connection.execute(query).first()) is None:
+    if (earlier := _claimed(connection, user_id, key)) is None:
         values = {"user_id": user_id, "key": key.key, "fingerprint": key.fingerprint, "transaction_id": transaction_id}
         connection.execute(insert(connection, IdempotencyKey).values(**values, created_at=created_at))
+    return earlier
+
+
+def _claimed(connection: Connection, user_id: str, key: Idempotency | None) -> bytes | None:
+    """The transaction that a client's key is bound to, if it is. Raises Problem (409) on another body."""
+    if key is None:
+        return None
+    query = select(IdempotencyKey.__table__).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key.key)
+    if (row := connection.execute(query).first()) is None:
         return None
     if row.fingerprint != key.fingerprint:
         raise Problem(409, "idempotency_conflict", "this Idempotency-Key was used for another request")

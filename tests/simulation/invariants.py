@@ -48,7 +48,7 @@ class _Record(Struct):
     document: bytes = b""
     proposed: bytes = b""
     waited: set[bytes] = set()
-    """What was in its mempool at its last proposal."""
+    """Of what was in its mempool at its last proposal, the first of each payer."""
 
 
 class Monitor:
@@ -211,7 +211,10 @@ class Monitor:
         header, waited = block.header, record.waited
         if header.hash == record.proposed:
             return
-        record.proposed, record.waited = header.hash, {entry.id for entry in replica.mempool}
+        first: dict[bytes, bytes] = {}
+        for entry in replica.mempool:
+            first.setdefault(entry.payer, entry.id)
+        record.proposed, record.waited = header.hash, set(first.values())
         payers = Counter(decode_transaction(encoded).order.payers[0] for encoded in block.transactions)
         parent = replica.branches.after(header.parent)
         if len(block.transactions) < replica.parameters.block_transactions or max(payers.values()) < 2 or parent is None:

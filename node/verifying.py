@@ -9,7 +9,7 @@ from node.effects import CheckSignatures
 from node.events import SignaturesChecked
 from node.protocol.transaction import Transaction
 
-SIGNATURES = 128
+SIGNATURES = 256
 """Checked in one go: so long, some ten milliseconds, a proposal waits for what clients have sent."""
 MAX_UNCHECKED = 4096
 """Signatures of clients' transactions under check, beyond which further ones should wait."""

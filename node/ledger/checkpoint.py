@@ -4,7 +4,7 @@ What a share costs follows from the number of rows written between two checkpoin
 which were written.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from node.protocol.codec import encode
 
 _LOTS = 256
 _LOADED = 1 << 16
+_FREED = 8
 
 
 class Slice(NamedTuple):
@@ -37,6 +38,8 @@ class Checkpointing:
         self._left, self._written = _Rows(), _Rows()
         self._share = 0
         self._hashed: list[tuple[bytes, bytes | None]] = []
+        self._emptied: list[dict[bytes, object | None]] = []
+        """Parts of tables whose memory is given back a few at a time: for millions of rows even that takes long."""
 
     @classmethod
     def load(cls, height: int, due: int, rows: Iterable[tuple[bytes, object]]) -> "Checkpointing":
@@ -58,12 +61,14 @@ class Checkpointing:
 
     def advance(self, height: int, next_checkpoint: int) -> Slice:
         """The block at ``height`` became final: do its share. ``next_checkpoint``: after it."""
+        del self._emptied[-_FREED:]
         if height < self.due:
             self._hash(self._share)
             return Slice(self.height, self._take(), None)
         self._hash(len(self._left.values))
         last = Slice(self.height, self._take(), height if self.height else None)
         self.height, self.due = height, next_checkpoint
+        self._emptied += self._left.values.parts
         self._left, self._written = self._written, _Rows()
         blocks = next_checkpoint - height
         self._share = -(-len(self._left.values) // (blocks - blocks // 10))  # the last tenth may not be final when it is due
@@ -84,31 +89,33 @@ class Checkpointing:
         self._hashed += [(key, None if value is None else encode(value)) for key, value in rows]
 
 
+_Lot = tuple[bytes, "_Lot"] | tuple[()]
+
+
 class _Rows:
     """Rows that can be taken a few at a time, neighbours in the tree together. Which these are is nobody's business but ours:
-    the root is the same in any order."""
+    the root is the same in any order. Lots are linked tuples: the garbage collector does not visit those again and again."""
 
     def __init__(self) -> None:
         self.values: Table[object | None] = Table()
-        self._lots: list[list[bytes]] = [[] for _ in range(_LOTS)]
+        self._lots: list[_Lot] = [()] * _LOTS
 
     def put(self, rows: Iterable[tuple[bytes, object | None]]) -> None:
-        parts = self.values.parts
+        parts, lots = self.values.parts, self._lots
         for key, value in rows:
             part = parts[hash(key) & LOW]
             if key not in part:
-                self._lots[sha256(key).digest()[0]].append(key)
+                lot = sha256(key).digest()[0]
+                lots[lot] = (key, lots[lot])
             part[key] = value
 
     def take(self, count: int) -> list[tuple[bytes, object | None]]:
-        return [(key, self.values.parts[hash(key) & LOW].pop(key)) for key in self._keys(count)]
-
-    def _keys(self, count: int) -> Iterator[bytes]:
-        while count > 0 and self._lots:
-            lot = self._lots[-1]
-            part = lot[-count:]
-            del lot[-count:]
-            count -= len(part)
-            if not lot:
-                self._lots.pop()
-            yield from part
+        parts, lots = self.values.parts, self._lots
+        taken: list[tuple[bytes, object | None]] = []
+        while len(taken) < count and lots:
+            if not lots[-1]:
+                lots.pop()
+                continue
+            key, lots[-1] = lots[-1]
+            taken.append((key, parts[hash(key) & LOW].pop(key)))
+        return taken

@@ -4,7 +4,7 @@ What grows with the ledger itself - accounts, undecided transactions, ids of the
 makes it grow money or work, and is said in docs/threat-model.md.
 """
 
-from node.consensus.simplex import MAX_PROPOSALS, MAX_VOTED_BYTES
+from node.consensus.simplex import JUST_FINAL, MAX_PROPOSALS, MAX_VOTED_BYTES
 from node.intake import MAX_EVENT_BYTES, MAX_TRANSACTION_BYTES
 from node.network.broker import MAX_QUEUED_BYTES, MAX_UNREAD_BYTES
 from node.network.callers import MAX_HANDSHAKES
@@ -21,7 +21,8 @@ FRAME_DECODED = 13
 """The same of a whole frame of the most wasteful form there is: 12.9 were measured."""
 _BLOCK = MAX_BLOCK_PAYLOAD_BYTES + MAX_BUNDLE_BYTES
 """The largest payload. Of blocks not final a member has those it voted for, the last of which may pass the cap; those that
-quorums notarized, twice that at most, since f + 1 honest members of the n - f voted for each; and two of the current view."""
+quorums notarized, twice that at most, since f + 1 honest members of the n - f voted for each; two of the current view, and
+the two that became final last."""
 COPIES = 3
 """Of what is read from storage, encoded and sent."""
 
@@ -43,7 +44,8 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
         "transactions under check": DECODED * MAX_CHECKING_BYTES,
         "mempool": DECODED * MAX_BYTES,
         "proposals under check": DECODED * MAX_PROPOSAL_BYTES,
-        "blocks that are not final": DECODED * (3 * (MAX_VOTED_BYTES + _BLOCK) + MAX_PROPOSALS * _BLOCK),
+        "blocks that are not final, or just became so": DECODED
+        * (3 * (MAX_VOTED_BYTES + _BLOCK) + (MAX_PROPOSALS + JUST_FINAL) * _BLOCK),
         "bundles of other shards": DECODED * (shards - 1) * (MAX_CHANNEL_BYTES + MAX_BUNDLE_BYTES),
         "blocks read for clients and peers": COPIES * MAX_BROKER_BODY_BYTES,
     }

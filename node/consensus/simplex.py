@@ -74,6 +74,9 @@ MAX_VOTED_BYTES = 8 << 20
 """Payload of the blocks voted for since the last final one, beyond which only empty ones get a vote. With the last one more, of
 up to 5 MiB, that is what the journal holds; and so the blocks that a quorum notarized have twice as much at most."""
 
+JUST_FINAL = 2
+"""Final blocks still at hand for members that are about to build on them."""
+
 _REPEATED_VIEWS = 4
 _FETCH_AGAIN = 16
 _MIN_FETCH = 20
@@ -154,6 +157,7 @@ class Simplex(Generic[Draft]):
         self._adopting = Adopting(seat.electorate)
         self._patience = Patience(seat, timeouts)
         self.suspicion = self._patience.suspicion
+        self._just_final: dict[bytes, Block] = {}
         self._proposals: list[Proposal] = []
         self._welcomed: list[bytes] = []
         """Hashes of the current view's proposals, those under check by the caller too."""
@@ -299,8 +303,10 @@ class Simplex(Generic[Draft]):
 
     def on_body_request(self, peer: bytes, block_hash: bytes) -> None:
         """Another member lacks a body."""
-        if (pending := self.tree.get(block_hash)) is not None:
-            self._effects.append(Send(peer, BodyReply(pending.block)))
+        pending = self.tree.get(block_hash)
+        block = pending.block if pending is not None else self._just_final.get(block_hash)
+        if block is not None:
+            self._effects.append(Send(peer, BodyReply(block)))
 
     def on_final_blocks(self, sender: bytes, blocks: Sequence[FinalBlock], now: int) -> None:
         """Final blocks from a peer (catch-up), lowest first: each is adopted that proves itself and follows on the last one."""
@@ -513,6 +519,9 @@ class Simplex(Generic[Draft]):
 
     def _emit_final(self, pending: PendingBlock[Draft], finality: Finality) -> None:
         assert pending.draft is not None, "it was executed"
+        self._just_final[pending.block_hash] = pending.block
+        if len(self._just_final) > JUST_FINAL:
+            del self._just_final[next(iter(self._just_final))]
         self._effects.append(Finalized(FinalBlock(pending.block, finality), pending.draft))
 
     def _set_final(self, header: Header, certificate: Certificate | None) -> None:

@@ -578,6 +578,20 @@ def test_a_member_hands_out_the_bodies_it_has_and_keeps_none_nobody_asked_for() 
         assert bench.effects == sent
 
 
+def test_a_block_that_just_became_final_is_handed_out_still() -> None:
+    """The next leader may lack it, when a liar kept it from that one alone."""
+    bench = Bench()
+    given = []
+    for block_of in (A1, B2, C3):
+        bench.hear(final(block_of))
+        bench.take()
+        for asked_for in (A1, B2, C3):
+            bench.simplex.on_body_request(KEYS[2].public, asked_for.header.hash)
+        bench.follow()
+        given.append([m.block for m in bench.take() if isinstance(m, BodyReply)])
+    assert given == [[A1], [A1, B2], [B2, C3]]
+
+
 # -- rule 6: bounds and evidence -------------------------------------------------------------------------------------------
 
 

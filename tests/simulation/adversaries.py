@@ -272,9 +272,10 @@ def propose_nonsense(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 
 
 def propose_out_of_turn(liar: Adversary, effect: Effect) -> Sequence[Effect]:
-    """Proposes the block after the one it votes for, whoever leads then: in its own name, or in the leader's."""
+    """Proposes the block after the one it votes for, as early as can be and once the view has come: whoever leads, in its own
+    name, or in the leader's."""
     vote = _ballot(effect)
-    if vote is None or vote.kind is not VoteKind.NOTARIZE or liar.replica.consensus.leader_of(vote.view + 1) == vote.signer:
+    if vote is None or vote.kind is VoteKind.NULLIFY or liar.replica.consensus.leader_of(vote.view + 1) == vote.signer:
         return [effect]
     parent = liar.replica.branches.after(vote.block)
     if parent is None:

@@ -16,8 +16,17 @@ _OK = Code.OK
 def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transaction, time: int) -> Code:
     """Whether a block of this shard on top of ``view``, with block time ``time``, may include the transaction.
 
-    Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED (``valid_until`` too far ahead), DUPLICATE, what
-    ``Terms.breach`` says, or INSUFFICIENT_FUNDS (not ``is_funded``).
+    Returns what ``screen`` says, or INSUFFICIENT_FUNDS (not ``is_funded``).
+    """
+    code = screen(view, rules, transaction_id, transaction, time)
+    return Code.INSUFFICIENT_FUNDS if code is _OK and not is_funded(view, rules, transaction.order.legs) else code
+
+
+def screen(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transaction, time: int) -> Code:
+    """``admit``, but for the payers' funds.
+
+    Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED (``valid_until`` too far ahead), DUPLICATE, or what
+    ``Terms.breach`` says.
     """
     order = transaction.order
     valid_until, legs = order.valid_until, order.legs
@@ -31,10 +40,7 @@ def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transa
         return Code.LIMIT_EXCEEDED
     if view.has_seen(transaction_id, valid_until):
         return Code.DUPLICATE
-    code = rules.terms.breach(legs)
-    if code is _OK and not is_funded(view, rules, legs):
-        return Code.INSUFFICIENT_FUNDS
-    return code
+    return rules.terms.breach(legs)
 
 
 def is_funded(view: Reader, rules: Rules, legs: Sequence[Leg]) -> bool:

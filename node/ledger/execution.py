@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from node.ledger import bulkhead, channels, rows
-from node.ledger.admission import admit, is_funded
+from node.ledger.admission import is_funded, screen
 from node.ledger.rules import Rules
 from node.ledger.state import Overlay, State, totals_after
 from node.ledger.transfer import apply, pay, reserve, shards_of
@@ -137,9 +137,8 @@ def execute(
     commits.look_again()
     commits.wake()
     for transaction_id, transaction in transactions:
-        code = admit(overlay, rules, transaction_id, transaction, time)
-        spent = code is Code.INSUFFICIENT_FUNDS and is_funded(parent, rules, transaction.order.legs)  # earlier in this block
-        if code is not _OK and not spent:
+        code = screen(overlay, rules, transaction_id, transaction, time)
+        if code is not _OK:
             raise InvalidBlock(f"transaction {transaction_id.hex()}: {code}")
         overlay.seen[transaction_id] = transaction.order.valid_until
         settled = _settle(overlay, rules, transaction)
@@ -147,6 +146,9 @@ def execute(
             commits.begin(transaction_id, transaction)
         else:
             receipts.append(Receipt(transaction_id, _REJECTED, settled) if settled else Receipt(transaction_id, _COMMITTED))
+        legs = transaction.order.legs  # whose payers could pay are funded; others may have spent it earlier in this block
+        if receipts[-1].outcome is _REJECTED and not (is_funded(overlay, rules, legs) or is_funded(parent, rules, legs)):
+            raise InvalidBlock(f"transaction {transaction_id.hex()}: a payer holds nothing")
     bulkhead.tell(overlay, rules, outbox)
     return Execution(overlay, receipts, outbox.close(overlay))
 

@@ -187,7 +187,7 @@ class Overlay(Reader):
                 found = overlay.balances.get(key)
                 if found is not None:
                     return found
-            return self._state.balances.get(key, EMPTY)
+            return self._state.balances.parts[hash(key) & LOW].get(key, EMPTY)
         return found
 
     def record(self, key: bytes) -> Row | None:
@@ -282,7 +282,7 @@ class State(Reader):
         return cls(rules, rules.genesis_time)
 
     def balance(self, key: bytes) -> Balance:
-        return self.balances.get(key, EMPTY)
+        return self.balances.parts[hash(key) & LOW].get(key, EMPTY)
 
     def record(self, key: bytes) -> Row | None:
         return self.records.get(key)

@@ -21,6 +21,8 @@ MAX_CHECKING = 20_000
 """Transactions whose signatures are being checked."""
 MAX_CHECKING_BYTES = 4 << 20
 
+_LITTLE = 9
+
 
 class Entry(Struct, frozen=True, gc=False):
     """A transaction with its id and the bytes it came in."""
@@ -31,6 +33,7 @@ class Entry(Struct, frozen=True, gc=False):
 
     @property
     def payer(self) -> bytes:
+        """The first one."""
         return self.transaction.order.legs[0].payer
 
 
@@ -57,7 +60,8 @@ class Mempool:
         self._payers: dict[bytes, _Waiting] = {}
         """In the order of their turns."""
         self._levels: list[dict[bytes, None]] = [{} for _ in range(64)]
-        """The payers by the bit length of their bytes: who has most is found at once, within a factor of two."""
+        """The payers by the bit length of their bytes: who has most is found at once, within a factor of two. Without those who
+        have so little that nobody can push them out."""
         self._bytes = 0
         self._checking: set[bytes] = set()
         self._checking_bytes = 0
@@ -141,23 +145,25 @@ class Mempool:
         """Take in a verified entry; of two with one id (other witnesses), the first stays."""
         if entry.id not in self._by_id:
             self._by_id[entry.id] = self._entries[entry.encoded] = entry
-            waiting = self._payers.get(entry.payer)
+            payer = entry.payer
+            waiting = self._payers.get(payer)
             if waiting is None:
-                waiting = self._payers[entry.payer] = _Waiting()
+                waiting = self._payers[payer] = _Waiting()
             waiting.entries[entry.id] = entry
-            self._resize(entry.payer, waiting, len(entry.encoded))
+            self._resize(payer, waiting, len(entry.encoded))
 
     def remove(self, ids: Sequence[bytes]) -> None:
         """Forget transactions by id: each payer of one has had its turn."""
         for transaction_id in ids:
             entry = self._by_id.pop(transaction_id, None)
             if entry is not None:
-                waiting = self._payers.pop(entry.payer)
+                payer = entry.payer
+                waiting = self._payers.pop(payer)
                 del waiting.entries[transaction_id]
                 if waiting.entries:
-                    self._payers[entry.payer] = waiting
+                    self._payers[payer] = waiting
                 del self._entries[entry.encoded]
-                self._resize(entry.payer, waiting, -len(entry.encoded))
+                self._resize(payer, waiting, -len(entry.encoded))
 
     def _is_full(self, entry: Entry) -> bool:
         return len(self._entries) >= MAX_TRANSACTIONS or self._bytes + len(entry.encoded) > MAX_BYTES
@@ -182,7 +188,7 @@ class Mempool:
         waiting.size += by
         self._bytes += by
         after = waiting.size.bit_length()
-        if after != before:
+        if before != after and max(before, after) > _LITTLE:
             self._levels[before].pop(payer, None)
-            if after:
+            if after > _LITTLE:
                 self._levels[after][payer] = None

@@ -16,7 +16,7 @@ from node.consensus.journal import journaled
 from node.consensus.round import Round
 from node.consensus.simplex import Simplex
 from node.effects import Broadcast, Commit, Effect, Journal, Tell
-from node.ledger import bulkhead, channels, execution, transfer, two_phase_commit
+from node.ledger import admission, bulkhead, channels, execution, transfer, two_phase_commit
 from node.ledger.checkpoint import Checkpointing
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
@@ -342,7 +342,9 @@ def _admit_regardless(*ignored: Code) -> Callable[[Original], Any]:
 
 
 def _admission(*ignored: Code) -> tuple[Mutation, ...]:
-    return tuple(Mutation(module, "admit", _admit_regardless(*ignored)) for module in (execution, proposing, replica))
+    places = ((admission, "screen"), (execution, "screen"), (proposing, "admit"), (replica, "admit"))
+    funds = _on(execution, "is_funded", _true) if Code.INSUFFICIENT_FUNDS in ignored else ()
+    return tuple(Mutation(module, name, _admit_regardless(*ignored)) for module, name in places) + funds
 
 
 def _frozen_ignored(original: Original) -> Any:
@@ -696,7 +698,7 @@ MUTANTS: dict[str, Mutant] = {
     "unfunded-voted-for": Mutant(
         "voters do not ask whether a payer holds anything",
         12,
-        _on(execution, "admit", _admit_regardless(Code.INSUFFICIENT_FUNDS)),
+        _on(execution, "is_funded", _true),
         "invalid blocks",
     ),
     "fee-unchecked": Mutant("orders need not pay fees, nor more than dust", 12, _on(Terms, "breach", _no_breach)),

@@ -148,7 +148,7 @@ def execute(
             receipts.append(Receipt(transaction_id, _REJECTED, settled) if settled else Receipt(transaction_id, _COMMITTED))
         legs = transaction.order.legs  # whose payers could pay are funded; others may have spent it earlier in this block
         if receipts[-1].outcome is _REJECTED and not (is_funded(overlay, rules, legs) or is_funded(parent, rules, legs)):
-            raise InvalidBlock(f"transaction {transaction_id.hex()}: a payer holds nothing")
+            raise InvalidBlock(f"transaction {transaction_id.hex()}: {Code.INSUFFICIENT_FUNDS}")
     bulkhead.tell(overlay, rules, outbox)
     return Execution(overlay, receipts, outbox.close(overlay))
 

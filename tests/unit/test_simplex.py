@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec import Struct, structs
 
+from node.consensus import simplex
 from node.consensus.journal import remembered
 from node.consensus.patience import Timeouts
 from node.consensus.round import Round, Seat
@@ -836,6 +837,76 @@ def test_one_members_votes_never_make_a_quorum() -> None:
     foreign = (vote(NULLIFY, 1, signer, electorate=electorate_of(4, document=ZERO_HASH)) for signer in (2, 3))
     bench.hear(*[own, structs.replace(own, signer=2), Vote(NULLIFY, 1, ZERO_HASH, 250, bytes(64)), *foreign] * 5)
     assert bench.view == 1
+
+
+# -- what a proposal brings, and what is kept of it --------------------------------------------------------------------------
+
+NEXT = block(3, A1.header)
+FOUR_ON = block(4, GENESIS)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        proposal(NEXT, notarized(A1)),
+        proposal(NEXT, notarized(A1), nullified(1), nullified(2)),
+        proposal(NEXT, notarized(A1), nullified(3)),
+        proposal(NEXT, notarized(B2), nullified(2)),
+        proposal(NEXT, nullified(1), nullified(2)),
+        proposal(NEXT, notarized(A1), structs.replace(nullified(2), signers=(0, 1, 3))),
+        proposal(NEXT, structs.replace(notarized(A1), signers=(0, 1, 3)), nullified(2)),
+        proposal(FOUR_ON, None, nullified(2), nullified(3)),
+        proposal(block(20, GENESIS), None, *(nullified(view) for view in range(3, 20))),
+    ],
+    ids=[
+        "one too few", "one too many", "of another view", "of another block", "of another kind", "a forged nullification",
+        "a forged notarization", "from too late on", "more than sixteen",
+    ],
+)  # fmt: skip
+def test_of_a_proposal_with_another_justification_than_an_honest_leaders_no_block_is_kept(bad: Proposal) -> None:
+    bench = Bench()
+    bench.hear(bad)
+    assert bench.banned() == [bad.vote.signer]
+    assert bench.simplex.tree.size == 0
+    assert NOTARIZE not in {told[0] for told in bench.said() if isinstance(told, tuple)}
+
+
+def test_who_sends_a_forged_vote_is_dropped_once_it_was_worth_a_look() -> None:
+    bench = Bench()
+    forged = structs.replace(vote(NULLIFY, 1, 1), signature=bytes(64))
+    bench.hear(forged)
+    assert bench.banned() == [1]
+    bench.hear(vote(NULLIFY, 1, 1))
+    bench.take()
+    bench.hear(forged)
+    assert bench.banned() == [], "its vote is known: nobody looks"
+
+
+def test_a_leaders_blocks_are_kept_no_longer_than_its_view_unless_they_matter() -> None:
+    """A flood: two blocks in each of its views. Those that no quorum and not this member voted for are let go of."""
+    bench = Bench(refused=[A1])
+    bench.hear(nullified(1), 100, nullified(2))
+    for view in range(3, 60):
+        for content in (b"x" * 1_000, b"y" * 1_000):
+            flood = block(view, GENESIS, content)
+            bench.refused.add(flood.header.hash)
+            bench.hear(proposal(flood, None, *(nullified(earlier) for earlier in range(max(1, view - 16), view))))
+            assert bench.simplex.tree.size <= 2_000
+    assert bench.simplex.tree.size > 0
+
+
+def test_blocks_that_are_not_final_hold_so_much_and_then_only_empty_ones_are_voted_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simplex, "MAX_VOTED_BYTES", 100)
+    bench = Bench()
+    full = block(1, GENESIS, bytes(101))
+    after, empty = block(2, full.header, b"more"), Block(block(2, full.header).header, (), ())
+    empty = structs.replace(empty, header=structs.replace(empty.header, payload_root=empty.payload_root()))
+    bench.hear(proposal(full))
+    assert bench.said() == [yes(full)]
+    bench.hear(proposal(after, notarized(full)))
+    assert bench.said() == [done(full), no(2)]
+    bench.hear(proposal(empty, notarized(full)))
+    assert bench.said() == [yes(empty)]
 
 
 # -- divergence and catch-up -----------------------------------------------------------------------------------------------

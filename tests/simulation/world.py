@@ -43,6 +43,7 @@ PARAMETERS = {
 }
 _UNSETTLED = 6_000
 """How long a run goes on in which nothing needs to come to an end, ms."""
+_PROBE_PAUSE = 100
 _MAX_FRAMES = 100_000
 """No run needs nearly as many."""
 
@@ -62,6 +63,7 @@ class World(Loop):
         )
         self._hash = sha256()
         self.frames = 0
+        self.has_probed = False
         self._blocks: dict[bytes, ProvenBlock | None] = {}
         self.network, self.broker = Network(self), Broker(self)
         self.coordinator, self.monitor = CoordinatorHost(self), Monitor(self)
@@ -201,14 +203,24 @@ class World(Loop):
         self.monitor.on_heal()
         for gateway in self.gateways:
             gateway.send_all_again()
+        self._probe({shard: len(self.monitor.chains[shard]) for shard in self.honest})
+
+    def _probe(self, heights: dict[int, int]) -> None:
+        """Once each shard has a further block: until then it may wait for what was sent while there were faults."""
+        if any(len(self.monitor.chains[shard]) <= height for shard, height in heights.items()):
+            self.after(_PROBE_PAUSE, lambda: self._probe(heights))
+            return
+        self.has_probed = True
+        for gateway in self.gateways:
             gateway.probe()
 
     def is_done(self) -> bool:
-        return not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()
+        return self.has_probed and not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()
 
     def undone(self) -> Sequence[str]:
         """What keeps a run from its end."""
-        found = [f"{gateway} waits for {len(gateway.outbox)} transactions" for gateway in self.gateways if gateway.outbox]
+        found = [] if self.has_probed else ["a shard has no further block"]
+        found += [f"{gateway} waits for {len(gateway.outbox)} transactions" for gateway in self.gateways if gateway.outbox]
         for shard, chain in enumerate(self.monitor.oracle.chains):
             if chain.undecided:
                 found.append(f"shard {shard} has {chain.undecided} undecided")

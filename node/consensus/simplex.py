@@ -695,10 +695,11 @@ class Simplex(Generic[Draft]):
     def _retransmit(self) -> None:
         """Repeat the current view, and of those since the last final block a few each time (rule 8)."""
         self._say_again(self.view)
-        first = self._repeated if self.views.final < self._repeated < self.view else self.views.final + 1
-        self._repeated = min(first + _REPEATED_VIEWS, self.view)
+        first = max(self._repeated, self.views.final + 1)
+        last = min(first + _REPEATED_VIEWS, self.view)
+        self._repeated = last if last < self.view else 0  # the next turn begins with the oldest, whatever views come meanwhile
         certificates: list[Certificate] = []
-        for view in range(first, self._repeated):
+        for view in range(first, last):
             self._say_again(view)
             held = self.views.read(view).certificates
             certificates += held

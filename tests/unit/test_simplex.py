@@ -788,6 +788,19 @@ def test_all_certificates_since_the_last_final_block_are_repeated_in_turn() -> N
     assert said == set(range(1, 11))
 
 
+def test_they_are_repeated_again_and_again_while_new_views_come() -> None:
+    """What was lost once is not lost for good: a view for which only votes are held is closed at the next turn."""
+    bench = Bench()
+    bench.hear(*(nullified(view) for view in range(1, 11)))
+    said: list[int] = []
+    for _ in range(12):
+        bench.take()
+        bench.wait()
+        said += [c.view for m in bench.take() if isinstance(m, Certified) for c in m.certificates if len(m.certificates) > 2]
+        bench.hear(nullified(bench.view))
+    assert min(said.count(view) for view in range(1, 11)) >= 2
+
+
 # -- what is not justified, not valid, or not signed -------------------------------------------------------------------------
 
 BY_ANOTHER = vote(NOTARIZE, 1, 2, A1.header.hash)

@@ -614,7 +614,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "votes-for-both-proposals": Mutant(
         "an equivocating leader gets two votes",
-        5,
+        12,
         _on(Simplex, "_vote_for_proposal", _vote_for_every_proposal),
         "equivocating proposer",
     ),
@@ -687,7 +687,7 @@ MUTANTS: dict[str, Mutant] = {
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)
     ),
     "replay-set-not-rebuilt": Mutant(
-        "a restart forgets which transactions it has seen", 5, _on(recovery, "_remember_transactions", _nothing)
+        "a restart forgets which transactions it has seen", 12, _on(recovery, "_remember_transactions", _nothing)
     ),
     "duplicate-in-fork": Mutant(
         "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below)
@@ -740,9 +740,6 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "branches-unverified": Mutant("every Merkle branch is right", 12, _on(merkle, "verify", _true), "forged bundles"),
     "work-unchecked": Mutant("blocks need not be mined", 60, _on(Replica, "_is_mined", _true), "invalid blocks"),
-    "final-stays-in-mempool": Mutant(
-        "what became final while its signatures were checked waits for a block", 30, _on(Replica, "_forget_final", _nothing)
-    ),
     "votes-with-a-new-disk": Mutant(
         "a new database votes as if it were the one that registered", 12, _on(Membership, "may_vote", _vote_with_any_disk)
     ),

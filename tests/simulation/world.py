@@ -169,7 +169,7 @@ class World(Loop):
         self.run(self.plan.active)
         self.heal()
         deadline = self.time + (self.plan.settle if self.plan.is_live else _UNSETTLED)
-        if not self.run(deadline, self.is_done) and self.plan.is_live:
+        if not self.run(deadline, lambda: self.has_probed and self.is_done()) and self.plan.is_live:
             violated("liveness", f"{self.plan.settle} ms after all faults stopped: {'; '.join(self.undone())}")
         self.monitor.check_end()
 
@@ -215,7 +215,7 @@ class World(Loop):
             gateway.probe()
 
     def is_done(self) -> bool:
-        return self.has_probed and not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()
+        return not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()
 
     def undone(self) -> Sequence[str]:
         """What keeps a run from its end."""

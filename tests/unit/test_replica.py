@@ -8,12 +8,12 @@ from node.events import Instant
 from node.protocol.certificate import FinalBlock, VoteKind, sign_vote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.messages import Ballot, BundleDelivery, ChainReply, Proposal, Standing
+from node.protocol.messages import Ballot, BundleDelivery, Certified, ChainReply, Proposal, Standing
 from node.protocol.queries import GetStatus, Query
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
 from tests.chains import TIME, Network, key
-from tests.unit.replicas import at, catch_up, checks, proposals, refusals, replica_of, signed, take_in, votes
+from tests.unit.replicas import at, catch_up, checks, proposals, refusals, replica_of, settle, signed, take_in, votes
 
 NETWORK = Network(committees=1)
 SHARD, PARAMETERS = NETWORK.shards[0], NETWORK.genesis.parameters
@@ -58,6 +58,21 @@ def test_a_resent_transaction_is_checked_once() -> None:
     (check,) = checks(replica.on_transactions([encoded, encoded], at(1)))
     assert len(check.transactions) == 1
     assert not checks(replica.on_transactions([encoded], at(2)))
+
+
+def test_what_became_final_while_it_was_checked_does_not_wait_for_a_block() -> None:
+    network = Network(committees=1)
+    shard = network.shards[0]
+    paid = payment(network)
+    replica, block = replica_of(network, 0), shard.build([paid]).block
+    (of_client,) = checks(replica.on_transactions([encode(paid)], at(1)))
+    effects = replica.on_message(PEERS[1], signed(shard, block), at(2))
+    settle(replica, effects, 3)
+    final = shard.certificate(VoteKind.FINALIZE, 1, block.header.hash)
+    replica.on_message(PEERS[2], Certified((final,)), at(4))
+    assert replica.state.height == 1
+    replica.on_signatures_checked(of_client.token, [True], at(5))
+    assert len(replica.mempool) == 0
 
 
 def test_what_another_member_passes_on_is_ignored() -> None:

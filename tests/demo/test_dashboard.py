@@ -97,7 +97,7 @@ def test_what_the_broker_carries_is_in_the_snapshot(dashboard: Dashboard) -> Non
     assert (picture["committees"][0]["height"], picture["finalized"]["intra"]) == (42, 2)
     assert picture["activity"]["transfers"][0] == 3
     assert dashboard.shows("node-1", role="node", state="up", doing=hostile, height=42)
-    assert dashboard.shows("dashboard", role="dashboard", pid=dashboard.pid)
+    until(lambda: dashboard.shows("dashboard", role="dashboard", pid=dashboard.pid), "its own report, once a second")
 
 
 def test_the_stream_begins_with_everything_and_goes_on_once_a_second(dashboard: Dashboard) -> None:

@@ -1,4 +1,4 @@
-"""A pytest plugin: which functions of the core each test file calls, and how long it takes. Written to the file that the
+"""A pytest plugin: which functions of the core the tests of each file call, and how long they take. Written to the file that the
 environment variable REACHING names."""
 
 import json
@@ -14,11 +14,9 @@ from types import FrameType
 import pytest
 
 _ROOT = str(Path(__file__).parents[2]) + os.sep
-EVERYBODY = "*"
-"""Stands for all test files: what happens while they are imported is remembered for those that come later."""
 _functions: dict[str, set[tuple[str, int]]] = defaultdict(set)
 _seconds: dict[str, float] = defaultdict(float)
-_now: list[str] = [EVERYBODY]
+_now: list[str] = [""]
 
 
 def _called(frame: FrameType, event: str, argument: object) -> None:
@@ -28,21 +26,17 @@ def _called(frame: FrameType, event: str, argument: object) -> None:
         _functions[_now[0]].add((code.co_filename[len(_ROOT) :], code.co_firstlineno))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Called by pytest first."""
-    threading.settrace(_called)
-    sys.settrace(_called)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Called by pytest around each test."""
     _now[0] = item.nodeid.split("::")[0]
     begun = time.process_time()
-    sys.settrace(_called)  # some library may have taken it away
+    threading.settrace(_called)
+    sys.settrace(_called)
     try:
         return (yield)
     finally:
+        sys.settrace(None)
         _seconds[_now[0]] += time.process_time() - begun
 
 
@@ -51,7 +45,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     core = ("node/", "signaling/")
     found = {
         name: {
-            "functions": sorted(f for f in _functions[name] | _functions[EVERYBODY] if f[0].startswith(core)),
+            "functions": sorted(f for f in _functions[name] if f[0].startswith(core)),
             "seconds": seconds,
         }
         for name, seconds in _seconds.items()

@@ -124,10 +124,10 @@ class Ground:
         return Result(fault, Verdict.SURVIVED, "", seconds)
 
     def _reaching(self, fault: Fault) -> list[str]:
-        """The test files that call the function with the fault; all that may, if it is in none."""
-        if fault.defined == 0:
-            return [name for name, found in self._reached.items() if found]
-        return [name for name, found in self._reached.items() if (fault.path, fault.defined) in found]
+        """The test files that call the function with the fault. If none does, it runs while they are imported, or is no function:
+        all of the core's."""
+        calling = [name for name, found in self._reached.items() if (fault.path, fault.defined) in found]
+        return calling or [name for name, found in self._reached.items() if found]
 
     def _limit(self, *parts: str) -> float:
         return _AT_LEAST + _TIMES_NORMAL * sum(self._normal[part] for part in parts)

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -160,8 +161,9 @@ def _run(folder: Path, arguments: list[str], limit: float, reaching: str = "") -
             stdout=output,
             stderr=subprocess.STDOUT,
             preexec_fn=bounds,
+            start_new_session=True,  # tests that signal their process group, or faults that do, reach no further
         )
-        timer = threading.Timer(10 * limit, process.kill)
+        timer = threading.Timer(10 * limit, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         _, status, used = os.wait4(process.pid, 0)
         timer.cancel()

@@ -310,7 +310,7 @@ class Monitor:
                 violated("refused", f"transaction {transaction_id.hex()[:8]} could be committed, and ends {end}")
         for shard, hashes in gateway.seen_hashes.items():
             known = self.chains[shard]
-            is_ahead = len(hashes) > len(known) and self._world.plan.is_live  # where a shard stops, a liar alone may have its last
+            is_ahead = len(hashes) > len(known) and self._world.plan.is_live  # of a stopped shard a liar alone may have the last
             if is_ahead or hashes[: len(known)] != known[: len(hashes)]:
                 violated("acknowledged", f"{gateway} was shown final blocks of shard {shard} that are gone")
         self._check_told(gateway)

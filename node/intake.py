@@ -69,7 +69,8 @@ class Intake:
         self._questions -= 1
 
     def take(self, transactions: bool = True) -> Iterator[Event]:
-        """All that is here, of ``transactions``, if they are wanted now, a bounded part; and that time has passed."""
+        """All that is here, of ``transactions``, if they are wanted now, a bounded part; without any, that time has passed."""
+        is_idle = not self._events
         while self._events:
             event, size = self._events.popleft()
             self._bytes -= size
@@ -79,7 +80,8 @@ class Intake:
         self._room.set()
         if self._transactions and transactions:
             yield Transactions(tuple(self._next_batch()))
-        yield Tick()
+        elif is_idle:
+            yield Tick()
 
     def _next_batch(self) -> Iterator[bytes]:
         size = 0

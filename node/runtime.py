@@ -1,5 +1,5 @@
 """The node's shell on trio: it tells the mind of what comes in and performs its effects - all that persist first, durably (rows
-in one transaction, the epoch document in a file of its own), then the rest in order.
+in one transaction, the epoch document in a file of its own; ``persisting`` says what may wait), then the rest in order.
 
 One loop owns the mind. Everything that takes long (disk, signatures, mining) happens elsewhere and comes back as an event;
 while it waits for the disk, further events gather and are handled, persisted and answered together.
@@ -21,15 +21,11 @@ from node.effects import (
     AcceptDocument,
     Ban,
     Broadcast,
-    Checkpoint,
     CheckSignatures,
-    Commit,
     Effect,
-    Journal,
-    LoseVotes,
     Meet,
     Mine,
-    Pledge,
+    Persist,
     Publish,
     Recover,
     ReplyBlocks,
@@ -48,6 +44,7 @@ from node.network.broker import Broker
 from node.network.events import Message
 from node.network.transport import Transport
 from node.node import Node
+from node.persisting import Persisting
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis
@@ -58,7 +55,7 @@ from node.protocol.reports import Notable
 from node.protocol.topics import TransactionBatch, queries_topic, transactions_topic
 from node.recovery import read_stored, recover, write_document
 from node.reporter import Reporter
-from node.storage import Storage, StorageFull
+from node.storage import Row, Storage, StorageFull
 from node.verifying import Verifying
 
 log = structlog.get_logger(__name__)
@@ -106,6 +103,7 @@ class Runtime:
             settings.name, genesis.network, self.node, self._transport, self._broker, self._miner, self._metrics
         )
         self._intake = Intake()
+        self._persisting = Persisting()
         self._verifying = Verifying(self._intake.put)
         self._small = Allowance(SMALL_ANSWERS * SMALL_ANSWER_BYTES)
         self._large = Allowance(LARGE_ANSWER_RATE)
@@ -128,7 +126,10 @@ class Runtime:
             nursery.start_soon(self.reporter.run)
             self._transport.connect(self._genesis.coordinator_key, [self._settings.coordinator])
             self.reporter.notable("started")
-            await self._loop()
+            try:
+                await self._loop()
+            finally:  # a clean end: what may wait need not be fetched again
+                self._storage.write(_rows(self._persisting.flush()))
 
     @property
     def _at(self) -> Instant:
@@ -155,14 +156,14 @@ class Runtime:
     # -- effects ---------------------------------------------------------------------------------------------------
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
-        rows = [e for e in effects if isinstance(e, Journal | Commit | Checkpoint | Pledge | LoseVotes)]
-        if rows:
+        due = self._persisting.take(effects, self._at.now)
+        if rows := _rows(due):
             started = time.perf_counter()
             await self._store(self._storage.write, rows)
             self._metrics.write_seconds(time.perf_counter() - started)
-        for effect in effects:
-            if isinstance(effect, AcceptDocument):
-                await self._store(write_document, self._document_file, effect.accepted)
+        for record in due:
+            if isinstance(record, AcceptDocument):
+                await self._store(write_document, self._document_file, record.accepted)
         for effect in effects:
             self._do(effect)
 
@@ -328,6 +329,11 @@ class Runtime:
             allowance = self._small if query.is_small else self._large
             if allowance.admit(query.client, _expected(query), trio.current_time()):
                 self._intake.offer_question(query)
+
+
+def _rows(records: Sequence[Persist]) -> list[Row]:
+    """What goes into the database."""
+    return [record for record in records if not isinstance(record, AcceptDocument)]
 
 
 def _expected(query: Query) -> int:

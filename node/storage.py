@@ -42,6 +42,10 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
 
+Row = Journal | Commit | Checkpoint | Pledge | LoseVotes
+"""What is written here."""
+
+
 class StorageError(RuntimeError):
     """The database cannot be used; the text says why and what a person can do about it."""
 
@@ -80,7 +84,7 @@ class Storage:
             self.close()
             raise
 
-    def write(self, effects: Sequence[Journal | Commit | Checkpoint | Pledge | LoseVotes]) -> None:
+    def write(self, effects: Sequence[Row]) -> None:
         """Store all of ``effects`` in order, in one durable transaction."""
         with self._writing, self._explained(), self._writer:
             self._writer.execute("BEGIN IMMEDIATE")

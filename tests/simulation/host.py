@@ -29,6 +29,7 @@ from node.events import Event, Instant, Mined, SignaturesChecked, Stored, Tick, 
 from node.membership import Membership
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
+from node.persisting import Persisting
 from node.protocol import puzzle
 from node.protocol.certificate import CertifiedBlock, FinalBlock
 from node.protocol.channel import CertifiedBundle
@@ -73,8 +74,10 @@ class Host:
         self._meets = False
         """Whether it connects with the others: it knows them."""
         self._events: list[Event] = []
-        self._writing = False
+        self.is_writing = False
+        """Something is on its way to the disk."""
         self._wakeup = 0
+        self._persisting = Persisting()
         self.handled_at = -1
         """When the node was told of something last."""
 
@@ -108,7 +111,8 @@ class Host:
         if self.node is not None:
             return
         self.stalled, self.trap = False, ""
-        self._events, self._writing, self._wakeup = [], False, 0
+        self._events, self.is_writing, self._wakeup = [], False, 0
+        self._persisting = Persisting()
         self.life += 1
         self.world.tell(self, "starts")
         union = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
@@ -117,6 +121,10 @@ class Host:
         self.node = Node(self.world.genesis, self.key, self._label, (self._address,), stored)
         self.world.coordinator.meet(self)
         self._perform(self.node.start())
+
+    def end(self) -> None:
+        """What may wait for the disk is stored, as at every clean end of a node."""
+        self._written(self._persisting.flush(), [])
 
     def crash(self) -> None:
         if self.node is None:
@@ -170,24 +178,26 @@ class Host:
             self._work()
 
     def _work(self) -> None:
-        if self._writing or self.stalled or self.node is None:
+        if self.is_writing or self.stalled or self.node is None:
             return
-        events, self._events = [*self._events, Tick()], []
+        events, self._events = self._events, []
         effects: list[Effect] = []
         self.handled_at = self.world.time
         with self.world.monitor.guard(self):
             for event in events:
                 effects += self.node.handle(event, self.at)
+            if not events or (self.node.deadline or 0) <= self.world.time:
+                effects += self.node.handle(Tick(), self.at)
             self._perform(effects)
 
     def _perform(self, effects: list[Effect]) -> None:
-        persist = [effect for effect in effects if isinstance(effect, Persist)]
+        persist = self._persisting.take(effects, self.world.time)
         if not persist:
             self._send_all(effects)
         elif self.trap == "before the write":
             self.crash()
         else:
-            self._writing = True
+            self.is_writing = True
             self.later(self.latency, lambda: self._written(persist, effects))
 
     def _written(self, persist: Sequence[Persist], effects: list[Effect]) -> None:
@@ -196,7 +206,7 @@ class Host:
             if isinstance(effect, AcceptDocument):
                 self.world.monitor.on_document(self, effect.accepted)
                 self._document = encode(effect.accepted)
-        self._writing = False
+        self.is_writing = False
         if self.world.story is not None:
             self.world.story.persisted(self.world.time, self, persist)
         self.world.monitor.on_written(self, persist)

@@ -258,7 +258,7 @@ class Monitor:
     # -- at the end ------------------------------------------------------------------------------------------------
 
     def is_settled(self) -> bool:
-        """Nothing held, and all honest members of a committee at one height with one root, on their disks, too."""
+        """Nothing held, and all honest members of a committee at one height with one root."""
         for shard, chain in enumerate(self.oracle.chains):
             if shard == self._world.captured:
                 continue
@@ -267,7 +267,7 @@ class Monitor:
             heads = set()
             for node in self._world.committee(shard):
                 if node.is_honest:
-                    if node.replica is None or node.replica.state.height != node.disk.height:
+                    if node.replica is None or node.is_writing:
                         return False
                     heads.add((node.replica.state.height, node.replica.state.state_root))
             if len(heads) != 1:
@@ -286,6 +286,8 @@ class Monitor:
                 state = node.replica.state
                 if state.totals() != recompute_totals(state):
                     violated("conservation", f"{node}: the totals are not the sums")
+                if self._world.plan.is_live and node.disk.height != state.height:
+                    violated("persistence", f"{node} stored {node.disk.height} of {state.height} blocks")
         included = self.oracle.transactions.keys()
         for gateway in self._world.gateways:
             self._check_client(gateway, included)

@@ -693,7 +693,7 @@ MUTANTS: dict[str, Mutant] = {
         "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below)
     ),
     "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED)),
-    "duplicate-included": Mutant("a transaction is included twice", 5, _admission(Code.DUPLICATE), "invalid blocks"),
+    "duplicate-included": Mutant("a transaction is included twice", 12, _admission(Code.DUPLICATE), "invalid blocks"),
     "unfunded-included": Mutant("who holds nothing gets block space", 5, _admission(Code.INSUFFICIENT_FUNDS)),
     "unfunded-voted-for": Mutant(
         "voters do not ask whether a payer holds anything",

@@ -23,10 +23,10 @@ async def test_all_who_wait_for_room_go_on_when_there_is_room(autojump_clock: Mo
         for _ in range(3):
             nursery.start_soon(intake.put_when_there_is_room, FRAME, 1)
             await wait_all_tasks_blocked()
-        assert kinds(intake) == [Message, Tick], "none of the three before there is room"
+        assert kinds(intake) == [Message], "none of the three before there is room"
         with trio.fail_after(1):
             await wait_all_tasks_blocked()
-    assert kinds(intake) == [Message] * 3 + [Tick]
+    assert kinds(intake) == [Message] * 3
 
 
 async def test_frames_are_bounded_in_number_too(autojump_clock: MockClock) -> None:
@@ -42,7 +42,7 @@ async def test_answers_to_effects_always_find_room() -> None:
     intake = Intake()
     await intake.put_when_there_is_room(FRAME, MAX_EVENT_BYTES)
     intake.put(SignaturesChecked(1, (True,)))
-    assert kinds(intake) == [Message, SignaturesChecked, Tick]
+    assert kinds(intake) == [Message, SignaturesChecked]
 
 
 async def test_questions_beyond_a_bound_are_dropped_while_earlier_ones_wait_or_are_read() -> None:
@@ -56,7 +56,7 @@ async def test_questions_beyond_a_bound_are_dropped_while_earlier_ones_wait_or_a
     assert kinds(intake) == [Tick]
     intake.question_answered()
     intake.offer_question(QUESTION)
-    assert kinds(intake) == [Asked, Tick]
+    assert kinds(intake) == [Asked]
 
 
 async def test_transactions_are_bounded_in_bytes_and_come_in_parts() -> None:
@@ -65,8 +65,7 @@ async def test_transactions_are_bounded_in_bytes_and_come_in_parts() -> None:
     assert all(intake.offer_transactions(numbered[first : first + 16]) for first in range(0, len(numbered), 16))
     assert not intake.offer_transactions([b"x"])
     parts = []
-    while len(events := list(intake.take())) > 1:
-        (part,) = (event for event in events if isinstance(event, Transactions))
+    while isinstance(part := next(intake.take()), Transactions):
         parts.append(part.batch)
     assert [encoded for part in parts for encoded in part] == numbered
     assert max(sum(map(len, part)) for part in parts) < 256 << 10, "a turn of the loop is short"
@@ -82,7 +81,7 @@ async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(autojum
     await intake.wait(10, transactions=False)
     assert trio.current_time() == began + 10
     await intake.wait(10)
-    assert kinds(intake) == [Transactions, Tick]
+    assert kinds(intake) == [Transactions]
 
 
 async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock) -> None:

@@ -22,13 +22,10 @@ NETWORK = Network(committees=1)
 NODE, PEER = key("node 0"), key("node 1").public
 STEPS: list[list[Effect]] = [
     [Send(PEER, Standing(1, 1)), Journal(1, "vote", b"1"), Publish("topic", b"1")],
-    [
-        Publish("topic", b"2"),
-        Commit(1, 1, NETWORK.shards[0].add(), b"block", ()),
-        Send(PEER, Standing(2, 2)),
-        Pledge(1, b"secret"),
-    ],
+    [Publish("topic", b"2"), Commit(1, 1, NETWORK.shards[0].add(), b"block", ()), Send(PEER, Standing(2, 2))],
+    [Pledge(1, b"secret")],
     [Send(PEER, Standing(3, 3)), AcceptDocument(NETWORK.signed), Journal(3, "vote", b"3")],
+    [Commit(2, 2, NETWORK.shards[0].add(), b"block", ())],
 ]
 
 
@@ -132,8 +129,9 @@ def test_what_is_sent_is_stored_before_and_a_full_disk_makes_the_node_wait(
     waits = ["full"] * full
     assert log == [
         *(*waits, "stored Journal", "sent 1", "published 1"),
-        *("stored Commit Pledge", "published 2", "sent 2"),
+        *("published 2", "sent 2", "stored Commit Pledge"),
         *("stored Journal", *waits, "sent 3, document accepted"),
+        "stored Commit",
     ]
     assert storage.pledge() == Pledge(1, b"secret")
     assert [record.view for record in storage.journal()] == [3]

@@ -17,10 +17,11 @@ from scripts.devnet.client import ANSWER_SECONDS, Client, ClientError
 
 
 class LoadClient:
-    """Waits for the mining phase on construction, then follows every shard from its latest block on.
+    """Waits on construction until every shard makes blocks, and follows it from the first it hears of on: what is sent then
+    is decided in a later one, whoever does not hear it, and is to be sent again.
 
     Raises:
-        ClientError: no epoch in its mining phase within ``seconds``.
+        ClientError: no epoch in its mining phase, or no block of a shard, within ``seconds``.
     """
 
     def __init__(self, client: Client, seconds: float = 60.0) -> None:
@@ -33,7 +34,14 @@ class LoadClient:
         self._receipts: list[Receipt] = []
         for shard in self._followers:
             client.subscribe(blocks_topic(self.genesis.network, shard), MAX_BROKER_BODY_BYTES, partial(self._published, shard))
-        client.poll(0.0)
+        if not client.wait(lambda: all(follower.height for follower in self._followers.values()), seconds):
+            silent = [shard for shard, follower in self._followers.items() if not follower.height]
+            raise ClientError(f"no block of shard {silent[0]} was published within {seconds:.0f} s")
+
+    @property
+    def height(self) -> int:
+        """The heights of all shards, added up."""
+        return sum(follower.height for follower in self._followers.values())
 
     def send(self, shard: int, encoded: Sequence[bytes]) -> None:
         """Publish encoded transactions to their home shard, in batches of 64 KB. Raises ClientError."""

@@ -151,6 +151,18 @@ def test_a_load_that_nobody_heard_is_sent_again_and_lost_blocks_are_asked_for(
     assert sample.cross > 0
 
 
+def test_a_load_begins_when_its_client_follows_every_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "STALL_SECONDS", 3.0)
+    network = world.network
+    with Client(world.broker.url, network.genesis) as client:
+        network.lose_blocks = 4
+        bench = LoadClient(client, 10.0)
+        assert network.lose_blocks == 0, "it has heard of a block"
+        load.Payers(bench, 8, seed=2).fund(USD_ISSUER, "USD", 100)
+        with network.switched(hold=True), pytest.raises(ClientError, match="no block of shard"):
+            LoadClient(client, 0.5)
+
+
 def test_a_broker_that_is_not_up_yet_is_waited_for(world: World) -> None:
     with Client(f"redis://127.0.0.1:{free_port()}", world.network.genesis) as client:
         with pytest.raises(ClientError):

@@ -1,0 +1,73 @@
+"""The network without a gateway: a light load for latency, then as many transactions in flight as it takes."""
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.benchmark import measure
+from scripts.benchmark.checks import checks_timed, idle_cost
+from scripts.benchmark.client import LoadClient
+from scripts.benchmark.load import Payers, Sample, Signed, run_load, run_trickle
+from scripts.benchmark.network import Network
+from scripts.benchmark.report import Costs, engine_figures, say
+
+ASSET = "USD"
+WARM_UP = 2_000
+TRICKLE_PER_SECOND = 8.0
+
+
+def measure_engine(network: Network, client: LoadClient, payers: Payers, options: argparse.Namespace) -> dict[str, Any]:
+    """Latency under a light load, throughput and cost under a full one. Raises BenchError, ClientError."""
+    say("light load ...")
+    idle = idle_cost()
+    count = int(min(100, max(20, options.seconds * TRICKLE_PER_SECOND / 2)))
+    trickle = run_trickle(client, payers.payments(count, options.cross, ASSET), TRICKLE_PER_SECOND)
+    payments = enough_payments(client, payers, options)
+
+    say(f"full load for {options.seconds:.0f} s ...")
+    nodes, ports = network.node_pids(), network.metrics_ports()
+    before = measure.usage(nodes, ports)
+    with checks_timed() as timed:
+        load = full_load(client, payments, options)
+    after = measure.usage(nodes, ports)
+    parameters = client.genesis.parameters
+    costs = Costs(before, after, timed.cost, idle, mean_size(payments))
+    results = engine_figures(load, trickle, costs, len(client.document.committees), parameters.committee_size)
+    if options.dead:
+        kill_members(network, client, options.dead)
+        rest = payments[load.committed + load.drained :] or enough_payments(client, payers, options)
+        say(f"full load for {options.seconds:.0f} s with {options.dead} dead in each committee ...")
+        crippled = full_load(client, rest, options)
+        results["dead"], results["tps_dead"] = options.dead, round(crippled.committed / crippled.seconds, 1)
+        results["R5"] = round(crippled.committed / crippled.seconds / (load.committed / load.seconds), 2)
+    return results
+
+
+def enough_payments(client: LoadClient, payers: Payers, options: argparse.Namespace) -> list[Signed]:
+    """So many that a full load does not run out of them, by how fast a short one is."""
+    say("warming up ...")
+    began = time.monotonic()
+    run_load(client, payers.payments(WARM_UP, options.cross, ASSET), options.in_flight, lambda: False)
+    total = int(WARM_UP / (time.monotonic() - began) * options.seconds * 3) + options.in_flight
+    say(f"signing {total} transactions ...")
+    return payers.payments(total, options.cross, ASSET)
+
+
+def full_load(client: LoadClient, payments: Sequence[Signed], options: argparse.Namespace) -> Sample:
+    deadline = time.monotonic() + options.seconds
+    return run_load(client, payments, options.in_flight, lambda: time.monotonic() > deadline)
+
+
+def kill_members(network: Network, client: LoadClient, count: int) -> None:
+    """kill -9 the first ``count`` members of each committee."""
+    pids = network.node_pids()
+    for committee in client.document.committees:
+        for member in committee.members[:count]:
+            os.kill(pids[member.name], signal.SIGKILL)
+
+
+def mean_size(payments: Sequence[Signed]) -> float:
+    return sum(len(payment.encoded) for payment in payments) / len(payments)

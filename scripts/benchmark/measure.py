@@ -2,13 +2,14 @@
 
 import http.client
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil
 from msgspec import Struct
 
-_BYTES_IN = re.compile(rb"^shardpay_bytes_in_total ([0-9.e+]+)$", re.MULTILINE)
+from scripts.devnet.layout import LOOPBACK
+
 _PROPORTIONAL = re.compile(r"^Pss: +([0-9]+) kB$", re.MULTILINE)
 
 
@@ -20,10 +21,10 @@ class Usage(Struct, frozen=True):
     memory: tuple[int, ...]
 
 
-def usage(nodes: Mapping[str, int], metrics_ports: Sequence[int]) -> Usage:
-    """``nodes``: process ids by name. Raises psutil.Error, OSError when one does not run any more."""
-    memory = tuple(sum(map(proportional_memory, family(pid))) for pid in nodes.values())
-    return Usage(cpu_seconds(nodes.values()), sum(map(_bytes_in, metrics_ports)), memory)
+def usage(nodes: Sequence[int], metrics_ports: Sequence[int]) -> Usage:
+    """``nodes``: process ids. Raises psutil.Error, OSError when one does not run any more."""
+    memory = tuple(sum(map(proportional_memory, family(pid))) for pid in nodes)
+    return Usage(cpu_seconds(nodes), sum(metric(port, "bytes_in_total") for port in metrics_ports), memory)
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -47,11 +48,26 @@ def proportional_memory(process: psutil.Process) -> int:
     return int(match[1]) << 10 if match else int(process.memory_info().rss)
 
 
-def _bytes_in(port: int) -> float:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+def heights(metrics_ports: Sequence[int]) -> list[int]:
+    """Of the last final block of each node, as of the last second; 0 of one that does not answer yet."""
+    found = []
+    for port in metrics_ports:
+        try:
+            found.append(int(metric(port, "height")))
+        except OSError:
+            found.append(0)
+    return found
+
+
+def metric(port: int, name: str) -> float:
+    """A figure of a node, 0 when it has none yet. Raises OSError."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:
         connection.request("GET", "/metrics")
-        match = _BYTES_IN.search(connection.getresponse().read())
-        return float(match[1]) if match else 0.0
+        text = connection.getresponse().read().decode()
+    except http.client.HTTPException as error:
+        raise OSError(f"metrics on port {port}: {error!r}") from None
     finally:
         connection.close()
+    match = re.search(rf"^shardpay_{name} ([0-9.e+]+)$", text, re.MULTILINE)
+    return float(match[1]) if match else 0.0

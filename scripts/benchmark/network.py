@@ -15,6 +15,7 @@ from scripts.devnet import folder as folders
 from scripts.devnet import processes
 from scripts.devnet.folder import DevnetState
 from scripts.devnet.layout import Devnet, Folder, Program
+from scripts.devnet.processes import ProcessError
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,25 @@ class Network:
     devnet: Devnet
     programs: Sequence[Program] = ()
 
-    def node_pids(self) -> dict[str, int]:
-        """Process ids of the nodes that run, by name."""
+    def pids(self, *names: str) -> list[int]:
+        """Process ids of programs. Raises ProcessError when one does not run."""
         running = processes.programs_running(self.devnet.folder)
-        return {name: running[name].pid for name in self.devnet.node_names if name in running}
+        if missing := [name for name in names if name not in running]:
+            raise ProcessError(f"{missing[0]} does not run")
+        return [running[name].pid for name in names]
 
     def metrics_ports(self) -> list[int]:
         return [self.devnet.ports.node_metrics(index) for index in range(self.devnet.nodes)]
 
     def start(self, *names: str) -> None:
-        """Raises ProcessError."""
+        """Those that do not run, if the network is ours. Raises ProcessError."""
         with processes.changing(self.devnet.folder):
             processes.start_missing(self.devnet.folder, [program for program in self.programs if program.name in names])
+
+    def stop(self, name: str) -> None:
+        """If the network is ours."""
+        with processes.changing(self.devnet.folder):
+            processes.stop(self.devnet.folder, only=[program.name for program in self.programs if program.name == name])
 
 
 def existing(data: Path) -> Network:

@@ -77,6 +77,8 @@ def spread_ms(seconds: list[float]) -> dict[str, float | None]:
 def table(results: dict[str, Any]) -> str:
     """The figures for a person, each with what it means."""
     rows = engine_rows(results)
+    if "gateway" in results:
+        rows += gateway_rows(results["gateway"])
     return "\n".join(f"  {name:<14} {text}" for name, text in rows)
 
 
@@ -100,6 +102,31 @@ def engine_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     if results["failed"]:
         rows.append(("failed", str(results["failed"])))
     return rows
+
+
+def gateway_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    check = results["waiting"][-1]["check_us"]
+    rows = [
+        ("R7", f"{results['R7']}   CPU of an HTTP payment in the gateway, in signature checks ({check['median']} us meanwhile)")
+    ]
+    for loop in results["waiting"]:
+        latency = loop["latency_ms"]
+        kinds = [f"{kind} p50 {_shown(latency[kind]['p50'])} p99 {_shown(latency[kind]['p99'])}" for kind in ("intra", "cross")]
+        rows.append((f"HTTP {loop['clients']}", f"{loop['committed_per_s']} committed/s   {'   '.join(kinds)}"))
+        rows.append(("", cpu_text(loop)))
+    loop = results["accepting"]
+    taken = f"{loop['accepted_per_s']} accepted/s, {loop['committed_per_s']} committed/s until all were"
+    rows += [("HTTP no wait", f"{taken}, {loop['clients']} clients"), ("", cpu_text(loop))]
+    for loop in (*results["waiting"], results["accepting"]):
+        if loop["unexpected"]:
+            rows.append((f"WRONG, {loop['clients']}", str(loop["unexpected"])))
+    return rows
+
+
+def cpu_text(loop: dict[str, Any]) -> str:
+    return (
+        f"CPU a payment: gateway {loop['gateway_cpu_us']} us, nodes {loop['nodes_cpu_us']} us, clients {loop['client_cpu_us']} us"
+    )
 
 
 def latency_text(light: dict[str, float | None], full: dict[str, float | None]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from node.protocol.genesis import read_genesis
@@ -16,10 +17,12 @@ from node.protocol.keys import read_key_file
 from scripts.benchmark import network as networks
 from scripts.benchmark.client import LoadClient
 from scripts.benchmark.engine import ASSET, measure_engine
+from scripts.benchmark.gateway import measure_gateway
 from scripts.benchmark.load import BenchError, Payers
 from scripts.benchmark.network import Network
 from scripts.benchmark.report import say, table
 from scripts.devnet.client import Client, ClientError
+from scripts.devnet.customer import CustomerError
 from scripts.devnet.folder import FolderError
 from scripts.devnet.processes import ProcessError
 from scripts.devnet.session import port_base
@@ -30,6 +33,18 @@ A network of its own is started in a temporary folder and ended afterwards, unle
 a light load for latency, then as many transactions in flight as --in-flight for throughput and cost. Costs are given in
 signature checks, timed during the load they are compared with."""
 ACCOUNTS_PER_SHARD = 500
+FAILURES = (
+    BenchError,
+    ClientError,
+    CustomerError,
+    FolderError,
+    ProcessError,
+    OSError,
+    ValueError,
+    httpx.HTTPError,
+    psutil.Error,
+)
+"""What is said in a line; anything else is a mistake of this script, and shows where it is."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -42,6 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--committees", type=int, default=2, metavar="K", help="of an own network (2)")
     parser.add_argument("--committee-size", type=int, default=4, metavar="N", help="of an own network (4)")
     parser.add_argument("--dead", type=int, default=0, metavar="D", help="then end D nodes of each committee and measure R5 (0)")
+    parser.add_argument("--gateway", action="store_true", help="also payments over HTTP by 1, 32 and 128 clients, and R7")
     parser.add_argument("--port-base", type=port_base, default=18_000, metavar="P", help="of an own network (18000)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="measure the network that runs in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -55,23 +71,33 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     try:
         results = run(options)
-    except (BenchError, ClientError, FolderError, ProcessError, OSError, ValueError, psutil.Error) as error:
+    except FAILURES as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
     print(json.dumps(results) if options.json else table(results))
-    return 0
+    return 1 if went_wrong(results) else 0
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All that is asked for, on one network."""
-    with chosen_network(options) as network, load_client(network) as client:
-        say("funding accounts ...")
-        payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
-        payers.fund(read_key_file(network.devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
-        return measure_engine(network, client, payers, options)
+    with chosen_network(options) as network:
+        parts: dict[str, Any] = {}
+        if options.gateway:
+            parts["gateway"] = measure_gateway(network, options)
+        with load_client(network) as client:
+            say("funding accounts ...")
+            payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
+            payers.fund(read_key_file(network.devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
+            return measure_engine(network, client, payers, options) | parts
+
+
+def went_wrong(results: dict[str, Any]) -> bool:
+    """Whether something failed that must not."""
+    gateway = results.get("gateway", {"waiting": [], "accepting": {"unexpected": {}}})
+    return bool(results["failed"]) or any(loop["unexpected"] for loop in (*gateway["waiting"], gateway["accepting"]))
 
 
 @contextlib.contextmanager

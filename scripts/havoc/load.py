@@ -3,33 +3,20 @@
 import random
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import httpx
 
-from node.protocol.amounts import format_amount, parse_amount
+from scripts.devnet.customer import Customer, CustomerError, Purse
 
-PASSWORD = "correct horse battery staple"
-ASSET, DECIMALS = "USD", 2
 FUNDS = 10_000
 LARGEST_PAYMENT = 1_500
 CUSTOMERS = 4
-MAX_TRIES = 90
 REPEATED_SHARE = 0.05
 WATCH_SECONDS = 0.2
 FINAL = ("committed", "rejected", "expired")
-
-
-class LoadError(Exception):
-    """The gateway does not do what customers need to begin with; the text says what."""
-
-
-class Purse(NamedTuple):
-    id: str
-    address: str
-    shard: int
 
 
 class Payment(NamedTuple):
@@ -40,77 +27,6 @@ class Payment(NamedTuple):
     units: int
     key: str
     posted: float
-
-
-class Customer:
-    """Somebody with an account and a wallet in every shard."""
-
-    def __init__(self, url: str, name: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=15)
-        self._login = {"email": f"{name}@example.org", "password": PASSWORD}
-        self._expect(self._http.post("/v1/auth/register", json=self._login | {"name": name}), 201)
-        self._log_in()
-        self.wallets: list[Purse] = []
-
-    def open_wallets(self, shards: Iterable[int]) -> None:
-        """One in each shard - keys fall where they fall - with FUNDS."""
-        missing = set(shards)
-        for _ in range(MAX_TRIES):
-            if not missing:
-                break
-            view = self._expect(self._http.post("/v1/wallets", json={"label": "chaos"}), 201)
-            if view["shard"] in missing:
-                missing.remove(view["shard"])
-                self.wallets.append(Purse(view["id"], view["address"], view["shard"]))
-        for wallet in self.wallets:
-            body = {"wallet_id": wallet.id, "asset": ASSET, "amount": format_amount(FUNDS, DECIMALS)}
-            if self._expect(self._http.post("/v1/faucet?wait=15", json=body), 200)["status"] != "committed":
-                raise LoadError("a wallet could not be funded")
-
-    def post(self, payer: Purse, payee: Purse, units: int, key: str) -> httpx.Response | None:
-        """A transfer; None when there is no answer."""
-        body = {"from_wallet": payer.id, "to": payee.address, "asset": ASSET, "amount": format_amount(units, DECIMALS)}
-        with suppress(httpx.TransportError, LoadError):
-            answer = self._http.post("/v1/transfers", json=body, headers={"Idempotency-Key": key})
-            if answer.status_code != 401:
-                return answer
-            self._log_in()
-        return None
-
-    def get(self, path: str) -> dict[str, Any]:
-        """Raises httpx.HTTPError."""
-        answer = self._http.get(path)
-        if answer.status_code == 401:
-            self._log_in()
-            answer = self._http.get(path)
-        body: dict[str, Any] = answer.raise_for_status().json()
-        return body
-
-    def history(self, wallet: Purse, limit: int | None = None) -> list[dict[str, Any]]:
-        """What the wallet sent to others, latest first; all of it, or what is among the last ``limit`` lines."""
-        items, cursor = [], ""
-        while True:
-            page = self.get(f"/v1/wallets/{wallet.id}/transfers?limit={limit or 100}{cursor}")
-            items += [item for item in page["items"] if item["direction"] == "sent" and item["kind"] == "transfer"]
-            if limit or page["next_cursor"] is None:
-                return items
-            cursor = f"&cursor={page['next_cursor']}"
-
-    def balance(self, wallet: Purse) -> tuple[int, int]:
-        """(available, held) in units."""
-        amounts = self.get(f"/v1/wallets/{wallet.id}")["balances"].get(ASSET, {"available": "0", "held": "0"})
-        return parse_amount(amounts["available"], DECIMALS), parse_amount(amounts["held"], DECIMALS)
-
-    def _log_in(self) -> None:
-        session = self._expect(self._http.post("/v1/auth/login", json=self._login), 200)
-        self._http.headers["Authorization"] = f"Bearer {session['access_token']}"
-
-    @staticmethod
-    def _expect(answer: httpx.Response, code: int) -> dict[str, Any]:
-        if answer.status_code != code:
-            raise LoadError(f"{answer.request.url.path}: {answer.status_code} {answer.text[:200]}")
-        body: dict[str, Any] = answer.json()
-        return body
 
 
 class Load:
@@ -127,7 +43,7 @@ class Load:
         tag = random.Random(time.time_ns()).randbytes(3).hex()
         self.customers = [Customer(url, f"customer-{tag}-{index}") for index in range(CUSTOMERS)]
         for customer in self.customers:
-            customer.open_wallets(shards)
+            customer.open_wallets(shards, FUNDS)
         self._seed, self._pause = seed, CUSTOMERS / rate
         self._everybody = [wallet for customer in self.customers for wallet in customer.wallets]
         self._stop, self._give_up, self._lock = threading.Event(), threading.Event(), threading.Lock()
@@ -233,7 +149,7 @@ class Load:
         while not self._give_up.wait(WATCH_SECONDS):
             customer, wallet = own[turn % len(own)]
             turn += 1
-            with suppress(httpx.HTTPError, LoadError):
+            with suppress(httpx.HTTPError, CustomerError):
                 seen = {item["id"] for item in customer.history(wallet, limit=50) if item["status"] == "committed"}
                 with self._lock:
                     self.committed |= seen

@@ -12,11 +12,11 @@ import httpx
 
 from node.protocol.limits import MAX_COMMITTEE, MAX_SHARDS
 from scripts.devnet import session
+from scripts.devnet.customer import CustomerError
 from scripts.devnet.folder import FolderError
 from scripts.devnet.processes import ProcessError
 from scripts.devnet.session import Screen
 from scripts.havoc.chaos import CannotRun, Chaos, Interrupted
-from scripts.havoc.load import LoadError
 from scripts.havoc.plan import KINDS
 from scripts.havoc.report import table
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     except Interrupted:
         print("chaos: interrupted; everything is ended", file=sys.stderr)
         return 130
-    except (CannotRun, FolderError, ProcessError, LoadError, httpx.HTTPError, OSError) as error:
+    except (CannotRun, FolderError, ProcessError, CustomerError, httpx.HTTPError, OSError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     print(json.dumps(result) if options.json else table(result))

@@ -13,7 +13,8 @@ from node.protocol.amounts import format_amount
 from node.protocol.queries import Account, GetAccount
 from scripts.audit_money import AuditError, run
 from scripts.devnet.client import Client, ClientError, devnet_client
-from scripts.havoc.load import ASSET, DECIMALS, FINAL, FUNDS, Load, Purse
+from scripts.devnet.customer import ASSET, DECIMALS, Purse
+from scripts.havoc.load import FINAL, FUNDS, Load
 from scripts.havoc.network import Network
 
 SHOWN = 3

@@ -17,8 +17,9 @@ from node.protocol.codec import encode
 from node.protocol.genesis import Phase, write_genesis
 from node.protocol.topics import epoch_topic
 from scripts import audit_money
-from scripts.benchmark import load
+from scripts.benchmark import gateway, load
 from scripts.benchmark.client import LoadClient
+from scripts.benchmark.http_client import Plan, closed_loop
 from scripts.devnet.client import Client, ClientError
 from scripts.devnet.folder import DevnetState, write_state
 from scripts.devnet.layout import Folder
@@ -161,6 +162,21 @@ def test_a_load_begins_when_its_client_follows_every_shard(world: World, monkeyp
         load.Payers(bench, 8, seed=2).fund(USD_ISSUER, "USD", 100)
         with network.switched(hold=True), pytest.raises(ClientError, match="no block of shard"):
             LoadClient(client, 0.5)
+
+
+def test_http_clients_pay_in_a_closed_loop_and_name_what_goes_wrong(world: World) -> None:
+    world.start_gateway()
+    wallets = gateway.open_wallets(world.gateway.url, 2)
+    stranger = [wallet._replace(authorization="Bearer nobody") for wallet in wallets]
+    port = int(world.gateway.url.rpartition(":")[2])
+    made = gateway.payments(wallets, 0.5, port, "?wait=30")
+    wrong = gateway.payments(stranger, 0.5, port, "?wait=30")
+    seen = closed_loop(Plan(port, 2.0, [*made[:4], wrong[0]]))
+    assert {text for text in seen.answers if text != "committed"} == {"401 invalid_token"}
+    assert len(seen.intra) + len(seen.cross) == seen.in_time["committed"] > 4
+    assert seen.intra
+    assert seen.cross
+    assert 0 < seen.cpu < 2
 
 
 def test_a_broker_that_is_not_up_yet_is_waited_for(world: World) -> None:

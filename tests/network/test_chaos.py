@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts.devnet.customer import Purse
 from scripts.devnet.layout import ROOT, Folder
 from scripts.devnet.processes import marked
-from scripts.havoc.load import FUNDS, Load, Payment, Purse
+from scripts.havoc.load import FUNDS, Load, Payment
 from scripts.havoc.plan import KINDS, SEVERE, episodes
 from scripts.havoc.verdict import check_payments, expected_balances, longest_pause
 from tests.processes import free_port_base

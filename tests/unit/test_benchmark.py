@@ -6,9 +6,13 @@ import pytest
 
 from scripts.benchmark.checks import Cost, cost_of
 from scripts.benchmark.client import batches
+from scripts.benchmark.gateway import Wallet, loop_figures, payments
+from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
 from scripts.benchmark.load import Sample, percentile
 from scripts.benchmark.measure import Usage
 from scripts.benchmark.report import Costs, engine_figures, table
+from scripts.benchmark.run import went_wrong
+from scripts.devnet.customer import Purse
 
 
 def results(cross: int = 0, check: float = 50e-6) -> dict[str, object]:
@@ -62,3 +66,71 @@ def test_batches_stay_below_the_brokers_limit() -> None:
     made = list(batches(encoded))
     assert [one for batch in made for one in batch] == encoded
     assert max(sum(map(len, batch)) for batch in made) <= 64 << 10
+
+
+def http(code: int, body: str) -> bytes:
+    return f"HTTP/1.1 {code} Text\r\nserver: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def test_answers_are_cut_off_the_stream_one_by_one_however_they_arrive() -> None:
+    sent = http(200, '{"id":"a","status":"committed"}') + http(202, '{"status":"queued"}')
+    received, found = bytearray(), []
+    for one in sent:
+        received.append(one)
+        if (answer := take_answer(received)) is not None:
+            found.append(answer)
+    assert found == ["committed", "accepted"]
+    assert not received
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (http(200, '{"status":"rejected","code":"insufficient_funds"}'), "200 rejected insufficient_funds"),
+        (http(503, '{"status":503,"code":"overloaded"}'), "503 overloaded"),
+        (http(500, "oh"), "500 not JSON"),
+    ],
+)
+def test_what_is_not_committed_is_named(answer: bytes, outcome: str) -> None:
+    assert take_answer(bytearray(answer)) == outcome
+
+
+@pytest.mark.parametrize("nonsense", [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_what_is_no_answer_with_a_length_is_refused(nonsense: bytes) -> None:
+    with pytest.raises(NotHttp):
+        take_answer(bytearray(nonsense))
+
+
+def requests(shards: int, cross: float) -> list[list[Request]]:
+    wallets = [Wallet(Purse(f"id{i}", f"address-{i % shards}", i % shards), "Bearer x") for i in range(4 * shards)]
+    return payments(wallets, cross, 8080, "?wait=30")
+
+
+def test_the_asked_share_of_http_payments_goes_to_another_shard() -> None:
+    made = requests(2, 0.25)
+    assert sum(request.cross for own in made for request in own) == 16
+    for number, own in enumerate(made):
+        assert all((f"address-{number % 2}".encode() not in request.encoded) == request.cross for request in own)
+    assert not any(request.cross for own in requests(1, 1.0) for request in own)
+
+
+def loop(expected: str, answers: dict[str, int], finished: dict[str, int]) -> dict[str, object]:
+    seen = Seen(2.0, 0.001, answers, dict.fromkeys(answers, 10), [0.01] * 5, [0.03] * 5)
+    return loop_figures(32, seen, expected, 0.1, 0.2, Cost(50e-6, 50e-6, 50e-6), Counter(finished), 4.0)
+
+
+def test_an_http_payment_costs_what_the_gateway_used_for_all_that_came_through() -> None:
+    waiting = loop("committed", {"committed": 20}, {"committed": 20})
+    assert (waiting["R7"], waiting["gateway_cpu_us"], waiting["nodes_cpu_us"], waiting["client_cpu_us"]) == (100, 5e3, 1e4, 50)
+    assert (waiting["accepted_per_s"], waiting["committed_per_s"], waiting["unexpected"]) == (5.0, 5.0, {})
+    accepting = loop("accepted", {"accepted": 20}, {"committed": 18, "expired": 2})
+    assert (accepting["accepted_per_s"], accepting["committed_per_s"], accepting["unexpected"]) == (5.0, 4.5, {"expired": 2})
+
+
+def test_a_run_with_anything_unexpected_fails_and_says_what() -> None:
+    good, bad = loop("committed", {"committed": 20}, {}), loop("committed", {"committed": 20, "503 overloaded": 2}, {})
+    fine = results() | {"gateway": {"waiting": [good], "accepting": good, "R7": 100}}
+    wrong = results() | {"gateway": {"waiting": [good, bad], "accepting": good, "R7": 100}}
+    assert (went_wrong(fine), went_wrong(wrong), went_wrong(results() | {"failed": {"expired": 1}})) == (False, True, True)
+    assert "503 overloaded" in table(wrong)
+    assert "WRONG" not in table(fine)

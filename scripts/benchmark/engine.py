@@ -10,11 +10,10 @@ from typing import Any
 from scripts.benchmark import measure
 from scripts.benchmark.checks import checks_timed, idle_cost
 from scripts.benchmark.client import LoadClient
-from scripts.benchmark.load import Payers, Sample, Signed, run_load, run_trickle
+from scripts.benchmark.load import ASSET, Payers, Sample, Signed, run_load, run_trickle
 from scripts.benchmark.network import Network
 from scripts.benchmark.report import Costs, engine_figures, say
 
-ASSET = "USD"
 WARM_UP = 2_000
 TRICKLE_PER_SECOND = 8.0
 

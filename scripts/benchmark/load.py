@@ -16,6 +16,7 @@ from node.protocol.limits import MAX_LEGS
 from node.protocol.transaction import Leg, Order
 from scripts.benchmark.client import LoadClient
 
+ASSET = "USD"
 LIFETIME = 300_000
 STALL_SECONDS = 30.0
 RESEND_SECONDS = 2.0
@@ -125,7 +126,7 @@ def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, unt
             due = [queue.popleft() for _ in range(min(in_flight - len(waiting), len(queue)))]
             sent = time.monotonic()
             waiting |= {payment.id: UnderWay(payment, sent, payment.shards) for payment in due}
-            _send(client, due)
+            send(client, due)
         receipts = client.receipts(0.05)
         now = time.monotonic()
         for receipt in receipts:
@@ -146,7 +147,7 @@ def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, unt
                 (sample.cross_latencies if crossing else sample.intra_latencies).append(now - entry.sent)
         if waiting and now - max(moved, sent) > RESEND_SECONDS:
             sent = now
-            _send(client, [entry.payment for entry in waiting.values()])
+            send(client, [entry.payment for entry in waiting.values()])
         if waiting and now - moved > STALL_SECONDS:
             raise BenchError(f"{len(waiting)} transactions are not decided for {STALL_SECONDS:.0f} s")
     sample.seconds = sample.seconds or time.monotonic() - began
@@ -171,7 +172,8 @@ def run_trickle(client: LoadClient, payments: Sequence[Signed], per_second: floa
     return total
 
 
-def _send(client: LoadClient, payments: Iterable[Signed]) -> None:
+def send(client: LoadClient, payments: Iterable[Signed]) -> None:
+    """To their home shards, without waiting for anything. Raises ClientError."""
     by_home: defaultdict[int, list[bytes]] = defaultdict(list)
     for payment in payments:
         by_home[payment.home].append(payment.encoded)

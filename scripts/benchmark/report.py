@@ -77,6 +77,8 @@ def spread_ms(seconds: list[float]) -> dict[str, float | None]:
 def table(results: dict[str, Any]) -> str:
     """The figures for a person, each with what it means."""
     rows = engine_rows(results)
+    if "empty" in results:
+        rows += empty_rows(results["empty"])
     if "gateway" in results:
         rows += gateway_rows(results["gateway"])
     return "\n".join(f"  {name:<14} {text}" for name, text in rows)
@@ -101,6 +103,16 @@ def engine_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("R5", f"{results['R5']}   throughput with {results['dead']} dead in each committee, over that with all up"))
     if results["failed"]:
         rows.append(("failed", str(results["failed"])))
+    return rows
+
+
+def empty_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("R6", f"{results['R6']}   CPU of a block with one payment in a node, in signature checks")]
+    for name in ("busy", "idle"):
+        part = results[name]
+        share, cost = f"{part['cpu_share']:.1%} of a core a node", f"{part['checks_per_block']} checks a block"
+        text = f"{part['blocks_per_s']} blocks/s in each of {part['nodes']} nodes: {share}, {cost}"
+        rows.append((name, f"{text}, {part['memory_mb']['mean']} MB"))
     return rows
 
 

@@ -16,9 +16,10 @@ from node.protocol.genesis import read_genesis
 from node.protocol.keys import read_key_file
 from scripts.benchmark import network as networks
 from scripts.benchmark.client import LoadClient
-from scripts.benchmark.engine import ASSET, measure_engine
+from scripts.benchmark.empty import empty_figures, measure_busy, measure_idle
+from scripts.benchmark.engine import measure_engine
 from scripts.benchmark.gateway import measure_gateway
-from scripts.benchmark.load import BenchError, Payers
+from scripts.benchmark.load import ASSET, BenchError, Payers
 from scripts.benchmark.network import Network
 from scripts.benchmark.report import say, table
 from scripts.devnet.client import Client, ClientError
@@ -57,13 +58,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--committees", type=int, default=2, metavar="K", help="of an own network (2)")
     parser.add_argument("--committee-size", type=int, default=4, metavar="N", help="of an own network (4)")
     parser.add_argument("--dead", type=int, default=0, metavar="D", help="then end D nodes of each committee and measure R5 (0)")
+    parser.add_argument(
+        "--empty",
+        type=float,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="also the cost of an empty block, R6, with nothing to do for so long (60)",
+    )
     parser.add_argument("--gateway", action="store_true", help="also payments over HTTP by 1, 32 and 128 clients, and R7")
     parser.add_argument("--port-base", type=port_base, default=18_000, metavar="P", help="of an own network (18000)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="measure the network that runs in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    if not 0 <= options.cross <= 1 or options.seconds <= 0 or options.in_flight < 1:
-        parser.error("--cross is between 0 and 1, --seconds and --in-flight positive")
+    if not 0 <= options.cross <= 1 or options.seconds <= 0 or options.in_flight < 1 or (options.empty or 1) <= 0:
+        parser.error("--cross is between 0 and 1, --seconds, --in-flight and --empty positive")
     return options
 
 
@@ -84,14 +93,17 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All that is asked for, on one network."""
     with chosen_network(options) as network:
-        parts: dict[str, Any] = {}
-        if options.gateway:
-            parts["gateway"] = measure_gateway(network, options)
+        idle = measure_idle(network, options.empty) if options.empty else None
+        gateway = {"gateway": measure_gateway(network, options)} if options.gateway else {}
         with load_client(network) as client:
             say("funding accounts ...")
             payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
             payers.fund(read_key_file(network.devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
-            return measure_engine(network, client, payers, options) | parts
+            busy = measure_busy(network, client, payers, options) if options.empty else None
+            results = measure_engine(network, client, payers, options) | gateway
+    if idle and busy:
+        results["empty"] = empty_figures(idle, busy, results["check_us"]["loaded"]["median"] / 1e6)
+    return results
 
 
 def went_wrong(results: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from scripts.benchmark.checks import Cost, cost_of
 from scripts.benchmark.client import batches
+from scripts.benchmark.empty import Quiet, empty_figures
 from scripts.benchmark.gateway import Wallet, loop_figures, payments
 from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
 from scripts.benchmark.load import Sample, percentile
@@ -134,3 +135,13 @@ def test_a_run_with_anything_unexpected_fails_and_says_what() -> None:
     assert (went_wrong(fine), went_wrong(wrong), went_wrong(results() | {"failed": {"expired": 1}})) == (False, True, True)
     assert "503 overloaded" in table(wrong)
     assert "WRONG" not in table(fine)
+
+
+def test_an_empty_block_costs_what_a_node_used_for_each_of_its_blocks() -> None:
+    start, end = Usage(1.0, 0.0, (50 << 20,) * 8), Usage(1.8, 0.0, (60 << 20,) * 8)
+    idle, busy = Quiet(start, end, 10.0, 80), Quiet(start, end, 10.0, 1600)
+    found = empty_figures(idle, busy, 50e-6)
+    assert (found["idle"]["checks_per_block"], found["idle"]["blocks_per_s"], found["idle"]["cpu_share"]) == (200.0, 1.0, 0.01)
+    assert (found["R6"], found["busy"]["blocks_per_s"], found["busy"]["memory_mb"]["mean"]) == (10.0, 20.0, 60.0)
+    shown = table(results() | {"empty": found})
+    assert "1.0 blocks/s in each of 8 nodes: 1.0% of a core a node, 200.0 checks a block, 60.0 MB" in shown

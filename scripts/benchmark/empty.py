@@ -1,0 +1,91 @@
+"""The fixed cost of a block: what a node uses when there is nothing, or next to nothing, to do."""
+
+import argparse
+import time
+from typing import Any
+
+from msgspec import Struct
+
+from node.protocol.block import Outcome
+from scripts.benchmark import measure
+from scripts.benchmark.client import LoadClient
+from scripts.benchmark.load import ASSET, BenchError, Payers, run_load, send
+from scripts.benchmark.measure import Usage
+from scripts.benchmark.network import Network
+from scripts.benchmark.report import memory_mb, say
+
+START_SECONDS = 120.0
+SETTLE_SECONDS = 3.0
+BLOCKS_PER_SECOND = 20
+"""Payments sent to each shard in a second, at even distances: one for a block of its own."""
+
+
+class Quiet(Struct, frozen=True):
+    """The nodes' usage at both ends of a time, how long it was, and the blocks that all nodes together made final meanwhile: one
+    of a committee of four counts four times."""
+
+    before: Usage
+    after: Usage
+    seconds: float
+    blocks: int
+
+
+def measure_idle(network: Network, seconds: float) -> Quiet:
+    """Heartbeats only, from when every node has made a block. Raises BenchError, OSError."""
+    pids, ports = network.pids(*network.devnet.node_names), network.metrics_ports()
+    deadline = time.monotonic() + START_SECONDS
+    while min(measure.heights(ports)) < 1:
+        if time.monotonic() > deadline:
+            raise BenchError(f"not every node has made a block within {START_SECONDS:.0f} s")
+        time.sleep(0.2)
+    time.sleep(SETTLE_SECONDS)
+    say(f"nothing to do for {seconds:.0f} s ...")
+    before, heights, began = measure.usage(pids, ports), sum(measure.heights(ports)), time.monotonic()
+    time.sleep(seconds)
+    after, heights = measure.usage(pids, ports), sum(measure.heights(ports)) - heights
+    return Quiet(before, after, time.monotonic() - began, heights)
+
+
+def measure_busy(network: Network, client: LoadClient, payers: Payers, options: argparse.Namespace) -> Quiet:
+    """A block with one payment inside its shard, ``BLOCKS_PER_SECOND`` times a second in each shard.
+
+    Raises:
+        BenchError, ClientError, OSError: something is wrong with the network.
+    """
+    seconds, rate = options.seconds, BLOCKS_PER_SECOND * len(client.document.committees)
+    sent, decided = payers.payments(int(rate * seconds), 0.0, ASSET), set[bytes]()
+    say(f"{BLOCKS_PER_SECOND} blocks a second with a payment each, for {seconds:.0f} s ...")
+    pids, ports = network.pids(*network.devnet.node_names), network.metrics_ports()
+    client.receipts(0.0)
+    before, height, began = measure.usage(pids, ports), client.height, time.monotonic()
+    for number, payment in enumerate(sent):
+        while (left := began + number / rate - time.monotonic()) > 0:
+            decided |= {r.transaction_id for r in client.receipts(left) if r.outcome is Outcome.COMMITTED}
+        send(client, [payment])
+    after, height, ended = measure.usage(pids, ports), client.height - height, time.monotonic()
+    late = [payment for payment in sent if payment.id not in decided]
+    rest = run_load(client, late, len(sent), lambda: False)
+    if rest.failed:
+        raise BenchError(f"payments failed: {dict(rest.failed)}")
+    return Quiet(before, after, ended - began, height * client.genesis.parameters.committee_size)
+
+
+def empty_figures(idle: Quiet, busy: Quiet, check: float) -> dict[str, Any]:
+    """Plain JSON values. ``check``: CPU seconds of a signature check; R6 is the CPU of a block with one payment in a node, in
+    checks."""
+    figures = {"idle": quiet_figures(idle, check), "busy": quiet_figures(busy, check)}
+    return figures | {"R6": figures["busy"]["checks_per_block"]}
+
+
+def quiet_figures(quiet: Quiet, check: float) -> dict[str, Any]:
+    nodes, cpu = len(quiet.after.memory), quiet.after.cpu - quiet.before.cpu
+    per_block = cpu / max(1, quiet.blocks)
+    return {
+        "seconds": round(quiet.seconds, 1),
+        "nodes": nodes,
+        "blocks_per_s": round(quiet.blocks / nodes / quiet.seconds, 1),
+        "cpu_share": round(cpu / quiet.seconds / nodes, 4),
+        "cpu_per_block_us": round(per_block * 1e6),
+        "checks_per_block": round(per_block / check, 1),
+        "memory_mb": memory_mb(quiet.after),
+    }

@@ -1,0 +1,1 @@
+"""What the hot parts cost, in signature checks."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -59,7 +58,6 @@ def own(committees: int, committee_size: int, port_base: int) -> Iterator[Networ
         FolderError, ProcessError: it cannot be started.
     """
     folder = Folder(Path(tempfile.mkdtemp(prefix="shardpay-bench-")))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         processes.raise_file_limit()
         devnet = folders.make_devnet(folder, DevnetState(port_base), committees, committee_size)

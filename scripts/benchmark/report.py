@@ -81,6 +81,9 @@ def table(results: dict[str, Any]) -> str:
         rows += empty_rows(results["empty"])
     if "gateway" in results:
         rows += gateway_rows(results["gateway"])
+    for mode, rate in results.get("pgbench", {}).items():
+        text = f"{rate['ratio']} times PostgreSQL's TPC-B, {mode}: {rate['before']}/s before, {rate['after']}/s after"
+        rows.append(("pgbench", text))
     return "\n".join(f"  {name:<14} {text}" for name, text in rows)
 
 

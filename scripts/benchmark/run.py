@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from scripts.benchmark.engine import measure_engine
 from scripts.benchmark.gateway import measure_gateway
 from scripts.benchmark.load import ASSET, BenchError, Payers
 from scripts.benchmark.network import Network
+from scripts.benchmark.postgres import find_programs, measure_postgres, postgres_figures
 from scripts.benchmark.report import say, table
 from scripts.devnet.client import Client, ClientError
 from scripts.devnet.customer import CustomerError
@@ -67,6 +69,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="also the cost of an empty block, R6, with nothing to do for so long (60)",
     )
     parser.add_argument("--gateway", action="store_true", help="also payments over HTTP by 1, 32 and 128 clients, and R7")
+    parser.add_argument("--pgbench", action="store_true", help="also PostgreSQL's TPC-B before and after, and the ratio to it")
     parser.add_argument("--port-base", type=port_base, default=18_000, metavar="P", help="of an own network (18000)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="measure the network that runs in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -78,6 +81,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         results = run(options)
     except FAILURES as error:
@@ -92,15 +96,25 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All that is asked for, on one network."""
+    programs = find_programs() if options.pgbench else None
+    before = measure_postgres(programs, options.seconds) if programs else {}
     with chosen_network(options) as network:
-        idle = measure_idle(network, options.empty) if options.empty else None
-        gateway = {"gateway": measure_gateway(network, options)} if options.gateway else {}
-        with load_client(network) as client:
-            say("funding accounts ...")
-            payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
-            payers.fund(read_key_file(network.devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
-            busy = measure_busy(network, client, payers, options) if options.empty else None
-            results = measure_engine(network, client, payers, options) | gateway
+        results = measure_network(network, options)
+    if programs:
+        after = measure_postgres(programs, options.seconds)
+        results["pgbench"] = postgres_figures(before, after, results["tps"])
+    return results
+
+
+def measure_network(network: Network, options: argparse.Namespace) -> dict[str, Any]:
+    idle = measure_idle(network, options.empty) if options.empty else None
+    gateway = {"gateway": measure_gateway(network, options)} if options.gateway else {}
+    with load_client(network) as client:
+        say("funding accounts ...")
+        payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
+        payers.fund(read_key_file(network.devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
+        busy = measure_busy(network, client, payers, options) if options.empty else None
+        results = measure_engine(network, client, payers, options) | gateway
     if idle and busy:
         results["empty"] = empty_figures(idle, busy, results["check_us"]["loaded"]["median"] / 1e6)
     return results

@@ -1,16 +1,19 @@
 """The bench's arithmetic and table."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from scripts.benchmark import postgres
 from scripts.benchmark.checks import Cost, cost_of
 from scripts.benchmark.client import batches
 from scripts.benchmark.empty import Quiet, empty_figures
 from scripts.benchmark.gateway import Wallet, loop_figures, payments
 from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
-from scripts.benchmark.load import Sample, percentile
+from scripts.benchmark.load import BenchError, Sample, percentile
 from scripts.benchmark.measure import Usage
+from scripts.benchmark.postgres import find_programs, postgres_figures, rate_of
 from scripts.benchmark.report import Costs, engine_figures, table
 from scripts.benchmark.run import went_wrong
 from scripts.devnet.customer import Purse
@@ -145,3 +148,31 @@ def test_an_empty_block_costs_what_a_node_used_for_each_of_its_blocks() -> None:
     assert (found["R6"], found["busy"]["blocks_per_s"], found["busy"]["memory_mb"]["mean"]) == (10.0, 20.0, 60.0)
     shown = table(results() | {"empty": found})
     assert "1.0 blocks/s in each of 8 nodes: 1.0% of a core a node, 200.0 checks a block, 60.0 MB" in shown
+
+
+def test_the_ratio_to_postgres_is_to_the_mean_of_before_and_after() -> None:
+    found = postgres_figures({"simple": 1000.0, "prepared": 2000.0}, {"simple": 3000.0, "prepared": 2000.0}, 3000.0)
+    assert found["simple"] == {"before": 1000.0, "after": 3000.0, "ratio": 1.5}
+    assert found["prepared"]["ratio"] == 1.5
+    shown = table(results() | {"pgbench": found})
+    assert "1.5 times PostgreSQL's TPC-B, simple: 1000.0/s before, 3000.0/s after" in shown
+
+
+def test_pgbench_is_asked_for_its_rate_without_connecting() -> None:
+    assert rate_of("latency average = 5 ms\ntps = 2980.5 (without initial connection time)\n") == 2980.5
+    assert rate_of("tps = 10.0 (including connections establishing)\ntps = 12.0 (excluding ...)\n") == 12.0
+    with pytest.raises(BenchError, match="could not connect"):
+        rate_of("could not connect")
+
+
+def test_without_postgres_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(postgres, "PACKAGED", tmp_path)
+    with pytest.raises(BenchError, match="no postgres and no initdb and no pgbench"):
+        find_programs()
+    newer = tmp_path / "16" / "bin"
+    for folder in (tmp_path / "9.6" / "bin", newer):
+        folder.mkdir(parents=True)
+        for name in ("postgres", "initdb", "pgbench"):
+            (folder / name).touch()
+    assert find_programs()["initdb"] == newer / "initdb"

@@ -20,6 +20,8 @@ from gateway.ledger import now_ms
 from gateway.problems import Problem
 
 T = TypeVar("T")
+_MAX_CHECKED = 10_000
+"""Access tokens whose signature need not be checked again, by their hashes: (user, expiry)."""
 REFRESH_LIFETIME_MS = 30 * 24 * 3600 * 1000
 _MAX_HASHING = 200
 """Password checks that may wait for their turn; each takes tens of ms of CPU."""
@@ -69,6 +71,7 @@ class Accounts:
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._turn = asyncio.Semaphore(2)
         self._hashing = 0
+        self._checked: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self.sign_ups = self.logins = 0
 
     async def register(self, email: str, password: str, name: str) -> str:
@@ -119,15 +122,18 @@ class Accounts:
             raise Problem(401, "invalid_token", "the refresh token is not valid; log in again")
         return self._tokens(*rotated)
 
-    async def logout(self, token: str) -> None:
-        """End the session a refresh token belongs to, if there is one."""
+    async def logout(self, token: str) -> list[str]:
+        """End the session a refresh token belongs to, if there is one. Returns whose it was."""
         token_hash = sha256(token.encode()).digest()
 
-        def revoke(connection: Connection) -> None:
-            family = connection.execute(select(RefreshToken.family).where(RefreshToken.token_hash == token_hash)).scalar()
-            connection.execute(delete(RefreshToken).where(RefreshToken.family == family))
+        def revoke(connection: Connection) -> list[str]:
+            found = select(RefreshToken.family, RefreshToken.user_id).where(RefreshToken.token_hash == token_hash)
+            sessions = connection.execute(found).all()
+            for session in sessions:
+                connection.execute(delete(RefreshToken).where(RefreshToken.family == session.family))
+            return [session.user_id for session in sessions]
 
-        await self._database.write(revoke)
+        return await self._database.write(revoke)
 
     async def purge(self) -> None:
         """Drop the refresh tokens that have expired."""
@@ -135,13 +141,20 @@ class Accounts:
 
     def user_of(self, access_token: str) -> str:
         """The user an access token was made for. Raises Problem (401)."""
+        name = sha256(access_token.encode(errors="replace")).digest()
+        if (known := self._checked.get(name)) is not None and time.time() < known[1]:
+            return known[0]
         try:
             claims = jwt.decode(access_token, self._secret, ["HS256"], options={"require": ["exp", "sub"]})
         except jwt.ExpiredSignatureError:
             raise Problem(401, "token_expired", "the access token has expired; refresh it") from None
         except jwt.InvalidTokenError:
             raise Problem(401, "invalid_token", "the access token is not valid") from None
-        return str(claims["sub"])
+        user = str(claims["sub"])
+        self._checked[name] = (user, int(claims["exp"]))
+        if len(self._checked) > _MAX_CHECKED:
+            self._checked.popitem(last=False)
+        return user
 
     async def profile(self, user_id: str) -> Row[str, str, str, int]:
         """(id, email, name, created_at). Raises Problem (401) when the user is gone."""

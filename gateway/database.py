@@ -1,10 +1,12 @@
 """The gateway's database: its tables, its engine, and who reads and writes it."""
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import alembic.command
@@ -17,6 +19,7 @@ from gateway.problems import Problem
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
+Asked = tuple[Work, "asyncio.Future[Any]"]
 MAX_WAITING = 20_000
 MAX_GROUP = 500
 
@@ -139,16 +142,6 @@ def insert(connection: Connection, model: type[Base]) -> Any:
     return postgresql.insert(model) if connection.dialect.name == "postgresql" else sqlite.insert(model)
 
 
-def insert_new(connection: Connection, model: type[Base]) -> Any:
-    """The INSERT that leaves a row that is there already as it is; built once, since building costs more than running."""
-    return _insert_new(connection.dialect.name, model)
-
-
-@cache
-def _insert_new(dialect: str, model: type[Base]) -> Any:
-    return (postgresql if dialect == "postgresql" else sqlite).insert(model).on_conflict_do_nothing()
-
-
 def open_engine(url: str) -> Engine:
     """An engine with the tables brought up to date. Raises SQLAlchemyError or OSError when the database cannot be used."""
     engine = create_engine(url, pool_size=2, pool_timeout=5)
@@ -170,36 +163,59 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 class _Lane:
-    """Runs what is asked of the database in one thread, all that wait at once in one transaction: a transaction, a commit and
-    a change of threads cost more than most of what is done in them."""
+    """Runs what is asked of the database in one thread. What is asked within a turn of the loop, or while the last group was
+    being run, is one group and one transaction: a transaction, a commit and a change of threads cost more than most of what is
+    done in them."""
 
     def __init__(self, name: str, run_group: Callable[[list[Work]], list[Any]]) -> None:
-        self._thread = ThreadPoolExecutor(1, name)
         self._run_group = run_group
-        self.waiting: asyncio.Queue[tuple[Work, asyncio.Future[Any]]] = asyncio.Queue()
+        self._groups: SimpleQueue[list[Asked] | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._busy = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.waiting: deque[Asked] = deque()
 
     async def do(self, work: Callable[[Connection], T]) -> T:
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.waiting.put_nowait((work, done))
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread.start()
+        done: asyncio.Future[T] = self._loop.create_future()
+        self.waiting.append((work, done))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._next)
         return await done
 
-    async def run(self) -> None:
-        while True:
-            group = [await self.waiting.get()]
-            while len(group) < MAX_GROUP and not self.waiting.empty():
-                group.append(self.waiting.get_nowait())
-            works = [work for work, _ in group]
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run_group, works)
-            for (_, done), result in zip(group, results, strict=True):
-                if done.cancelled():
-                    continue
-                if isinstance(result, Exception):
-                    done.set_exception(result)
-                else:
-                    done.set_result(result)
+    def _next(self) -> None:
+        group = [self.waiting.popleft() for _ in range(min(len(self.waiting), MAX_GROUP))]
+        if group:
+            self._groups.put(group)
+        else:
+            self._busy = False
+
+    def _work(self) -> None:
+        while (group := self._groups.get()) is not None:
+            results = self._run_group([work for work, _ in group])
+            with suppress(RuntimeError):  # the loop has ended, and with it everybody who waited
+                assert self._loop is not None
+                self._loop.call_soon_threadsafe(self._settle, group, results)
+
+    def _settle(self, group: list[Asked], results: list[Any]) -> None:
+        for (_, done), result in zip(group, results, strict=True):
+            if done.cancelled():
+                continue
+            if isinstance(result, Exception):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+        assert self._loop is not None
+        self._loop.call_soon(self._next)  # after those who have been answered: what they ask now is of the group
 
     def close(self) -> None:
-        self._thread.shutdown()
+        """When the group that is being run is done."""
+        self._groups.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 class Database:
@@ -223,12 +239,8 @@ class Database:
 
     def check_room(self) -> None:
         """Raises Problem (503) when too much waits: for requests to call before they add more."""
-        if max(self._reads.waiting.qsize(), self._writes.waiting.qsize()) >= MAX_WAITING:
+        if max(len(self._reads.waiting), len(self._writes.waiting)) >= MAX_WAITING:
             raise Problem(503, "overloaded", "too many requests wait for the database", retry_after=2)
-
-    async def run(self) -> None:
-        """Work, until cancelled."""
-        await asyncio.gather(self._reads.run(), self._writes.run())
 
     def _read(self, queries: list[Work]) -> list[Any]:
         try:

@@ -2,20 +2,21 @@
 
 import base64
 import binascii
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import and_, exists, select
 
 from gateway.database import Database, Posting, Transfer, Wallet
+from gateway.ledger import tracked_row
 from gateway.problems import Problem
-from gateway.projection import Tracked
+from gateway.projection import Status, Tracked
 from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.genesis import Asset
-from node.protocol.transaction import Leg, Transaction, decode_transaction
+from node.protocol.transaction import Leg
 
 _LATEST = 253_402_300_799_999
 
@@ -27,24 +28,27 @@ def iso(milliseconds: int | None) -> str | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def legs_view(transaction: Transaction, assets: Mapping[str, Asset]) -> list[dict[str, str]]:
-    """A transaction's legs with amounts as decimal strings."""
-    return [_leg_view(leg, assets) for leg in transaction.order.legs]
+def legs_view(legs: Sequence[Leg], assets: Mapping[str, Asset]) -> list[dict[str, str]]:
+    """Legs with amounts as decimal strings."""
+    return [_leg_view(leg, assets) for leg in legs]
 
 
 def _leg_view(leg: Leg, assets: Mapping[str, Asset]) -> dict[str, str]:
     decimals = assets[leg.asset].decimals if leg.asset in assets else 0
     amount = format_amount(leg.amount, decimals)
-    return {"from": encode_address(leg.payer), "to": encode_address(leg.payee), "asset": leg.asset, "amount": amount}
+    return {"from": _shown(leg.payer), "to": _shown(leg.payee), "asset": leg.asset, "amount": amount}
+
+
+_shown = lru_cache(maxsize=1 << 14)(encode_address)
 
 
 class History:
-    """Reads transfers. ``active``: those that are not final, by id."""
+    """Reads transfers. ``under_way`` finds those that are not final yet, which are ahead of their rows."""
 
-    def __init__(self, database: Database, assets: Mapping[str, Asset], active: Mapping[bytes, Tracked]) -> None:
+    def __init__(self, database: Database, assets: Mapping[str, Asset], under_way: Callable[[bytes], Tracked | None]) -> None:
         self._database = database
         self._assets = assets
-        self._active = active
+        self._under_way = under_way
 
     async def transfer(self, transaction_id: bytes, user_id: str | None) -> dict[str, Any]:
         """A transfer: for ``user_id`` one handed in by, or touching a wallet of, that user; for None any.
@@ -59,7 +63,7 @@ class History:
         row = await self._database.read(lambda c: c.execute(query).mappings().first())
         if row is None:
             raise Problem(404, "transfer_not_found", "there is no such transfer")
-        return self._view(row)
+        return self._view_of(row)
 
     async def page(self, wallet_id: str, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
         """A wallet's history, latest first, and the cursor of the next page. Raises Problem (422) on a bad cursor."""
@@ -77,33 +81,39 @@ class History:
         return items, _write_cursor(rows[limit - 1]["posting"]) if len(rows) > limit else None
 
     def _line(self, row: Mapping[Any, Any]) -> dict[str, Any]:
-        view = self._view(row)
+        view = self._view_of(row)
         leg = view["legs"][row["leg"]]
         counterparty = leg["to"] if row["direction"] == "sent" else leg["from"]
         return {**view, **leg, "direction": row["direction"], "counterparty": counterparty}
 
-    def _view(self, row: Mapping[Any, Any]) -> dict[str, Any]:
-        transaction = decode_transaction(row["payload"])
-        legs = legs_view(transaction, self._assets)
-        shown_id = row["transaction_id"].hex()
-        under_way = self._active.get(row["transaction_id"])
+    def _view_of(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        tracked = tracked_row(row)
+        if (under_way := self._under_way(tracked.id)) is not None:
+            tracked.shown, tracked.hint = under_way.shown, under_way.hint
+        return self.view(tracked)
+
+    def view(self, tracked: Tracked) -> dict[str, Any]:
+        """A transfer, as far as it is durable."""
+        legs = legs_view(tracked.legs, self._assets)
+        shown_id = tracked.id.hex()
+        final = tracked.shown.is_final
         return {
             "id": shown_id,
             "transaction_id": shown_id,
-            "kind": row["kind"],
-            "status": row["status"],
-            "code": row["code"] or None,
-            "hint": (under_way.hint if under_way is not None else row["hint"]) or None,
-            "home_shard": row["home_shard"],
-            "shards": json.loads(row["shards"]),
-            "height": row["height"],
+            "kind": tracked.kind,
+            "status": tracked.shown.value,
+            "code": (tracked.code.value or None) if final else None,
+            "hint": tracked.hint.value or None,
+            "home_shard": tracked.home,
+            "shards": sorted(tracked.shards),
+            "height": tracked.height if final or tracked.shown is Status.PREPARED else None,
             **legs[0],
-            "fee": self._fee(transaction.order.legs),
-            "memo": transaction.order.memo,
+            "fee": self._fee(tracked.legs),
+            "memo": tracked.memo,
             "legs": legs,
-            "valid_until": iso(row["valid_until"]),
-            "created_at": iso(row["created_at"]),
-            "finalized_at": iso(row["finalized_at"]),
+            "valid_until": iso(tracked.valid_until),
+            "created_at": iso(tracked.created_at),
+            "finalized_at": iso(tracked.finalized_at) if final else None,
         }
 
     def _fee(self, legs: Sequence[Leg]) -> str | None:

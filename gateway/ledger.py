@@ -4,27 +4,24 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select
 
-from gateway.database import AccountBalance, Cursor, Database, Posting, Transfer, Wallet, insert, insert_new
+from gateway.database import AccountBalance, Cursor, Database, Transfer, Wallet
 from gateway.projection import Projection, Sent, Status, Tracked, Update
+from gateway.statements import ADD_POSTING, ADD_TRANSFER, MARK, MOVE, PUT_BALANCE, PUT_CURSOR
 from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
+from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
 from node.protocol.transaction import decode_transaction
 
 MAX_WAITERS = 10_000
 _LATENCY_WINDOW = 60.0
-
-_MOVE = (
-    update(Transfer)
-    .where(Transfer.transaction_id == bindparam("id"))
-    .values({name: bindparam(f"new_{name}") for name in ("status", "code", "hint", "height", "committed_in", "finalized_at")})
-)
-"""A transfer's next state; statements are built once, since building one costs more than running it."""
+_MARK_EVERY = 1.0
+"""Seconds until the database, too, says of a transfer that it is published; most are final before."""
 
 
 def now_ms() -> int:
@@ -43,8 +40,10 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._waiting = 0
         self._begun: dict[bytes, float] = {}
-        self._settling: set[bytes] = set()  # final, but not durable yet: nobody is told before
+        self._settling: dict[bytes, Tracked] = {}  # final, but not durable yet: nobody is told before
+        self._published: list[Tracked] = []
         self._stopping = False
         self.projection = Projection()
         self.on_final: Callable[[bytes], None] = lambda _: None
@@ -72,7 +71,7 @@ class Ledger:
             projection.heights[shard], projection.times[shard] = height, block_time
         mine = []
         for row in rows:
-            tracked = _tracked_row(row)
+            tracked = tracked_row(row)
             if tracked.own:
                 projection.track(tracked)
                 mine.append(tracked)
@@ -94,32 +93,43 @@ class Ledger:
         assert self.shards is not None
         await self._keep(self.projection.apply(blocks, self.shards))
 
-    async def submitted(self, ids: list[bytes]) -> None:
-        """Transactions have been published for the first time."""
-        active = [tracked for one in ids if (tracked := self.projection.active.get(one)) is not None]
-        queued = [tracked for tracked in active if tracked.status == Status.QUEUED]
-        for tracked in queued:
-            tracked.status = Status.SUBMITTED
-        ids = [tracked.id for tracked in queued]
-        statement = update(Transfer).where(Transfer.status == Status.QUEUED).values(status=Status.SUBMITTED.value)
-        for first in range(0, len(ids), 500):
-            chunk = statement.where(Transfer.transaction_id.in_(ids[first : first + 500]))
-            await self._database.write(lambda c, chunk=chunk: c.execute(chunk) and None)  # type: ignore[misc]
+    def under_way(self, transaction_id: bytes) -> Tracked | None:
+        """A transaction that is not final, or not durably."""
+        return self.projection.active.get(transaction_id) or self._settling.get(transaction_id)
+
+    def submitted(self, ids: list[bytes]) -> None:
+        """Transactions have been published."""
+        for one in ids:
+            tracked = self.projection.active.get(one)
+            if tracked is not None and tracked.status is Status.QUEUED:
+                tracked.status = tracked.shown = Status.SUBMITTED
+                self._published.append(tracked)
+
+    async def mark_submitted(self) -> None:
+        """Keep in the database, too, what is published and still waits for its block; until cancelled."""
+        while True:
+            await asyncio.sleep(_MARK_EVERY)
+            waiting, self._published = [tracked for tracked in self._published if tracked.status is Status.SUBMITTED], []
+            marks = [{"id": tracked.id, "old": Status.QUEUED.value, "new": Status.SUBMITTED.value} for tracked in waiting]
+            for first in range(0, len(marks), 500):
+                part = marks[first : first + 500]
+                await self._database.write(lambda c, part=part: MARK.run_all(c, part))  # type: ignore[misc]
 
     async def wait_final(self, transaction_id: bytes, seconds: float) -> None:
         """Return when the transaction is final, durably, or after ``seconds``."""
-        under_way = transaction_id in self.projection.active or transaction_id in self._settling
-        if not under_way or self._stopping or len(self._waiters) >= MAX_WAITERS:
+        if self.under_way(transaction_id) is None or self._stopping or self._waiting >= MAX_WAITERS:
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _release, future)
         waiting = self._waiters.setdefault(transaction_id, set())
         waiting.add(future)
+        self._waiting += 1
         try:
-            async with asyncio.timeout(seconds):
-                await future
-        except TimeoutError:
-            pass
+            await future
         finally:
+            timer.cancel()
+            self._waiting -= 1
             waiting.discard(future)
             if not waiting and self._waiters.get(transaction_id) is waiting:
                 del self._waiters[transaction_id]
@@ -127,44 +137,48 @@ class Ledger:
     def stop_waiting(self) -> None:
         """The process ends: whoever waits gets what is known now."""
         self._stopping = True
-        for future in [future for waiting in self._waiters.values() for future in waiting]:
-            if not future.done():
-                future.set_result(None)
+        for waiting in self._waiters.values():
+            for future in waiting:
+                _release(future)
 
     def put_balances(self, connection: Connection, address: bytes, height: int, balances: list[tuple[str, Balance]]) -> None:
         """Write balances of an account as of ``height``, unless newer ones are there."""
-        if rows := [_balance_row(address, asset, balance, height) for asset, balance in balances]:
-            _put_balances(connection, rows)
+        PUT_BALANCE.run_all(connection, [_balance_row(address, asset, balance, height) for asset, balance in balances])
 
     async def _keep(self, change: Update) -> None:
         # Everything is turned into plain rows now: the writer's thread must not see what later blocks make of it.
-        found = [_transfer_row(tracked, None, "incoming", now_ms()) for tracked in change.found]
-        moves = [_moves(tracked) for tracked in change.changed.values()]
+        now = now_ms()
+        for tracked in change.found:
+            tracked.created_at = now
+        changed = list(change.changed.values())
+        final = [tracked for tracked in changed if tracked.status.is_final]
+        for tracked in final:
+            tracked.finalized_at = now
+            self._settling[tracked.id] = tracked
+        told = [(tracked, tracked.status) for tracked in changed]
+        found = [transfer_row(tracked, None) for tracked in change.found]
+        moves = [_moves(tracked) for tracked in changed]
         balances = [_balance_row(c.address, c.asset, c.balance, height) for c, height in change.balances.values()]
-        last = change.last
-        postings = change.postings
-        final = [tracked for tracked in change.changed.values() if tracked.status.is_final]
-        self._settling.update(tracked.id for tracked in final)
+        last, postings = change.last, change.postings
 
         def save(connection: Connection) -> None:
-            if found:
-                connection.execute(insert_new(connection, Transfer), found)
-            if moves:
-                connection.execute(_MOVE, moves)
+            ADD_TRANSFER.run_all(connection, found)
+            MOVE.run_all(connection, moves)
             put_postings(connection, postings)
-            if balances:
-                _put_balances(connection, balances)
+            PUT_BALANCE.run_all(connection, balances)
             if last is not None:
                 header = last.header
                 row = {"shard": header.shard, "height": header.height, "hash": last.hash, "time": header.time}
-                connection.execute(insert(connection, Cursor).values(row).on_conflict_do_update(["shard"], set_=row))
+                PUT_CURSOR.run(connection, row)
 
         await self._database.write(save)
+        for tracked, status in told:
+            tracked.shown = status
         for tracked in final:
             self._tell(tracked)
 
     def _tell(self, tracked: Tracked) -> None:
-        self._settling.discard(tracked.id)
+        self._settling.pop(tracked.id, None)
         self.on_final(tracked.id)
         begun = self._begun.pop(tracked.id, None)
         if tracked.own:
@@ -175,31 +189,20 @@ class Ledger:
             while self.latencies and self.latencies[0][0] < now - _LATENCY_WINDOW:
                 self.latencies.popleft()
         for future in self._waiters.pop(tracked.id, ()):
-            if not future.done():
-                future.set_result(None)
+            _release(future)
+
+
+def _release(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def put_postings(connection: Connection, postings: list[Sent]) -> None:
     """Add history lines; those already there stay as they are."""
-    if postings:
-        rows = [
-            {"wallet_id": p.wallet, "transaction_id": p.transaction_id, "leg": p.leg, "direction": p.direction} for p in postings
-        ]
-        connection.execute(insert_new(connection, Posting), rows)
-
-
-def put_transfer(connection: Connection, tracked: Tracked, user_id: str, kind: str, created_at: int) -> bool:
-    """Record a transaction handed in here. False when it is recorded already."""
-    row = _transfer_row(tracked, user_id, kind, created_at)
-    done = connection.execute(insert_new(connection, Transfer), row)
-    return bool(done.rowcount)
-
-
-def _put_balances(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    statement = insert(connection, AccountBalance)
-    newer = {name: statement.excluded[name] for name in ("available", "held", "frozen", "height")}
-    where = AccountBalance.height <= statement.excluded.height
-    connection.execute(statement.on_conflict_do_update(["address", "asset"], set_=newer, where=where), rows)
+    ADD_POSTING.run_all(
+        connection,
+        [{"wallet_id": p.wallet, "transaction_id": p.transaction_id, "leg": p.leg, "direction": p.direction} for p in postings],
+    )
 
 
 def _balance_row(address: bytes, asset: str, balance: Balance, height: int) -> dict[str, Any]:
@@ -214,41 +217,53 @@ def _moves(tracked: Tracked) -> dict[str, Any]:
         "new_code": tracked.code.value,
         "new_hint": tracked.hint.value,
         "new_height": tracked.height,
-        "new_committed_in": json.dumps(sorted(tracked.committed)),
-        "new_finalized_at": now_ms() if tracked.status.is_final else None,
+        "new_committed_in": _listed(tracked.committed),
+        "new_finalized_at": tracked.finalized_at,
     }
 
 
-def _transfer_row(tracked: Tracked, user_id: str | None, kind: str, created_at: int) -> dict[str, Any]:
+def transfer_row(tracked: Tracked, user_id: str | None) -> dict[str, Any]:
+    """The row of ``Transfer``, as things stand."""
     return {
         "transaction_id": tracked.id,
         "user_id": user_id,
-        "kind": kind,
+        "kind": tracked.kind,
         "payload": tracked.encoded,
         "home_shard": tracked.home,
-        "shards": json.dumps(sorted(tracked.shards)),
+        "shards": _listed(tracked.shards),
         "status": tracked.status.value,
         "code": tracked.code.value,
         "hint": tracked.hint.value,
         "height": tracked.height,
-        "committed_in": json.dumps(sorted(tracked.committed)),
+        "committed_in": _listed(tracked.committed),
         "valid_until": tracked.valid_until,
-        "created_at": created_at,
-        "finalized_at": now_ms() if tracked.status.is_final else None,
+        "created_at": tracked.created_at,
+        "finalized_at": tracked.finalized_at,
     }
 
 
-def _tracked_row(row: Any) -> Tracked:
+def _listed(shards: Collection[int]) -> str:
+    """As JSON."""
+    return f"[{', '.join(map(str, sorted(shards)))}]"
+
+
+def tracked_row(row: Any) -> Tracked:
+    """What ``transfer_row`` wrote."""
     order = decode_transaction(row["payload"]).order
     tracked = Tracked(
         row["transaction_id"],
         order.legs,
+        order.memo,
         row["payload"],
         row["home_shard"],
         frozenset(json.loads(row["shards"])),
         row["valid_until"],
-        own=row["user_id"] is not None,
+        row["user_id"] is not None,
+        row["kind"],
+        row["created_at"],
+        row["finalized_at"],
     )
-    tracked.status, tracked.height = Status(row["status"]), row["height"]
+    tracked.status = tracked.shown = Status(row["status"])
+    tracked.code, tracked.hint, tracked.height = Code(row["code"]), Code(row["hint"]), row["height"]
     tracked.committed = set(json.loads(row["committed_in"]))
     return tracked

@@ -19,6 +19,7 @@ class Metrics(Collector):
         self._gateway = gateway
         self._registry = CollectorRegistry()
         self._requests = Counter(PREFIX + "requests", "HTTP requests", ["method", "status"], registry=self._registry)
+        self._counters: dict[tuple[str, int], Counter] = {}
         self._seconds = Histogram(PREFIX + "request_seconds", "Time to answer", registry=self._registry)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -26,7 +27,9 @@ class Metrics(Collector):
 
     def request(self, method: str, status: int, begun: float) -> None:
         """Count an answered request that began at ``begun`` (monotonic)."""
-        self._requests.labels(method, str(status)).inc()
+        if (counter := self._counters.get((method, status))) is None:
+            counter = self._counters[method, status] = self._requests.labels(method, str(status))
+        counter.inc()
         self._seconds.observe(time.monotonic() - begun)
 
     def render(self) -> bytes:
@@ -38,13 +41,13 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         gateway = self._gateway
-        ledger, payments, accounts = gateway.ledger, gateway.payments, gateway.accounts
+        ledger, payments, wallets, accounts = gateway.ledger, gateway.payments, gateway.wallets, gateway.accounts
         counts = {
             "sign_ups": (accounts.sign_ups, "Users signed up"),
             "logins": (accounts.logins, "Logins"),
             "purchases": (payments.purchases, "Amounts minted to users"),
             "transfers": (payments.transfers, "Transfers accepted"),
-            "balance_reads": (payments.balance_reads, "Balances read"),
+            "balance_reads": (wallets.balance_reads, "Balances read"),
             "sent": (gateway.relay.sent, "Transactions published, repetitions included"),
         }
         for name, (value, text) in counts.items():

@@ -9,7 +9,6 @@ because otherwise its verdict has been seen already and would never come again.
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,23 +49,29 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """A transaction that is not final yet. ``own``: handed in here, so kept whatever becomes of it."""
+    """A transaction that is not final yet. ``own``: handed in here, so kept whatever becomes of it. Times in ms."""
 
     id: bytes
     legs: tuple[Leg, ...]
+    memo: str
     encoded: bytes
     home: int
     shards: frozenset[int]
     valid_until: int
     own: bool
+    kind: str = "incoming"
+    created_at: int = 0
+    finalized_at: int | None = None
     status: Status = Status.QUEUED
+    shown: Status = Status.QUEUED
+    """What the database has of the status, so what may be told."""
     code: Code = Code.OK
     height: int | None = None
     committed: set[int] = field(default_factory=set)
     hint: Code = Code.OK
     """What f+1 members gave as reason not to take it now. No verdict: another member, or a later block, may take it."""
-    owed: bool = False
-    """Whether what it pays is still to come off its payers' verified balances."""
+    owed: dict[tuple[bytes, str], int] = field(default_factory=dict)
+    """What is still to come off verified balances of wallets here, by address and asset."""
 
     @property
     def is_waiting(self) -> bool:
@@ -101,7 +106,7 @@ class Projection:
         self.heights: dict[int, int] = {}
         self.times: dict[int, int] = {}
         self.balances: dict[tuple[bytes, str], Balance] = {}
-        self._owed: Counter[tuple[bytes, str]] = Counter()
+        self._owed: dict[tuple[bytes, str], int] = {}
         self._expiries: dict[int, list[tuple[int, bytes]]] = {}
 
     def track(self, tracked: Tracked) -> None:
@@ -109,8 +114,11 @@ class Projection:
         self.active[tracked.id] = tracked
         heapq.heappush(self._expiries.setdefault(tracked.home, []), (tracked.valid_until, tracked.id))
         if tracked.is_waiting:
-            tracked.owed = True
-            self._owed.update(self._debits(tracked))
+            for leg in tracked.legs:
+                if leg.payer in self.wallets:
+                    account = (leg.payer, leg.asset)
+                    tracked.owed[account] = tracked.owed.get(account, 0) + leg.amount
+                    self._owed[account] = self._owed.get(account, 0) + leg.amount
 
     def untrack(self, tracked: Tracked) -> None:
         """Forget a transaction that nobody was told of."""
@@ -121,7 +129,7 @@ class Projection:
     def spendable(self, address: bytes, asset: str) -> int:
         """A wallet's verified available balance less what transactions under way are going to take off it. May be negative."""
         balance = self.balances.get((address, asset))
-        return (balance.available if balance is not None else 0) - self._owed[address, asset]
+        return (balance.available if balance is not None else 0) - self._owed.get((address, asset), 0)
 
     def apply(self, blocks: Iterable[ProvenBlock], shards: ShardTable) -> Update:
         """Take in consecutive blocks of one shard."""
@@ -211,19 +219,13 @@ class Projection:
             self._pay_off(tracked)
             self._finish(tracked, Status.EXPIRED, Code.EXPIRED, update)
 
-    def _debits(self, tracked: Tracked) -> Counter[tuple[bytes, str]]:
-        """What it takes off the balances of wallets here."""
-        debits: Counter[tuple[bytes, str]] = Counter()
-        for leg in tracked.legs:
-            if leg.payer in self.wallets:
-                debits[leg.payer, leg.asset] += leg.amount
-        return debits
-
     def _pay_off(self, tracked: Tracked) -> None:
         """The verified balances say by themselves now what became of it."""
-        if tracked.owed:
-            tracked.owed = False
-            self._owed -= self._debits(tracked)
+        for account, amount in tracked.owed.items():
+            self._owed[account] -= amount
+            if not self._owed[account]:
+                del self._owed[account]
+        tracked.owed.clear()
 
     def _finish(self, tracked: Tracked, status: Status, code: Code, update: Update) -> None:
         tracked.status, tracked.code = status, code
@@ -234,4 +236,5 @@ class Projection:
 def tracked_order(order: Order, transaction_id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
     """A new order to track: its home is its first payer's shard."""
     touched = frozenset(shards.shard_of(address) for leg in order.legs for address in (leg.payer, leg.payee))
-    return Tracked(transaction_id, order.legs, encoded, shards.shard_of(order.payers[0]), touched, order.valid_until, own)
+    home = shards.shard_of(order.legs[0].payer)
+    return Tracked(transaction_id, order.legs, order.memo, encoded, home, touched, order.valid_until, own)

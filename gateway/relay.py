@@ -84,7 +84,7 @@ class Relay:
         except BrokerUnavailable as error:
             log.warning("broker unavailable; transactions stay queued", pending=len(self._pending), error=str(error))
         self.sent += len(published)
-        await self._ledger.submitted(published)
+        self._ledger.submitted(published)
 
 
 def _batches(transactions: list[Tracked]) -> list[list[Tracked]]:

@@ -53,7 +53,7 @@ class Reporter:
             logins=gateway.accounts.logins,
             purchases=gateway.payments.purchases,
             transfers=gateway.payments.transfers,
-            balance_reads=gateway.payments.balance_reads,
+            balance_reads=gateway.wallets.balance_reads,
             pending=len(gateway.relay),
             intra=latency(milliseconds for milliseconds, cross in recent if not cross),
             cross=latency(milliseconds for milliseconds, cross in recent if cross),

@@ -17,6 +17,7 @@ from gateway.payments import Payments
 from gateway.queries import Queries
 from gateway.relay import Relay
 from gateway.vault import Vault
+from gateway.wallets import Wallets
 from node.client.follower import Follower
 from node.client.line import Line
 from node.client.refusals import RefusalTally
@@ -28,6 +29,8 @@ from node.protocol.topics import blocks_topic, epoch_topic, refusals_topic
 
 log = structlog.get_logger()
 _PURGE_EVERY = 3600.0
+_DROPS = 360
+"""How often keys that are not used any more are dropped meanwhile."""
 
 
 class Gateway:
@@ -54,10 +57,11 @@ class Gateway:
         self.relay = Relay(line, self.ledger, genesis.network)
         self.view = NetworkView(self.queries)
         self.accounts = Accounts(self.database, token_secret, token_lifetime)
+        self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.payments = Payments(
-            genesis, self.database, vault, self.epochs, self.ledger, self.relay, self.queries, issuers, transaction_lifetime
+            genesis, self.database, self.wallets, self.epochs, self.ledger, self.relay, issuers, transaction_lifetime
         )
-        self.history = History(self.database, self.payments.assets, self.ledger.projection.active)
+        self.history = History(self.database, self.payments.assets, self.ledger.under_way)
         self.logins = Throttle(limit=10, window=60)
         self.followers: dict[int, ShardFollower] = {}
         self._refusals: dict[int, RefusalTally] = {}
@@ -67,13 +71,12 @@ class Gateway:
         """Work until cancelled; sets ``started`` when requests can be taken."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.database.run())
                 self.ledger.on_final = self._forget
                 for tracked in await self.ledger.load():
                     self.relay.add(tracked)
                 await self.epochs.load()
                 self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
-                for work in (self.broker.run, self.queries.run, self.relay.run, self._purge):
+                for work in (self.broker.run, self.queries.run, self.relay.run, self.ledger.mark_submitted, self._purge):
                     tasks.create_task(work())
                 started.set()
                 await self._formed.wait()
@@ -118,4 +121,6 @@ class Gateway:
     async def _purge(self) -> None:
         while True:
             await self.accounts.purge()
-            await asyncio.sleep(_PURGE_EVERY)
+            for _ in range(_DROPS):
+                await asyncio.sleep(_PURGE_EVERY / _DROPS)
+                self.wallets.keyring.drop_old()

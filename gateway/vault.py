@@ -2,9 +2,15 @@
 
 import os
 import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
+from typing import NamedTuple
 
 from Crypto.Cipher import AES
+
+from node.protocol.crypto import KeyPair
 
 KEY_ENCRYPTION_KEY = "SHARDPAY_KEY_ENCRYPTION_KEY"
 TOKEN_SECRET = "SHARDPAY_TOKEN_SECRET"
@@ -68,3 +74,47 @@ class Vault:
             return cipher.decrypt_and_verify(sealed[_NONCE_BYTES + _TAG_BYTES :], tag)
         except ValueError:
             raise WrongKey("a stored key does not open: another key-encryption key, or a damaged database") from None
+
+
+class _Held(NamedTuple):
+    pair: KeyPair
+    owner: str
+    until: float
+
+
+class Keyring:
+    """Key pairs of users who pay right now, so that paying often opens the vault once.
+
+    In memory only, at most ``capacity``, each for ``lifetime`` seconds since it was opened, used or not.
+    """
+
+    def __init__(
+        self, vault: Vault, lifetime: float = 60.0, capacity: int = 10_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._vault, self._lifetime, self._capacity, self._clock = vault, lifetime, capacity, clock
+        self._held: OrderedDict[bytes, _Held] = OrderedDict()  # in the order in which they were opened
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def open(self, owner: str, sealed: bytes, address: bytes) -> KeyPair:
+        """The key pair of ``address``, a wallet of user ``owner``. Raises WrongKey."""
+        self.drop_old()
+        if (held := self._held.get(address)) is not None:
+            return held.pair
+        pair = KeyPair(self._vault.open(sealed, address))
+        self._held[address] = _Held(pair, owner, self._clock() + self._lifetime)
+        if len(self._held) > self._capacity:
+            self._held.popitem(last=False)
+        return pair
+
+    def forget(self, owner: str) -> None:
+        """A user is gone: so are the keys."""
+        for address in [address for address, held in self._held.items() if held.owner == owner]:
+            del self._held[address]
+
+    def drop_old(self) -> None:
+        """Forget those whose time is over."""
+        now = self._clock()
+        while self._held and next(iter(self._held.values())).until <= now:
+            self._held.popitem(last=False)

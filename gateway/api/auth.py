@@ -74,7 +74,8 @@ async def refresh(body: RefreshRequest, gateway: GatewayPart) -> Session:
 @router.post("/auth/logout", status_code=204)
 async def logout(body: RefreshRequest, gateway: GatewayPart) -> None:
     """End the session. Its access token stays good for the minutes it has left."""
-    await gateway.accounts.logout(body.refresh_token)
+    for user in await gateway.accounts.logout(body.refresh_token):
+        gateway.wallets.keyring.forget(user)
 
 
 @router.get("/me")

@@ -82,7 +82,9 @@ async def block(shard: int, height: int, gateway: GatewayPart) -> dict[str, Any]
         "parent": header.parent.hex(),
         "state_root": header.state_root.hex(),
         "signers": certified.finality.certificate.signers,
-        "transactions": [{"id": t.id.hex(), "memo": t.order.memo, "legs": legs_view(t, assets)} for t in proven.transactions],
+        "transactions": [
+            {"id": t.id.hex(), "memo": t.order.memo, "legs": legs_view(t.order.legs, assets)} for t in proven.transactions
+        ],
         "receipts": [
             {"transaction_id": r.transaction_id.hex(), "outcome": r.outcome.name.lower(), "code": r.code.value or None}
             for r in certified.effects.receipts
@@ -99,7 +101,7 @@ async def account(address: str, gateway: GatewayPart) -> dict[str, Any]:
         raise Problem(422, "invalid_address", str(error)) from None
     document = gateway.epochs.require()
     shard = document.shards.shard_of(raw)
-    gateway.payments.balance_reads += 1
+    gateway.wallets.balance_reads += 1
     found = await _ask(gateway.queries.account(document.electorates[shard], raw))
     balances = {}
     for code, balance in found.balances:
@@ -125,7 +127,7 @@ async def pending(gateway: GatewayPart, limit: Limit = 50) -> dict[str, Any]:
                 transaction = decode_transaction(encoded)
             except DecodeError:
                 continue
-            legs = legs_view(transaction, gateway.payments.assets)
+            legs = legs_view(transaction.order.legs, gateway.payments.assets)
             items.append({"id": transaction.id.hex(), "shard": shard, "memo": transaction.order.memo, "legs": legs})
     return {"total": sum(totals.values()), "items": items}
 

@@ -16,6 +16,7 @@ from gateway.api.requests import (
     idempotency,
     transaction_id,
 )
+from gateway.payments import Accepted
 from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.service import Gateway
@@ -71,8 +72,8 @@ async def faucet(
     """Play money, on a development network only."""
     if not gateway.devnet:
         raise Problem(404, "not_found", "this network has no faucet")
-    transfer_id = await gateway.payments.fund(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
-    return await _outcome(gateway, transfer_id, user, wait, response)
+    accepted = await gateway.payments.fund(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
+    return await _outcome(gateway, accepted, user, wait, response)
 
 
 @router.post("/transfers", status_code=202)
@@ -91,10 +92,10 @@ async def transfer(
     has under way, does not allow it, and nothing was signed. Later, `rejected` and `expired` are proven by the chain; `hint` is
     only what members say meanwhile. A payment of an asset that costs a fee (see `/v1/network`) has a second leg: `fee`.
     """
-    transfer_id = await gateway.payments.transfer(
+    accepted = await gateway.payments.transfer(
         user, body.from_wallet, body.to, body.asset, body.amount, body.memo, idempotency(request, body, key)
     )
-    return await _outcome(gateway, transfer_id, user, wait, response)
+    return await _outcome(gateway, accepted, user, wait, response)
 
 
 @router.get("/transfers/{transfer_id}")
@@ -119,8 +120,8 @@ async def hand_in(
     key: IdempotencyHeader = None,
 ) -> dict[str, Any]:
     """Hand in a transaction signed elsewhere. Handing it in again is the same as asking for it."""
-    transfer_id = await gateway.payments.hand_in(user, _raw_bytes(body.transaction), idempotency(request, body, key))
-    return await _outcome(gateway, transfer_id, None, wait, response)
+    accepted = await gateway.payments.hand_in(user, _raw_bytes(body.transaction), idempotency(request, body, key))
+    return await _outcome(gateway, accepted, None, wait, response)
 
 
 @router.get("/transactions/{transfer_id}")
@@ -132,10 +133,11 @@ async def transaction(transfer_id: str, gateway: GatewayPart, wait: WaitSeconds 
     return await gateway.history.transfer(raw, None)
 
 
-async def _outcome(gateway: Gateway, transfer_id: bytes, user: str | None, wait: float, response: Response) -> dict[str, Any]:
+async def _outcome(gateway: Gateway, accepted: Accepted, user: str | None, wait: float, response: Response) -> dict[str, Any]:
     if wait:
-        await gateway.ledger.wait_final(transfer_id, min(wait, LONGEST_WAIT))
-    view = await gateway.history.transfer(transfer_id, user)
+        await gateway.ledger.wait_final(accepted.id, min(wait, LONGEST_WAIT))
+    known = accepted.tracked
+    view = await gateway.history.transfer(accepted.id, user) if known is None else gateway.history.view(known)
     response.status_code = 200 if Status(view["status"]).is_final else 202
     return view
 

@@ -60,20 +60,20 @@ async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletV
             key = public_key_from(body.public_key)
         except ValueError as error:
             raise Problem(422, "invalid_public_key", str(error)) from None
-    return WalletView(**_view(await gateway.payments.create_wallet(user, body.label, key), gateway))
+    return WalletView(**_view(await gateway.wallets.create(user, body.label, key), gateway))
 
 
 @router.get("")
 async def wallets(user: UserId, gateway: GatewayPart) -> dict[str, list[WalletView]]:
     """Your wallets, oldest first."""
-    return {"items": [WalletView(**_view(row, gateway)) for row in await gateway.payments.wallets(user)]}
+    return {"items": [WalletView(**_view(row, gateway)) for row in await gateway.wallets.wallets(user)]}
 
 
 @router.get("/{wallet_id}")
 async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalances:
     """A wallet with its balances, as of the block at ``height`` of its shard."""
-    row = await gateway.payments.wallet(user, wallet_id)
-    rows, height = await gateway.payments.balances(row.address)
+    row = await gateway.wallets.wallet(user, wallet_id)
+    rows, height = await gateway.wallets.balances(row.address)
     balances = {}
     for line in rows:
         if (asset := gateway.payments.assets.get(line.asset)) is None:
@@ -92,7 +92,7 @@ async def history(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Page:
     """What was sent and received, latest first."""
-    await gateway.payments.wallet(user, wallet_id)
+    await gateway.wallets.wallet(user, wallet_id)
     items, next_cursor = await gateway.history.page(wallet_id, cursor, limit)
     return Page(items=items, next_cursor=next_cursor)
 

@@ -1,0 +1,154 @@
+"""Wallets: whose they are, what they hold, and the keys that sign for them.
+
+A wallet's row never changes, so those used lately are kept in memory.
+"""
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select
+
+from gateway.database import AccountBalance, Cursor, Database, Posting, User, Wallet, insert
+from gateway.epochs import StoredEpochs
+from gateway.ledger import Ledger, now_ms
+from gateway.problems import Problem
+from gateway.queries import Queries
+from gateway.vault import Keyring, Vault
+from node.protocol.address import PREFIX, address_of, decode_address
+from node.protocol.crypto import KeyPair
+from node.protocol.keys import generate
+
+MAX_WALLETS = 100
+"""Per user."""
+_REMEMBERED = 20_000
+
+
+class Wallets:
+    """Everybody's.
+
+    Attributes:
+        keyring: the private keys that were used a moment ago.
+        balance_reads: since start.
+    """
+
+    def __init__(self, database: Database, vault: Vault, epochs: StoredEpochs, ledger: Ledger, queries: Queries) -> None:
+        self._database, self._vault, self._epochs, self._ledger, self._queries = database, vault, epochs, ledger, queries
+        self._known: OrderedDict[str, Row[Any]] = OrderedDict()
+        self.keyring = Keyring(vault)
+        self.balance_reads = 0
+
+    async def create(self, user_id: str, label: str, public_key: bytes | None) -> Row[Any]:
+        """A wallet with a key pair of its own, or for a key whose private half its owner keeps. Returns its row.
+
+        Raises:
+            Problem: 409, too many wallets, or the key is registered already.
+        """
+        sealed, pair = None, generate() if public_key is None else None
+        public = public_key if pair is None else pair.public
+        assert public is not None
+        address, wallet_id = address_of(public), uuid.uuid4().hex
+        if pair is not None:
+            sealed = self._vault.seal(pair.secret, address)
+        if address in self._ledger.projection.wallets:
+            raise Problem(409, "key_taken", "a wallet with this key exists already")
+        row: dict[str, Any] = {"id": wallet_id, "user_id": user_id, "label": label, "address": address, "public_key": public}
+        row |= {"sealed_key": sealed, "created_at": now_ms()}
+
+        def save(connection: Connection) -> bool:
+            count = connection.execute(select(func.count()).select_from(Wallet).where(Wallet.user_id == user_id)).scalar_one()
+            if count < MAX_WALLETS:
+                connection.execute(insert(connection, Wallet).values(**row))
+            return bool(count < MAX_WALLETS)
+
+        # Followed from the same moment on that its row waits to be written: no block may be missed in between.
+        self._ledger.projection.wallets[address] = wallet_id
+        if not await self._database.write(save):
+            del self._ledger.projection.wallets[address]
+            raise Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
+        if pair is None:
+            await self._import_balances(wallet_id, address)
+        return await self.wallet(user_id, wallet_id)
+
+    async def _import_balances(self, wallet_id: str, address: bytes) -> None:
+        """Start a wallet from what its account holds already; later blocks go on from there."""
+        shard = self._epochs.require().shards.shard_of(address)
+        electorate = self._epochs.require().electorates[shard]
+        try:
+            account = await self._queries.account(electorate, address, self._ledger.projection.heights.get(shard, 0))
+        except Exception:
+            del self._ledger.projection.wallets[address]
+            self._known.pop(wallet_id, None)
+            await self._database.write(lambda c: _remove_wallet(c, wallet_id))
+            raise
+        balances = list(account.balances)
+        await self._database.write(lambda c: self._ledger.put_balances(c, address, account.height, balances))
+
+    async def wallet(self, user_id: str, wallet_id: str) -> Row[Any]:
+        """A user's wallet. Raises Problem (404), also when it is somebody else's."""
+        row = await self._by_id(wallet_id)
+        if row is None or row.user_id != user_id:
+            raise Problem(404, "wallet_not_found", "you have no such wallet")
+        return row
+
+    async def wallets(self, user_id: str) -> Sequence[Row[Any]]:
+        query = select(Wallet.__table__).where(Wallet.user_id == user_id).order_by(Wallet.created_at, Wallet.id)
+        return await self._database.read(lambda c: c.execute(query).all())
+
+    async def balances(self, address: bytes) -> tuple[Sequence[Row[Any]], int]:
+        """The balances of a wallet's address, and the height of its shard they are as of."""
+        shard = self._epochs.require().shards.shard_of(address)
+        self.balance_reads += 1
+        rows, height = await self._database.read(
+            lambda c: (
+                c.execute(select(AccountBalance.__table__).where(AccountBalance.address == address)).all(),
+                c.execute(select(Cursor.height).where(Cursor.shard == shard)).scalar(),
+            )
+        )
+        return rows, height or 0
+
+    async def address_of(self, to: str) -> bytes:
+        """What ``to`` means: an address, a user's first wallet by e-mail, or a wallet by id. Raises Problem (422)."""
+        if to.lower().startswith(f"{PREFIX}1"):
+            try:
+                return _decoded(to)
+            except ValueError as error:
+                raise Problem(422, "invalid_address", str(error)) from None
+        if "@" in to:
+            address = await self._first_of(to.strip().lower())
+        else:
+            row = await self._by_id(to)
+            address = None if row is None else row.address
+        if address is None:
+            raise Problem(422, "unknown_recipient", "nobody with a wallet by that name")
+        return address
+
+    def signer(self, wallet: Row[Any]) -> KeyPair:
+        """The key pair of a wallet that has one here."""
+        return self.keyring.open(wallet.user_id, wallet.sealed_key, wallet.address)
+
+    async def _first_of(self, email: str) -> bytes | None:
+        query = select(Wallet.address).order_by(Wallet.created_at, Wallet.id).limit(1)
+        query = query.join(User, User.id == Wallet.user_id).where(User.email == email)
+        return await self._database.read(lambda c: c.execute(query).scalar())
+
+    async def _by_id(self, wallet_id: str) -> Row[Any] | None:
+        if (row := self._known.get(wallet_id)) is not None:
+            self._known.move_to_end(wallet_id)
+            return row
+        row = await self._database.read(lambda c: c.execute(select(Wallet.__table__).where(Wallet.id == wallet_id)).first())
+        if row is not None and row.address in self._ledger.projection.wallets:  # else it is being removed
+            self._known[wallet_id] = row
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return row
+
+
+_decoded = lru_cache(maxsize=1 << 14)(decode_address)
+
+
+def _remove_wallet(connection: Connection, wallet_id: str) -> None:
+    connection.execute(delete(Posting).where(Posting.wallet_id == wallet_id))
+    connection.execute(delete(Wallet).where(Wallet.id == wallet_id))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problems
 from gateway.api import auth, explorer, operations, transfers, wallets
+from gateway.api.shortcut import Shortcut
 from gateway.metrics import Metrics
 from gateway.reporter import Reporter
 from gateway.service import Gateway
@@ -62,6 +63,7 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
     for part in (auth, wallets, transfers, explorer, operations):
         app.include_router(part.router)
     problems.install(app)
+    app.add_middleware(Shortcut)
     app.add_middleware(Gatekeeper)
     return app
 

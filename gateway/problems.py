@@ -46,6 +46,11 @@ def install(app: FastAPI) -> None:
 
 
 async def _problem(_: Request, problem: Problem) -> ProblemDocument:
+    return answer(problem)
+
+
+def answer(problem: Problem) -> ProblemDocument:
+    """The response for a problem that was raised."""
     headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

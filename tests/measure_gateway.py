@@ -130,9 +130,12 @@ def load(job: Job) -> Result:
     return msgspec.json.decode(done.stdout, type=Result)
 
 
-def cpu(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+def cpu(pid: int) -> Counter[tuple[int, str]]:
+    """CPU seconds by thread, the main thread's id being the process's, and mode."""
+    found: Counter[tuple[int, str]] = Counter()
+    for thread in psutil.Process(pid).threads():
+        found[thread.id, "user"], found[thread.id, "system"] = thread.user_time, thread.system_time  # type: ignore[assignment]
+    return found
 
 
 def measure(arguments: argparse.Namespace, world: World, profile: Profile | None) -> None:
@@ -147,7 +150,8 @@ def measure(arguments: argparse.Namespace, world: World, profile: Profile | None
         profile.begin(world.gateway.pid)
     began, before = time.monotonic(), cpu(world.gateway.pid)
     result = load(Job("127.0.0.1", port, arguments.clients, requests[arguments.warm_up :]))
-    spent, seconds, check = cpu(world.gateway.pid) - before, time.monotonic() - began, checks.median()
+    used, seconds, check = cpu(world.gateway.pid) - before, time.monotonic() - began, checks.median()
+    spent = sum(used.values())
     if profile is not None:
         profile.end()
     ordered = sorted(result.latencies)
@@ -157,6 +161,8 @@ def measure(arguments: argparse.Namespace, world: World, profile: Profile | None
     print(f"{arguments.payments} payments, {arguments.clients} clients: {result.answers}, {result.seconds:.2f} s")
     print(f"{'accepted' if arguments.accept_only else 'final'}: {rate}; the gateway took {spent / seconds:.0%} of a core")
     print(f"R7: {each / check:.1f} checks of {check:.0f} us = {each:.0f} us of the gateway's CPU a payment")
+    parts = [f"{mode} {1e6 * one / arguments.payments:.0f}" for (_, mode), one in used.most_common(8)]
+    print(f"its threads, largest first: {', '.join(parts)} us")
     print(f"clients: {1e6 * result.cpu / arguments.payments:.0f} us of CPU a payment")
     assert result.answers.keys() <= {"200", "202"}, result.bodies
     if profile is not None:

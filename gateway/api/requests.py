@@ -1,9 +1,9 @@
 """What endpoints share: who asks, how long to wait, and under which idempotency key."""
 
-import json
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
@@ -46,10 +46,12 @@ LONGEST_WAIT = 30.0
 
 def idempotency(request: Request, body: BaseModel, key: str | None) -> Idempotency | None:
     """The client's key with the fingerprint of this request."""
-    if key is None:
-        return None
-    plain = json.dumps([request.url.path, body.model_dump(mode="json", by_alias=True)], sort_keys=True)
-    return Idempotency(key, sha256(plain.encode()).digest())
+    return None if key is None else Idempotency(key, fingerprinted(request.url.path, body.model_dump(mode="json", by_alias=True)))
+
+
+def fingerprinted(path: str, fields: dict[str, Any]) -> bytes:
+    """What stands for a request: SHA-256 of where it went and what it asked for."""
+    return sha256(msgspec.json.encode([path, fields], order="sorted")).digest()
 
 
 def transaction_id(text: str) -> bytes:

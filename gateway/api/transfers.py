@@ -73,7 +73,8 @@ async def faucet(
     if not gateway.devnet:
         raise Problem(404, "not_found", "this network has no faucet")
     accepted = await gateway.payments.fund(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
-    return await _outcome(gateway, accepted, user, wait, response)
+    response.status_code, view = await outcome(gateway, accepted, user, wait)
+    return view
 
 
 @router.post("/transfers", status_code=202)
@@ -95,7 +96,8 @@ async def transfer(
     accepted = await gateway.payments.transfer(
         user, body.from_wallet, body.to, body.asset, body.amount, body.memo, idempotency(request, body, key)
     )
-    return await _outcome(gateway, accepted, user, wait, response)
+    response.status_code, view = await outcome(gateway, accepted, user, wait)
+    return view
 
 
 @router.get("/transfers/{transfer_id}")
@@ -121,7 +123,8 @@ async def hand_in(
 ) -> dict[str, Any]:
     """Hand in a transaction signed elsewhere. Handing it in again is the same as asking for it."""
     accepted = await gateway.payments.hand_in(user, _raw_bytes(body.transaction), idempotency(request, body, key))
-    return await _outcome(gateway, accepted, None, wait, response)
+    response.status_code, view = await outcome(gateway, accepted, None, wait)
+    return view
 
 
 @router.get("/transactions/{transfer_id}")
@@ -133,13 +136,13 @@ async def transaction(transfer_id: str, gateway: GatewayPart, wait: WaitSeconds 
     return await gateway.history.transfer(raw, None)
 
 
-async def _outcome(gateway: Gateway, accepted: Accepted, user: str | None, wait: float, response: Response) -> dict[str, Any]:
+async def outcome(gateway: Gateway, accepted: Accepted, user: str | None, wait: float) -> tuple[int, dict[str, Any]]:
+    """The answer after at most ``wait`` seconds: HTTP status and body."""
     if wait:
         await gateway.ledger.wait_final(accepted.id, min(wait, LONGEST_WAIT))
     known = accepted.tracked
     view = await gateway.history.transfer(accepted.id, user) if known is None else gateway.history.view(known)
-    response.status_code = 200 if Status(view["status"]).is_final else 202
-    return view
+    return 200 if Status(view["status"]).is_final else 202, view
 
 
 def _raw_bytes(text: str) -> bytes:

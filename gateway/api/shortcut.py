@@ -1,0 +1,115 @@
+"""``POST /v1/transfers`` as it nearly always comes, without the layers in which requests are looked at one by one.
+
+Only what is plainly well-formed is answered here. Everything else goes on to the endpoint of the same name, whose word on what is
+wrong with a request is the only one, and from which the API's description is made.
+"""
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import problems
+from gateway.api.requests import fingerprinted
+from gateway.api.transfers import outcome
+from gateway.payments import Idempotency
+from gateway.problems import Problem
+from gateway.service import Gateway
+from node.protocol.limits import MAX_MEMO_BYTES
+
+PATH = "/v1/transfers"
+_WAIT = re.compile(rb"wait=([0-9]{1,6}(?:\.[0-9]{1,6})?)")
+
+
+class _Order(Struct, forbid_unknown_fields=True):
+    """A ``NewTransfer`` that fits by its length in characters."""
+
+    from_wallet: Annotated[str, Meta(max_length=64)]
+    to: Annotated[str, Meta(min_length=1, max_length=254)]
+    asset: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,12}\Z")]
+    amount: Annotated[str, Meta(max_length=40)]
+    memo: Annotated[str, Meta(max_length=MAX_MEMO_BYTES)] = ""
+
+
+class _Request(Struct):
+    token: str
+    order: _Order
+    wait: float
+    key: str | None
+
+
+_read_order = msgspec.json.Decoder(_Order).decode
+
+
+class Shortcut:
+    """Before the application, behind the ``Gatekeeper``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        first = await receive()
+        if (request := _read(scope, first)) is None:
+            await self._app(scope, _once_more(first, receive), send)
+            return
+        try:
+            status, view = await _pay(scope["app"].state.gateway, request)
+        except Problem as problem:
+            await problems.answer(problem)(scope, receive, send)
+            return
+        body = msgspec.json.encode(view)
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _pay(gateway: Gateway, request: _Request) -> tuple[int, dict[str, Any]]:
+    user = gateway.accounts.user_of(request.token)
+    gateway.database.check_room()
+    order, key = request.order, None
+    if request.key is not None:
+        key = Idempotency(request.key, fingerprinted(PATH, msgspec.structs.asdict(order)))
+    accepted = await gateway.payments.transfer(user, order.from_wallet, order.to, order.asset, order.amount, order.memo, key)
+    return await outcome(gateway, accepted, user, request.wait)
+
+
+def _read(scope: Scope, message: Message) -> _Request | None:
+    """None: something is not as usual."""
+    if message["type"] != "http.request" or message.get("more_body"):
+        return None
+    query = scope["query_string"]
+    wait = _WAIT.fullmatch(query) if query else None
+    wanted: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in (b"authorization", b"idempotency-key", b"content-type"):
+            if name in wanted:
+                return None
+            wanted[name] = value
+    scheme, _, token = wanted.get(b"authorization", b"").partition(b" ")
+    key = wanted.get(b"idempotency-key")
+    usual = scheme == b"Bearer" and wanted.get(b"content-type") == b"application/json" and (wait is not None) == bool(query)
+    if not usual or (key is not None and not 1 <= len(key) <= 200):
+        return None
+    try:
+        order = _read_order(message.get("body", b""))
+    except msgspec.MsgspecError:
+        return None
+    if len(order.memo) * 4 > MAX_MEMO_BYTES and len(order.memo.encode()) > MAX_MEMO_BYTES:
+        return None
+    named = None if key is None else key.decode("latin-1")
+    return _Request(token.decode("latin-1"), order, float(wait[1]) if wait else 0.0, named)
+
+
+def _once_more(message: Message, receive: Receive) -> Receive:
+    """Gives ``message`` first."""
+    waiting = [message]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again

@@ -69,5 +69,10 @@ async def _http(_: Request, error: HTTPException) -> ProblemDocument:
 
 
 async def _unexpected(request: Request, error: Exception) -> ProblemDocument:
-    log.error("request failed", method=request.method, path=request.url.path, error=repr(error), exc_info=error)
+    return unexpected(request.method, request.url.path, error)
+
+
+def unexpected(method: str, path: str, error: Exception) -> ProblemDocument:
+    """The response for an error of ours, which is logged."""
+    log.error("request failed", method=method, path=path, error=repr(error), exc_info=error)
     return document(500, "internal_error", "something went wrong here; it has been logged")

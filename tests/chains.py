@@ -19,7 +19,7 @@ from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.address import address_of
-from node.protocol.block import Block, Effects, Header, payload_root, skip_height
+from node.protocol.block import Block, Effects, Header, skip_height
 from node.protocol.certificate import Certificate, CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
@@ -256,7 +256,7 @@ class Shard:
             skip=self.header(skip_height(head.height + 1)).hash,
             time=time,
             proposer=view % len(self.members),
-            payload_root=payload_root(*payload),
+            payload_root=Block(head, *payload).payload_root(),
             receipts_root=execution.receipts_root,
             outbox_root=execution.outbox_root,
             changes_hash=execution.changes_hash,
@@ -314,7 +314,7 @@ class Shard:
             block.transactions if transactions is None else tuple(transactions),
         )
         roots = {
-            "payload_root": payload_root(*payload),
+            "payload_root": Block(block.header, *payload).payload_root(),
             "receipts_root": merkle.root([encode(receipt) for receipt in found.receipts]),
             "changes_hash": found.changes.hash(),
             "totals_hash": found.totals.hash(),

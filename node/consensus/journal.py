@@ -3,10 +3,24 @@
 from msgspec import Struct
 
 from node.effects import Journal
+from node.protocol.block import Block
 from node.protocol.certificate import Certificate, Vote, VoteKind
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import Proposal
+
+
+class ProposalRecord(Struct, array_like=True, frozen=True):
+    """A proposal voted for, its transactions with it: after a power cut of everybody nobody may have them elsewhere."""
+
+    block: Block
+    vote: Vote
+    notarization: Certificate | None
+    nullifications: tuple[Certificate, ...]
+
+    @property
+    def proposal(self) -> Proposal:
+        return Proposal(self.block.compact(), self.vote, self.notarization, self.nullifications)
 
 
 class FinalizeRecord(Struct, array_like=True, frozen=True):
@@ -16,16 +30,21 @@ class FinalizeRecord(Struct, array_like=True, frozen=True):
     notarization: Certificate
 
 
-JournalRecord = Proposal | Vote | FinalizeRecord
+JournalRecord = ProposalRecord | Vote | FinalizeRecord
 """A proposal voted for; a notarize or nullify vote; a finalize vote."""
 
-_TYPES: dict[str, type[JournalRecord]] = {"proposal": Proposal, "notarize": Vote, "nullify": Vote, "finalize": FinalizeRecord}
+_TYPES: dict[str, type[JournalRecord]] = {
+    "proposal": ProposalRecord,
+    "notarize": Vote,
+    "nullify": Vote,
+    "finalize": FinalizeRecord,
+}
 
 
 def journaled(view: int, record: JournalRecord) -> Journal:
     """The effect that persists ``record``."""
     match record:
-        case Proposal():
+        case ProposalRecord():
             slot = "proposal"
         case FinalizeRecord():
             slot = "finalize"

@@ -21,7 +21,8 @@ Rules that are easy to get wrong, each with a test of its own:
 2. A certificate that is known already still re-runs everything that could advance on it.
 3. After a restart a member goes on at the view after its last final block, with its votes reloaded and sent again.
 4. Every change of view re-arms the timer. The timeout doubles on failure, up to 8 times, and resets on success.
-5. A body that is missing is asked for, from one member at a time, again on the timer; never a storm.
+5. A body that is missing is asked for, from one member at a time, again on the timer; never a storm. Transactions of a proposal
+   that are missing are asked of its leader alone, until a quorum has notarized it: then those who signed have it.
 6. Bytes are bounded: votes at most MAX_VIEWS_AHEAD views ahead; of blocks only those of the current view, two (the second is
    evidence), and those a quorum notarized. A proposal brings the certificate that leads to its view, so it is never early:
    that, and the leader's signature, is checked before anything of it is kept. A block that is not empty gets no vote while those
@@ -53,7 +54,7 @@ from msgspec import Struct
 
 from node.consensus.adopting import Adopting, Forged
 from node.consensus.fetching import Fetching
-from node.consensus.journal import FinalizeRecord, JournalRecord, journaled
+from node.consensus.journal import FinalizeRecord, JournalRecord, ProposalRecord, journaled
 from node.consensus.justification import build_bridge, is_canonical
 from node.consensus.patience import Patience, Timeouts
 from node.consensus.round import Seat
@@ -64,7 +65,7 @@ from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, FinalBlock, Finality, Vote, VoteKind, path_heights
 from node.protocol.crypto import ZERO_HASH
 from node.protocol.limits import MAX_VIEWS_AHEAD
-from node.protocol.messages import Ballot, BodyReply, Certified, Proposal
+from node.protocol.messages import Ballot, Certified, Proposal, TransactionsRequest
 from node.protocol.reports import Notable
 
 MAX_PROPOSALS = 2
@@ -183,14 +184,15 @@ class Simplex(Generic[Draft]):
         vote = self.seat.vote(VoteKind.NOTARIZE, turn.view, block.header.hash)
         pending = self.tree.add(vote.block, block)
         pending.draft, pending.verdict = draft, Verdict.VALID
-        self._accept(Proposal(block, vote, turn.notarization, turn.nullifications), vote)
+        self._accept(Proposal(block.compact(), vote, turn.notarization, turn.nullifications), vote)
         return True
 
     # -- events ----------------------------------------------------------------------------------------------------
 
     def welcomes(self, proposal: Proposal, now: int) -> bool:
         """Take in what a proposal, from its signer, says besides its block: the vote, and the certificates that justify it.
-        Returns whether its block matters: then it goes to ``on_proposal``, or to ``on_invalid_proposal``."""
+        Returns whether its block matters: then it goes to ``on_proposal``, or to ``on_invalid_proposal``; after ``lacks``, if its
+        transactions are not all here."""
         self._happens(now)
         header, vote = proposal.block.header, proposal.vote
         leader = self.leader_of(header.view)
@@ -201,8 +203,7 @@ class Simplex(Generic[Draft]):
             return False
         if header.view < self.view:
             self.on_vote(vote, now)
-            self._take_late(proposal)
-            return False
+            return self._is_due_late(vote)
         if header.proposer != leader or not vote.is_valid(self._electorate):
             self._ban(leader, "a proposal it did not sign")
             return False
@@ -213,7 +214,6 @@ class Simplex(Generic[Draft]):
             self.on_vote(vote, now)
             return False
         self._take_vote(vote)
-        self._patience.came(now)
         if self._welcomed:
             self._effects.append(Notable(f"member {leader} proposed two blocks in view {vote.view}"))
         self._welcomed.append(vote.block)
@@ -230,20 +230,36 @@ class Simplex(Generic[Draft]):
             self._on_certificate(certificate) for certificate in base + proposal.nullifications
         )
 
-    def _take_late(self, proposal: Proposal) -> None:
-        """The votes for a block were faster than the block."""
-        notarization = self.views.read(proposal.vote.view).certificate(VoteKind.NOTARIZE)
-        if notarization is not None and notarization.block == proposal.vote.block:
-            self._take_body(proposal.block)
+    def _is_due_late(self, vote: Vote) -> bool:
+        """Whether the votes for a leader's block were faster than the block."""
+        notarization = self.views.read(vote.view).certificate(VoteKind.NOTARIZE)
+        return notarization is not None and notarization.block == vote.block and self.tree.get(vote.block) is None
 
-    def on_proposal(self, proposal: Proposal, draft: Draft | None, now: int) -> None:
-        """A proposal that was welcome, its transactions' signatures checked."""
+    def lacks(self, proposal: Proposal, places: Sequence[int], now: int) -> None:
+        """Transactions of a proposal that was welcome are not here: its leader is asked for them."""
         self._happens(now)
-        if proposal.vote.view != self.view:
-            self._take_late(proposal)
-        else:
+        request = TransactionsRequest(proposal.vote.block, tuple(places))
+        self._effects.extend(self._fetching.ask_leader(request, proposal.vote.view, now))
+
+    def awaits(self, block_hash: bytes) -> bool:
+        """Whether transactions of a proposal, asked for after ``lacks``, are of use still."""
+        return self._fetching.awaits(block_hash)
+
+    def is_whole(self, proposal: Proposal, now: int) -> None:
+        """All transactions of a proposal that was welcome are here."""
+        self._happens(now)
+        self._fetching.arrived(proposal.vote.block)
+        if proposal.vote.view == self.view:
+            self._patience.came(now)
+
+    def on_proposal(self, proposal: Proposal, block: Block, draft: Draft | None, now: int) -> None:
+        """The whole block of a proposal that was welcome; its transactions' signatures are checked if it is of this view."""
+        self._happens(now)
+        if proposal.vote.view == self.view:
             self._proposals.append(proposal)
-            self.tree.add(proposal.vote.block, proposal.block, draft)
+            self.tree.add(proposal.vote.block, block, draft)
+        elif self._is_due_late(proposal.vote):
+            self._take_body(block)
 
     def on_invalid_proposal(self, view: int, now: int) -> None:
         """The leader of ``view`` proposed what the caller found invalid: nothing else is to be waited for (rule 7)."""
@@ -301,12 +317,10 @@ class Simplex(Generic[Draft]):
         """Whether the body with this hash has been asked for."""
         return self._fetching.wants(block_hash)
 
-    def on_body_request(self, peer: bytes, block_hash: bytes) -> None:
-        """Another member lacks a body."""
+    def body(self, block_hash: bytes) -> Block | None:
+        """A block that is not final, or was until just now, for a member that lacks it."""
         pending = self.tree.get(block_hash)
-        block = pending.block if pending is not None else self._just_final.get(block_hash)
-        if block is not None:
-            self._effects.append(Send(peer, BodyReply(block)))
+        return pending.block if pending is not None else self._just_final.get(block_hash)
 
     def on_final_blocks(self, sender: bytes, blocks: Sequence[FinalBlock], now: int) -> None:
         """Final blocks from a peer (catch-up), lowest first: each is adopted that proves itself and follows on the last one."""
@@ -530,7 +544,7 @@ class Simplex(Generic[Draft]):
             self._best_finalization = None
         self.views.prune(header.view)
         self.tree.prune(header)
-        self._fetching.clear()
+        self._fetching.clear(header.view)
         if self.tree.get(self.head) is None:
             self.head = self.tree.root_hash
 
@@ -590,13 +604,19 @@ class Simplex(Generic[Draft]):
         for proposal in self._proposals:
             if proposal.vote.block not in kept:
                 self.tree.discard(proposal.vote.block)
+        for block_hash in self._welcomed:
+            if block_hash not in kept:
+                self._fetching.forget(block_hash)
         self._proposals.clear()
         self._welcomed.clear()
 
     def _accept(self, proposal: Proposal, vote: Vote) -> None:
-        """Vote notarize, the proposal on disk before the vote leaves (rule 1)."""
+        """Vote notarize, the proposal and its whole block on disk before the vote leaves (rule 1)."""
+        pending = self.tree.get(vote.block)
+        assert pending is not None, "it was executed"
         self.views.write(vote.view).proposal = proposal
-        self._effects.append(journaled(vote.view, proposal))
+        record = ProposalRecord(pending.block, proposal.vote, proposal.notarization, proposal.nullifications)
+        self._effects.append(journaled(vote.view, record))
         is_own = proposal.block.header.proposer == self.seat.member
         self._cast(vote, vote, Broadcast(proposal) if is_own else Broadcast(Ballot(vote)))
 
@@ -675,8 +695,8 @@ class Simplex(Generic[Draft]):
                 continue
             known = self.views.write(vote.view)
             match record:
-                case Proposal(block, _, notarization, nullifications):
-                    known.proposal = record
+                case ProposalRecord(block, _, notarization, nullifications):
+                    known.proposal = record.proposal
                     self.tree.add(vote.block, block)
                     for certificate in (*((notarization,) if notarization is not None else ()), *nullifications):
                         self._take_back(certificate)

@@ -85,9 +85,10 @@ def skip_height(height: int) -> int:
     return height & (height - 1)
 
 
-def payload_root(bundles: Sequence[bytes], transactions: Sequence[bytes]) -> bytes:
-    """The Merkle root over two: of the bundles' and of the transactions' root. So nothing can pass from one to the other."""
-    return merkle.root([merkle.root(bundles), merkle.root(transactions)])
+def payload_root(bundles: Sequence[bytes], leaves: Sequence[bytes]) -> bytes:
+    """The Merkle root over two: of the bundles' and of the transactions' root, these by their ``merkle.leaf_hash``. So nothing
+    can pass from one to the other, and who has the leaves knows what the header commits to."""
+    return merkle.root([merkle.root(bundles), merkle.root_above(leaves)])
 
 
 class Block(Struct, array_like=True, frozen=True):
@@ -97,8 +98,23 @@ class Block(Struct, array_like=True, frozen=True):
     bundles: Annotated[tuple[bytes, ...], Meta(max_length=MAX_SHARDS)]
     transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
 
+    def compact(self) -> "CompactBlock":
+        return CompactBlock(self.header, self.bundles, tuple(map(merkle.leaf_hash, self.transactions)))
+
     def payload_root(self) -> bytes:
-        return payload_root(self.bundles, self.transactions)
+        return self.compact().payload_root()
+
+
+class CompactBlock(Struct, array_like=True, frozen=True):
+    """A block for who has most of its transactions already (after BIP 152): in their place ``leaves``, the ``merkle.leaf_hash``
+    of each as it is encoded, witnesses included."""
+
+    header: Header
+    bundles: Annotated[tuple[bytes, ...], Meta(max_length=MAX_SHARDS)]
+    leaves: Annotated[tuple[Hash, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
+
+    def payload_root(self) -> bytes:
+        return payload_root(self.bundles, self.leaves)
 
 
 class Outcome(IntEnum):

@@ -23,8 +23,8 @@ def leaf_hash(data: bytes) -> bytes:
     return sha256(b"\x00" + data).digest()
 
 
-def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
-    level = [sha256(b"\x00" + leaf).digest() for leaf in leaves]
+def _levels(hashes: Sequence[bytes]) -> list[Sequence[bytes]]:
+    level = hashes
     levels = [level]
     while len(level) > 1:
         parents = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
@@ -37,7 +37,12 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """Root (32 bytes) over the leaves' data."""
-    return _levels(leaves)[-1][0] if leaves else EMPTY_ROOT
+    return root_above([leaf_hash(leaf) for leaf in leaves])
+
+
+def root_above(hashes: Sequence[bytes]) -> bytes:
+    """The same over leaves whose hashes are known."""
+    return _levels(hashes)[-1][0] if hashes else EMPTY_ROOT
 
 
 def branch(leaves: Sequence[bytes], index: int) -> Branch:
@@ -45,7 +50,7 @@ def branch(leaves: Sequence[bytes], index: int) -> Branch:
     if not 0 <= index < len(leaves):
         raise IndexError(index)
     path, i = [], index
-    for level in _levels(leaves)[:-1]:
+    for level in _levels([leaf_hash(leaf) for leaf in leaves])[:-1]:
         if i ^ 1 < len(level):
             path.append(level[i ^ 1])
         i //= 2

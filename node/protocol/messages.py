@@ -4,18 +4,19 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
-from node.protocol.block import Block, Height, ShardNumber, View
+from node.protocol.block import Block, CompactBlock, Height, ShardNumber, View
 from node.protocol.certificate import Certificate, FinalBlock, Vote
 from node.protocol.channel import CertifiedBundle, SequenceNumber
 from node.protocol.crypto import Hash
-from node.protocol.limits import MAX_NULLIFICATIONS
+from node.protocol.limits import MAX_BLOCK_TRANSACTIONS, MAX_NULLIFICATIONS
 
 
 class Proposal(Struct, array_like=True, frozen=True, tag=1):
-    """The leader's block for a view, its own notarize vote, and what justifies building on the parent: the parent's
-    notarization or finalization (None for genesis) and the nullifications of the views between the two, the last ones."""
+    """The leader's block for a view, without the bodies of its transactions; its own notarize vote, and what justifies building
+    on the parent: the parent's notarization or finalization (None for genesis) and the nullifications of the views between the
+    two, the last ones."""
 
-    block: Block
+    block: CompactBlock
     vote: Vote
     notarization: Certificate | None
     nullifications: Annotated[tuple[Certificate, ...], Meta(max_length=MAX_NULLIFICATIONS)]
@@ -88,6 +89,20 @@ class BundleRequest(Struct, array_like=True, frozen=True, tag=10):
     sequence: SequenceNumber
 
 
+class TransactionsRequest(Struct, array_like=True, frozen=True, tag=11):
+    """Those transactions of the block you proposed, please, by their places in it, ascending."""
+
+    block: Hash
+    places: Annotated[tuple[Annotated[int, Meta(ge=0, lt=MAX_BLOCK_TRANSACTIONS)], ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
+
+
+class TransactionsReply(Struct, array_like=True, frozen=True, tag=12):
+    """All those that were asked for, encoded, in that order."""
+
+    block: Hash
+    transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
+
+
 PeerMessage = (
     Proposal
     | Ballot
@@ -99,4 +114,6 @@ PeerMessage = (
     | BodyReply
     | BundleDelivery
     | BundleRequest
+    | TransactionsRequest
+    | TransactionsReply
 )

@@ -10,9 +10,10 @@ from node.consensus.simplex import MAX_PROPOSALS
 from node.effects import CheckSignatures
 from node.ledger.rules import Rules
 from node.protocol.block import Block
-from node.protocol.messages import BodyReply, ChainReply, Proposal
+from node.protocol.messages import BodyReply, ChainReply
 from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
+from node.replica.assembling import Assembled
 from node.replica.drafts import Draft, Payload
 from node.replica.inbox import Delivery, Inbox
 from node.replica.mempool import Entry, Mempool
@@ -22,7 +23,7 @@ MAX_PROPOSAL_BYTES = 32 << 20
 """Encoded transactions and bundles of all proposals and replies under check. More than the two largest of three leaders, and each
 leader has two at most; who comes when it is reached is not voted for, a reply is asked for again."""
 
-Waiting = Proposal | Delivery | ChainReply | BodyReply
+Waiting = Assembled | Delivery | ChainReply | BodyReply
 """What waits for signatures."""
 
 
@@ -38,7 +39,7 @@ class _Check(Struct, frozen=True, dict=True):
     @cached_property
     def size(self) -> int:
         match self.waiting:
-            case Proposal(block) | BodyReply(block):
+            case Assembled(block=block) | BodyReply(block):
                 return _size_of(block)
             case Delivery(_, encoded):
                 return len(encoded)
@@ -77,20 +78,20 @@ class Checking:
         """Have transactions from clients checked."""
         return self._check(_Check(tuple(entries))) if entries else []
 
-    def proposal(self, proposal: Proposal, payload: Payload) -> list[CheckSignatures] | None:
+    def proposal(self, assembled: Assembled, payload: Payload) -> list[CheckSignatures] | None:
         """Have checked what nobody has checked here before: transactions of a proposal, and what its bundles prepare. None when
         there is nothing to check."""
-        unknown = tuple(entry for entry in payload.entries if self._mempool.find(entry.encoded) is None)
-        pairs = zip(payload.bundles, proposal.block.bundles, strict=True)
+        unknown = tuple(entry for entry in payload.entries if self._mempool.find(entry.leaf) is None)
+        pairs = zip(payload.bundles, assembled.block.bundles, strict=True)
         new = (certified.bundle for certified, encoded in pairs if self._inbox.verdicts(encoded) is None)
         prepared = to_check(self._rules, new)
         if not unknown and not prepared:
             return None
-        signer = proposal.vote.signer
+        signer = assembled.proposal.vote.signer
         others = [check.waiting for check in self._checks.values()]
-        if sum(isinstance(other, Proposal) and other.vote.signer == signer for other in others) >= MAX_PROPOSALS:
+        if sum(isinstance(other, Assembled) and other.proposal.vote.signer == signer for other in others) >= MAX_PROPOSALS:
             return []
-        return self._make_wait(_Check(unknown, prepared, proposal, payload=payload))
+        return self._make_wait(_Check(unknown, prepared, assembled, payload=payload))
 
     def reply(self, peer: bytes, reply: ChainReply | BodyReply, blocks: Iterable[Block]) -> list[CheckSignatures] | None:
         """Have checked what the bundles in blocks from another member prepare. None when there is nothing to check."""

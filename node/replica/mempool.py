@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from node.protocol.codec import DecodeError
 from node.protocol.codes import Code
+from node.protocol.merkle import leaf_hash
 from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction, decode_transaction
 
@@ -25,16 +26,23 @@ _LITTLE = 9
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """A transaction with its id and the bytes it came in."""
+    """A transaction with its id, the bytes it came in, and their ``leaf_hash``: what a proposal names it by."""
 
     id: bytes
     transaction: Transaction
     encoded: bytes
+    leaf: bytes
 
     @property
     def payer(self) -> bytes:
         """The first one."""
         return self.transaction.order.legs[0].payer
+
+
+def read_entry(encoded: bytes, leaf: bytes | None = None) -> Entry:
+    """``leaf``: if it is known. Raises DecodeError when it is no transaction."""
+    transaction = decode_transaction(encoded)
+    return Entry(transaction.id, transaction, encoded, leaf or leaf_hash(encoded))
 
 
 class _Waiting:
@@ -56,6 +64,7 @@ class Mempool:
 
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}
+        """By leaf."""
         self._by_id: dict[bytes, Entry] = {}
         self._payers: dict[bytes, _Waiting] = {}
         """In the order of their turns."""
@@ -63,7 +72,7 @@ class Mempool:
         """The payers by the bit length of their bytes: who has most is found at once, within a factor of two. Without those who
         have so little that nobody can push them out."""
         self._bytes = 0
-        self._checking: set[bytes] = set()
+        self._checking: dict[bytes, Entry] = {}
         self._checking_bytes = 0
         self.dropped = 0
 
@@ -89,25 +98,29 @@ class Mempool:
                     yield entry
                     later.append(entries)
 
-    def find(self, encoded: bytes) -> Entry | None:
-        """The verified entry with exactly these bytes."""
-        return self._entries.get(encoded)
+    def find(self, leaf: bytes) -> Entry | None:
+        """The verified entry with exactly these bytes, by their hash."""
+        return self._entries.get(leaf)
+
+    def seen(self, leaf: bytes) -> Entry | None:
+        """The same, be its signatures verified or under check."""
+        return self._entries.get(leaf) or self._checking.get(leaf)
 
     def screen(self, batch: Sequence[bytes]) -> tuple[list[Entry], list[Refusal]]:
         """Decode what is new in a batch: candidates to check further, and refusals. What is known already is neither."""
         candidates, refusals = [], []
         for encoded in dict.fromkeys(batch):
-            if encoded in self._entries or encoded in self._checking:
+            leaf = leaf_hash(encoded)
+            if leaf in self._entries or leaf in self._checking:
                 continue
             if len(self._checking) >= MAX_CHECKING or self._checking_bytes >= MAX_CHECKING_BYTES:
                 self.dropped += 1
                 continue
             try:
-                transaction = decode_transaction(encoded)
+                entry = read_entry(encoded, leaf)
             except DecodeError:
                 refusals.append(Refusal(sha256(encoded).digest(), Code.MALFORMED))
                 continue
-            entry = Entry(transaction.id, transaction, encoded)
             if self._is_full(entry) and not self._may_push_out(entry):
                 self.dropped += 1
                 refusals.append(Refusal(entry.id, Code.LIMIT_EXCEEDED))
@@ -118,16 +131,15 @@ class Mempool:
     def expect(self, entries: Sequence[Entry]) -> None:
         """Their signatures are being checked: until ``settle``, the same bytes are known."""
         for entry in entries:
-            if entry.encoded not in self._checking:
-                self._checking.add(entry.encoded)
+            if entry.leaf not in self._checking:
+                self._checking[entry.leaf] = entry
                 self._checking_bytes += len(entry.encoded)
 
     def settle(self, entries: Sequence[Entry], verdicts: Sequence[bool], *, may_push_out: bool) -> list[Refusal]:
         """Take in the entries whose signatures are valid; returns refusals for the others, and for those pushed out."""
         refusals = []
         for entry, valid in zip(entries, verdicts, strict=True):
-            if entry.encoded in self._checking:
-                self._checking.remove(entry.encoded)
+            if self._checking.pop(entry.leaf, None) is not None:
                 self._checking_bytes -= len(entry.encoded)
             if not valid:
                 refusals.append(Refusal(entry.id, Code.BAD_SIGNATURE))
@@ -144,7 +156,7 @@ class Mempool:
     def add(self, entry: Entry) -> None:
         """Take in a verified entry; of two with one id (other witnesses), the first stays."""
         if entry.id not in self._by_id:
-            self._by_id[entry.id] = self._entries[entry.encoded] = entry
+            self._by_id[entry.id] = self._entries[entry.leaf] = entry
             payer = entry.payer
             waiting = self._payers.get(payer)
             if waiting is None:
@@ -162,7 +174,7 @@ class Mempool:
                 del waiting.entries[transaction_id]
                 if waiting.entries:
                     self._payers[payer] = waiting
-                del self._entries[entry.encoded]
+                del self._entries[entry.leaf]
                 self._resize(payer, waiting, -len(entry.encoded))
 
     def _is_full(self, entry: Entry) -> bool:

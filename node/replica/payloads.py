@@ -1,41 +1,51 @@
 """Reading payloads: what can be said of a block's content without the ledger."""
 
+from collections.abc import Sequence
+
 from node.protocol.block import Block
+from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError
 from node.protocol.genesis import Parameters
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS
-from node.protocol.transaction import decode_transaction
+from node.protocol.merkle import leaf_hash
 from node.replica.drafts import Payload
 from node.replica.inbox import Inbox
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Mempool, read_entry
 from node.replica.witnesses import join
 
 
 def read_payload(block: Block, mempool: Mempool, inbox: Inbox, parameters: Parameters) -> Payload | None:
     """Decode a payload; transactions the mempool knows are taken from there. None when it breaks a rule: too many or too
     large, a transaction malformed, a bundle that does not prove itself."""
-    if len(block.transactions) > parameters.block_transactions:
+    if not may_fill(block.transactions, parameters):
         return None
-    if sum(map(len, block.transactions)) > MAX_BLOCK_PAYLOAD_BYTES:
+    bundles = read_bundles(block.bundles, inbox)
+    if bundles is None:
         return None
+    try:
+        pairs = zip(map(leaf_hash, block.transactions), block.transactions, strict=True)
+        entries = tuple(mempool.find(leaf) or read_entry(encoded, leaf) for leaf, encoded in pairs)
+    except DecodeError:
+        return None
+    return Payload(bundles, entries, join(map(inbox.verdicts, block.bundles)))
+
+
+def may_fill(transactions: Sequence[bytes], parameters: Parameters) -> bool:
+    """Whether a block may have so many encoded transactions, and so large ones."""
+    return len(transactions) <= parameters.block_transactions and sum(map(len, transactions)) <= MAX_BLOCK_PAYLOAD_BYTES
+
+
+def read_bundles(encoded: Sequence[bytes], inbox: Inbox) -> tuple[CertifiedBundle, ...] | None:
+    """The bundles of a block. None when they are too large together, or one does not prove itself."""
     bundles = []
-    for encoded in block.bundles:
-        certified = inbox.verified(encoded)
+    for one in encoded:
+        certified = inbox.verified(one)
         if certified is None:
             return None
         bundles.append(certified)
-    if len(bundles) > 1 and not fits(sum(map(len, block.bundles)), sum(len(b.bundle.records) for b in bundles)):
+    if len(bundles) > 1 and not fits(sum(map(len, encoded)), sum(len(certified.bundle.records) for certified in bundles)):
         return None
-    try:
-        entries = tuple(mempool.find(encoded) or _read_transaction(encoded) for encoded in block.transactions)
-    except DecodeError:
-        return None
-    return Payload(tuple(bundles), entries, join(inbox.verdicts(encoded) for encoded in block.bundles))
-
-
-def _read_transaction(encoded: bytes) -> Entry:
-    transaction = decode_transaction(encoded)
-    return Entry(transaction.id, transaction, encoded)
+    return tuple(bundles)
 
 
 def fits(size: int, records: int) -> bool:

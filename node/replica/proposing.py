@@ -210,6 +210,7 @@ def build_block(
     sent = [bundle.bundle for bundle in certified]
     execution = execute(parent, rules, height, time, sent, transactions, judge(verdicts))
     payload = tuple(encoded_bundles), tuple(entry.encoded for entry in entries)
+    leaves = [entry.leaf for entry in entries]
     header = Header(
         document=seat.electorate.document,
         shard=rules.shard,
@@ -219,7 +220,7 @@ def build_block(
         skip=skip,
         time=time,
         proposer=seat.member,
-        payload_root=payload_root(*payload),
+        payload_root=payload_root(payload[0], leaves),
         receipts_root=execution.receipts_root,
         outbox_root=execution.outbox_root,
         changes_hash=execution.changes_hash,

@@ -9,7 +9,7 @@ from node.consensus.catching_up import CatchingUp
 from node.consensus.patience import Timeouts
 from node.consensus.round import Seat
 from node.consensus.simplex import Execute, Finalized, Simplex
-from node.effects import Broadcast, Checkpoint, Commit, Effect, Publish, Send
+from node.effects import Ban, Broadcast, Checkpoint, Commit, Effect, Publish, Send
 from node.events import Instant, Recovered
 from node.ledger.admission import admit
 from node.ledger.execution import InvalidBlock, execute, genesis_header
@@ -33,18 +33,21 @@ from node.protocol.messages import (
     PeerMessage,
     Proposal,
     Standing,
+    TransactionsReply,
+    TransactionsRequest,
 )
 from node.protocol.puzzle import leading_zero_bits
 from node.protocol.queries import EVERYONE, Query
 from node.protocol.topics import Refusal, blocks_topic
 from node.replica.answering import Answering
+from node.replica.assembling import Assembled, Assembling, Misnamed
 from node.replica.checking import Checked, Checking
 from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Entry, Mempool
-from node.replica.payloads import read_payload
+from node.replica.payloads import may_fill, read_bundles, read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
 from node.replica.serving import Serving
@@ -89,6 +92,7 @@ class Replica:
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
+        self.assembling = Assembling(self.mempool, self.consensus.awaits)
         self._checking = Checking(self.rules, self.mempool, self.inbox)
         self._verdicts: dict[bytes, Verdicts] = {}
         """Of blocks from other members that consensus may have executed, by hash: what came of checking what they prepare."""
@@ -146,6 +150,7 @@ class Replica:
 
     def on_transactions(self, batch: Sequence[bytes], at: Instant) -> list[Effect]:
         """Encoded transactions from clients."""
+        self._at = at
         candidates, refusals = self.mempool.screen(batch)
         time = max(self.state.time, at.wall)
         entries = []
@@ -157,6 +162,8 @@ class Replica:
                 refusals.append(Refusal(entry.id, code))
         self._effects += self._checking.transactions(entries)
         self._refusing.add(refusals)
+        for assembled in self.assembling.offer(candidates):
+            self._on_whole(assembled)
         return self._finish(at)
 
     def on_query(self, query: Query, at: Instant) -> list[Effect]:
@@ -183,9 +190,9 @@ class Replica:
     def _go_on(self, checked: Checked) -> None:
         """With what waited for signatures."""
         match checked.waiting:
-            case Proposal() as proposal if checked.draft is not None:
-                self.consensus.on_proposal(proposal, checked.draft, self._at.now)
-            case Proposal(block):
+            case Assembled(proposal, block) if checked.draft is not None:
+                self.consensus.on_proposal(proposal, block, checked.draft, self._at.now)
+            case Assembled(block=block):
                 self.consensus.on_invalid_proposal(block.header.view, self._at.now)
             case ChainReply(blocks):
                 self._remember([final.block for final in blocks], checked.verdicts)
@@ -238,29 +245,58 @@ class Replica:
                 self.consensus.on_certificates(peer, certificates, now)
             case Standing():
                 self._on_standing(peer, message)
-            case ChainRequest():
-                self._effects += self._serving.chain(peer, message, now)
             case ChainReply(blocks) if blocks and self.catching_up.answered(peer, blocks[0].block.header.height, now):
                 self._on_reply(peer, message, [final.block for final in blocks])
-            case BodyRequest():
-                self._serving.body(peer, message, now)
             case BodyReply(block) if self.consensus.wants(block.header.hash):
                 self._on_reply(peer, message, [block])
+            case ChainRequest() | BodyRequest() | TransactionsRequest():
+                self._effects += self._serving.answer(peer, message, now)
+            case TransactionsReply():
+                self._on_transactions_reply(peer, member, message)
 
     def _on_proposal(self, proposal: Proposal) -> None:
-        """Consensus checks who sent it and what justifies it; then come its bundles, then the signatures not checked before."""
-        header = proposal.block.header
-        if not self.consensus.welcomes(proposal, self._at.now):
+        """Consensus checks who sent it and what justifies it; then come its bundles, then transactions that are not here, then
+        signatures that were not checked before."""
+        now, block = self._at.now, proposal.block
+        if not self.consensus.welcomes(proposal, now):
             return
-        payload = None
-        if self._is_timely(header) and self._is_mined(header):
-            payload = self._read_payload(proposal.block)
-        if payload is None:
-            self.consensus.on_invalid_proposal(header.view, self._at.now)
+        is_late = block.header.view < self.consensus.view
+        bundles = None
+        if is_late or (self._is_timely(block.header) and self._is_mined(block.header)):
+            bundles = read_bundles(block.bundles, self.inbox)
+        if bundles is None or len(block.leaves) > self.parameters.block_transactions:
+            self.consensus.on_invalid_proposal(block.header.view, now)
             return
-        checks = self._checking.proposal(proposal, payload)
+        begun = self.assembling.begin(proposal, bundles)
+        if isinstance(begun, Assembled):
+            self._on_whole(begun)
+        else:
+            self.consensus.lacks(proposal, begun, now)
+
+    def _on_transactions_reply(self, peer: bytes, member: int, reply: TransactionsReply) -> None:
+        try:
+            assembled = self.assembling.answered(member, reply)
+        except Misnamed as error:
+            self._effects.append(Ban(peer, "it sent other transactions than it proposed"))
+            self.consensus.on_invalid_proposal(error.view, self._at.now)
+            return
+        if assembled is not None:
+            self._on_whole(assembled)
+
+    def _on_whole(self, assembled: Assembled) -> None:
+        """All transactions of a proposal are here."""
+        proposal, block, bundles, entries = assembled.proposal, assembled.block, assembled.bundles, assembled.entries
+        self.consensus.is_whole(proposal, self._at.now)
+        if block.header.view < self.consensus.view:
+            self.consensus.on_proposal(proposal, block, None, self._at.now)
+            return
+        if not may_fill(block.transactions, self.parameters):
+            self.consensus.on_invalid_proposal(block.header.view, self._at.now)
+            return
+        payload = Payload(bundles, entries, join(map(self.inbox.verdicts, block.bundles)))
+        checks = self._checking.proposal(assembled, payload)
         if checks is None:
-            self.consensus.on_proposal(proposal, Draft(payload), self._at.now)
+            self.consensus.on_proposal(proposal, block, Draft(payload), self._at.now)
         else:
             self._effects += checks
 

@@ -1,10 +1,24 @@
 """Serving: answers to other nodes' requests, each kind once in a while only. Requests must not amplify."""
 
+from collections.abc import Sequence
+from operator import ge
+
 from node.consensus.simplex import Simplex
 from node.effects import Send, SendBlocks, SendBundles
 from node.ledger.state import State
+from node.protocol.block import Block
 from node.protocol.certificate import Electorate
-from node.protocol.messages import Ballot, BodyRequest, BundleRequest, ChainRequest, PeerMessage, Standing
+from node.protocol.messages import (
+    Ballot,
+    BodyReply,
+    BodyRequest,
+    BundleRequest,
+    ChainRequest,
+    PeerMessage,
+    Standing,
+    TransactionsReply,
+    TransactionsRequest,
+)
 from node.replica.drafts import Draft
 
 _INTERVAL = 100
@@ -17,14 +31,31 @@ class Serving:
     def __init__(self, shard: int, electorates: dict[int, Electorate], state: State, consensus: Simplex[Draft]) -> None:
         self._shard, self._electorates, self._state, self._consensus = shard, electorates, state, consensus
         self._served: dict[tuple[bytes, type[PeerMessage]], int] = {}
+        self._completed: dict[bytes, int] = {}
+        """The latest view of which each peer was sent transactions."""
 
-    def chain(self, peer: bytes, request: ChainRequest, now: int) -> list[SendBlocks]:
-        is_due = request.first <= self._state.height and self._may(peer, ChainRequest, now)
-        return [SendBlocks(peer, request.first)] if is_due else []
+    def answer(self, peer: bytes, request: ChainRequest | BodyRequest | TransactionsRequest, now: int) -> list[Send | SendBlocks]:
+        """To a member of the own shard."""
+        match request:
+            case ChainRequest(first) if first <= self._state.height and self._may(peer, ChainRequest, now):
+                return [SendBlocks(peer, first)]
+            case BodyRequest(_, hash) if (block := self._consensus.body(hash)) is not None and self._may(peer, BodyRequest, now):
+                return [Send(peer, BodyReply(block))]
+            case TransactionsRequest(hash, places) if (block := self._consensus.body(hash)) is not None:
+                return self._transactions(peer, block, hash, places, now)
+        return []
 
-    def body(self, peer: bytes, request: BodyRequest, now: int) -> None:
-        if self._may(peer, BodyRequest, now):
-            self._consensus.on_body_request(peer, request.hash)
+    def _transactions(
+        self, peer: bytes, block: Block, block_hash: bytes, places: Sequence[int], now: int
+    ) -> list[Send | SendBlocks]:
+        """Those at ascending places. For the block of a new view at once: a leader's blocks may follow on each other fast."""
+        if not places or places[-1] >= len(block.transactions) or any(map(ge, places, places[1:])):
+            return []
+        is_new = block.header.view > self._completed.get(peer, 0)
+        if not self._may(peer, TransactionsRequest, now) and not is_new:
+            return []
+        self._completed[peer] = max(block.header.view, self._completed.get(peer, 0))
+        return [Send(peer, TransactionsReply(block_hash, tuple(block.transactions[place] for place in places)))]
 
     def bundles(self, peer: bytes, request: BundleRequest, now: int) -> list[SendBundles]:
         """To members of the shard that they are for."""

@@ -267,7 +267,7 @@ def stuffed(network: Network, shard: int, key: KeyPair, certified: CertifiedBloc
             block = Block(forged, (), transactions)
             vote = sign_vote(key, signer, electorate, VoteKind.NOTARIZE, view, forged.hash)
             room = (MAX_FRAME_BYTES - len(encode(block)) - 2000) // 50
-            yield encode(Proposal(block, vote, None, (tiny,) * min(room, 16_000)))
+            yield encode(Proposal(block.compact(), vote, None, (tiny,) * min(room, 16_000)))
             yield encode(BodyReply(block))
             yield encode(ChainReply((FinalBlock(block, Finality((forged,) * 300, tiny)),)))
         yield encode(Certified((tiny,) * 8))

@@ -8,18 +8,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from coincurve import PrivateKey
+from coincurve.ecdsa import der_to_cdata, ffi, serialize_compact
 from msgspec import structs
 
 from node.consensus.simplex import Turn
 from node.effects import Broadcast, Commit, Effect, Publish, Send, SendBlocks, SendBundles
 from node.ledger.execution import InvalidBlock
 from node.protocol import merkle, puzzle
+from node.protocol.address import address_of
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, FinalBlock, Finality, Vote, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
-from node.protocol.crypto import ZERO_HASH
+from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import (
     Ballot,
@@ -33,16 +36,28 @@ from node.protocol.messages import (
     PeerMessage,
     Proposal,
     Standing,
+    TransactionsReply,
+    TransactionsRequest,
 )
-from node.replica.mempool import Entry
+from node.protocol.transaction import Transaction, Witness, decode_transaction
+from node.replica.mempool import Entry, read_entry
 from node.replica.proposing import build_block
 from node.replica.replica import Replica
+from tests.simulation.clients import ISSUERS
 from tests.simulation.nonsense import NONSENSE
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host
 
 _MEMORY = 200
+
+
+def sign_again(key: KeyPair, message_hash: bytes, nonce: bytes) -> bytes:
+    """A signature like ``KeyPair.sign``'s, with 32 other bytes in the derivation of its nonce."""
+    custom_nonce = (ffi.NULL, ffi.new("unsigned char[32]", nonce))
+    der = PrivateKey(key.secret).sign(message_hash, hasher=None, custom_nonce=custom_nonce)
+    signature: bytes = serialize_compact(der_to_cdata(der))
+    return signature
 
 
 class Adversary:
@@ -54,6 +69,8 @@ class Adversary:
         self._reactions = [REACTIONS[name] for name in behaviours if name in REACTIONS]
         self.flattered: set[tuple[bytes, int, bytes]] = set()
         self.heard: list[PeerMessage] = []
+        self._made: dict[bytes, Block] = {}
+        """What it proposed in place of its replica's blocks."""
         self.transactions: list[bytes] = []
         """Final ones, to include again."""
         self.friends = frozenset(key for key in node.world.by_key if self.chance.random() < 0.6)
@@ -83,6 +100,11 @@ class Adversary:
         """What arrived, before the replica sees it."""
         self.heard.append(message)
         del self.heard[:-_MEMORY]
+        if isinstance(message, TransactionsRequest) and (block := self._made.get(message.block)) is not None:
+            asked = tuple(block.transactions[place] for place in message.places)
+            for effect in self.tamper([Send(peer, TransactionsReply(message.block, asked))]):
+                if isinstance(effect, Send):
+                    self.node.send(effect.peer, effect.message)
         for reaction in self._reactions if self.node.replica is not None else ():
             reaction(self, peer, message)
 
@@ -144,6 +166,26 @@ class Adversary:
         assert nonce is not None
         return structs.replace(block, header=structs.replace(block.header, nonce=nonce))
 
+    def signed_again(self, encoded: bytes) -> bytes | None:
+        """The same order under other signatures of its payers, who help: another transaction with the same id."""
+        order = decode_transaction(encoded).order
+        gateways = self.node.world.gateways
+        keys = [*ISSUERS.values(), *(key for gateway in gateways for own in gateway.accounts.values() for key in own)]
+        by_address = {address_of(key.public): key for key in keys}
+        if any(payer not in by_address for payer in order.payers):
+            return None
+        signers = [by_address[payer] for payer in order.payers]
+        signed = [Witness(key.public, sign_again(key, order.id, self.chance.randbytes(32))) for key in signers]
+        return encode(Transaction(order, tuple(signed)))
+
+    def with_hidden(self, proposal: Proposal) -> Proposal:
+        """The proposal with transactions that nobody else has, if there are any."""
+        again = list(map(self.signed_again, self.block_of(proposal).transactions))
+        if not again or None in again:
+            return proposal
+        block = self.rival(proposal, [read_entry(encoded) for encoded in again if encoded is not None])
+        return self.proposing(proposal, self.mined(block)) if block is not None else proposal
+
     def unmined(self, block: Block) -> Block:
         """The block with a nonce that is no work."""
         bits = self.replica.parameters.block_difficulty_bits
@@ -177,10 +219,18 @@ class Adversary:
             records.append(Prepare(self.chance.choice(self.transactions), state.time + 4_000))
         return records
 
+    def block_of(self, proposal: Proposal) -> Block:
+        """The whole block of an own proposal."""
+        block = self._made.get(proposal.vote.block) or self.replica.consensus.body(proposal.vote.block)
+        assert block is not None
+        return block
+
     def proposing(self, proposal: Proposal, block: Block) -> Proposal:
         """The proposal with another block, signed."""
         vote = self.vote(VoteKind.NOTARIZE, block.header.view, block.header.hash).vote
-        return structs.replace(proposal, block=block, vote=vote)
+        self._made[vote.block] = block
+        self._made = dict(list(self._made.items())[-_MEMORY:])
+        return structs.replace(proposal, block=block.compact(), vote=vote)
 
 
 Behaviour = Callable[[Adversary, Effect], Sequence[Effect]]
@@ -266,7 +316,7 @@ def propose_nonsense(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     if proposal is None or liar.chance.random() < 0.3:
         return [effect]
     if liar.replica.parameters.block_difficulty_bits and liar.chance.random() < 0.5:
-        return [Broadcast(liar.proposing(proposal, liar.unmined(proposal.block)))]
+        return [Broadcast(liar.proposing(proposal, liar.unmined(liar.block_of(proposal))))]
     wrong = liar.chance.choice(NONSENSE)(liar, proposal)
     return [effect] if wrong is None else [Broadcast(liar.proposing(proposal, liar.mined(wrong)))]
 
@@ -286,7 +336,8 @@ def propose_out_of_turn(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     leaders = structs.replace(block, header=structs.replace(block.header, proposer=liar.replica.consensus.leader_of(turn.view)))
     found: list[Effect] = [effect]
     for mined in map(liar.mined, (block, leaders)):
-        found.append(Broadcast(Proposal(mined, liar.vote(VoteKind.NOTARIZE, turn.view, mined.header.hash).vote, None, ())))
+        vote = liar.vote(VoteKind.NOTARIZE, turn.view, mined.header.hash).vote
+        found.append(Broadcast(Proposal(mined.compact(), vote, None, ())))
     return found
 
 
@@ -316,7 +367,7 @@ def flood(liar: Adversary, effect: Effect) -> Sequence[Effect]:
         turn = view + later + (replica.member - view - later) % size
         header = structs.replace(junk.header, view=turn, proposer=replica.member, payload_root=junk.payload_root())
         ahead = liar.mined(structs.replace(junk, header=header))
-        messages.append(Proposal(ahead, liar.vote(VoteKind.NOTARIZE, turn, ahead.header.hash).vote, None, ()))
+        messages.append(Proposal(ahead.compact(), liar.vote(VoteKind.NOTARIZE, turn, ahead.header.hash).vote, None, ()))
     return [effect, *(Send(peer, message) for message in messages)]
 
 
@@ -355,7 +406,8 @@ def serve_forged_finality(liar: Adversary, peer: bytes, message: PeerMessage) ->
 def _notarized(liar: Adversary) -> list[FinalBlock]:
     """Blocks after the last final one, under the certificate that they were notarized with."""
     root = liar.replica.consensus.tree.root_hash
-    proposed = {m.block.header.hash: m.block for m in liar.heard if isinstance(m, Proposal) and m.block.header.parent == root}
+    hashes = [m.vote.block for m in liar.heard if isinstance(m, Proposal) and m.block.header.parent == root]
+    proposed = {one: block for one in hashes if (block := liar.replica.consensus.body(one)) is not None}
     held = [m.notarization for m in liar.heard if isinstance(m, Proposal) and m.notarization is not None]
     held += [c for m in liar.heard if isinstance(m, Certified) for c in m.certificates if c.kind is VoteKind.NOTARIZE]
     relabelled = [structs.replace(certificate, kind=VoteKind.FINALIZE) for certificate in held if certificate.block in proposed]
@@ -368,16 +420,46 @@ def swap_bodies(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     proposal = _own_proposal(effect)
     if proposal is None:
         return [effect]
-    block = proposal.block
+    block = liar.block_of(proposal)
     other = Block(block.header, (), tuple(liar.chance.sample(liar.transactions, min(1, len(liar.transactions)))))
     if (other.bundles, other.transactions) == (block.bundles, block.transactions):
         return [effect]
     if liar.chance.random() < 0.5:
-        return [*(Send(key, structs.replace(proposal, block=other)) for key in liar.others if key in liar.friends), effect]
+        swapped = structs.replace(proposal, block=other.compact())
+        return [*(Send(key, swapped) for key in liar.others if key in liar.friends), effect]
     header = structs.replace(block.header, payload_root=other.payload_root())
     second = liar.proposing(proposal, liar.mined(structs.replace(other, header=header)))
-    first = structs.replace(second, block=structs.replace(block, header=second.block.header))
+    first = structs.replace(second, block=structs.replace(block, header=second.block.header).compact())
     return [Broadcast(first), Broadcast(second)]
+
+
+def withhold_transactions(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Proposes what only it has, and gives it to its friends alone."""
+    if (proposal := _own_proposal(effect)) is not None:
+        return [Broadcast(liar.with_hidden(proposal))]
+    is_reply = isinstance(effect, Send) and isinstance(effect.message, TransactionsReply)
+    return [] if is_reply and isinstance(effect, Send) and effect.peer not in liar.friends else [effect]
+
+
+def give_other_transactions(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Proposes what only it has, and gives others in its place: the same orders signed otherwise, final ones, junk, too few, too
+    many, some of another place."""
+    if (proposal := _own_proposal(effect)) is not None:
+        return [Broadcast(liar.with_hidden(proposal))]
+    if not isinstance(effect, Send) or not isinstance(effect.message, TransactionsReply):
+        return [effect]
+    asked = effect.message.transactions
+    wrong: list[Sequence[bytes | None]] = [
+        [liar.signed_again(encoded) for encoded in asked],
+        [liar.signed_again(encoded) for encoded in asked],
+        [liar.chance.choice(liar.transactions or asked) for _ in asked],
+        [liar.chance.randbytes(len(encoded)) for encoded in asked],
+        asked[1:],
+        [*asked, asked[0]],
+        [*asked[1:], asked[0]],
+    ]
+    sent = tuple(encoded for encoded in liar.chance.choice(wrong) if encoded is not None)
+    return [structs.replace(effect, message=structs.replace(effect.message, transactions=sent))]
 
 
 def withhold_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
@@ -499,7 +581,7 @@ def live_by_another_document(liar: Adversary, effect: Effect) -> Sequence[Effect
     proposal = _own_proposal(effect)
     if proposal is not None:
         header = structs.replace(proposal.block.header, document=liar.chance.randbytes(32))
-        found.append(Broadcast(liar.proposing(proposal, liar.mined(structs.replace(proposal.block, header=header)))))
+        found.append(Broadcast(liar.proposing(proposal, liar.mined(structs.replace(liar.block_of(proposal), header=header)))))
     return found
 
 
@@ -536,6 +618,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "selective sender": select,
     "invalid blocks": propose_nonsense,
     "swapped bodies": swap_bodies,
+    "withheld transactions": withhold_transactions,
+    "other transactions": give_other_transactions,
     "withheld bundles": withhold_bundles,
     "late bundles": deliver_late,
     "claimed bundles": claim_bundles,

@@ -32,6 +32,8 @@ from node.protocol.messages import (
     PeerMessage,
     Proposal,
     Standing,
+    TransactionsReply,
+    TransactionsRequest,
 )
 from tests.simulation.loop import Loop
 from tests.simulation.network import arrivals
@@ -77,11 +79,13 @@ class CommitteePlan(Struct, frozen=True):
     """``""``, ``"silent"``, ``"equivocates"`` (as leader), ``"forks"`` (builds beside the last block, not on it),
     ``"votes twice"`` (and answers with junk), ``"favours"`` (speaks to one member of each view only), ``"mute"``
     (never proposes), ``"slow"`` (proposes just before the others give up), ``"withholds"`` (gives the next leader neither its
-    proposal nor its votes), ``"frames"`` (votes for nothing but to nullify each view, and the next one)."""
+    proposal nor its votes, nor transactions), ``"frames"`` (votes for nothing but to nullify each view, and the next one)."""
     is_busy: bool = False
     """Whether there is always work."""
     building: tuple[int, int] = (1, 24)
     """How long a leader takes to make a block."""
+    unheard: float = 0.1
+    """Share of proposals that a member does not have the transactions of."""
 
 
 def random_plan(random: Random) -> CommitteePlan:
@@ -130,6 +134,8 @@ class Member:
         self.armed = -1
         self.building: tuple[int, bytes] | None = None
         self.headers: dict[bytes, Header] = {}
+        self.partial: dict[bytes, Proposal] = {}
+        """Proposals without their transactions."""
 
     @property
     def height(self) -> int:
@@ -186,6 +192,9 @@ class Committee(Loop):
         self._indices = {key: i for i, key in enumerate(self.electorate.keys)}
         self._seen: dict[int, dict[bytes, Proposal]] = {}
         self._forged: dict[int, Proposal] = {}
+        self._bodies: dict[bytes, Block] = {}
+        """All blocks there are."""
+        self._heard = Random(f"{seed}/heard")
         self._faulty = True
         self._schedule_faults()
         for member in self.members:
@@ -257,7 +266,7 @@ class Committee(Loop):
             return
         self.story.append((self.time, member.index, "crash"))
         self.counts["crashes"] += 1
-        member.simplex, member.torn = None, False
+        member.simplex, member.torn, member.partial = None, False, {}
         self.after(self.random.randrange(20, 800), partial(self._start, member))
 
     # -- members ---------------------------------------------------------------------------------------------------
@@ -299,6 +308,7 @@ class Committee(Loop):
         content = self.random.randbytes(8)
         block = make_block(turn.view, parent.height + 1, turn.parent, member.skip_after(parent), member.index, content)
         member.headers[block.header.hash] = block.header
+        self._bodies[block.header.hash] = block
         member.simplex.propose(turn, block, block.header, self.time)
         self._settle(member)
 
@@ -314,8 +324,8 @@ class Committee(Loop):
                 simplex.on_vote(vote, self.time)
             case Certified(certificates):
                 simplex.on_certificates(self.electorate.keys[sender], certificates, self.time)
-            case BodyRequest(_, hash):
-                simplex.on_body_request(self.electorate.keys[sender], hash)
+            case BodyRequest() | TransactionsRequest() | TransactionsReply():
+                self._on_bodies(receiver, simplex, sender, message)
             case BodyReply(block):
                 simplex.on_block(block, self.time)
             case Standing(height, view):
@@ -327,11 +337,38 @@ class Committee(Loop):
                 self.counts["adopted"] += receiver.height - height
         self._settle(receiver)
 
+    def _on_bodies(
+        self,
+        receiver: Member,
+        simplex: Simplex[Header],
+        sender: int,
+        message: BodyRequest | TransactionsRequest | TransactionsReply,
+    ) -> None:
+        peer = self.electorate.keys[sender]
+        match message:
+            case BodyRequest(_, hash) if (body := simplex.body(hash)) is not None:
+                self._perform(receiver, simplex, Send(peer, BodyReply(body)))
+            case TransactionsRequest(hash) if simplex.body(hash) is not None or receiver.index == self.liar:
+                self._perform(receiver, simplex, Send(peer, TransactionsReply(hash, self._bodies[hash].transactions)))
+            case TransactionsReply(hash, transactions) if simplex.awaits(hash) and hash in receiver.partial:
+                if transactions == self._bodies[hash].transactions:
+                    self._complete(simplex, receiver.partial.pop(hash))
+
     def _propose_to(self, receiver: Member, simplex: Simplex[Header], proposal: Proposal) -> None:
         if receiver.index == self.liar:
             self._seen.setdefault(proposal.vote.view, {})[proposal.vote.block] = proposal
-        if simplex.welcomes(proposal, self.time):
-            simplex.on_proposal(proposal, None, self.time)
+        if not simplex.welcomes(proposal, self.time):
+            return
+        if self._heard.random() < self.plan.unheard:
+            receiver.partial[proposal.vote.block] = proposal
+            simplex.lacks(proposal, (0,), self.time)
+        else:
+            self._complete(simplex, proposal)
+
+    def _complete(self, simplex: Simplex[Header], proposal: Proposal) -> None:
+        """Its transactions are all there."""
+        simplex.is_whole(proposal, self.time)
+        simplex.on_proposal(proposal, self._bodies[proposal.vote.block], None, self.time)
 
     def _help(self, member: Member, behind: int, height: int, view: int) -> None:
         assert member.simplex is not None
@@ -459,6 +496,8 @@ class Committee(Loop):
             message = self._other_proposal(member, message)
         if style == "votes twice" and isinstance(message, BodyReply):
             message = BodyReply(Block(message.block.header, (), (b"junk",)))
+        if style == "votes twice" and isinstance(message, TransactionsReply):
+            message = TransactionsReply(message.block, (b"junk",))
         self._send(member, receiver, message)
         if isinstance(message, Ballot | Proposal):
             self._vote_for_all(member, receiver, message.vote.view)
@@ -469,7 +508,7 @@ class Committee(Loop):
         if style in ("mute", "frames"):
             return isinstance(message, Proposal)
         is_of_own_view = isinstance(message, Proposal | Ballot) and message.vote.view % members == self.liar
-        is_withheld = is_of_own_view or isinstance(message, BodyReply)
+        is_withheld = is_of_own_view or isinstance(message, BodyReply | TransactionsReply)
         return style == "withholds" and receiver == (self.liar + 1) % members and is_withheld
 
     def _other_proposal(self, member: Member, proposal: Proposal) -> Proposal:
@@ -485,7 +524,8 @@ class Committee(Loop):
             parent = member.headers.get(parent.parent, parent)
         block = make_block(header.view, parent.height + 1, parent.hash, member.skip_after(parent), member.index, content)
         vote = self._vote(VoteKind.NOTARIZE, header.view, block.header.hash)
-        other = self._forged[header.view] = Proposal(block, vote, proposal.notarization, proposal.nullifications)
+        self._bodies[vote.block] = block
+        other = self._forged[header.view] = Proposal(block.compact(), vote, proposal.notarization, proposal.nullifications)
         self._seen.setdefault(header.view, {}).update({vote.block: other, header.hash: proposal})
         return other
 

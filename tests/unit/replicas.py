@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from node.effects import Broadcast, CheckSignatures, Effect, Publish
+from node.effects import Broadcast, CheckSignatures, Effect, Publish, Send
 from node.events import Instant, Recovered
 from node.ledger.state import State
 from node.protocol import merkle
@@ -14,7 +14,7 @@ from node.protocol.channel import Bundle, CertifiedBundle, Record
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
-from node.protocol.messages import Ballot, ChainReply, Proposal, Standing
+from node.protocol.messages import Ballot, ChainReply, Proposal, Standing, TransactionsReply, TransactionsRequest
 from node.protocol.topics import Refusals, refusals_topic
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
@@ -82,7 +82,22 @@ def signed(shard: Shard, block: Block, member: int | None = None) -> Proposal:
     header = block.header
     signer = header.proposer if member is None else member
     vote = sign_vote(shard.members[signer], signer, shard.electorate, VoteKind.NOTARIZE, header.view, header.hash)
-    return Proposal(block, vote, None, ())
+    return Proposal(block.compact(), vote, None, ())
+
+
+def asked(effects: Iterable[Effect]) -> list[TransactionsRequest]:
+    messages = (effect.message for effect in effects if isinstance(effect, Send))
+    return [message for message in messages if isinstance(message, TransactionsRequest)]
+
+
+def hear(replica: Replica, proposal: Proposal, block: Block, now: int) -> list[Effect]:
+    """A proposal, and of its block what the member asks for."""
+    leader = replica.electorate.keys[proposal.vote.signer]
+    effects = replica.on_message(leader, proposal, at(now))
+    for request in asked(effects):
+        reply = TransactionsReply(request.block, tuple(block.transactions[place] for place in request.places))
+        effects = effects + replica.on_message(leader, reply, at(now))
+    return effects
 
 
 def forge_bundle(source: Shard, destination: int, sequence: int, records: tuple[Record, ...]) -> CertifiedBundle:

@@ -14,7 +14,16 @@ ROOT = Path(__file__).resolve().parents[2]
 SPECIFICATION = re.sub(r"\s+", " ", (ROOT / "docs/protocol.md").read_text().replace("`", "").replace(" or nil", ""))
 DOCUMENTS = [path for path in ROOT.glob("**/*.md") if not path.relative_to(ROOT).parts[0].startswith(".")]
 LISTED: list[type[Struct]] = [
-    *(block.Block, block.AssetTotal, block.PeerTotal, block.Totals, block.Balance, block.BalanceChange, block.Changes),
+    *(
+        block.Block,
+        block.CompactBlock,
+        block.AssetTotal,
+        block.PeerTotal,
+        block.Totals,
+        block.Balance,
+        block.BalanceChange,
+        block.Changes,
+    ),
     *(block.Effects, certificate.Vote, certificate.Certificate, certificate.Finality, certificate.FinalBlock),
     *(certificate.CertifiedBlock, channel.Prepare, channel.Figure, channel.Bundle, channel.CertifiedBundle, epoch.EpochDocument),
     *(epoch.SignedDocument, epoch.PhaseNotice, epoch.Readiness, messages.Proposal, messages.Standing, messages.BodyRequest),

@@ -28,7 +28,7 @@ from node.protocol.messages import BundleDelivery, Certified, ChainReply, PeerMe
 from node.recovery import recover
 from node.storage import Storage
 from tests.chains import Network, leg
-from tests.unit.replicas import at, checks, forge_bundle, proposals, replica_of, signed, take_in, votes
+from tests.unit.replicas import at, checks, forge_bundle, hear, proposals, replica_of, signed, take_in, votes
 
 NETWORK = Network()
 SHARD = NETWORK.shard_of(NETWORK.issuers["USD"])
@@ -169,12 +169,13 @@ def test_the_largest_block_is_proposed_sent_committed_and_read_back_after_a_rest
     for _ in range(MAX_BLOCK_PAYLOAD_BYTES // largest + 1):
         take_in(leader, NETWORK.sign([issuer], *legs, memo="m" * MAX_MEMO_BYTES))
     (proposal,) = proposals(leader.on_tick(at(60)))
-    block = proposal.block
+    block = leader.consensus.body(proposal.vote.block)
+    assert block is not None
     assert sum(map(len, block.transactions)) > MAX_BLOCK_PAYLOAD_BYTES - largest
     assert len(block.bundles[0]) == MAX_BUNDLE_BYTES
     message: Any = PeerMessage
     received = decode(message, encode(proposal), MAX_FRAME_BYTES)
-    effects = voter.on_message(SHARD.electorate.keys[1], received, at(61))
+    effects = hear(voter, received, block, 61)
     for check in checks(effects):
         effects += voter.on_signatures_checked(check.token, [True] * len(check.transactions), at(62))
     assert votes(effects) == [VoteKind.NOTARIZE]

@@ -83,6 +83,8 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
         finals(shard, len(shard.chain) - 2),
         messages.BodyRequest(header.view, header.hash),
         messages.BodyReply(block),
+        messages.TransactionsRequest(header.hash, tuple(range(len(block.transactions)))),
+        messages.TransactionsReply(header.hash, block.transactions),
         messages.BundleRequest(1 - shard.number, 1),
         *(BundleDelivery(bundle) for outbox in shard.outboxes for bundle in outbox),
     ]

@@ -11,7 +11,7 @@ from node.protocol.crypto import KeyPair
 from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
 from node.replica import mempool
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Entry, Mempool, read_entry
 from tests.chains import Network, key
 
 NETWORK = Network(committees=1)
@@ -20,7 +20,7 @@ ANN, BOB, CAROL = key("ann"), key("bob"), key("carol")
 
 def entry(salt: int = 0, transaction: Transaction | None = None, payer: KeyPair = ANN) -> Entry:
     one = transaction or NETWORK.pay(payer, key("payee"), 5, salt=salt)
-    return Entry(one.id, one, encode(one))
+    return read_entry(encode(one))
 
 
 def entries(payer: KeyPair, count: int) -> list[Entry]:

@@ -18,7 +18,7 @@ from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
 from node.replica import proposing
 from node.replica.inbox import Delivery
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Entry, Mempool, read_entry
 from node.replica.proposing import choose_bundles, choose_transactions
 from tests.chains import TIME, Network, Shard, key, leg
 from tests.unit.replicas import at, proposals, refusals, replica_of, signed, take_in
@@ -130,14 +130,14 @@ def test_a_block_holds_a_mebibyte_of_transactions_at_most() -> None:
     while sum(len(entry.encoded) for entry in leader.mempool) <= MAX_BLOCK_PAYLOAD_BYTES:
         take_in(leader, network.sign([issuer], *legs, salt=(count := count + 1)))
     (proposal,) = proposals(leader.on_tick(at(2 + INTERVAL)))
-    assert len(proposal.block.transactions) == count - 1
+    assert len(proposal.block.leaves) == count - 1
 
 
 # -- whose transactions ----------------------------------------------------------------------------------------------------
 
 
 def entry(transaction: Transaction) -> Entry:
-    return Entry(transaction.id, transaction, encode(transaction))
+    return read_entry(encode(transaction))
 
 
 def funded(*units: int, block_transactions: int = 100) -> tuple[Shard, list[KeyPair], Network]:

@@ -13,7 +13,7 @@ from node.protocol.queries import GetStatus, Query
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
 from tests.chains import TIME, Network, key
-from tests.unit.replicas import at, catch_up, checks, proposals, refusals, replica_of, settle, signed, take_in, votes
+from tests.unit.replicas import at, catch_up, checks, hear, proposals, refusals, replica_of, settle, signed, take_in, votes
 
 NETWORK = Network(committees=1)
 SHARD, PARAMETERS = NETWORK.shards[0], NETWORK.genesis.parameters
@@ -66,7 +66,7 @@ def test_what_became_final_while_it_was_checked_does_not_wait_for_a_block() -> N
     paid = payment(network)
     replica, block = replica_of(network, 0), shard.build([paid]).block
     (of_client,) = checks(replica.on_transactions([encode(paid)], at(1)))
-    effects = replica.on_message(PEERS[1], signed(shard, block), at(2))
+    effects = hear(replica, signed(shard, block), block, 2)
     settle(replica, effects, 3)
     final = shard.certificate(VoteKind.FINALIZE, 1, block.header.hash)
     replica.on_message(PEERS[2], Certified((final,)), at(4))
@@ -104,7 +104,10 @@ def test_a_proposal_is_checked_however_many_client_batches_wait() -> None:
     take_in(leader, payment())
     for salt in range(1, 100):
         voter.on_transactions([encode(payment(salt=salt))], at(1))
-    (check,) = checks(voter.on_message(PEERS[1], led(leader), at(60)))
+    proposal = led(leader)
+    block = leader.consensus.body(proposal.vote.block)
+    assert block is not None
+    (check,) = checks(hear(voter, proposal, block, 60))
     assert check.urgent
     effects = voter.on_signatures_checked(check.token, [False], at(61))
     assert votes(effects) == [VoteKind.NULLIFY], "one signature is not valid"
@@ -113,7 +116,7 @@ def test_a_proposal_is_checked_however_many_client_batches_wait() -> None:
 def test_of_one_view_two_proposals_are_checked_at_once() -> None:
     voter = replica_of(NETWORK, 0)
     blocks = [SHARD.build([payment(salt=salt)]).block for salt in range(3)]
-    asked = [checks(voter.on_message(PEERS[1], signed(SHARD, block), at(60))) for block in blocks]
+    asked = [checks(hear(voter, signed(SHARD, block), block, 60)) for block in blocks]
     assert [len(found) for found in asked] == [1, 1, 0]
 
 

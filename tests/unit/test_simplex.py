@@ -18,7 +18,7 @@ from node.protocol.codec import DecodeError
 from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_VIEWS_AHEAD
 from node.protocol.merkle import EMPTY_ROOT
-from node.protocol.messages import Ballot, BodyReply, BodyRequest, Certified, PeerMessage, Proposal
+from node.protocol.messages import Ballot, BodyRequest, Certified, PeerMessage, Proposal
 from node.protocol.reports import Notable
 
 NOTARIZE, NULLIFY, FINALIZE = VoteKind.NOTARIZE, VoteKind.NULLIFY, VoteKind.FINALIZE
@@ -26,6 +26,8 @@ KEYS = [KeyPair(bytes([7] * 31 + [i + 1])) for i in range(7)]
 TIMEOUTS = Timeouts(view=100, busy=80, retransmit=50)
 DOCUMENT = bytes([7] * 32)
 _ROOTS = (ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH)
+BODIES: dict[bytes, Block] = {}
+"""Blocks proposed here: their transactions are there for who hears of them."""
 GENESIS = Header(DOCUMENT, 3, 0, 0, ZERO_HASH, ZERO_HASH, 0, 0, *_ROOTS, bytes(8))
 
 
@@ -82,7 +84,8 @@ def final(of: Block, *signers: int) -> FinalBlock:
 
 def proposal(of: Block, notarization: Certificate | None = None, *nullifications: Certificate) -> Proposal:
     header = of.header
-    return Proposal(of, vote(NOTARIZE, header.view, header.proposer, header.hash), notarization, nullifications)
+    BODIES[header.hash] = of
+    return Proposal(of.compact(), vote(NOTARIZE, header.view, header.proposer, header.hash), notarization, nullifications)
 
 
 def votes(kind: VoteKind, of: Block | int, *signers: int) -> list[Vote]:
@@ -180,7 +183,8 @@ class Bench:
         match message:
             case Proposal():
                 if self.simplex.welcomes(message, self.now):
-                    self.simplex.on_proposal(message, "payload", self.now)
+                    self.simplex.is_whole(message, self.now)
+                    self.simplex.on_proposal(message, BODIES[message.vote.block], "payload", self.now)
             case Vote() if message.signer == self.seat.member:
                 self.simplex.on_own_vote(LIAR, message, self.now)
             case Vote():
@@ -335,7 +339,7 @@ STORIES = [
           On(notarized(A1), nullified(5), *range(100, 2_000, 100), says=None, never=no(1))),
     # what is not justified, not valid, or not signed
     story("a gap without nullification is refused until it is closed", On(WIDE, view=19),
-          On(nullified(1)), On(nullified(2), says=[yes(WIDE.block)])),
+          On(nullified(1)), On(nullified(2), says=[yes(BODIES[WIDE.vote.block])])),
     story("a block on an unknown parent is refused", On(proposal(block(1, A1.header)))),
     story("votes for different blocks do not add up",
           On(*(votes(NOTARIZE, block(1, GENESIS, bytes([i])), i)[0] for i in (1, 2, 3)), view=1)),
@@ -397,7 +401,7 @@ def test_the_leader_proposes_once_with_what_justifies_its_block() -> None:
     mine = block(3, A1.header, b"mine")
     bench.take()
     bench.hear(Propose(mine))
-    original = [Proposal(mine, vote(NOTARIZE, 3, 3, mine.header.hash), notarization, (nullification,))]
+    original = [Proposal(mine.compact(), vote(NOTARIZE, 3, 3, mine.header.hash), notarization, (nullification,))]
     assert bench.take() == original
     assert bench.simplex.turn is None
     bench.hear(Restart())
@@ -433,7 +437,7 @@ def test_a_proposal_built_on_a_parent_that_is_justified_still_is_made() -> None:
     bench.take()
     assert bench.simplex.propose(turn, mine, "own", 0)
     bench.follow()
-    assert [m.block for m in bench.take() if isinstance(m, Proposal)] == [mine]
+    assert [m.block for m in bench.take() if isinstance(m, Proposal)] == [mine.compact()]
 
 
 @pytest.mark.parametrize(("size", "quorum"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (7, 5)])
@@ -571,12 +575,9 @@ def test_who_voted_for_a_missing_body_is_asked_once_that_is_known() -> None:
 
 def test_a_member_hands_out_the_bodies_it_has_and_keeps_none_nobody_asked_for() -> None:
     bench = Bench()
-    for heard, sent in ((A1, []), (proposal(A1), [Send(KEYS[2].public, BodyReply(A1))])):
+    for heard, body in ((A1, None), (proposal(A1), A1)):
         bench.hear(heard)
-        bench.take()
-        bench.simplex.on_body_request(KEYS[2].public, A1.header.hash)
-        bench.follow()
-        assert bench.effects == sent
+        assert bench.simplex.body(A1.header.hash) == body
 
 
 def test_a_block_that_just_became_final_is_handed_out_still() -> None:
@@ -585,11 +586,7 @@ def test_a_block_that_just_became_final_is_handed_out_still() -> None:
     given = []
     for block_of in (A1, B2, C3):
         bench.hear(final(block_of))
-        bench.take()
-        for asked_for in (A1, B2, C3):
-            bench.simplex.on_body_request(KEYS[2].public, asked_for.header.hash)
-        bench.follow()
-        given.append([m.block for m in bench.take() if isinstance(m, BodyReply)])
+        given.append([one for one in (A1, B2, C3) if bench.simplex.body(one.header.hash) == one])
     assert given == [[A1], [A1, B2], [B2, C3]]
 
 
@@ -810,13 +807,13 @@ MOVED = structs.replace(block(2, GENESIS).header, view=1)  # names proposer 2 in
 @pytest.mark.parametrize(
     "bad",
     [
-        Proposal(A1, BY_ANOTHER, None, ()),
-        Proposal(A1, structs.replace(BY_ANOTHER, signer=1), None, ()),
-        Proposal(A1, vote(FINALIZE, 1, 1, A1.header.hash), None, ()),
-        Proposal(A1, vote(NOTARIZE, 2, 1, A1.header.hash), None, ()),
-        Proposal(A1, vote(NOTARIZE, 1, 1, ZERO_HASH), None, ()),
-        Proposal(Block(A1.header, (), (b"other payload",)), vote(NOTARIZE, 1, 1, A1.header.hash), None, ()),
-        Proposal(Block(MOVED, (), (b"",)), vote(NOTARIZE, 1, 1, MOVED.hash), None, ()),
+        Proposal(A1.compact(), BY_ANOTHER, None, ()),
+        Proposal(A1.compact(), structs.replace(BY_ANOTHER, signer=1), None, ()),
+        Proposal(A1.compact(), vote(FINALIZE, 1, 1, A1.header.hash), None, ()),
+        Proposal(A1.compact(), vote(NOTARIZE, 2, 1, A1.header.hash), None, ()),
+        Proposal(A1.compact(), vote(NOTARIZE, 1, 1, ZERO_HASH), None, ()),
+        Proposal(Block(A1.header, (), (b"other payload",)).compact(), vote(NOTARIZE, 1, 1, A1.header.hash), None, ()),
+        Proposal(Block(MOVED, (), (b"",)).compact(), vote(NOTARIZE, 1, 1, MOVED.hash), None, ()),
     ],
     ids=["another's vote", "forged", "another kind", "another view", "another block", "another payload", "another proposer"],
 )

@@ -7,15 +7,15 @@ from msgspec import structs
 
 from node.consensus.simplex import Diverged
 from node.effects import Effect, Mine
-from node.protocol.block import Block, payload_root
+from node.protocol.block import Block
 from node.protocol.certificate import FinalBlock, Finality, VoteKind
 from node.protocol.codec import encode
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES
-from node.protocol.messages import ChainReply, Proposal, Standing
+from node.protocol.messages import ChainReply, Standing
 from node.protocol.puzzle import search
 from node.protocol.transaction import Transaction, Witness
 from tests.chains import Network, Shard, key, leg
-from tests.unit.replicas import at, checks, proposals, replica_of, signed, votes
+from tests.unit.replicas import at, checks, hear, proposals, replica_of, signed, votes
 
 LEADER, VOTER = 1, 0
 NETWORK = Network(committees=1, block_difficulty_bits=8, block_transactions=100)
@@ -37,11 +37,11 @@ def changed(**header: Any) -> Block:
     return mined(structs.replace(BLOCK, header=structs.replace(BLOCK.header, **header)))
 
 
-def filled(shard: Shard, *transactions: bytes) -> Proposal:
+def filled(shard: Shard, *transactions: bytes) -> Block:
     """A block with these transactions, whose roots and signatures nobody has looked at."""
     block = shard.build(after=1_000).block
-    header = structs.replace(block.header, payload_root=payload_root((), transactions))
-    return signed(shard, shard.mined(Block(header, (), transactions)))
+    header = structs.replace(block.header, payload_root=structs.replace(block, transactions=transactions).payload_root())
+    return shard.mined(Block(header, (), transactions))
 
 
 def unsigned(network: Network, count: int, legs: int = 1) -> list[bytes]:
@@ -51,10 +51,10 @@ def unsigned(network: Network, count: int, legs: int = 1) -> list[bytes]:
     return [encode(Transaction(order, (Witness(issuer.public, bytes(64)),))) for order in orders]
 
 
-def answer(proposal: Proposal, sender: int = LEADER, network: Network = NETWORK) -> list[Effect]:
+def answer(block: Block, network: Network = NETWORK) -> list[Effect]:
     voter = replica_of(network, VOTER)
     voter.start(at(0))
-    return voter.on_message(network.shards[0].electorate.keys[sender], proposal, at(1_010))
+    return hear(voter, signed(network.shards[0], block), block, 1_010)
 
 
 GIVEN_UP = [VoteKind.NULLIFY]
@@ -74,8 +74,7 @@ GIVEN_UP = [VoteKind.NULLIFY]
     ids=["good", "without work", "another document", "another shard", "another height", "wrong roots", "not led"],
 )
 def test_a_proposal_is_voted_for_given_up_or_ignored(block: Block, answered: list[VoteKind]) -> None:
-    proposal = signed(NETWORK.shards[0], block)
-    assert votes(answer(proposal, sender=block.header.proposer)) == answered
+    assert votes(answer(block)) == answered
 
 
 def test_what_the_leader_makes_is_voted_for() -> None:
@@ -85,7 +84,9 @@ def test_what_the_leader_makes_is_voted_for() -> None:
     nonce = search(mine.prefix, mine.bits, 0, 1 << 20)
     assert nonce is not None
     (proposal,) = proposals(leader.on_mined(mine.token, nonce, at(1_001)))
-    assert votes(answer(proposal)) == [VoteKind.NOTARIZE]
+    block = leader.consensus.body(proposal.vote.block)
+    assert block is not None
+    assert votes(answer(block)) == [VoteKind.NOTARIZE]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""Assembling: proposals whose transactions are not all here. What clients send, or the leader, completes them."""
+
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct
+
+from node.protocol.block import Block
+from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import DecodeError
+from node.protocol.merkle import leaf_hash
+from node.protocol.messages import Proposal, TransactionsReply
+from node.replica.mempool import Entry, Mempool, read_entry
+
+
+class Assembled(Struct, frozen=True):
+    """A proposal with its whole block, and what is in that, decoded; bundles have proven themselves."""
+
+    proposal: Proposal
+    block: Block
+    bundles: tuple[CertifiedBundle, ...]
+    entries: tuple[Entry, ...]
+
+
+class Misnamed(Exception):
+    """The leader of ``view`` sent other transactions than its proposal has, or its proposal has what is none."""
+
+    def __init__(self, view: int) -> None:
+        super().__init__(view)
+        self.view = view
+
+
+class _Partial(Struct):
+    """``places``: of the transactions that were missing when it came. ``found`` and ``missing``: by leaf."""
+
+    proposal: Proposal
+    bundles: tuple[CertifiedBundle, ...]
+    places: tuple[int, ...]
+    found: dict[bytes, Entry]
+    missing: set[bytes]
+
+    def assembled(self) -> Assembled:
+        compact = self.proposal.block
+        entries = tuple(self.found[leaf] for leaf in compact.leaves)
+        block = Block(compact.header, compact.bundles, tuple(entry.encoded for entry in entries))
+        return Assembled(self.proposal, block, self.bundles, entries)
+
+
+class Assembling:
+    """Proposals by the hash of their block, while consensus ``awaits`` them: two of the current view, and of earlier ones those
+    that a quorum has notarized.
+
+    Attributes:
+        partial: those that are not whole.
+    """
+
+    def __init__(self, mempool: Mempool, awaits: Callable[[bytes], bool]) -> None:
+        self._mempool, self._awaits = mempool, awaits
+        self.partial: dict[bytes, _Partial] = {}
+
+    def begin(self, proposal: Proposal, bundles: tuple[CertifiedBundle, ...]) -> Assembled | tuple[int, ...]:
+        """The whole, or the places of the transactions that are not here."""
+        self.partial = {block_hash: one for block_hash, one in self.partial.items() if self._awaits(block_hash)}
+        leaves = proposal.block.leaves
+        found = {leaf: entry for leaf in leaves if (entry := self._mempool.seen(leaf)) is not None}
+        places = tuple(place for place, leaf in enumerate(leaves) if leaf not in found)
+        partial = _Partial(proposal, bundles, places, found, {leaves[place] for place in places})
+        if not places:
+            return partial.assembled()
+        self.partial.setdefault(proposal.vote.block, partial)
+        return places
+
+    def offer(self, entries: Iterable[Entry]) -> list[Assembled]:
+        """Clients sent transactions. Returns what they complete."""
+        if not self.partial:
+            return []
+        by_leaf = {entry.leaf: entry for entry in entries}
+        return [assembled for block_hash in list(self.partial) if (assembled := self._fill(block_hash, by_leaf)) is not None]
+
+    def answered(self, member: int, reply: TransactionsReply) -> Assembled | None:
+        """A leader sent what it was asked for. Raises Misnamed, and drops the proposal, if it is something else."""
+        partial = self.partial.get(reply.block)
+        if partial is None or partial.proposal.vote.signer != member:
+            return None
+        compact = partial.proposal.block
+        leaves = list(map(leaf_hash, reply.transactions))
+        sent = {}
+        try:
+            if leaves != [compact.leaves[place] for place in partial.places]:
+                raise DecodeError("not what was asked for")
+            for leaf, encoded in zip(leaves, reply.transactions, strict=True):
+                if leaf in partial.missing:
+                    sent[leaf] = read_entry(encoded, leaf)
+        except DecodeError:
+            del self.partial[reply.block]
+            raise Misnamed(compact.header.view) from None
+        return self._fill(reply.block, sent)
+
+    def _fill(self, block_hash: bytes, by_leaf: dict[bytes, Entry]) -> Assembled | None:
+        partial = self.partial[block_hash]
+        for leaf in partial.missing & by_leaf.keys():
+            partial.missing.remove(leaf)
+            partial.found[leaf] = by_leaf[leaf]
+        return self.partial.pop(block_hash).assembled() if not partial.missing else None

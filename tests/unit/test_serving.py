@@ -5,8 +5,19 @@ from msgspec import structs
 
 from node.effects import Commit, Effect, Send, SendBlocks, SendBundles
 from node.protocol.certificate import VoteKind
+from node.protocol.codec import encode
 from node.protocol.crypto import ZERO_HASH
-from node.protocol.messages import BodyReply, BodyRequest, BundleRequest, Certified, ChainRequest, PeerMessage, Standing
+from node.protocol.messages import (
+    BodyReply,
+    BodyRequest,
+    BundleRequest,
+    Certified,
+    ChainRequest,
+    PeerMessage,
+    Standing,
+    TransactionsReply,
+    TransactionsRequest,
+)
 from node.replica.replica import Replica
 from tests.chains import Network, key
 from tests.unit.replicas import at, catch_up, proposals, replica_of, signed, take_in
@@ -32,12 +43,13 @@ def member_at_height_1() -> tuple[Replica, bytes]:
 
 def answers(effects: list[Effect]) -> list[Effect]:
     wanted = (SendBlocks, SendBundles)
-    return [e for e in effects if isinstance(e, wanted) or (isinstance(e, Send) and isinstance(e.message, BodyReply | Certified))]
+    messages = BodyReply | Certified | TransactionsReply
+    return [e for e in effects if isinstance(e, wanted) or (isinstance(e, Send) and isinstance(e.message, messages))]
 
 
 @pytest.mark.parametrize(
     ("peer", "kind"),
-    [(PEER, "chain"), (PEER, "body"), (PEER, "standing"), (FOREIGN, "bundles")],
+    [(PEER, "chain"), (PEER, "body"), (PEER, "transactions"), (PEER, "standing"), (FOREIGN, "bundles")],
     ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_requests_of_a_kind_are_answered_once_in_a_while(peer: bytes, kind: str) -> None:
@@ -45,6 +57,7 @@ def test_requests_of_a_kind_are_answered_once_in_a_while(peer: bytes, kind: str)
     requests: dict[str, PeerMessage] = {
         "chain": ChainRequest(1),
         "body": BodyRequest(3, proposed),
+        "transactions": TransactionsRequest(proposed, (0,)),
         "standing": Standing(0, 1),
         "bundles": BundleRequest(THERE.number, 1),
     }
@@ -64,6 +77,7 @@ def test_requests_of_a_kind_are_answered_once_in_a_while(peer: bytes, kind: str)
         (FOREIGN, ChainRequest(1)),
         (PEER, BodyRequest(3, ZERO_HASH)),
         (PEER, Standing(1, 3)),
+        (PEER, TransactionsRequest(ZERO_HASH, (0,))),
     ],
     ids=[
         "no block yet",
@@ -75,6 +89,7 @@ def test_requests_of_a_kind_are_answered_once_in_a_while(peer: bytes, kind: str)
         "blocks to another committee",
         "no such body",
         "help to who is level",
+        "no such block",
     ],
 )
 def test_what_is_not_answered(peer: bytes, asked: PeerMessage) -> None:
@@ -105,3 +120,40 @@ def test_bundles_are_forgotten_once_f_plus_1_of_the_destination_have_taken_them(
     assert committed((honest[0], 2**53), (honest[0], 2**53), (stranger, 9), (member, 9)) == [()]
     assert committed((honest[1], 2)) == [((number, 1),)], "the second greatest claim"
     assert committed((honest[1], 2), (honest[2], 4)) == [((number, 3),)]
+
+
+def leader_of_two(network: Network) -> tuple[Replica, bytes, tuple[bytes, ...]]:
+    """The leader of view 1, the hash of its block and that block's transactions."""
+    leader, usd = replica_of(network, 1), network.issuers["USD"]
+    payments = [network.pay(usd, key("payee"), 5, salt=salt) for salt in range(2)]
+    for payment in payments:
+        take_in(leader, payment)
+    (proposal,) = proposals(leader.on_tick(at(500)))
+    return leader, proposal.vote.block, tuple(map(encode, payments))
+
+
+@pytest.mark.parametrize(
+    ("places", "given"),
+    [((0, 1), (0, 1)), ((1,), (1,)), ((), None), ((1, 0), None), ((0, 0), None), ((0, 2), None), ((2,), None)],
+    ids=str,
+)
+def test_transactions_are_given_by_their_places_each_once(places: tuple[int, ...], given: tuple[int, ...] | None) -> None:
+    network = Network(committees=1)
+    leader, proposed, encoded = leader_of_two(network)
+    peer = network.shards[0].electorate.keys[0]
+    effects = answers(leader.on_message(peer, TransactionsRequest(proposed, places), at(600)))
+    sent = None if given is None else TransactionsReply(proposed, tuple(encoded[place] for place in given))
+    assert effects == ([] if sent is None else [Send(peer, sent)])
+
+
+def test_transactions_of_the_next_block_are_given_at_once() -> None:
+    """A leader's blocks may follow on each other fast; of one block, and of earlier ones, they are given rarely."""
+    network = Network(committees=1)
+    shard, (leader, first, _) = network.shards[0], leader_of_two(network)
+    ended = [shard.certificate(VoteKind.NULLIFY, view, ZERO_HASH, (0, 2, 3)) for view in (2, 3, 4)]
+    leader.on_message(shard.electorate.keys[2], Certified((shard.certificate(VoteKind.NOTARIZE, 1, first), *ended)), at(510))
+    take_in(leader, network.pay(network.issuers["USD"], key("payee"), 6))
+    (proposal,) = proposals(leader.on_tick(at(600)))
+    asked = [TransactionsRequest(block_hash, (0,)) for block_hash in (first, proposal.vote.block, first, proposal.vote.block)]
+    served = [len(answers(leader.on_message(shard.electorate.keys[0], request, at(601)))) for request in asked]
+    assert served == [1, 1, 0, 0]

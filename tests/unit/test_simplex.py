@@ -18,7 +18,7 @@ from node.protocol.codec import DecodeError
 from node.protocol.crypto import ZERO_HASH, KeyPair
 from node.protocol.limits import MAX_VIEWS_AHEAD
 from node.protocol.merkle import EMPTY_ROOT
-from node.protocol.messages import Ballot, BodyRequest, Certified, PeerMessage, Proposal
+from node.protocol.messages import Ballot, BodyRequest, Certified, PeerMessage, Proposal, TransactionsRequest
 from node.protocol.reports import Notable
 
 NOTARIZE, NULLIFY, FINALIZE = VoteKind.NOTARIZE, VoteKind.NULLIFY, VoteKind.FINALIZE
@@ -120,7 +120,19 @@ class Propose(Struct, frozen=True):
     block: Block
 
 
-Heard = Proposal | Vote | Certificate | Block | FinalBlock | Invalid | Restart | Propose | Work | int
+class Lacking(Struct, frozen=True):
+    """A proposal of which the third and the last transaction are not here."""
+
+    proposal: Proposal
+
+
+class Complete(Struct, frozen=True):
+    """They came."""
+
+    proposal: Proposal
+
+
+Heard = Proposal | Vote | Certificate | Block | FinalBlock | Invalid | Restart | Propose | Work | Lacking | Complete | int
 """A block: a body. An int: time passes until then (ms)."""
 
 Told = tuple[VoteKind, int, bytes] | bytes
@@ -172,6 +184,11 @@ class Bench:
                     self.simplex.propose(self.turn, mine, "own", self.now)
                 case Work():
                     self.simplex.work_waits(self.now)
+                case Lacking(welcome):
+                    if self.simplex.welcomes(welcome, self.now):
+                        self.simplex.lacks(welcome, (2, 4), self.now)
+                case Complete(whole):
+                    self.complete(whole)
                 case int():
                     self.now = one
                     self.simplex.tick(one)
@@ -183,8 +200,7 @@ class Bench:
         match message:
             case Proposal():
                 if self.simplex.welcomes(message, self.now):
-                    self.simplex.is_whole(message, self.now)
-                    self.simplex.on_proposal(message, BODIES[message.vote.block], "payload", self.now)
+                    self.complete(message)
             case Vote() if message.signer == self.seat.member:
                 self.simplex.on_own_vote(LIAR, message, self.now)
             case Vote():
@@ -195,6 +211,10 @@ class Bench:
                 self.simplex.on_block(message, self.now)
             case FinalBlock():
                 self.simplex.on_final_blocks(LIAR, (message,), self.now)
+
+    def complete(self, whole: Proposal) -> None:
+        self.simplex.is_whole(whole, self.now)
+        self.simplex.on_proposal(whole, BODIES[whole.vote.block], "payload", self.now)
 
     def wait(self) -> None:
         """Until the deadline."""
@@ -571,6 +591,81 @@ def test_who_voted_for_a_missing_body_is_asked_once_that_is_known() -> None:
         rounds.append(asked(bench))
     assert {peer for peers in rounds for peer in peers} == {1, 2, 3}
     assert max(map(len, rounds)) == 1, "one member at a time"
+
+
+def requests(bench: Bench) -> list[tuple[int, PeerMessage]]:
+    """What was asked of whom."""
+    sent = [e for e in bench.effects if isinstance(e, Send) and isinstance(e.message, TransactionsRequest | BodyRequest)]
+    bench.take()
+    return [(FOUR.keys.index(e.peer), e.message) for e in sent]
+
+
+PARTS = TransactionsRequest(A1.header.hash, (2, 4))
+
+
+def test_transactions_are_asked_of_the_leader_alone_until_a_quorum_stands_for_the_block() -> None:
+    bench = Bench()
+    bench.hear(Lacking(proposal(A1)))
+    assert requests(bench) == [(1, PARTS)]
+    bench.hear(vote(NOTARIZE, 1, 2, A1.header.hash), 19)
+    assert requests(bench) == [], "no storm"
+    bench.hear(20, 59, 60)
+    assert requests(bench) == [(1, PARTS), (1, PARTS)], "after 20 ms and after 40 more"
+    assert not bench.simplex.wants(A1.header.hash), "nobody may send the whole body: its witnesses are not checked"
+    bench.hear(notarized(A1, 0, 2, 3))
+    assert requests(bench) == [], "it may be on its way"
+    bench.hear(10_000)
+    ((first, body),) = requests(bench)
+    bench.hear(20_000)
+    ((second, again),) = requests(bench)
+    assert {first, second} == {2, 3}
+    assert body == again == BodyRequest(1, A1.header.hash)
+    bench.hear(A1)
+    assert not bench.simplex.awaits(A1.header.hash)
+
+
+def test_what_a_late_proposal_lacks_is_asked_for_if_a_quorum_notarized_it() -> None:
+    for later, asked_of in (([notarized(A1)], [(1, PARTS)]), ([nullified(1)], []), ([notarized(A1), A1], [(1, PARTS)])):
+        bench = Bench()
+        bench.hear(*later, Lacking(proposal(A1)), Lacking(proposal(A1)))
+        assert requests(bench) == asked_of
+
+
+def test_nobody_is_asked_for_a_proposal_whose_view_is_over_unless_a_quorum_notarized_it() -> None:
+    for end, is_awaited in ((nullified(1), False), (notarized(A1), True)):
+        bench = Bench()
+        bench.hear(Lacking(proposal(A1)), end)
+        requests(bench)
+        assert bench.simplex.awaits(A1.header.hash) == is_awaited
+        bench.hear(10_000)
+        assert bool(requests(bench)) == is_awaited
+
+
+def test_a_final_block_does_not_end_the_wait_for_a_later_proposal() -> None:
+    bench = Bench()
+    bench.hear(proposal(A1), notarized(A1), Lacking(proposal(B2, notarized(A1))), finalized(A1))
+    assert bench.final_blocks == [A1]
+    assert bench.simplex.awaits(B2.header.hash)
+    bench.hear(Complete(proposal(B2, notarized(A1))))
+    assert yes(B2) in bench.said()
+
+
+def test_what_completes_a_proposal_of_a_view_that_is_over_is_its_body() -> None:
+    bench = Bench()
+    bench.hear(Lacking(proposal(A1)), notarized(A1), finalized(A1), Complete(proposal(A1)))
+    assert bench.final_blocks == [A1]
+    bench.hear(Lacking(proposal(OTHER)))
+    assert bench.simplex.body(OTHER.header.hash) is None
+
+
+def test_a_proposal_is_as_late_as_its_last_transaction() -> None:
+    """Else a leader could show its proposal in time, and take all the time there is for the rest."""
+    judged = []
+    for came in (3, 70):
+        bench, then = Bench(), proposal(B2, notarized(A1))
+        bench.hear(proposal(A1), notarized(A1), Work(), Lacking(then), came, Complete(then), notarized(B2))
+        judged.append(bench.simplex.suspicion.skips(2))
+    assert judged == [False, True]
 
 
 def test_a_member_hands_out_the_bodies_it_has_and_keeps_none_nobody_asked_for() -> None:

@@ -23,24 +23,28 @@ def admit(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transa
 
 
 def screen(view: Reader, rules: Rules, transaction_id: bytes, transaction: Transaction, time: int) -> Code:
-    """``admit``, but for the payers' funds.
+    """``admit``, but for the payers' funds. Returns what ``suits`` says, or DUPLICATE."""
+    code = suits(rules, transaction, time)
+    return Code.DUPLICATE if code is _OK and view.has_seen(transaction_id, transaction.order.valid_until) else code
 
-    Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED (``valid_until`` too far ahead), DUPLICATE, or what
-    ``Terms.breach`` says.
+
+def suits(rules: Rules, transaction: Transaction, time: int) -> Code:
+    """What can be said of a transaction without the state.
+
+    Returns OK or WRONG_NETWORK, WRONG_SHARD, EXPIRED, LIMIT_EXCEEDED (``valid_until`` too far ahead), or what ``Terms.breach``
+    says.
     """
     order = transaction.order
     valid_until, legs = order.valid_until, order.legs
     if order.network != rules.network:
         return Code.WRONG_NETWORK
-    if rules.shards.shard_of(legs[0].payer) != rules.shard:
+    if not rules.first <= legs[0].payer <= rules.last:
         return Code.WRONG_SHARD
     if valid_until < time:
         return Code.EXPIRED
     if valid_until > rules.parameters.latest_valid_until(time):
         return Code.LIMIT_EXCEEDED
-    if view.has_seen(transaction_id, valid_until):
-        return Code.DUPLICATE
-    return rules.terms.breach(legs)
+    return _OK if rules.terms.are_none else rules.terms.breach(legs)
 
 
 def is_funded(view: Reader, rules: Rules, legs: Sequence[Leg]) -> bool:
@@ -51,7 +55,7 @@ def is_funded(view: Reader, rules: Rules, legs: Sequence[Leg]) -> bool:
             balance = view.balance(payer + suffix)
             if balance.available or balance.held:
                 continue
-        if rules.shards.shard_of(payer) == rules.shard and payer not in rules.issuers.values():
+        if rules.first <= payer <= rules.last and payer not in rules.issuers.values():
             balances = (view.balance(payer + suffix) for suffix in rules.suffixes.values())
             if not any(balance.available or balance.held for balance in balances):
                 return False

@@ -34,7 +34,7 @@ WAITING, PREPARED, ANSWERED, CURSOR, SEQUENCE, FLOW, FIGURE, TOLD = b"w", b"p", 
 TOLD_KEY = bytes(NAME_BYTES) + TOLD
 
 
-class Waiting(Struct, array_like=True, frozen=True):
+class Waiting(Struct, array_like=True, frozen=True, gc=False):
     """Home: own holds are taken, participants are asked. ``awaiting``: those of ``participants`` that have not answered; none
     when the transaction only waits until what it takes in is covered."""
 
@@ -55,7 +55,7 @@ class Stage(IntEnum):
     """To be committed, and its payments are made; what it takes in is not covered yet."""
 
 
-class Prepared(Struct, array_like=True, frozen=True):
+class Prepared(Struct, array_like=True, frozen=True, gc=False):
     """Participant: own holds are taken. ``legs``: those still to be done that touch this shard; ``deadline``: for the vote."""
 
     legs: tuple[Leg, ...]

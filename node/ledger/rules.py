@@ -30,7 +30,7 @@ class Rules:
         network: the network id.
         genesis_time: block time of height 0, ms.
         shard: the shard whose ledger this is.
-        shards: which shard keeps which address.
+        shards: which shard keeps which address. first, last: the addresses that this one keeps, from the one to the other.
         parameters: the genesis' parameters.
         issuers: each known asset's issuer address, by code, in the order of the codes.
         suffixes: each asset's code as the bytes that end its balances' row keys.
@@ -40,9 +40,11 @@ class Rules:
     """
 
     __slots__ = (
+        "first",
         "genesis_time",
         "issued_in",
         "issuers",
+        "last",
         "network",
         "parameters",
         "peers",
@@ -54,8 +56,7 @@ class Rules:
 
     def __init__(self, genesis: Genesis, network: bytes, shard: int, shards: ShardTable) -> None:
         """``network``: the id that transactions name. Raises ValueError when ``shard`` is not in the table."""
-        if shard not in shards.shards:
-            raise ValueError(f"shard {shard} is not in the table")
+        self.first, self.last = shards.range_of(shard)
         self.network = network
         self.genesis_time: int = genesis.time
         self.shard = shard

@@ -325,7 +325,10 @@ class State(Reader):
         before the checkpoint's: the replay set is not in the rows.
         """
         if valid_until >= self.time:
-            self._seen.setdefault(valid_until >> _SLOT_BITS, IdSet()).add(transaction_id)
+            slot = self._seen.get(valid_until >> _SLOT_BITS)
+            if slot is None:
+                slot = self._seen[valid_until >> _SLOT_BITS] = IdSet()
+            slot.add(transaction_id)
 
     def commit(self, overlay: Overlay) -> Slice:
         """Take in the next block's changes. Overlays on top of it keep working; those on any other block are void.

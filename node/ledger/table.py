@@ -13,7 +13,7 @@ _PARTS = 256
 LOW = _PARTS - 1
 """Bits of a key's hash that say in which part of a ``Table`` it is."""
 _ID_BYTES = 32
-_IDS = 16
+_IDS = 8
 """In a group of a ``IdSet``, on average, before another is made."""
 
 
@@ -60,7 +60,7 @@ class IdSet:
     other is split in two.
     """
 
-    __slots__ = ("_count", "_groups", "_mask", "_next")
+    __slots__ = ("_groups", "_mask", "_next", "_room")
 
     def __init__(self) -> None:
         self._groups = [b""]
@@ -68,15 +68,18 @@ class IdSet:
         """Low bits of an id's hash that say its group; of a group split already, one bit more."""
         self._next = 0
         """The group to be split next."""
-        self._count = 0
+        self._room = _IDS
+        """How many ids more before the next group is split."""
 
     def __len__(self) -> int:
-        return self._count
+        return _IDS * len(self._groups) - self._room
 
     def __contains__(self, key: bytes) -> bool:
         number = hash(key)
         place = number & self._mask
-        group = self._groups[place if place >= self._next else number & (2 * self._mask + 1)]
+        if place < self._next:
+            place = number & (2 * self._mask + 1)
+        group = self._groups[place]
         at = group.find(key)
         while at > 0 and at % _ID_BYTES:  # across two ids
             at = group.find(key, at + 1)
@@ -86,12 +89,15 @@ class IdSet:
         """``key`` must not be in it."""
         number = hash(key)
         place = number & self._mask
-        self._groups[place if place >= self._next else number & (2 * self._mask + 1)] += key
-        self._count += 1
-        if self._count > _IDS * len(self._groups):
+        if place < self._next:
+            place = number & (2 * self._mask + 1)
+        self._groups[place] += key
+        self._room -= 1
+        if self._room < 0:
             self._split()
 
     def _split(self) -> None:
+        self._room += _IDS
         ids, bit, old = self._groups[self._next], self._mask + 1, self._next
         halves: tuple[list[bytes], list[bytes]] = ([], [])
         for start in range(0, len(ids), _ID_BYTES):

@@ -51,7 +51,7 @@ def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
     issuer = rules.issuers.get(asset)
     if leg.action is not _PAY or issuer is None or issuer in (payer, payee):
         return None
-    if rules.shards.shard_of(payer) != rules.shard or rules.shards.shard_of(payee) != rules.shard:
+    if not (rules.first <= payer <= rules.last and rules.first <= payee <= rules.last):
         return None
     suffix, amount, balances = rules.suffixes[asset], leg.amount, overlay.balances
     debited, credited = payer + suffix, payee + suffix
@@ -62,7 +62,8 @@ def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
     left = source.available - amount
     if left < 0:
         return Code.INSUFFICIENT_FUNDS
-    if left and left < rules.terms.smallest_balances.get(asset, 0):
+    smallest = rules.terms.smallest_balances
+    if smallest and 0 < left < smallest.get(asset, 0):
         return Code.BELOW_SMALLEST_BALANCE
     balances[debited] = Balance(left, source.held)
     balances[credited] = Balance(sink.available + amount, sink.held)

@@ -20,21 +20,21 @@ from node.protocol.transaction import AssetCode, Milliseconds
 SequenceNumber = Annotated[int, Meta(ge=1, le=2**53)]
 
 
-class Prepare(Struct, array_like=True, frozen=True, tag=1):
+class Prepare(Struct, array_like=True, frozen=True, gc=False, tag=1):
     """Home to participant: hold what your payers owe and say whether you can. ``deadline``: home block time, ms."""
 
     transaction: bytes
     deadline: Milliseconds
 
 
-class PrepareVote(Struct, array_like=True, frozen=True, tag=2):
+class PrepareVote(Struct, array_like=True, frozen=True, gc=False, tag=2):
     """Participant to home: yes (``code`` OK) or no, and why."""
 
     transaction_id: Hash
     code: Code
 
 
-class Decision(Struct, array_like=True, frozen=True, tag=3):
+class Decision(Struct, array_like=True, frozen=True, gc=False, tag=3):
     """Home to participant: apply, or release."""
 
     transaction_id: Hash

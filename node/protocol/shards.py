@@ -24,6 +24,13 @@ class ShardTable:
         """The shard that keeps the 20-byte ``address``."""
         return self._shards[bisect_right(self._firsts, address) - 1]
 
+    def range_of(self, shard: int) -> tuple[bytes, bytes]:
+        """The first and the last address that a shard keeps. Raises ValueError when it is not in the table."""
+        place = self._shards.index(shard)
+        following = self._firsts[place + 1 :]
+        end = int.from_bytes(following[0], "big") if following else ADDRESS_SPACE
+        return self._firsts[place], (end - 1).to_bytes(20, "big")
+
     @property
     def shards(self) -> tuple[int, ...]:
         return tuple(sorted(self._shards))

@@ -14,16 +14,17 @@ class Terms:
 
     Attributes:
         issuers: each asset's issuer address, in the order of the codes.
-        fees, smallest_balances: of the assets that have one.
+        fees, smallest_balances: of the assets that have one. are_none: no asset has either.
     """
 
-    __slots__ = ("fees", "issuers", "smallest_balances")
+    __slots__ = ("are_none", "fees", "issuers", "smallest_balances")
 
     def __init__(self, genesis: Genesis) -> None:
         assets = sorted(genesis.assets, key=lambda asset: asset.code)
         self.issuers: dict[str, bytes] = {asset.code: asset.issuer_address for asset in assets}
         self.fees: dict[str, int] = {asset.code: asset.fee for asset in assets if asset.fee}
         self.smallest_balances: dict[str, int] = {a.code: a.smallest_balance for a in assets if a.smallest_balance}
+        self.are_none = not (self.fees or self.smallest_balances)
 
     def breach(self, legs: Sequence[Leg]) -> Code:
         """OK, FEE_MISSING or BELOW_SMALLEST_BALANCE.

@@ -6,13 +6,14 @@ and it holds no balance. The issuer may also freeze and unfreeze an account's ba
 
 from collections.abc import Sequence
 from enum import IntEnum
+from hashlib import sha256
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from node.protocol.address import Address, address_of
 from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.crypto import KeyPair, PublicKey, Signature, digest, verify
+from node.protocol.crypto import KeyPair, PublicKey, Signature, domain_prefix, verify
 from node.protocol.limits import MAX_AMOUNT, MAX_ASSET_CODE, MAX_LEGS, MAX_MEMO_BYTES, MAX_TRANSACTION_BYTES
 
 NetworkId = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -32,6 +33,10 @@ class Action(IntEnum):
     UNFREEZE = 2
 
 
+_PAY = Action.PAY
+_TRANSACTION = domain_prefix("transaction")
+
+
 class Leg(Struct, array_like=True, frozen=True, gc=False):
     """``amount`` units of ``asset`` from ``payer`` to ``payee``."""
 
@@ -49,7 +54,7 @@ class Witness(Struct, array_like=True, frozen=True, gc=False):
     signature: Signature
 
 
-class Order(Struct, array_like=True, frozen=True):
+class Order(Struct, array_like=True, frozen=True, gc=False):
     """What is signed. ``memo``: UTF-8, at most 140 bytes; ``valid_until``: block time; ``salt`` makes equal orders differ."""
 
     network: NetworkId
@@ -61,12 +66,13 @@ class Order(Struct, array_like=True, frozen=True):
     @property
     def id(self) -> bytes:
         """The transaction id: 32 bytes, and what every payer signs."""
-        return digest("transaction", encode(self))
+        return sha256(_TRANSACTION + encode(self)).digest()
 
     @property
     def payers(self) -> tuple[bytes, ...]:
         """The distinct payers, in order of first appearance. The first one's shard is the home shard."""
-        return tuple(dict.fromkeys([leg.payer for leg in self.legs]))
+        legs = self.legs
+        return (legs[0].payer,) if len(legs) == 1 else tuple(dict.fromkeys([leg.payer for leg in legs]))
 
     def sign(self, keys: Sequence[KeyPair]) -> "Transaction":
         """Sign with one key per distinct payer, in any order. Raises ValueError when one is missing."""
@@ -78,7 +84,7 @@ class Order(Struct, array_like=True, frozen=True):
         return Transaction(self, tuple(witnesses))
 
 
-class Transaction(Struct, array_like=True, frozen=True):
+class Transaction(Struct, array_like=True, frozen=True, gc=False):
     """An order and one witness per distinct payer, in the order of ``Order.payers``."""
 
     order: Order
@@ -107,12 +113,8 @@ def decode_transaction(data: bytes) -> Transaction:
     for leg in order.legs:
         if leg.payer == leg.payee:
             raise DecodeError("payer and payee are the same")
-        if (leg.amount == 0) == (leg.action == Action.PAY):
+        if (leg.amount == 0) == (leg.action is _PAY):
             raise DecodeError("a payment has a positive amount, any other leg none")
-    payers = order.payers
-    if len(payers) != len(transaction.witnesses):
-        raise DecodeError("one witness per payer")
-    for payer, witness in zip(payers, transaction.witnesses, strict=True):
-        if address_of(witness.public_key) != payer:
-            raise DecodeError("witness is not the payer's")
+    if order.payers != tuple([address_of(witness.public_key) for witness in transaction.witnesses]):
+        raise DecodeError("the witnesses are not the payers', one each")
     return transaction

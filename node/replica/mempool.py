@@ -22,7 +22,8 @@ MAX_CHECKING = 20_000
 """Transactions whose signatures are being checked."""
 MAX_CHECKING_BYTES = 4 << 20
 
-_LITTLE = 9
+_LITTLE = 512
+"""Bytes; who has less waiting than this cannot be pushed out."""
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -45,16 +46,6 @@ def read_entry(encoded: bytes, leaf: bytes | None = None) -> Entry:
     return Entry(transaction.id, transaction, encoded, leaf or leaf_hash(encoded))
 
 
-class _Waiting:
-    """One payer's entries by id, in order of arrival, and their bytes."""
-
-    __slots__ = ("entries", "size")
-
-    def __init__(self) -> None:
-        self.entries: dict[bytes, Entry] = {}
-        self.size = 0
-
-
 class Mempool:
     """At most MAX_TRANSACTIONS and MAX_BYTES.
 
@@ -66,8 +57,10 @@ class Mempool:
         self._entries: dict[bytes, Entry] = {}
         """By leaf."""
         self._by_id: dict[bytes, Entry] = {}
-        self._payers: dict[bytes, _Waiting] = {}
-        """In the order of their turns."""
+        self._payers: dict[bytes, dict[bytes, Entry]] = {}
+        """In the order of their turns; each one's by id, in order of arrival."""
+        self._sizes: dict[bytes, int] = {}
+        """How many bytes each payer's are."""
         self._levels: list[dict[bytes, None]] = [{} for _ in range(64)]
         """The payers by the bit length of their bytes: who has most is found at once, within a factor of two. Without those who
         have so little that nobody can push them out."""
@@ -87,7 +80,7 @@ class Mempool:
         """In rounds: of each payer, in turn, its next one that ``fits``; what does not fit costs no turn."""
         later: list[Iterator[Entry]] = []
         for waiting in self._payers.values():
-            entries: Iterator[Entry] = filter(fits, waiting.entries.values())
+            entries: Iterator[Entry] = filter(fits, waiting.values())
             if (entry := next(entries, None)) is not None:
                 yield entry
                 later.append(entries)
@@ -109,6 +102,7 @@ class Mempool:
     def screen(self, batch: Sequence[bytes]) -> tuple[list[Entry], list[Refusal]]:
         """Decode what is new in a batch: candidates to check further, and refusals. What is known already is neither."""
         candidates, refusals = [], []
+        is_tight = self._is_full(len(batch), sum(map(len, batch)))
         for encoded in dict.fromkeys(batch):
             leaf = leaf_hash(encoded)
             if leaf in self._entries or leaf in self._checking:
@@ -121,7 +115,7 @@ class Mempool:
             except DecodeError:
                 refusals.append(Refusal(sha256(encoded).digest(), Code.MALFORMED))
                 continue
-            if self._is_full(entry) and not self._may_push_out(entry):
+            if is_tight and self._is_full(1, len(encoded)) and not self._may_push_out(entry):
                 self.dropped += 1
                 refusals.append(Refusal(entry.id, Code.LIMIT_EXCEEDED))
                 continue
@@ -138,15 +132,17 @@ class Mempool:
     def settle(self, entries: Sequence[Entry], verdicts: Sequence[bool], *, may_push_out: bool) -> list[Refusal]:
         """Take in the entries whose signatures are valid; returns refusals for the others, and for those pushed out."""
         refusals = []
+        is_tight = self._is_full(len(entries), sum([len(entry.encoded) for entry in entries]))
         for entry, valid in zip(entries, verdicts, strict=True):
+            size = len(entry.encoded)
             if self._checking.pop(entry.leaf, None) is not None:
-                self._checking_bytes -= len(entry.encoded)
+                self._checking_bytes -= size
             if not valid:
                 refusals.append(Refusal(entry.id, Code.BAD_SIGNATURE))
                 continue
-            while may_push_out and self._is_full(entry) and self._may_push_out(entry):
+            while is_tight and may_push_out and self._is_full(1, size) and self._may_push_out(entry):
                 refusals.append(Refusal(self._push_out(), Code.LIMIT_EXCEEDED))
-            if self._is_full(entry):
+            if is_tight and self._is_full(1, size):
                 self.dropped += 1
                 refusals.append(Refusal(entry.id, Code.LIMIT_EXCEEDED))
             else:
@@ -160,9 +156,10 @@ class Mempool:
             payer = entry.payer
             waiting = self._payers.get(payer)
             if waiting is None:
-                waiting = self._payers[payer] = _Waiting()
-            waiting.entries[entry.id] = entry
-            self._resize(payer, waiting, len(entry.encoded))
+                self._payers[payer] = {entry.id: entry}
+            else:
+                waiting[entry.id] = entry
+            self._resize(payer, len(entry.encoded))
 
     def remove(self, ids: Sequence[bytes]) -> None:
         """Forget transactions by id: each payer of one has had its turn."""
@@ -171,36 +168,40 @@ class Mempool:
             if entry is not None:
                 payer = entry.payer
                 waiting = self._payers.pop(payer)
-                del waiting.entries[transaction_id]
-                if waiting.entries:
+                del waiting[transaction_id], self._entries[entry.leaf]
+                if waiting:
                     self._payers[payer] = waiting
-                del self._entries[entry.leaf]
-                self._resize(payer, waiting, -len(entry.encoded))
+                self._resize(payer, -len(entry.encoded))
 
-    def _is_full(self, entry: Entry) -> bool:
-        return len(self._entries) >= MAX_TRANSACTIONS or self._bytes + len(entry.encoded) > MAX_BYTES
+    def _is_full(self, more: int, size: int) -> bool:
+        """Whether there is no room for so many transactions more, of so many bytes."""
+        return len(self._entries) + more > MAX_TRANSACTIONS or self._bytes + size > MAX_BYTES
 
     def _may_push_out(self, entry: Entry) -> bool:
         """Whether somebody has at least twice as much waiting as its payer would have."""
-        waiting = self._payers.get(entry.payer)
-        size = len(entry.encoded) + (waiting.size if waiting is not None else 0)
+        size = len(entry.encoded) + self._sizes.get(entry.payer, 0)
         return any(self._levels[size.bit_length() + 2 :])
 
     def _push_out(self) -> bytes:
         """Drop the latest of who has most waiting; its id."""
         most = next(level for level in reversed(self._levels) if level)
         waiting = self._payers[next(iter(most))]
-        transaction_id, _ = next(reversed(waiting.entries.items()))
+        transaction_id = next(reversed(waiting))
         self.remove([transaction_id])
         self.dropped += 1
         return transaction_id
 
-    def _resize(self, payer: bytes, waiting: _Waiting, by: int) -> None:
-        before = waiting.size.bit_length()
-        waiting.size += by
+    def _resize(self, payer: bytes, by: int) -> None:
+        before = self._sizes.get(payer, 0)
+        after = before + by
         self._bytes += by
-        after = waiting.size.bit_length()
-        if before != after and max(before, after) > _LITTLE:
-            self._levels[before].pop(payer, None)
-            if after > _LITTLE:
-                self._levels[after][payer] = None
+        if after:
+            self._sizes[payer] = after
+        else:
+            del self._sizes[payer]
+        if before < _LITTLE and after < _LITTLE:
+            return
+        if before.bit_length() != after.bit_length():
+            self._levels[before.bit_length()].pop(payer, None)
+            if after >= _LITTLE:
+                self._levels[after.bit_length()][payer] = None

@@ -9,7 +9,7 @@ from node.consensus.round import Seat
 from node.consensus.simplex import MAX_VOTED_BYTES, Simplex, Turn
 from node.effects import Mine, StopMining
 from node.events import Instant
-from node.ledger.admission import admit
+from node.ledger.admission import admit, is_funded, suits
 from node.ledger.execution import execute
 from node.ledger.rules import Rules
 from node.ledger.state import Overlay, State
@@ -146,6 +146,7 @@ def choose_transactions(
     stale: list[bytes] = []
     refused: list[Refusal] = []
     size = in_vain = 0
+    ok, most = Code.OK, rules.parameters.block_transactions
 
     def is_new(entry: Entry) -> bool:
         valid_until = entry.transaction.order.valid_until
@@ -156,15 +157,16 @@ def choose_transactions(
         return False
 
     for entry in mempool.in_turn(is_new):  # one looked at in vain costs its payer the turn: the others have theirs
-        if admit(parent, rules, entry.id, entry.transaction, time) is Code.OK:
+        transaction = entry.transaction
+        if suits(rules, transaction, time) is ok and is_funded(parent, rules, transaction.order.legs):
             size += len(entry.encoded)
-            if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= rules.parameters.block_transactions:
+            if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= most:
                 break
             chosen.append(entry)
             continue
         in_vain += 1
-        code = admit(state, rules, entry.id, entry.transaction, state.time)
-        if code is not Code.OK:
+        code = admit(state, rules, entry.id, transaction, state.time)
+        if code is not ok:
             stale.append(entry.id)
             refused.append(Refusal(entry.id, code))
         if in_vain == MAX_IN_VAIN:

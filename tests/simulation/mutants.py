@@ -332,8 +332,8 @@ def _admit_regardless(*ignored: Code) -> Callable[[Original], Any]:
     """Some reasons to refuse a transaction are overlooked."""
 
     def make(original: Original) -> Any:
-        def admit(view: Any, rules: Any, transaction_id: bytes, transaction: Any, time: int) -> Code:
-            code: Code = original(view, rules, transaction_id, transaction, time)
+        def admit(*arguments: Any) -> Code:
+            code: Code = original(*arguments)
             return Code.OK if code in ignored else code
 
         return admit
@@ -342,8 +342,10 @@ def _admit_regardless(*ignored: Code) -> Callable[[Original], Any]:
 
 
 def _admission(*ignored: Code) -> tuple[Mutation, ...]:
-    places = ((admission, "screen"), (execution, "screen"), (proposing, "admit"), (replica, "admit"))
-    funds = _on(execution, "is_funded", _true) if Code.INSUFFICIENT_FUNDS in ignored else ()
+    places = ((admission, "screen"), (execution, "screen"), (proposing, "suits"), (proposing, "admit"), (replica, "admit"))
+    funds: tuple[Mutation, ...] = ()
+    if Code.INSUFFICIENT_FUNDS in ignored:
+        funds = _on(execution, "is_funded", _true) + _on(proposing, "is_funded", _true)
     return tuple(Mutation(module, name, _admit_regardless(*ignored)) for module, name in places) + funds
 
 

@@ -14,19 +14,18 @@ from node.ledger.channels import Outbox
 from node.ledger.rows import TOLD_KEY, Told, figure_key, flow_key
 from node.ledger.rules import FIGURES_PAUSE, Rules
 from node.ledger.state import Overlay, Reader
-from node.ledger.transfer import can_take_in, incoming
+from node.ledger.transfer import Route, can_take_in, incoming
 from node.protocol.block import net
 from node.protocol.channel import Figure, Figures
 from node.protocol.limits import MAX_AMOUNT
-from node.protocol.transaction import Leg
 
 
-def covers(overlay: Overlay, rules: Rules, legs: Iterable[Leg], home: int) -> bool:
-    """Whether the shards from which units of ``legs`` enter can have them, and they can be taken in here."""
-    return all(
-        entering <= room(overlay, rules, shard, suffix) and can_take_in(overlay, suffix, entering, burning)
-        for (shard, suffix), (entering, burning) in incoming(rules, legs, home).items()
-    )
+def covers(overlay: Overlay, rules: Rules, routes: Iterable[Route], home: int) -> bool:
+    """Whether the shards from which units enter over ``routes`` can have them, and they can be taken in here."""
+    for (shard, suffix), (entering, burning) in incoming(rules, routes, home).items():
+        if entering > room(overlay, rules, shard, suffix) or not can_take_in(overlay, suffix, entering, burning):
+            return False
+    return True
 
 
 def room(view: Reader, rules: Rules, shard: int, suffix: bytes) -> int:

@@ -1,5 +1,7 @@
 """Channels: cursors say which bundles were taken, sequences which were sent, the outbox collects what a block sends."""
 
+from collections import defaultdict
+
 from node.ledger.rows import CURSOR, SEQUENCE, channel_key
 from node.ledger.rules import Rules
 from node.ledger.state import Overlay, Reader
@@ -26,10 +28,10 @@ class Outbox:
     """What the block sends, by destination shard."""
 
     def __init__(self) -> None:
-        self._records: dict[int, list[Record]] = {}
+        self._records: defaultdict[int, list[Record]] = defaultdict(list)
 
     def send(self, destination: int, record: Record) -> None:
-        self._records.setdefault(destination, []).append(record)
+        self._records[destination].append(record)
 
     def close(self, overlay: Overlay) -> tuple[Bundle, ...]:
         """One bundle for each destination that gets anything, numbered, in the order of the shards."""

@@ -12,7 +12,7 @@ from node.ledger import bulkhead, channels, rows
 from node.ledger.admission import is_funded, screen
 from node.ledger.rules import Rules
 from node.ledger.state import Overlay, State, totals_after
-from node.ledger.transfer import apply, pay, reserve, shards_of
+from node.ledger.transfer import apply, pay, reserve, routed, shards_of
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.protocol import merkle
 from node.protocol.block import BalanceChange, Changes, Effects, Header, Outcome, Receipt, payload_root
@@ -141,11 +141,7 @@ def execute(
         if code is not _OK:
             raise InvalidBlock(f"transaction {transaction_id.hex()}: {code}")
         overlay.seen[transaction_id] = transaction.order.valid_until
-        settled = _settle(overlay, rules, transaction)
-        if settled is None:
-            commits.begin(transaction_id, transaction)
-        else:
-            receipts.append(Receipt(transaction_id, _REJECTED, settled) if settled else Receipt(transaction_id, _COMMITTED))
+        _carry_out(commits, transaction_id, transaction)
         legs = transaction.order.legs  # whose payers could pay are funded; others may have spent it earlier in this block
         if receipts[-1].outcome is _REJECTED and not (is_funded(overlay, rules, legs) or is_funded(parent, rules, legs)):
             raise InvalidBlock(f"transaction {transaction_id.hex()}: {Code.INSUFFICIENT_FUNDS}")
@@ -153,19 +149,19 @@ def execute(
     return Execution(overlay, receipts, outbox.close(overlay))
 
 
-def _settle(overlay: Overlay, rules: Rules, transaction: Transaction) -> Code | None:
-    """Carry out a transaction inside this shard; None when it touches others, too."""
-    legs = transaction.order.legs
-    if len(legs) == 1:
-        code = pay(overlay, rules, legs[0])
-        if code is not None:
-            return code
-    if shards_of(rules, legs) != {rules.shard}:
-        return None
-    code = reserve(overlay, rules, legs)
-    if code is _OK:
-        apply(overlay, rules, legs, rules.shard)
-    return code
+def _carry_out(commits: TwoPhaseCommit, transaction_id: bytes, transaction: Transaction) -> None:
+    """A transaction inside this shard, at once; one that touches others begins."""
+    overlay, rules, legs = commits.overlay, commits.rules, transaction.order.legs
+    code = pay(overlay, rules, legs[0]) if len(legs) == 1 else None
+    if code is None:
+        routes = routed(rules, legs)
+        if shards_of(routes) != {rules.shard}:
+            commits.begin(transaction_id, transaction, routes)
+            return
+        code = reserve(overlay, rules, routes)
+        if code is _OK:
+            apply(overlay, rules, routes, rules.shard)
+    commits.receipts.append(Receipt(transaction_id, _REJECTED, code) if code else Receipt(transaction_id, _COMMITTED))
 
 
 def _changes(overlay: Overlay) -> Changes:

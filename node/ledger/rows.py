@@ -16,6 +16,7 @@ value its balance) or a lower-case letter. So keys of balances sort by address a
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -109,6 +110,7 @@ def channel_key(shard: int, kind: bytes) -> bytes:
     return shard.to_bytes(NAME_BYTES, "big") + kind
 
 
+@lru_cache(maxsize=1 << 12)
 def flow_key(boundary: int, suffix: bytes) -> bytes:
     """``boundary``: ISSUER or a peer shard; ``suffix``: the asset's code."""
     return (boundary + 1).to_bytes(NAME_BYTES, "big") + suffix + FLOW

@@ -6,10 +6,13 @@ block merges its overlay into the state and empties it, so overlays built on it 
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from heapq import heapify, heappop, heappush, merge
 from itertools import chain
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from node.ledger.checkpoint import Checkpointing, Slice
 from node.ledger.rows import (
@@ -48,7 +51,7 @@ class Corrupt(ValueError):
     """The rows are not those of the checkpoint they claim to be."""
 
 
-class Supply(NamedTuple):
+class Supply(Struct, gc=False):
     """Of one asset in this shard: the sums of all available and of all held balances, and what is reserved to come in."""
 
     available: int = 0
@@ -69,7 +72,7 @@ class Reader(ABC):
 
     Attributes:
         height, time, state_root: of the last block in it.
-        supply: by asset code; missing ones are zero.
+        supply: by asset, as in the rows' keys; missing ones are zero.
         waiting_for: number of transactions waiting here, by ``queue_of`` their participants.
         prepared_for: number of transactions prepared here, by home shard.
         uncovered: by home shard, what waits until what it takes in is covered: (deadline, transaction id), sorted.
@@ -80,7 +83,7 @@ class Reader(ABC):
     height: int
     time: int
     state_root: bytes
-    supply: dict[str, Supply]
+    supply: dict[bytes, Supply]
     waiting_for: dict[int, int]
     prepared_for: dict[int, int]
     uncovered: dict[int, list[tuple[int, bytes]]]
@@ -163,7 +166,7 @@ class Overlay(Reader):
         self.height = height
         self.time = time
         self.state_root = parent.state_root
-        self.supply = dict(parent.supply)
+        self.supply = {suffix: copy(supply) for suffix, supply in parent.supply.items()}
         self.waiting_for, self.prepared_for = dict(parent.waiting_for), dict(parent.prepared_for)
         self.uncovered = {home: list(entries) for home, entries in parent.uncovered.items() if entries}
         self.checkpoint, self.next_checkpoint = parent.checkpoint, parent.next_checkpoint
@@ -191,10 +194,19 @@ class Overlay(Reader):
         return found
 
     def record(self, key: bytes) -> Row | None:
-        for overlay in (self, *self._below):
+        if key in self.records:
+            return self.records[key]
+        for overlay in self._below:
             if key in overlay.records:
                 return overlay.records[key]
-        return self._state.records.get(key)
+        return self._state.records.parts[hash(key) & LOW].get(key)
+
+    def supply_of(self, suffix: bytes) -> Supply:
+        """An asset's, to be changed."""
+        supply = self.supply.get(suffix)
+        if supply is None:
+            supply = self.supply[suffix] = Supply()
+        return supply
 
     def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
         if transaction_id in self.seen:
@@ -433,16 +445,16 @@ class State(Reader):
             entries.sort()
 
 
-def _sum_supply(state: State) -> dict[str, Supply]:
-    sums: dict[str, list[int]] = {}
+def _sum_supply(state: State) -> dict[bytes, Supply]:
+    sums: defaultdict[bytes, Supply] = defaultdict(Supply)
     for key, balance in state.balances.items():
-        asset = sums.setdefault(key[NAME_BYTES:].decode(), [0, 0, 0])
-        asset[0] += balance.available
-        asset[1] += balance.held
+        supply = sums[key[NAME_BYTES:]]
+        supply.available += balance.available
+        supply.held += balance.held
     for key, flow in state.records.items():
         if isinstance(flow, Flow):
-            sums.setdefault(parse_flow_key(key)[1], [0, 0, 0])[2] += flow.entering
-    return {asset: Supply(*figures) for asset, figures in sums.items()}
+            sums[key[NAME_BYTES:-1]].entering += flow.entering
+    return dict(sums)
 
 
 def recompute_totals(state: State) -> Totals:
@@ -450,7 +462,7 @@ def recompute_totals(state: State) -> Totals:
     supply = _sum_supply(state)
     pending = sum(isinstance(record, Waiting | Prepared) for record in state.records.values())
     flows = ((key, record) for key, record in state.records.items() if isinstance(record, Flow))
-    totals = _totals(Totals((), pending), supply, supply, flows)
+    totals = _totals(Totals((), pending), supply, [suffix.decode() for suffix in supply], flows)
     for total in totals.assets:
         if not total.is_balanced:
             raise Corrupt(f"{total.available + total.held} units of {total.asset} are here, but not as many came in: {total}")
@@ -463,7 +475,7 @@ def totals_after(overlay: Overlay) -> Totals:
     flows = [(key, overlay.flow(key)) for key in overlay.records if key.endswith(FLOW)]
     touched = {parse_flow_key(key)[1] for key, _ in flows}
     for total in before.assets:
-        now = overlay.supply.get(total.asset, NO_SUPPLY)
+        now = overlay.supply.get(overlay.rules.suffixes[total.asset], NO_SUPPLY)
         if (total.available, total.held) != (now.available, now.held):
             touched.add(total.asset)
     if not touched and pending == before.pending:
@@ -471,7 +483,7 @@ def totals_after(overlay: Overlay) -> Totals:
     return _totals(Totals(before.assets, pending), overlay.supply, touched, flows)
 
 
-def _totals(before: Totals, supply: dict[str, Supply], touched: Iterable[str], flows: Iterable[tuple[bytes, Flow]]) -> Totals:
+def _totals(before: Totals, supply: dict[bytes, Supply], touched: Iterable[str], flows: Iterable[tuple[bytes, Flow]]) -> Totals:
     assets = {total.asset: total for total in before.assets}
     boundaries: dict[str, dict[int, Flow]] = {}
     for key, flow in flows:
@@ -484,7 +496,7 @@ def _totals(before: Totals, supply: dict[str, Supply], touched: Iterable[str], f
         peers = {peer.shard: peer for peer in known.peers}
         peers |= {shard: PeerTotal(shard, flow.left, flow.entered) for shard, flow in changed.items()}
         by_shard = tuple(peers[shard] for shard in sorted(peers) if peers[shard].exported or peers[shard].imported)
-        now = supply.get(code, NO_SUPPLY)
+        now = supply.get(code.encode(), NO_SUPPLY)
         assets[code] = AssetTotal(code, now.available, now.held, issued.entered, issued.left, by_shard)
         if not (now.available or now.held or issued.entered or issued.left or by_shard):
             del assets[code]

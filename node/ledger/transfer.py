@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from node.ledger.rows import ISSUER, NAME_BYTES, NO_FLOW, Flow, flow_key
 from node.ledger.rules import Rules
-from node.ledger.state import NO_SUPPLY, Overlay, Supply
+from node.ledger.state import NO_SUPPLY, Overlay
 from node.protocol.block import Balance, net, tally
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_AMOUNT
@@ -24,22 +24,30 @@ _PAY, _FREEZE = Action.PAY, Action.FREEZE
 _OK = Code.OK
 
 
-def legs_here(rules: Rules, legs: Iterable[Leg], home: int) -> tuple[Leg, ...]:
+Route = tuple[Leg, int, int]
+"""A leg, its payer's shard, its payee's shard."""
+
+
+def routed(rules: Rules, legs: Iterable[Leg]) -> list[Route]:
+    """Where each leg leads from and to."""
+    shard_of = rules.shards.shard_of
+    return [(leg, shard_of(leg.payer), shard_of(leg.payee)) for leg in legs]
+
+
+def legs_here(rules: Rules, routes: Iterable[Route], home: int) -> tuple[Leg, ...]:
     """The legs whose payer or payee this shard keeps; in the home shard also payments that pass through."""
-    shard_of, here = rules.shards.shard_of, rules.shard
+    here = rules.shard
     passes = home == here
     found = []
-    for leg in legs:
-        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
-        if here in (payer_shard, payee_shard) or (passes and payer_shard != payee_shard and leg.action is _PAY):
+    for leg, source, sink in routes:
+        if here in (source, sink) or (passes and source != sink and leg.action is _PAY):
             found.append(leg)
     return tuple(found)
 
 
-def shards_of(rules: Rules, legs: Iterable[Leg]) -> set[int]:
+def shards_of(routes: Iterable[Route]) -> set[int]:
     """The shards that the legs touch."""
-    shard_of = rules.shards.shard_of
-    return {shard for leg in legs for shard in (shard_of(leg.payer), shard_of(leg.payee))}
+    return {shard for _, source, sink in routes for shard in (source, sink)}
 
 
 def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
@@ -70,76 +78,79 @@ def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
     return _OK
 
 
-def reserve(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
+def reserve(overlay: Overlay, rules: Rules, routes: Sequence[Route]) -> Code:
     """Take the holds of the payers kept here, and what they are to mint and burn. When the answer is not OK nothing has changed.
 
     What comes in from other shards is not reserved: who says that it comes may not have it. See ``bulkhead``.
     """
-    code = _refusal(overlay, rules, legs)
+    code = _refusal(overlay, rules, routes)
     if code is not _OK:
         return code
-    owed, issues = _needs(rules, legs)
-    left = {key: overlay.balance(key).available - amount for key, amount in owed.items()}
-    if any(amount < 0 for amount in left.values()):
-        return Code.INSUFFICIENT_FUNDS
+    owed, issues = _needs(rules, routes)
     smallest = rules.terms.smallest_balances
-    if smallest and any(0 < amount < smallest.get(key[NAME_BYTES:].decode(), 0) for key, amount in left.items()):
+    is_too_little = False
+    for key, amount in owed.items():
+        left = overlay.balance(key).available - amount
+        if left < 0:
+            return Code.INSUFFICIENT_FUNDS
+        if smallest and 0 < left < smallest.get(key[NAME_BYTES:].decode(), 0):
+            is_too_little = True
+    if is_too_little:
         return Code.BELOW_SMALLEST_BALANCE
-    if not all(_may_issue(overlay, suffix, *amounts) for suffix, amounts in issues.items()):
-        return Code.LIMIT_EXCEEDED
+    for suffix, (minting, burning) in issues.items():
+        if not _may_issue(overlay, suffix, minting, burning):
+            return Code.LIMIT_EXCEEDED
     for key, amount in owed.items():
         _adjust(overlay, key, -amount, amount)
     for suffix, (minting, burning) in issues.items():
-        _move_flow(overlay, ISSUER, suffix, Flow(0, 0, minting, burning))
+        _move_flow(overlay, ISSUER, suffix, entering=minting, leaving=burning)
     return _OK
 
 
-def apply(overlay: Overlay, rules: Rules, legs: Iterable[Leg], home: int) -> None:
+def apply(overlay: Overlay, rules: Rules, routes: Iterable[Route], home: int) -> None:
     """Do what was reserved. Cannot fail: a credit reaches even an account that was frozen since."""
-    shard_of, here = rules.shards.shard_of, rules.shard
-    for leg in legs:
+    here = rules.shard
+    for leg, source, sink in routes:
         suffix, amount, issuer = rules.suffixes[leg.asset], leg.amount, rules.issuers[leg.asset]
-        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
         if leg.action is not _PAY:
-            if payee_shard == here:
+            if sink == here:
                 _set_frozen(overlay, leg.payee + suffix, leg.action is _FREEZE)
             continue
-        if here not in (payer_shard, payee_shard, home) or (payer_shard == payee_shard != here):
+        if (source == sink != here) or (here != source and here != sink and here != home):
             continue
-        if payer_shard != here:
-            _move_flow(overlay, payer_shard if home == here else home, suffix, Flow(entered=amount))
+        if source != here:
+            _move_flow(overlay, source if home == here else home, suffix, entered=amount)
         elif leg.payer == issuer:
-            _move_flow(overlay, ISSUER, suffix, Flow(entered=amount, entering=-amount))
+            _move_flow(overlay, ISSUER, suffix, entered=amount, entering=-amount)
         else:
             _adjust(overlay, leg.payer + suffix, 0, -amount)
-        if payee_shard != here:
-            _move_flow(overlay, payee_shard if home == here else home, suffix, Flow(left=amount))
+        if sink != here:
+            _move_flow(overlay, sink if home == here else home, suffix, left=amount)
         elif leg.payee == issuer:
-            _move_flow(overlay, ISSUER, suffix, Flow(left=amount, leaving=-amount if payer_shard == here else 0))
+            _move_flow(overlay, ISSUER, suffix, left=amount, leaving=-amount if source == here else 0)
         else:
             _adjust(overlay, leg.payee + suffix, amount, 0)
 
 
-def release(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> None:
+def release(overlay: Overlay, rules: Rules, routes: Iterable[Route]) -> None:
     """Give back what was reserved."""
-    owed, issues = _needs(rules, legs)
+    owed, issues = _needs(rules, routes)
     for key, amount in owed.items():
         _adjust(overlay, key, amount, -amount)
     for suffix, (minting, burning) in issues.items():
-        _move_flow(overlay, ISSUER, suffix, Flow(0, 0, -minting, -burning))
+        _move_flow(overlay, ISSUER, suffix, entering=-minting, leaving=-burning)
 
 
-def incoming(rules: Rules, legs: Iterable[Leg], home: int) -> dict[tuple[int, bytes], list[int]]:
+def incoming(rules: Rules, routes: Iterable[Route], home: int) -> dict[tuple[int, bytes], list[int]]:
     """What enters from other shards, by shard and asset: [all of it, what of that is to be burned here]."""
-    shard_of, here = rules.shards.shard_of, rules.shard
+    here = rules.shard
     found: dict[tuple[int, bytes], list[int]] = {}
-    for leg in legs:
-        payer_shard, payee_shard = shard_of(leg.payer), shard_of(leg.payee)
-        if leg.action is _PAY and payer_shard != here and payer_shard != payee_shard and here in (payee_shard, home):
-            key = payer_shard if home == here else home, rules.suffixes[leg.asset]
+    for leg, source, sink in routes:
+        if source != here and source != sink and (sink == here or home == here) and leg.action is _PAY:
+            key = source if home == here else home, rules.suffixes[leg.asset]
             amounts = found.setdefault(key, [0, 0])
             amounts[0] += leg.amount
-            if payee_shard == here and leg.payee == rules.issuers[leg.asset]:
+            if sink == here and leg.payee == rules.issuers[leg.asset]:
                 amounts[1] += leg.amount
     return found
 
@@ -149,10 +160,10 @@ def can_take_in(overlay: Overlay, suffix: bytes, entering: int, burning: int) ->
     return _may_hold(overlay, suffix, entering) and (not burning or _may_issue(overlay, suffix, 0, burning))
 
 
-def _refusal(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
+def _refusal(overlay: Overlay, rules: Rules, routes: Iterable[Route]) -> Code:
     """The first leg's reason that has nothing to do with amounts. Assets and issuers are checked in legs elsewhere, too."""
-    shard_of, here = rules.shards.shard_of, rules.shard
-    for leg in legs:
+    here = rules.shard
+    for leg, source, sink in routes:
         issuer = rules.issuers.get(leg.asset)
         if issuer is None:
             return Code.UNKNOWN_ASSET
@@ -161,26 +172,28 @@ def _refusal(overlay: Overlay, rules: Rules, legs: Sequence[Leg]) -> Code:
                 return Code.NOT_ISSUER
             continue
         suffix = rules.suffixes[leg.asset]
-        for address in (leg.payer, leg.payee):
-            if shard_of(address) == here and overlay.balance(address + suffix).frozen:
-                return Code.ACCOUNT_FROZEN
+        if source == here and overlay.balance(leg.payer + suffix).frozen:
+            return Code.ACCOUNT_FROZEN
+        if sink == here and overlay.balance(leg.payee + suffix).frozen:
+            return Code.ACCOUNT_FROZEN
     return _OK
 
 
-def _needs(rules: Rules, legs: Iterable[Leg]) -> tuple[dict[bytes, int], dict[bytes, list[int]]]:
+def _needs(rules: Rules, routes: Iterable[Route]) -> tuple[dict[bytes, int], dict[bytes, list[int]]]:
     """What the accounts here owe in sum, by row; what they are to [mint, burn], by asset."""
-    shard_of, here = rules.shards.shard_of, rules.shard
+    here = rules.shard
     owed: dict[bytes, int] = {}
     issues: dict[bytes, list[int]] = {}
-    for leg in legs:
-        if leg.action is not _PAY or shard_of(leg.payer) != here:
+    for leg, source, sink in routes:
+        if source != here or leg.action is not _PAY:
             continue
         suffix, amount, issuer = rules.suffixes[leg.asset], leg.amount, rules.issuers[leg.asset]
         if leg.payer == issuer:
             issues.setdefault(suffix, [0, 0])[0] += amount
             continue
-        owed[leg.payer + suffix] = owed.get(leg.payer + suffix, 0) + amount
-        if leg.payee == issuer and shard_of(issuer) == here:
+        key = leg.payer + suffix
+        owed[key] = owed.get(key, 0) + amount
+        if sink == here and leg.payee == issuer:
             issues.setdefault(suffix, [0, 0])[1] += amount
     return owed, issues
 
@@ -195,13 +208,16 @@ def _may_issue(overlay: Overlay, suffix: bytes, minting: int, burning: int) -> b
 
 
 def _may_hold(overlay: Overlay, suffix: bytes, entering: int) -> bool:
-    return sum(overlay.supply.get(suffix.decode(), NO_SUPPLY)) + entering <= MAX_AMOUNT
+    supply = overlay.supply.get(suffix, NO_SUPPLY)
+    return supply.available + supply.held + supply.entering + entering <= MAX_AMOUNT
 
 
 def _adjust(overlay: Overlay, key: bytes, available: int, held: int) -> None:
     balance = overlay.balance(key)
     overlay.balances[key] = Balance(balance.available + available, balance.held + held, balance.frozen)
-    _count(overlay, key[20:], available, held, 0)
+    supply = overlay.supply_of(key[NAME_BYTES:])
+    supply.available += available
+    supply.held += held
 
 
 def _set_frozen(overlay: Overlay, key: bytes, frozen: bool) -> None:
@@ -209,16 +225,12 @@ def _set_frozen(overlay: Overlay, key: bytes, frozen: bool) -> None:
     overlay.balances[key] = Balance(balance.available, balance.held, frozen)
 
 
-def _move_flow(overlay: Overlay, boundary: int, suffix: bytes, by: Flow) -> None:
+def _move_flow(
+    overlay: Overlay, boundary: int, suffix: bytes, *, entered: int = 0, left: int = 0, entering: int = 0, leaving: int = 0
+) -> None:
     key = flow_key(boundary, suffix)
     flow = overlay.flow(key)
-    entered, left = tally(flow.entered + by.entered), tally(flow.left + by.left)
-    moved = Flow(entered, left, flow.entering + by.entering, flow.leaving + by.leaving)
+    moved = Flow(tally(flow.entered + entered), tally(flow.left + left), flow.entering + entering, flow.leaving + leaving)
     overlay.records[key] = None if moved == NO_FLOW else moved
-    _count(overlay, suffix, 0, 0, by.entering)
-
-
-def _count(overlay: Overlay, suffix: bytes, available: int, held: int, entering: int) -> None:
-    code = suffix.decode()
-    before = overlay.supply.get(code, NO_SUPPLY)
-    overlay.supply[code] = Supply(before.available + available, before.held + held, before.entering + entering)
+    if entering:
+        overlay.supply_of(suffix).entering += entering

@@ -42,7 +42,7 @@ participant believes the home about the home's own payers alone. It checks every
 and remembers what it relied on for as long as a Prepare could be in time, so that a signature is good for one payment.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from node.ledger import bulkhead
@@ -50,7 +50,7 @@ from node.ledger.channels import Outbox
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Stage, Waiting
 from node.ledger.rules import MAX_UNCOVERED, MAX_WAITING, MAX_WOKEN, Rules
 from node.ledger.state import Overlay, queue_of
-from node.ledger.transfer import apply, legs_here, release, reserve, shards_of
+from node.ledger.transfer import Route, apply, legs_here, release, reserve, routed, shards_of
 from node.protocol.block import Outcome, Receipt
 from node.protocol.channel import Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import DecodeError, decode, encode
@@ -86,20 +86,19 @@ class TwoPhaseCommit(NamedTuple):
     outbox: Outbox
     has_valid_signatures: Callable[[Transaction], bool]
 
-    def begin(self, transaction_id: bytes, transaction: Transaction) -> None:
-        """Home: a transaction that touches other shards."""
+    def begin(self, transaction_id: bytes, transaction: Transaction, routes: Sequence[Route]) -> None:
+        """Home: a transaction that touches other shards. ``routes``: of its legs."""
         overlay, rules = self.overlay, self.rules
-        legs = transaction.order.legs
-        participants = tuple(sorted(shards_of(rules, legs) - {rules.shard}))
+        participants = tuple(sorted(shards_of(routes) - {rules.shard}))
         queue = queue_of(rules, participants)
         undecided = overlay.waiting_for.get(queue, 0)
-        code = Code.LIMIT_EXCEEDED if undecided >= MAX_WAITING else reserve(overlay, rules, legs)
+        code = Code.LIMIT_EXCEEDED if undecided >= MAX_WAITING else reserve(overlay, rules, routes)
         if code is not Code.OK:
             self.receipts.append(Receipt(transaction_id, Outcome.REJECTED, code))
             return
         deadline = overlay.time + rules.parameters.commit_timeout
         overlay.records[transaction_id + WAITING] = Waiting(
-            legs_here(rules, legs, rules.shard), deadline, participants, participants
+            legs_here(rules, routes, rules.shard), deadline, participants, participants
         )
         overlay.alarms.append((deadline, transaction_id + WAITING))
         overlay.waiting_for[queue] = undecided + 1
@@ -125,7 +124,7 @@ class TwoPhaseCommit(NamedTuple):
             for _, transaction_id in self.overlay.uncovered[home][:MAX_UNCOVERED]:
                 if home == self.rules.shard:
                     waiting = self.overlay.waiting(transaction_id)
-                    if waiting is not None and bulkhead.covers(self.overlay, self.rules, waiting.legs, home):
+                    if waiting is not None and self._is_covered(waiting.legs, home):
                         self._decide(transaction_id, waiting, Code.OK)
                 elif (prepared := self.overlay.prepared(transaction_id)) is not None:
                     self._go_on(transaction_id, prepared)
@@ -155,7 +154,7 @@ class TwoPhaseCommit(NamedTuple):
             self._decide(transaction_id, waiting, vote.code, refused_by=source)
         elif awaiting:
             self._await(transaction_id, waiting, awaiting)
-        elif bulkhead.covers(self.overlay, self.rules, waiting.legs, self.rules.shard):
+        elif self._is_covered(waiting.legs, self.rules.shard):
             self._decide(transaction_id, waiting, Code.OK)
         else:
             self._await(transaction_id, waiting, ())
@@ -168,10 +167,10 @@ class TwoPhaseCommit(NamedTuple):
     def _decide(self, transaction_id: bytes, waiting: Waiting, code: Code, refused_by: int | None = None) -> None:
         if code is Code.OK:
             outcome = Outcome.COMMITTED
-            apply(self.overlay, self.rules, waiting.legs, self.rules.shard)
+            apply(self.overlay, self.rules, routed(self.rules, waiting.legs), self.rules.shard)
         else:
             outcome = Outcome.EXPIRED if code is Code.EXPIRED else Outcome.REJECTED
-            release(self.overlay, self.rules, waiting.legs)
+            release(self.overlay, self.rules, routed(self.rules, waiting.legs))
         if not waiting.awaiting:
             self.overlay.take_up(self.rules.shard, waiting.deadline, transaction_id)
         for shard in waiting.participants:
@@ -186,14 +185,14 @@ class TwoPhaseCommit(NamedTuple):
         except DecodeError:
             self._refuse_malformed(source, prepare.transaction)
             return
-        transaction_id, legs = transaction.id, transaction.order.legs
-        relied = relied_on(self.rules, source, transaction)
-        code = self._refusal(source, prepare.deadline, transaction_id, transaction, relied)
+        transaction_id, routes = transaction.id, routed(self.rules, transaction.order.legs)
+        legs, relied = legs_here(self.rules, routes, source), relied_on(self.rules, source, transaction)
+        code = self._refusal(source, prepare.deadline, transaction_id, transaction, relied, is_concerned=bool(legs))
         if code is Code.OK:
-            code = reserve(self.overlay, self.rules, legs)
-        stage = Stage.VOTED if code is not Code.OK or self._is_sent(source, legs) else Stage.ASKED
+            code = reserve(self.overlay, self.rules, routes)
+        stage = Stage.VOTED if code is not Code.OK or self._is_sent(source, routes) else Stage.ASKED
         if stage is Stage.ASKED and len(self.overlay.uncovered.get(source, ())) >= MAX_UNCOVERED:
-            release(self.overlay, self.rules, legs)
+            release(self.overlay, self.rules, routes)
             stage, code = Stage.VOTED, Code.LIMIT_EXCEEDED
         if code is Code.OK:
             self.overlay.prepared_for[source] = self.overlay.prepared_for.get(source, 0) + 1
@@ -201,30 +200,30 @@ class TwoPhaseCommit(NamedTuple):
                 until = transaction.order.valid_until + self.rules.parameters.commit_timeout
                 self.overlay.records[transaction_id + ANSWERED] = until
                 self.overlay.alarms.append((until, transaction_id + ANSWERED))
-            prepared = Prepared(legs_here(self.rules, legs, source), source, prepare.deadline, stage)
-            self.overlay.records[transaction_id + PREPARED] = prepared
+            self.overlay.records[transaction_id + PREPARED] = Prepared(legs, source, prepare.deadline, stage)
             if stage is Stage.ASKED:
                 self.overlay.put_off(source, prepare.deadline, transaction_id)
         if stage is Stage.VOTED:
             self.outbox.send(source, PrepareVote(transaction_id, code))
 
-    def _is_sent(self, home: int, legs: Sequence[Leg]) -> bool:
+    def _is_sent(self, home: int, routes: Iterable[Route]) -> bool:
         """Whether what the home's own payers send is covered. What others pay over it comes there with the decision only."""
-        shard_of = self.rules.shards.shard_of
-        own = legs if len(legs) == 1 else [leg for leg in legs if shard_of(leg.payer) == home]
-        return bulkhead.covers(self.overlay, self.rules, own, home)
+        return bulkhead.covers(self.overlay, self.rules, [route for route in routes if route[1] == home], home)
+
+    def _is_covered(self, legs: Iterable[Leg], home: int) -> bool:
+        return bulkhead.covers(self.overlay, self.rules, routed(self.rules, legs), home)
 
     def _go_on(self, transaction_id: bytes, prepared: Prepared) -> None:
         """With what is ASKED or OWED."""
         home = prepared.home
         if prepared.stage is Stage.OWED:
-            if bulkhead.covers(self.overlay, self.rules, prepared.legs, home):
-                self._commit(transaction_id, prepared, prepared.legs)
+            if self._is_covered(prepared.legs, home):
+                self._commit(transaction_id, prepared)
         elif self.overlay.time > prepared.deadline:
-            release(self.overlay, self.rules, prepared.legs)
+            release(self.overlay, self.rules, routed(self.rules, prepared.legs))
             self._forget_prepared(transaction_id, prepared)
             self.outbox.send(home, PrepareVote(transaction_id, Code.EXPIRED))
-        elif self._is_sent(home, prepared.legs):
+        elif self._is_sent(home, routed(self.rules, prepared.legs)):
             self.overlay.take_up(home, prepared.deadline, transaction_id)
             self._keep(transaction_id, prepared, prepared.legs, Stage.VOTED)
             self.outbox.send(home, PrepareVote(transaction_id, Code.OK))
@@ -233,21 +232,27 @@ class TwoPhaseCommit(NamedTuple):
         kept = Prepared(legs, prepared.home, prepared.deadline, stage)
         self.overlay.records[transaction_id + PREPARED] = kept
 
-    def _commit(self, transaction_id: bytes, prepared: Prepared, legs: Sequence[Leg]) -> None:
-        apply(self.overlay, self.rules, legs, prepared.home)
+    def _commit(self, transaction_id: bytes, prepared: Prepared) -> None:
+        apply(self.overlay, self.rules, routed(self.rules, prepared.legs), prepared.home)
         self._forget_prepared(transaction_id, prepared)
         self.receipts.append(Receipt(transaction_id, Outcome.COMMITTED))
 
     def _refusal(
-        self, source: int, deadline: int, transaction_id: bytes, transaction: Transaction, relied: Transaction | None
+        self,
+        source: int,
+        deadline: int,
+        transaction_id: bytes,
+        transaction: Transaction,
+        relied: Transaction | None,
+        is_concerned: bool,
     ) -> Code:
-        """Why not even to look at the legs. An honest home's Prepare passes: it included the transaction by ``valid_until``,
-        at most a validity window after a block time that ours may lag behind."""
+        """Why not even to look at the legs. ``is_concerned``: whether one concerns this shard. An honest home's Prepare passes:
+        it included the transaction by ``valid_until``, at most a validity window after a block time that ours may lag behind."""
         overlay, rules, order = self.overlay, self.rules, transaction.order
         timeout, latest = rules.parameters.commit_timeout, rules.parameters.latest_valid_until(overlay.time)
         if order.network != rules.network:
             return Code.WRONG_NETWORK
-        if rules.shards.shard_of(order.legs[0].payer) != source or not legs_here(rules, order.legs, source):
+        if rules.shards.shard_of(order.legs[0].payer) != source or not is_concerned:
             return Code.WRONG_SHARD
         if (code := rules.terms.breach(order.legs)) is not Code.OK:
             return code
@@ -274,20 +279,20 @@ class TwoPhaseCommit(NamedTuple):
         if prepared is None or prepared.home != source:
             return
         if not decision.commit and prepared.stage is not Stage.OWED:
-            release(self.overlay, self.rules, prepared.legs)
+            release(self.overlay, self.rules, routed(self.rules, prepared.legs))
             self._forget_prepared(transaction_id, prepared)
             self.receipts.append(Receipt(transaction_id, Outcome.REJECTED))
         elif decision.commit and prepared.stage is Stage.VOTED:
-            if bulkhead.covers(self.overlay, self.rules, prepared.legs, source):
-                self._commit(transaction_id, prepared, prepared.legs)
+            if self._is_covered(prepared.legs, source):
+                self._commit(transaction_id, prepared)
             else:
                 self._owe(transaction_id, prepared)
 
     def _owe(self, transaction_id: bytes, prepared: Prepared) -> None:
         """Make the payments of accounts here, whose figures others may wait for; what comes in for them comes later."""
-        shard_of, here = self.rules.shards.shard_of, self.rules.shard
-        incoming = tuple(leg for leg in prepared.legs if shard_of(leg.payer) != here and leg.action is Action.PAY)
-        apply(self.overlay, self.rules, (leg for leg in prepared.legs if leg not in incoming), prepared.home)
+        routes, here = routed(self.rules, prepared.legs), self.rules.shard
+        incoming = tuple(leg for leg, source, _ in routes if source != here and leg.action is Action.PAY)
+        apply(self.overlay, self.rules, [route for route in routes if route[0] not in incoming], prepared.home)
         self._keep(transaction_id, prepared, incoming, Stage.OWED)
         self.overlay.put_off(prepared.home, prepared.deadline, transaction_id)
 

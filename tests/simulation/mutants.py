@@ -296,7 +296,7 @@ def _participant_decides_alone(original: Original) -> Any:
                 prepared = overlay.prepared(transaction_id)
                 assert isinstance(until, int)
                 if prepared is not None and overlay.time > until - 12_000:
-                    transfer.release(overlay, self.rules, prepared.legs)
+                    transfer.release(overlay, self.rules, transfer.routed(self.rules, prepared.legs))
                     self._forget(transaction_id + PREPARED, overlay.prepared_for, prepared.home)
                     self.receipts.append(Receipt(transaction_id, Outcome.REJECTED))
 
@@ -350,8 +350,8 @@ def _admission(*ignored: Code) -> tuple[Mutation, ...]:
 
 
 def _frozen_ignored(original: Original) -> Any:
-    def refusal(overlay: Any, rules: Any, legs: Any) -> Code:
-        code: Code = original(overlay, rules, legs)
+    def refusal(overlay: Any, rules: Any, routes: Any) -> Code:
+        code: Code = original(overlay, rules, routes)
         return Code.OK if code is Code.ACCOUNT_FROZEN else code
 
     return refusal
@@ -360,7 +360,7 @@ def _frozen_ignored(original: Original) -> Any:
 def _overdraft(_: Original) -> Any:
     """Nobody is found to owe anything."""
 
-    def needs(rules: Any, legs: Any) -> Any:
+    def needs(rules: Any, routes: Any) -> Any:
         return {}, {}
 
     return needs
@@ -549,8 +549,8 @@ def _rely_on_homes_issuers(original: Original) -> Any:
 
 
 def _answer_again(original: Original) -> Any:
-    def refusal(self: TwoPhaseCommit, source: int, deadline: int, transaction_id: bytes, *rest: Any) -> Code:
-        code: Code = original(self, source, deadline, transaction_id, *rest)
+    def refusal(self: TwoPhaseCommit, source: int, deadline: int, transaction_id: bytes, *rest: Any, **more: Any) -> Code:
+        code: Code = original(self, source, deadline, transaction_id, *rest, **more)
         decided = self.overlay.prepared(transaction_id) is None
         return Code.OK if code is Code.DUPLICATE and decided else code
 
@@ -588,10 +588,10 @@ def _no_breach(_: Original) -> Any:
 
 
 def _leave_dust(original: Original) -> Any:
-    def reserve(overlay: Any, rules: Any, legs: Any) -> Code:
+    def reserve(overlay: Any, rules: Any, routes: Any) -> Code:
         kept, rules.terms.smallest_balances = rules.terms.smallest_balances, {}
         try:
-            code: Code = original(overlay, rules, legs)
+            code: Code = original(overlay, rules, routes)
         finally:
             rules.terms.smallest_balances = kept
         return code

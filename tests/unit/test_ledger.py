@@ -11,7 +11,7 @@ from node.ledger.admission import admit
 from node.ledger.execution import InvalidBlock, execute
 from node.ledger.rows import ANSWERED
 from node.ledger.state import Overlay
-from node.ledger.transfer import apply, pay, reserve
+from node.ledger.transfer import apply, pay, reserve, routed
 from node.protocol.block import Balance, Outcome
 from node.protocol.channel import Prepare, PrepareVote
 from node.protocol.codec import encode
@@ -84,10 +84,10 @@ def test_single_leg_shortcut_does_what_reserve_and_apply_do(amount: int) -> None
     one.fund(one.account(0), 100)
     rules, leg = one.rules[0], Leg(one.account(0), one.account(0, 1), "USD", amount)
     short, long = (Overlay(one.states[0], one.states[0].height + 1, one.now) for _ in range(2))
-    code = reserve(long, rules, [leg])
+    code = reserve(long, rules, routed(rules, [leg]))
     assert pay(short, rules, leg) is code
     if code is Code.OK:
-        apply(long, rules, [leg], 0)
+        apply(long, rules, routed(rules, [leg]), 0)
     assert (short.balances, short.supply, short.records) == (long.balances, long.supply, long.records)
 
 

@@ -13,7 +13,7 @@ from node.ledger.admission import admit
 from node.ledger.execution import Execution, InvalidBlock, execute
 from node.ledger.rows import Flow
 from node.ledger.rules import FIGURES_PAUSE
-from node.ledger.state import State
+from node.ledger.state import NO_SUPPLY, State
 from node.protocol.block import Outcome
 from node.protocol.channel import Bundle
 from node.protocol.codes import Code
@@ -189,7 +189,7 @@ class History:
     def _figures(self, state: State) -> tuple[Any, ...]:
         queues = state.waiting_for, state.prepared_for
         undecided = [{shard: number for shard, number in queue.items() if number} for queue in queues]
-        supply = {asset: sums for asset, sums in state.supply.items() if any(sums)}
+        supply = {asset: sums for asset, sums in state.supply.items() if sums != NO_SUPPLY}
         alarms = [alarm for alarm in state.alarms_before(1 << 60) if state.record(alarm[1]) is not None]
         return (
             state.height, state.time, state.state_root, state.totals(), dict(state.balances), dict(state.records),

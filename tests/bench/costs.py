@@ -26,7 +26,7 @@ from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import Ballot, PeerMessage
 from node.protocol.transaction import Transaction, decode_transaction
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Entry, Mempool, read_entry
 from node.replica.proposing import choose_transactions
 from node.replica.replica import Replica
 from scripts.benchmark.checks import burst
@@ -73,7 +73,7 @@ def people(network: Network, shard: Shard) -> list[KeyPair]:
 
 
 def entry(transaction: Transaction) -> Entry:
-    return Entry(transaction.id, transaction, encode(transaction))
+    return read_entry(encode(transaction))
 
 
 def run(shard: Shard, entries: Sequence[Entry], bundles: Sequence[Bundle] = ()) -> Execution:

@@ -58,7 +58,7 @@ def test_payments_inside_and_across_shards_move_money_and_conserve_it() -> None:
     assert world.run(40_000, world.is_done)
     assert outcome(gateway, too_much) == (Outcome.REJECTED, Code.INSUFFICIENT_FUNDS)
     assert [balance(world, key) for key in (alice, bob, carol)] == [549, 1_250, 201]
-    world.monitor.check_end()
+    world.end()
 
 
 @pytest.mark.parametrize("first", range(1, 61, 10))

@@ -171,6 +171,10 @@ class World(Loop):
         deadline = self.time + (self.plan.settle if self.plan.is_live else _UNSETTLED)
         if not self.run(deadline, lambda: self.has_probed and self.is_done()) and self.plan.is_live:
             violated("liveness", f"{self.plan.settle} ms after all faults stopped: {'; '.join(self.undone())}")
+        self.end()
+
+    def end(self) -> None:
+        """Every node ends well; then all has to be in order. Raises ViolationError."""
         for node in self.nodes:
             node.end()
         self.monitor.check_end()

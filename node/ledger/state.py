@@ -433,6 +433,8 @@ class State(Reader):
                 self._alarms.append((record, key))
         heapify(self._alarms)
         self.supply = _sum_supply(self)
+        if not self.supply.keys() <= self.rules.issued_in.keys():
+            raise DecodeError("an asset that there is not")
         self._load_uncovered()
 
     def _load_uncovered(self) -> None:

@@ -42,7 +42,8 @@ class CatchingUp:
 
     def __init__(self, height: int, now: int) -> None:
         self._peers: dict[bytes, _Peer] = {}
-        self._height = height
+        self._height = self._greatest = height
+        """The own height, and one that no peer has spoken of more than."""
         self._moved_at = now
         self._requests: dict[bytes, _Request] = {}
         self._usual = 0
@@ -58,6 +59,7 @@ class CatchingUp:
     def heard(self, peer: bytes, height: int) -> None:
         """A peer's status."""
         self._peers.setdefault(peer, _Peer()).height = height
+        self._greatest = max(self._greatest, height)
 
     def lost(self, peer: bytes) -> None:
         """A peer is gone. That it failed is not forgotten."""
@@ -82,9 +84,11 @@ class CatchingUp:
     def next_request(self, now: int) -> tuple[bytes, int] | None:
         """The peer to ask now, and from which height on, or None. Counts as asked."""
         self.deadline = _FAR_AWAY
+        if self._greatest <= self._height and not self._requests:
+            return None
         self._give_up(now)
         ahead = {key: peer for key, peer in self._peers.items() if peer.height > self._height}
-        greatest = max((peer.height for peer in ahead.values()), default=0)
+        greatest = self._greatest = max((peer.height for peer in ahead.values()), default=self._height)
         if not ahead or (greatest - self._height < _FAR_BEHIND and now - self._moved_at < _PATIENCE):
             return None
         slow = max(_SLOW, 2 * self._usual)

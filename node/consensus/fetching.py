@@ -40,7 +40,7 @@ class Fetching:
     @property
     def deadline(self) -> int:
         """When ``ask_again`` is to be called."""
-        return min((wanted.due for wanted in self._wanted.values()), default=_NEVER)
+        return min([wanted.due for wanted in self._wanted.values()]) if self._wanted else _NEVER
 
     def wants(self, block_hash: bytes) -> bool:
         """Whether the whole body was asked for."""

@@ -35,6 +35,10 @@ class Inbox:
         self._received: dict[bytes, CertifiedBundle] = {}
         self._verdicts: dict[bytes, Verdicts] = {}
 
+    def __len__(self) -> int:
+        """How many bundles are here, checked or not."""
+        return len(self._received)
+
     @property
     def sources(self) -> tuple[int, ...]:
         return tuple(self._channels)

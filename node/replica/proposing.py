@@ -69,6 +69,8 @@ class Proposing:
 
     def has_work(self, parent: bytes) -> bool:
         """Whether a block on ``parent`` would not be empty."""
+        if not self._mempool and not self._inbox:
+            return False
         base = self._branches.after(parent)
         if base is None:
             return False

@@ -39,7 +39,7 @@ class Refusing:
 
     def publish(self, now: int) -> list[Publish]:
         """The message that is due, if one is."""
-        if now < self.deadline:
+        if not self._waiting or now < self._next:
             return []
         items, self._waiting, self._next = tuple(self._waiting.values()), {}, now + INTERVAL
         seat = self._seat

@@ -227,8 +227,8 @@ class Replica:
     @property
     def deadline(self) -> int:
         """When the next ``on_tick`` is due (ms, monotonic)."""
-        own = (self._next_standing, self._refusing.deadline)
-        return min(self.consensus.deadline, self._proposing.deadline, self.catching_up.deadline, *own)
+        followers = self.consensus.deadline, self._proposing.deadline, self.catching_up.deadline
+        return min(*followers, self._refusing.deadline, self._next_standing)
 
     # -- messages of members ---------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class CoordinatorHost:
     def crash(self) -> None:
         self._world.tell(None, "coordinator crashes")
         self._machine = None
-        for node in self._nodes.values():
+        for node in list(self._nodes.values()):  # one may lose power as it hears of it
             node.put(PeerDown(KEY.public))
         self._nodes.clear()
 

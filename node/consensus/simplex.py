@@ -105,10 +105,11 @@ class Execute(Struct, Generic[Draft], frozen=True):
 
 
 class Finalized(Struct, Generic[Draft], frozen=True):
-    """A block that was executed became final; its parent did just before."""
+    """A block that was executed became final; its parent did just before. ``is_adopted``: a peer had it as final before."""
 
     final: FinalBlock
     draft: Draft
+    is_adopted: bool = False
 
 
 Said = Journal | LoseVotes | Broadcast | Send | Ban | Notable
@@ -493,7 +494,7 @@ class Simplex(Generic[Draft]):
             return
         if pending.verdict is Verdict.REFUSED:
             raise Diverged(f"final block {header.height} does not execute here")
-        self._emit_final(pending, finality)
+        self._emit_final(pending, finality, is_adopted=True)
         self._set_final(header, None if finality.path else finality.certificate)
         self._enter(finality.certificate.view + 1)
 
@@ -531,12 +532,12 @@ class Simplex(Generic[Draft]):
     def _execute(self, pending: PendingBlock[Draft]) -> None:
         self._effects.append(Execute(pending.block_hash, pending.block, pending.draft))
 
-    def _emit_final(self, pending: PendingBlock[Draft], finality: Finality) -> None:
+    def _emit_final(self, pending: PendingBlock[Draft], finality: Finality, is_adopted: bool = False) -> None:
         assert pending.draft is not None, "it was executed"
         self._just_final[pending.block_hash] = pending.block
         if len(self._just_final) > JUST_FINAL:
             del self._just_final[next(iter(self._just_final))]
-        self._effects.append(Finalized(FinalBlock(pending.block, finality), pending.draft))
+        self._effects.append(Finalized(FinalBlock(pending.block, finality), pending.draft, is_adopted))
 
     def _set_final(self, header: Header, certificate: Certificate | None) -> None:
         self._final_certificate = certificate

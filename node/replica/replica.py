@@ -363,7 +363,8 @@ class Replica:
         return read_payload(block, self.mempool, self.inbox, self.parameters)
 
     def _commit(self, finalized: Finalized[Draft]) -> None:
-        """A block is final: change the state, store, publish, deliver its bundles."""
+        """A block is final: change the state, store; publish it and deliver its bundles, if that is news. What is adopted from a
+        peer others have sent already, and after a new disk it is the whole chain."""
         final, draft = finalized.final, finalized.draft
         header, execution = final.block.header, draft.execution
         assert execution is not None, "consensus had it executed"
@@ -375,9 +376,9 @@ class Replica:
         forgotten = self._delivering.newly_taken()
         self._effects.append(Commit(header.height, header.view, certified, encoded, stored, forgotten))
         self._effects.append(Checkpoint(*rows))
-        if header.proposer == self.member:
+        if header.proposer == self.member and not finalized.is_adopted:
             self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))
-        sent = self._delivering.deliver(bundles, header.height)
+        sent = self._delivering.deliver(bundles, header.height) if not finalized.is_adopted else []
         self._effects += sent
         self.counters.bundles_out += len(bundles) if sent else 0
         for taken in draft.payload.bundles:

@@ -14,7 +14,16 @@ from node.protocol.channel import Bundle, CertifiedBundle, Record
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
-from node.protocol.messages import Ballot, ChainReply, Proposal, Standing, TransactionsReply, TransactionsRequest
+from node.protocol.messages import (
+    Ballot,
+    BodyReply,
+    Certified,
+    ChainReply,
+    Proposal,
+    Standing,
+    TransactionsReply,
+    TransactionsRequest,
+)
 from node.protocol.topics import Refusals, refusals_topic
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
@@ -65,6 +74,16 @@ def catch_up(replica: Replica, shard: Shard, start: int = 1) -> list[Effect]:
     replica.on_message(peer, Standing(1_000, 1), at(start))
     effects = replica.on_message(peer, ChainReply(tuple(FinalBlock(c.block, c.finality) for c in shard.chain)), at(start + 1))
     return effects + settle(replica, effects, start + 1)
+
+
+def make_final(replica: Replica, shard: Shard, now: int = 1) -> list[Effect]:
+    """Tell it, block after block of the shard's chain, that a quorum has just made it final, and hand it the body it asks for."""
+    peer, found = shard.electorate.keys[(replica.member + 1) % 4], list[Effect]()
+    for certified in shard.chain:
+        effects = replica.on_message(peer, Certified((certified.finality.certificate,)), at(now))
+        effects += replica.on_message(peer, BodyReply(certified.block), at(now))
+        found += effects + settle(replica, effects, now)
+    return found
 
 
 def settle(replica: Replica, effects: Iterable[Effect], now: int, verdict: bool | None = None) -> list[Effect]:

@@ -1,11 +1,11 @@
 """The channels between shards: who sends bundles, who asks for them, and whom."""
 
-from node.effects import Effect, Send
-from node.protocol.channel import PrepareVote
+from node.effects import Commit, Effect, Publish, Send
+from node.protocol.channel import CertifiedBundle, PrepareVote
 from node.protocol.codes import Code
 from node.protocol.messages import BundleDelivery, BundleRequest
 from tests.chains import Network
-from tests.unit.replicas import at, catch_up, forge_bundle, replica_of
+from tests.unit.replicas import at, catch_up, forge_bundle, make_final, replica_of
 
 NETWORK = Network(committees=3)
 HEARTBEAT = NETWORK.genesis.parameters.heartbeat
@@ -20,14 +20,31 @@ def test_f_plus_one_members_in_turn_send_a_bundle_to_all_of_its_destination() ->
             home.add(network.pay(issuer, network.person(other.number), 5))
     senders: dict[bytes, list[int]] = {}
     for member in range(4):
-        effects = catch_up(replica_of(network, member, number=home.number), home)
-        delivered = [(e.peer, e.message.bundle) for e in effects if isinstance(e, Send) and isinstance(e.message, BundleDelivery)]
+        delivered = deliveries(make_final(replica_of(network, member, number=home.number), home))
         for (bundle,) in home.outboxes:
             if peers := [peer for peer, other in delivered if other == bundle]:
                 assert tuple(peers) == network.document.electorates[bundle.bundle.destination].keys
                 senders.setdefault(bundle.header.hash, []).append(member)
     assert [len(members) for members in senders.values()] == [2, 2]
     assert len(set(map(tuple, senders.values()))) == 2, "not always the same"
+
+
+def test_who_catches_up_sends_no_bundles_of_blocks_that_were_final_before() -> None:
+    """After a new disk these are all that the shard ever sent."""
+    network = Network(committees=3)
+    issuer = network.issuers["USD"]
+    home = network.shard_of(issuer)
+    for other in network.shards * 4:
+        home.add(network.pay(issuer, network.person(other.number), 5))
+    for member in range(4):
+        effects = catch_up(replica_of(network, member, number=home.number), home)
+        assert [e.height for e in effects if isinstance(e, Commit)] == list(range(1, 13))
+        assert not deliveries(effects)
+        assert not [effect for effect in effects if isinstance(effect, Publish)]
+
+
+def deliveries(effects: list[Effect]) -> list[tuple[bytes, CertifiedBundle]]:
+    return [(e.peer, e.message.bundle) for e in effects if isinstance(e, Send) and isinstance(e.message, BundleDelivery)]
 
 
 def requests(effects: list[Effect]) -> list[tuple[bytes, BundleRequest]]:

@@ -13,7 +13,19 @@ from node.protocol.queries import GetStatus, Query
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
 from tests.chains import TIME, Network, key
-from tests.unit.replicas import at, catch_up, checks, hear, proposals, refusals, replica_of, settle, signed, take_in, votes
+from tests.unit.replicas import (
+    at,
+    checks,
+    hear,
+    make_final,
+    proposals,
+    refusals,
+    replica_of,
+    settle,
+    signed,
+    take_in,
+    votes,
+)
 
 NETWORK = Network(committees=1)
 SHARD, PARAMETERS = NETWORK.shards[0], NETWORK.genesis.parameters
@@ -166,7 +178,7 @@ def test_a_final_block_is_stored_published_by_its_proposer_and_what_it_took_is_f
         take_in(replica, transaction)
         replica.on_message(home.electorate.keys[0], BundleDelivery(bundle), at(1))
         assert (len(replica.mempool), replica.inbox.holds(home.number, 1)) == (1, True)
-        effects = catch_up(replica, there, 500)
+        effects = make_final(replica, there, 500)
         assert (len(replica.mempool), replica.inbox.holds(home.number, 1)) == (0, False)
         assert [e.height for e in effects if isinstance(e, Commit)] == [1, 2, 3, 4]
         assert [(e.height, e.certified_at) for e in effects if isinstance(e, Checkpoint)] == [(0, None)] * 4

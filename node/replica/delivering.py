@@ -19,6 +19,8 @@ class Delivering:
     def __init__(self, shard: int, member: int, electorates: dict[int, Electorate], inbox: Inbox) -> None:
         self._shard, self._member, self._electorates, self._inbox = shard, member, electorates, inbox
         self._polled = 0
+        self._asked: dict[int, int] = {}
+        self._moved: set[int] = set()
         self._claims: dict[int, dict[bytes, int]] = {}
         self._taken: dict[int, int] = {}
 
@@ -59,10 +61,27 @@ class Delivering:
             return []
         self._polled += 1
         source = sources[self._polled % len(sources)]
+        return [] if self._inbox.holds(source, state.cursor(source) + 1) else [self._ask(source, state)]
+
+    def took(self, source: int) -> None:
+        """A final block has taken a bundle of this source."""
+        self._moved.add(source)
+
+    def ask_for_more(self, state: State) -> list[Send]:
+        """Ask at once for what had no room here until final blocks took what was before it. Each in turn would take as many
+        heartbeats as there are windows to catch up with. What a liar says to be there costs a request for each such block."""
+        found = [
+            self._ask(source, state) for source in sorted(self._moved) if self._inbox.lacks_next(source, state.cursor(source))
+        ]
+        self._moved.clear()
+        return found
+
+    def _ask(self, source: int, state: State) -> Send:
+        """Ask the next member of a source shard; each of those who ask begins with another."""
+        self._asked[source] = self._asked.get(source, 0) + 1
         keys = self._electorates[source].keys
-        target = keys[(self._member + self._polled // len(sources)) % len(keys)]
-        cursor = state.cursor(source)
-        return [] if self._inbox.holds(source, cursor + 1) else [Send(target, BundleRequest(self._shard, cursor + 1))]
+        target = keys[(self._member + self._asked[source]) % len(keys)]
+        return Send(target, BundleRequest(self._shard, state.cursor(source) + 1))
 
 
 def certify_bundles(execution: Execution, final: FinalBlock) -> list[CertifiedBundle]:

@@ -34,6 +34,8 @@ class Inbox:
         self._channels: dict[int, dict[int, Delivery]] = {source: {} for source in electorates if source != shard}
         self._received: dict[bytes, CertifiedBundle] = {}
         self._verdicts: dict[bytes, Verdicts] = {}
+        self._latest: dict[int, int] = {}
+        """By source, the greatest number of a bundle that came, kept or not, proven or not."""
 
     def __len__(self) -> int:
         """How many bundles are here, checked or not."""
@@ -50,6 +52,7 @@ class Inbox:
         channel = self._channels.get(bundle.source)
         if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
             return None
+        self._latest[bundle.source] = max(self._latest.get(bundle.source, 0), bundle.sequence)
         if not cursor < bundle.sequence <= cursor + WINDOW:
             return None
         encoded = encode(certified)
@@ -99,6 +102,10 @@ class Inbox:
     def holds(self, source: int, sequence: int) -> bool:
         """Whether the bundle is here, checked or not."""
         return sequence in self._channels[source]
+
+    def lacks_next(self, source: int, cursor: int) -> bool:
+        """Whether the bundle after ``cursor`` is not here, though it or a later one has come: it was lost, or had no room."""
+        return cursor < self._latest.get(source, 0) and not self.holds(source, cursor + 1)
 
     def prune(self, source: int, cursor: int) -> None:
         """Forget what the chain has taken."""

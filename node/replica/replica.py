@@ -383,6 +383,7 @@ class Replica:
         self.counters.bundles_out += len(bundles) if sent else 0
         for taken in draft.payload.bundles:
             self.inbox.prune(taken.bundle.source, self.state.cursor(taken.bundle.source))
+            self._delivering.took(taken.bundle.source)
         self.mempool.remove([entry.id for entry in draft.payload.entries])
         self.counters.count(execution, None if draft.proposed_at is None else self._at.now - draft.proposed_at)
         self.catching_up.moved(header.height, self._at.now)
@@ -402,6 +403,7 @@ class Replica:
         self._effects += mining
         self._refusing.add(refused)
         self._follow_consensus()
+        self._effects += self._delivering.ask_for_more(self.state)
         if not self.consensus.knows_of_work and self._proposing.has_work(self.consensus.head):
             self.consensus.work_waits(at.now)
         if (request := self.catching_up.next_request(at.now)) is not None:

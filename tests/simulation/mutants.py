@@ -683,7 +683,10 @@ MUTANTS: dict[str, Mutant] = {
         "forged bundles",
     ),
     "bundles-not-asked-for": Mutant(
-        "a lost bundle is not asked for", 12, _on(Delivering, "poll", _no_effects), "withheld bundles"
+        "a lost bundle is not asked for",
+        12,
+        _on(Delivering, "poll", _no_effects) + _on(Delivering, "ask_for_more", _no_effects),
+        "withheld bundles",
     ),
     "replay-window-off-by-one": Mutant(
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)

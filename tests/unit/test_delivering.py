@@ -1,9 +1,12 @@
 """The channels between shards: who sends bundles, who asks for them, and whom."""
 
+import pytest
+
 from node.effects import Commit, Effect, Publish, Send
 from node.protocol.channel import CertifiedBundle, PrepareVote
 from node.protocol.codes import Code
 from node.protocol.messages import BundleDelivery, BundleRequest
+from node.replica.inbox import WINDOW
 from tests.chains import Network
 from tests.unit.replicas import at, catch_up, forge_bundle, make_final, replica_of
 
@@ -68,3 +71,30 @@ def test_what_is_here_already_is_not_asked_for() -> None:
         replica.on_message(source.electorate.keys[0], BundleDelivery(bundle), at(1))
     assert replica.counters.bundles_in == 2
     assert not [request for beat in range(1, 5) for request in requests(replica.on_tick(at(beat * HEARTBEAT + 1)))]
+
+
+@pytest.mark.parametrize(
+    ("later", "wanted"),
+    [((), []), ((2,), []), ((1 + WINDOW,), [2]), ((2 + WINDOW,), [2]), ((2, 2 + WINDOW), [])],
+    ids=["none known", "the next is here", "the next was lost", "no room for later ones", "the next is here, others not"],
+)
+def test_once_the_chain_has_taken_what_was_here_later_bundles_that_came_are_asked_for_at_once(
+    later: tuple[int, ...], wanted: list[int]
+) -> None:
+    network = Network(committees=3)
+    issuer = network.issuers["USD"]
+    home = network.shard_of(issuer)
+    there = next(shard for shard in network.shards if shard is not home)
+    home.add(network.pay(issuer, network.person(there.number), 5))
+    there.add(bundles=home.outboxes[0])
+    replica = replica_of(network, 0, number=there.number)
+    replica.start(at(0))
+    effects = []
+    for sequence in later:
+        bundle = forge_bundle(home, there.number, sequence, (PrepareVote(bytes(32), Code.OK),))
+        effects += replica.on_message(home.electorate.keys[0], BundleDelivery(bundle), at(1))
+    assert not requests(effects), "they may come in another order"
+    asked = requests(make_final(replica, there))
+    assert [request for _, request in asked] == [BundleRequest(there.number, sequence) for sequence in wanted]
+    assert all(peer in home.electorate.keys for peer, _ in asked)
+    assert not requests(replica.on_tick(at(2))), "once"

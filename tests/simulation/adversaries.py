@@ -219,9 +219,13 @@ class Adversary:
             records.append(Prepare(self.chance.choice(self.transactions), state.time + 4_000))
         return records
 
+    def find_block(self, proposal: Proposal) -> Block | None:
+        """The whole block of an own proposal, unless that is final for long."""
+        return self._made.get(proposal.vote.block) or self.replica.consensus.body(proposal.vote.block)
+
     def block_of(self, proposal: Proposal) -> Block:
-        """The whole block of an own proposal."""
-        block = self._made.get(proposal.vote.block) or self.replica.consensus.body(proposal.vote.block)
+        """The same, if it was there."""
+        block = self.find_block(proposal)
         assert block is not None
         return block
 
@@ -238,9 +242,10 @@ Reaction = Callable[[Adversary, bytes, PeerMessage], None]
 """Of an adversary to what a peer sends it, before its replica sees it."""
 
 
-def _own_proposal(effect: Effect) -> Proposal | None:
-    """Only what the leader broadcasts as its own."""
-    return effect.message if isinstance(effect, Broadcast) and isinstance(effect.message, Proposal) else None
+def _own_proposal(liar: Adversary, effect: Effect) -> Proposal | None:
+    """Only what the leader broadcasts as its own, while it has the block."""
+    message = effect.message if isinstance(effect, Broadcast) else None
+    return message if isinstance(message, Proposal) and liar.find_block(message) is not None else None
 
 
 def _ballot(effect: Effect) -> Vote | None:
@@ -249,7 +254,7 @@ def _ballot(effect: Effect) -> Vote | None:
 
 def equivocate(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Two blocks in one view, each to one half of the committee."""
-    proposal = _own_proposal(effect)
+    proposal = _own_proposal(liar, effect)
     if proposal is None or (block := liar.rival(proposal, [])) is None:
         return [effect]
     others = liar.others
@@ -312,7 +317,7 @@ def select(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 
 def propose_nonsense(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Own proposals break a rule: each time another one. Where it can, their roots are those of executing them."""
-    proposal = _own_proposal(effect)
+    proposal = _own_proposal(liar, effect)
     if proposal is None or liar.chance.random() < 0.3:
         return [effect]
     if liar.replica.parameters.block_difficulty_bits and liar.chance.random() < 0.5:
@@ -417,7 +422,7 @@ def _notarized(liar: Adversary) -> list[FinalBlock]:
 
 def swap_bodies(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """One header, two payloads: the wrong one first, to some; or first the one that executes, then the one in the header."""
-    proposal = _own_proposal(effect)
+    proposal = _own_proposal(liar, effect)
     if proposal is None:
         return [effect]
     block = liar.block_of(proposal)
@@ -435,7 +440,7 @@ def swap_bodies(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 
 def withhold_transactions(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Proposes what only it has, and gives it to its friends alone."""
-    if (proposal := _own_proposal(effect)) is not None:
+    if (proposal := _own_proposal(liar, effect)) is not None:
         return [Broadcast(liar.with_hidden(proposal))]
     is_reply = isinstance(effect, Send) and isinstance(effect.message, TransactionsReply)
     return [] if is_reply and isinstance(effect, Send) and effect.peer not in liar.friends else [effect]
@@ -444,7 +449,7 @@ def withhold_transactions(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 def give_other_transactions(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Proposes what only it has, and gives others in its place: the same orders signed otherwise, final ones, junk, too few, too
     many, some of another place."""
-    if (proposal := _own_proposal(effect)) is not None:
+    if (proposal := _own_proposal(liar, effect)) is not None:
         return [Broadcast(liar.with_hidden(proposal))]
     if not isinstance(effect, Send) or not isinstance(effect.message, TransactionsReply):
         return [effect]
@@ -480,12 +485,12 @@ def claim_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 
 def never_propose(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Votes, and does not lead."""
-    return [] if _own_proposal(effect) is not None else [effect]
+    return [] if _own_proposal(liar, effect) is not None else [effect]
 
 
 def propose_late(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Proposes when the others are about to give up."""
-    proposal = _own_proposal(effect)
+    proposal = _own_proposal(liar, effect)
     if proposal is None:
         return [effect]
     parameters = liar.replica.parameters
@@ -578,7 +583,7 @@ def live_by_another_document(liar: Adversary, effect: Effect) -> Sequence[Effect
     for document in (ZERO_HASH, liar.chance.randbytes(32)):
         other = structs.replace(liar.electorate, document=document)
         found.append(Broadcast(Ballot(sign_vote(liar.node.key, vote.signer, other, vote.kind, vote.view, vote.block))))
-    proposal = _own_proposal(effect)
+    proposal = _own_proposal(liar, effect)
     if proposal is not None:
         header = structs.replace(proposal.block.header, document=liar.chance.randbytes(32))
         found.append(Broadcast(liar.proposing(proposal, liar.mined(structs.replace(liar.block_of(proposal), header=header)))))

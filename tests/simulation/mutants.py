@@ -11,8 +11,9 @@ from msgspec import Struct, structs
 
 from gateway.projection import Projection, Status, Update
 from node import recovery
+from node.consensus import simplex
 from node.consensus.fetching import Fetching
-from node.consensus.journal import journaled
+from node.consensus.journal import ProposalRecord, journaled
 from node.consensus.round import Round
 from node.consensus.simplex import Simplex
 from node.effects import Broadcast, Commit, Effect, Journal, Tell
@@ -25,10 +26,10 @@ from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.membership import Membership
 from node.protocol import merkle
 from node.protocol.address import address_of
-from node.protocol.block import Outcome, Receipt
+from node.protocol.block import CompactBlock, Outcome, Receipt
 from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
-from node.protocol.codec import decode, encode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.epoch import EpochDocument, Opening, Reveal, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES
@@ -36,10 +37,12 @@ from node.protocol.messages import Ballot
 from node.protocol.terms import Terms
 from node.protocol.transaction import Transaction
 from node.replica import inbox, proposing, replica, witnesses
+from node.replica.assembling import Assembling
+from node.replica.checking import Checking
 from node.replica.delivering import Delivering
 from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
-from node.replica.mempool import Mempool
+from node.replica.mempool import Mempool, read_entry
 from node.replica.replica import Replica
 from tests.simulation.faults import CAPTURED, draw
 from tests.simulation.plan import Plan
@@ -155,6 +158,37 @@ def _believe_certificates(_: Original) -> Any:
         return True
 
     return keep
+
+
+def _journal_without_bodies(original: Original) -> Any:
+    def stripped(view: int, record: Any) -> Journal:
+        if isinstance(record, ProposalRecord):
+            record = structs.replace(record, block=structs.replace(record.block, transactions=()))
+        journal: Journal = original(view, record)
+        return journal
+
+    return stripped
+
+
+def _header_of_any_payload(_: Original) -> Any:
+    return lambda self: self.header.payload_root
+
+
+def _any_transactions(_: Original) -> Any:
+    """What the leader sends is what it was asked for."""
+
+    def answered(self: Assembling, member: int, reply: Any) -> Any:
+        partial = self.partial.get(reply.block)
+        if partial is None or partial.proposal.vote.signer != member or len(reply.transactions) != len(partial.places):
+            return None
+        leaves = [partial.proposal.block.leaves[place] for place in partial.places]
+        pairs = zip(leaves, reply.transactions, strict=True)
+        try:
+            return self._fill(reply.block, {leaf: structs.replace(read_entry(encoded), leaf=leaf) for leaf, encoded in pairs})
+        except DecodeError:
+            return None
+
+    return answered
 
 
 def _nothing(_: Original) -> Any:
@@ -632,6 +666,21 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "bodies-not-fetched": Mutant(
         "a body that is missing is not asked for", 20, _on(Fetching, "ask", _no_effects), "equivocating proposer"
+    ),
+    "journal-without-bodies": Mutant(
+        "the transactions of a block voted for do not reach the disk", 5, _on(simplex, "journaled", _journal_without_bodies)
+    ),
+    "leaves-unchecked": Mutant(
+        "the leaves of a proposal need not be those of its header",
+        12,
+        _on(CompactBlock, "payload_root", _header_of_any_payload),
+        "swapped bodies",
+    ),
+    "transactions-believed": Mutant(
+        "what a leader sends is what it was asked for", 12, _on(Assembling, "answered", _any_transactions), "other transactions"
+    ),
+    "fetched-unchecked": Mutant(
+        "the signatures of what a proposal brings are not checked", 12, _on(Checking, "proposal", _nothing), "invalid blocks"
     ),
     "roots-unchecked": Mutant("voters do not compare the roots", 12, _on(execution.Execution, "gives", _true), "invalid blocks"),
     "signatures-unchecked": Mutant(

@@ -7,9 +7,11 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
+from node.consensus.journal import JournalRecord, ProposalRecord
 from node.consensus.simplex import Simplex
 from node.consensus.suspicion import Suspicion
 from node.protocol.block import Header
@@ -54,6 +56,22 @@ def test_a_calm_committee_finalizes_a_block_per_view(members: int) -> None:
     first = committee.members[0].simplex
     assert first is not None
     assert first.tree.root.view == first.tree.root.height
+
+
+class AsksNobody(Simplex[Header]):
+    """Waits for transactions it lacks."""
+
+    def lacks(self, proposal: Proposal, places: Sequence[int], now: int) -> None:
+        return
+
+
+def test_a_committee_in_which_nobody_has_heard_of_a_transaction_finalizes_a_block_per_view() -> None:
+    plan = CommitteePlan(faulty_until=1_000, unheard=1.0)
+    committee = Committee(1, plan)
+    committee.run_plan(blocks=10)
+    assert all(member.simplex is not None and member.simplex.view_timeouts == 0 for member in committee.members)
+    with pytest.raises(ViolationError, match="stuck"):
+        Committee(1, plan, AsksNobody).run_plan(blocks=10)
 
 
 def test_a_silent_member_is_waited_for_hardly_ever() -> None:
@@ -161,6 +179,16 @@ class ForgetsItsVotes(Simplex[Header]):
         return
 
 
+class StoresNamesOnly(Simplex[Header]):
+    """What it stores with a vote says which transactions the block has, and does not hold them: others shall give them again."""
+
+    def _reload(self, records: Sequence[JournalRecord]) -> None:
+        super()._reload(records)
+        for record in records:
+            if isinstance(record, ProposalRecord):
+                self.tree.discard(record.vote.block)
+
+
 class BuildsOverGaps(Simplex[Header]):
     """Accepts any parent it knows a notarization for, whatever happened between."""
 
@@ -199,6 +227,7 @@ class NeverRepeats(Simplex[Header]):
         (SendsBeforeItPersists, "not on its disk", range(5)),
         (SendsFinalizeBeforeItPersists, "not on its disk", range(5)),
         (ForgetsItsVotes, "double vote", range(10)),
+        (StoresNamesOnly, "stuck", range(38, 39)),
         (BuildsOverGaps, "two final blocks|does not execute|does not build on", range(127, 130)),
         (VotesForEveryProposal, "double vote", range(40)),
         (NeverRepeats, "stuck", range(7, 10)),

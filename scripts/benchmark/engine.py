@@ -12,6 +12,7 @@ from scripts.benchmark.checks import checks_timed, idle_cost
 from scripts.benchmark.client import LoadClient
 from scripts.benchmark.load import ASSET, Payers, Sample, Signed, run_load, run_trickle
 from scripts.benchmark.network import Network
+from scripts.benchmark.profile import profile_figures, sampled
 from scripts.benchmark.report import Costs, engine_figures, say
 
 WARM_UP = 2_000
@@ -29,12 +30,14 @@ def measure_engine(network: Network, client: LoadClient, payers: Payers, options
     say(f"full load for {options.seconds:.0f} s ...")
     nodes, ports = network.pids(*network.devnet.node_names), network.metrics_ports()
     before = measure.usage(nodes, ports)
-    with checks_timed() as timed:
+    with checks_timed() as timed, sampled(network, *network.devnet.node_names) as profile:
         load = full_load(client, payments, options)
     after = measure.usage(nodes, ports)
     parameters = client.genesis.parameters
     costs = Costs(before, after, timed.cost, idle, mean_size(payments))
     results = engine_figures(load, trickle, costs, len(client.document.committees), parameters.committee_size)
+    if profile.seconds:
+        results["profile"] = profile_figures(profile.seconds, results["cpu_per_transaction_us"])
     if options.dead:
         kill_members(network, client, options.dead)
         rest = payments[load.committed + load.drained :] or enough_payments(client, payers, options)

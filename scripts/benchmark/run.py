@@ -70,12 +70,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--gateway", action="store_true", help="also payments over HTTP by 1, 32 and 128 clients, and R7")
     parser.add_argument("--pgbench", action="store_true", help="also PostgreSQL's TPC-B before and after, and the ratio to it")
+    parser.add_argument("--profile", action="store_true", help="also where the CPU of nodes and gateway goes, by part")
     parser.add_argument("--port-base", type=port_base, default=18_000, metavar="P", help="of an own network (18000)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="measure the network that runs in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     if not 0 <= options.cross <= 1 or options.seconds <= 0 or options.in_flight < 1 or (options.empty or 1) <= 0:
         parser.error("--cross is between 0 and 1, --seconds, --in-flight and --empty positive")
+    if options.profile and options.data is not None:
+        parser.error("--profile starts nodes and gateway itself: leave out --data")
     return options
 
 
@@ -133,7 +136,7 @@ def chosen_network(options: argparse.Namespace) -> Iterator[Network]:
         yield networks.existing(options.data)
         return
     say(f"starting {options.committees} committees of {options.committee_size} ...")
-    with networks.own(options.committees, options.committee_size, options.port_base) as network:
+    with networks.own(options.committees, options.committee_size, options.port_base, options.profile) as network:
         yield network
 
 

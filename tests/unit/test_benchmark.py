@@ -1,11 +1,16 @@
 """The bench's arithmetic and table."""
 
+import json
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
-from scripts.benchmark import postgres
+from scripts.benchmark import postgres, profiled
 from scripts.benchmark.checks import Cost, cost_of
 from scripts.benchmark.client import batches
 from scripts.benchmark.empty import Quiet, empty_figures
@@ -14,9 +19,11 @@ from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
 from scripts.benchmark.load import BenchError, Sample, percentile
 from scripts.benchmark.measure import Usage
 from scripts.benchmark.postgres import find_programs, postgres_figures, rate_of
+from scripts.benchmark.profile import profile_figures
 from scripts.benchmark.report import Costs, engine_figures, table
 from scripts.benchmark.run import went_wrong
 from scripts.devnet.customer import Purse
+from tests.waiting import until
 
 
 def results(cross: int = 0, check: float = 50e-6) -> dict[str, object]:
@@ -176,3 +183,49 @@ def test_without_postgres_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyP
         for name in ("postgres", "initdb", "pgbench"):
             (folder / name).touch()
     assert find_programs()["initdb"] == newer / "initdb"
+
+
+def frame_of(file: str) -> FrameType:
+    """One of code that seems to be in ``file``, called from here."""
+    values: dict[str, FrameType] = {}
+    exec(compile("import sys\nframe = sys._getframe()", file, "exec"), values)
+    return values["frame"]
+
+
+def test_cpu_time_is_put_down_to_the_innermost_file_of_the_project_or_library() -> None:
+    assert profiled.place(frame_of(f"{profiled.ROOT}node/ledger/state.py")) == "node/ledger/state.py"
+    assert profiled.place(frame_of("/x/site-packages/libp2p/stream/yamux.py")) == "libp2p"
+    assert profiled.place(frame_of("/x/lib/python3.11/selectors.py")) == "tests/unit/test_benchmark.py"
+    assert profiled.place(None) == "python"
+
+
+def test_a_program_tells_where_its_cpu_time_went(tmp_path: Path) -> None:
+    output = tmp_path / "profile"
+    command = [sys.executable, "-m", "scripts.benchmark.profiled", str(output), "scripts.benchmark.checks"]
+    with subprocess.Popen(command, cwd=profiled.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        seconds: dict[str, float] = {}
+
+        def told() -> bool:
+            program.send_signal(signal.SIGUSR2)
+            if output.exists():
+                seconds.update(json.loads(output.read_text()))
+            return seconds.get("node/protocol/crypto.py", 0.0) > 0.01
+
+        until(told, "it checks signatures")
+        program.communicate()
+    assert program.returncode == 0, "it ends as it would without"
+
+
+def test_parts_are_folders_and_libraries_with_their_dearest_files() -> None:
+    seconds = {"node/ledger/state.py": 3.0, "node/ledger/rules.py": 1.0, "node/runtime.py": 2.0, "trio": 3.95, "msgspec": 0.05}
+    parts = profile_figures(seconds, 100.0)
+    assert [(part["part"], part["share"], part["us"]) for part in parts] == [
+        ("node/ledger", 0.4, 40.0),
+        ("trio", 0.395, 39.5),
+        ("node/runtime.py", 0.2, 20.0),
+        ("rest", 0.005, 0.5),
+    ]
+    shown = table(results() | {"profile": parts})
+    assert " 40.0%     40.0 us  node/ledger              state.py, rules.py\n" in shown

@@ -62,18 +62,14 @@ def make_world() -> World:
         legs = [leg(issuer, payer, "USD", 1_000) for payer in payers[start : start + 16]]
         network.shard_of(issuer).add(network.sign([issuer], *legs))
     network.exchange()
-    plain = [entry(network.pay(payer, payers[i - 1], 1)) for i, payer in enumerate(payers)]
-    crossing = [entry(network.pay(payer, payees[i], 1)) for i, payer in enumerate(payers)]
+    plain = [read_entry(encode(network.pay(payer, payers[i - 1], 1))) for i, payer in enumerate(payers)]
+    crossing = [read_entry(encode(network.pay(payer, payees[i], 1))) for i, payer in enumerate(payers)]
     return World(home, other, plain, crossing, network)
 
 
 def people(network: Network, shard: Shard) -> list[KeyPair]:
     keys = (key(f"payer {number}") for number in count())
     return list(islice((pair for pair in keys if network.shard_of(pair) is shard), PAYMENTS))
-
-
-def entry(transaction: Transaction) -> Entry:
-    return read_entry(encode(transaction))
 
 
 def run(shard: Shard, entries: Sequence[Entry], bundles: Sequence[Bundle] = ()) -> Execution:

@@ -8,20 +8,20 @@ from scripts.devnet.layout import ROOT
 
 LIMITS = {  # CPU in signature checks, about 1.6 times what was measured when the line was written
     # of a payment
-    "encode": 0.035,  # its bytes
-    "decode": 0.26,  # back into a transaction, as part of a block
-    "follow": 0.47,  # in a published block: certificate, roots, reading
-    "admit": 0.078,  # may it go into a block?
-    "mempool": 0.21,  # in, chosen with ``admit``, and out
-    "take in": 0.46,  # from the broker to the signature check: decoding, screening
-    "execute": 0.26,  # inside its shard, receipts and roots included
-    "begin": 0.91,  # at home, when it touches another shard
-    "prepare": 1.4,  # in the other shard
-    "verify": 0.41,  # in a proposal that brings known payments: reading, executing, voting
-    "commit": 0.11,  # into the state
+    "encode": 0.038,  # its bytes
+    "decode": 0.19,  # back into a transaction, as part of a block
+    "follow": 0.42,  # in a published block: certificate, roots, reading
+    "admit": 0.069,  # may it go into a block?
+    "mempool": 0.165,  # in, chosen with ``admit``, and out
+    "take in": 0.38,  # from the broker to the signature check: decoding, screening
+    "execute": 0.235,  # inside its shard, receipts and roots included
+    "begin": 0.68,  # at home, when it touches another shard
+    "prepare": 0.94,  # in the other shard
+    "verify": 0.36,  # in a proposal that brings known payments: reading, executing, voting
+    "commit": 0.085,  # into the state
     # of a block or an event
     "empty block": 29.0,  # a proposal and six votes of a committee of four, whose signatures are at least seven checks
-    "tick": 0.33,  # an event when there is nothing to do
+    "tick": 0.31,  # an event when there is nothing to do
 }
 ATTEMPTS = 3
 """A burst of other work on the machine may spoil all rounds of a measurement, but not of each."""

@@ -2,16 +2,17 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import BigInteger, Connection, Engine, ForeignKey, Index, Integer, LargeBinary, String, create_engine, event
+from sqlalchemy import BigInteger, Connection, Engine, ForeignKey, Index, Integer, LargeBinary, String, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -22,6 +23,9 @@ Work = Callable[[Connection], Any]
 Asked = tuple[Work, "asyncio.Future[Any]"]
 MAX_WAITING = 20_000
 MAX_GROUP = 500
+_REST = 2.0
+"""Times as long as a group took, its thread rests, but not longer than ``_LONGEST_REST`` seconds."""
+_LONGEST_REST = 0.004
 
 
 class Base(DeclarativeBase):
@@ -62,11 +66,15 @@ class Wallet(Base):
     created_at: Mapped[int]
 
 
+UNDER_WAY = text("status IN ('queued', 'submitted', 'prepared')")
+"""Of transfers; in these words, so that the index is used."""
+
+
 class Transfer(Base):
     """A transaction and where it stands. ``user_id``: who handed it in here; None when it was found in a block."""
 
     __tablename__ = "transfers"
-    __table_args__ = (Index("transfers_by_status", "status"),)
+    __table_args__ = (Index("transfers_under_way", "valid_until", sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY),)
     transaction_id: Mapped[bytes] = mapped_column(primary_key=True)
     user_id: Mapped[str | None] = mapped_column(String(32))
     kind: Mapped[str] = mapped_column(String(12))
@@ -147,7 +155,7 @@ def open_engine(url: str) -> Engine:
     engine = create_engine(url, pool_size=2, pool_timeout=5)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        event.listen(engine, "begin", lambda connection: connection.connection.driver_connection.execute("BEGIN"))
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
@@ -163,9 +171,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 class _Lane:
-    """Runs what is asked of the database in one thread. What is asked within a turn of the loop, or while the last group was
-    being run, is one group and one transaction: a transaction, a commit and a change of threads cost more than most of what is
-    done in them."""
+    """Runs what is asked of the database in one thread, all that waits in one transaction: a transaction, a commit and a change
+    of threads cost more than most of what is done in them. So a thread rests a little after each group, and the next is larger;
+    what is asked of one that has rested is run at once, with all that is asked in the same turn of the loop."""
 
     def __init__(self, name: str, run_group: Callable[[list[Work]], list[Any]]) -> None:
         self._run_group = run_group
@@ -195,12 +203,14 @@ class _Lane:
 
     def _work(self) -> None:
         while (group := self._groups.get()) is not None:
+            begun = time.monotonic()
             results = self._run_group([work for work, _ in group])
+            rest = min(_REST * (time.monotonic() - begun), _LONGEST_REST)
             with suppress(RuntimeError):  # the loop has ended, and with it everybody who waited
                 assert self._loop is not None
-                self._loop.call_soon_threadsafe(self._settle, group, results)
+                self._loop.call_soon_threadsafe(self._settle, group, results, rest)
 
-    def _settle(self, group: list[Asked], results: list[Any]) -> None:
+    def _settle(self, group: list[Asked], results: list[Any], rest: float) -> None:
         for (_, done), result in zip(group, results, strict=True):
             if done.cancelled():
                 continue
@@ -209,7 +219,7 @@ class _Lane:
             else:
                 done.set_result(result)
         assert self._loop is not None
-        self._loop.call_soon(self._next)  # after those who have been answered: what they ask now is of the group
+        self._loop.call_later(rest, self._next)
 
     def close(self) -> None:
         """When the group that is being run is done."""
@@ -218,11 +228,36 @@ class _Lane:
             self._thread.join()
 
 
+class _Kept:
+    """A connection that is kept from one transaction to the next, and given back to the engine after an error."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        try:
+            with self._connection.begin():
+                yield self._connection
+        except BaseException:
+            self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class Database:
     """Reads in one thread, writes in another, both grouped."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._reading, self._writing = _Kept(engine), _Kept(engine)
         self._reads = _Lane("reader", self._read)
         self._writes = _Lane("writer", self._commit)
 
@@ -244,14 +279,14 @@ class Database:
 
     def _read(self, queries: list[Work]) -> list[Any]:
         try:
-            with self._engine.connect() as connection:
+            with self._reading.begin() as connection:
                 return [_result(query, connection) for query in queries]
         except Exception as error:
             return [error] * len(queries)
 
     def _commit(self, changes: list[Work]) -> list[Any]:
         try:
-            with self._engine.begin() as connection:
+            with self._writing.begin() as connection:
                 return [change(connection) for change in changes]
         except Exception as error:
             if len(changes) == 1:
@@ -262,6 +297,8 @@ class Database:
     def close(self) -> None:
         self._writes.close()
         self._reads.close()
+        self._reading.give_back()
+        self._writing.give_back()
         self._engine.dispose()
 
 

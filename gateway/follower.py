@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 _REPLY_TIMEOUT = 1.5
 _RECENT = 100
+_SMALL = 8 << 10
+"""Bytes of blocks that are read without a thread: some ten payments and the certificate."""
 
 
 class BlockSummary(Struct, frozen=True):
@@ -83,8 +85,7 @@ class ShardFollower:
         clock = asyncio.get_running_loop().time
         while True:
             if bodies := await self._published(self._chain.due - clock()):
-                blocks = await asyncio.to_thread(lambda: [read_block(body, self._electorate) for body in bodies])
-                await self._keep(self._chain.published(blocks, clock()))
+                await self._keep(self._chain.published(await self._read(bodies), clock()))
             if (asked := self._chain.ask(clock())) is not None:
                 try:
                     answer = await self._ask(asked.member, asked.request)
@@ -107,6 +108,14 @@ class ShardFollower:
         if not isinstance(answer, BlockList):
             return None
         return await asyncio.to_thread(lambda: [prove_block(block, self._electorate) for block in answer.blocks])
+
+    async def _read(self, bodies: list[bytes]) -> list[ProvenBlock | None]:
+        """In a thread, if it takes longer than to get there and back."""
+
+        def read() -> list[ProvenBlock | None]:
+            return [read_block(body, self._electorate) for body in bodies]
+
+        return read() if sum(map(len, bodies)) <= _SMALL else await asyncio.to_thread(read)
 
     async def _published(self, seconds: float) -> list[bytes]:
         try:

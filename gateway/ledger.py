@@ -4,12 +4,13 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from gateway.database import AccountBalance, Cursor, Database, Transfer, Wallet
+from gateway.database import UNDER_WAY, AccountBalance, Cursor, Database, Transfer, Wallet
 from gateway.projection import Projection, Sent, Status, Tracked, Update
 from gateway.statements import ADD_POSTING, ADD_TRANSFER, MARK, MOVE, PUT_BALANCE, PUT_CURSOR
 from node.client.blocks import ProvenBlock
@@ -54,13 +55,12 @@ class Ledger:
 
     async def load(self) -> list[Tracked]:
         """Take up where the database stands. Returns the transactions handed in here that are not final: to be sent again."""
-        final = [status.value for status in Status if status.is_final]
         wallets, cursors, balances, rows = await self._database.read(
             lambda c: (
                 c.execute(select(Wallet.address, Wallet.id)).all(),
                 c.execute(select(Cursor.shard, Cursor.height, Cursor.hash, Cursor.time)).all(),
                 c.execute(select(AccountBalance.__table__)).all(),
-                c.execute(select(Transfer.__table__).where(Transfer.status.not_in(final))).mappings().all(),
+                c.execute(select(Transfer.__table__).where(UNDER_WAY)).mappings().all(),
             )
         )
         projection = self.projection
@@ -217,7 +217,7 @@ def _moves(tracked: Tracked) -> dict[str, Any]:
         "new_code": tracked.code.value,
         "new_hint": tracked.hint.value,
         "new_height": tracked.height,
-        "new_committed_in": _listed(tracked.committed),
+        "new_committed_in": _listed(frozenset(tracked.committed)),
         "new_finalized_at": tracked.finalized_at,
     }
 
@@ -235,16 +235,17 @@ def transfer_row(tracked: Tracked, user_id: str | None) -> dict[str, Any]:
         "code": tracked.code.value,
         "hint": tracked.hint.value,
         "height": tracked.height,
-        "committed_in": _listed(tracked.committed),
+        "committed_in": _listed(frozenset(tracked.committed)),
         "valid_until": tracked.valid_until,
         "created_at": tracked.created_at,
         "finalized_at": tracked.finalized_at,
     }
 
 
-def _listed(shards: Collection[int]) -> str:
+@lru_cache(maxsize=1024)
+def _listed(shards: frozenset[int]) -> str:
     """As JSON."""
-    return f"[{', '.join(map(str, sorted(shards)))}]"
+    return json.dumps(sorted(shards))
 
 
 def tracked_row(row: Any) -> Tracked:

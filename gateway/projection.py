@@ -190,7 +190,8 @@ class Projection:
             update.changed[tracked.id] = tracked
             if tracked.committed >= tracked.shards:
                 self._finish(tracked, Status.COMMITTED, Code.OK, update)
-                update.postings += self.postings_of(tracked, ("sent", "received"))
+                signed_here = tracked.kind == "transfer"  # then its payer's lines are there already
+                update.postings += self.postings_of(tracked, ("received",) if signed_here else ("sent", "received"))
         elif at_home and receipt.outcome == Outcome.PREPARED:
             tracked.status = Status.PREPARED
             update.changed[tracked.id] = tracked

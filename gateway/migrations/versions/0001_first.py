@@ -56,7 +56,8 @@ def upgrade() -> None:
         sa.Column("created_at", _big, nullable=False),
         sa.Column("finalized_at", _big),
     )
-    op.create_index("transfers_by_status", "transfers", ["status"])
+    under_way = sa.text("status IN ('queued', 'submitted', 'prepared')")
+    op.create_index("transfers_under_way", "transfers", ["valid_until"], sqlite_where=under_way, postgresql_where=under_way)
     op.create_table(
         "postings",
         sa.Column("id", _big, primary_key=True, autoincrement=True),

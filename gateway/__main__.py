@@ -4,9 +4,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import structlog
 import uvicorn
@@ -17,6 +15,7 @@ from config.logs import configure
 from config.settings import GatewaySettings, SettingsError, read_settings
 from gateway.app import create_app
 from gateway.database import open_engine
+from gateway.server import Connection, Server
 from gateway.service import Gateway
 from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
 from node.client.line import Line
@@ -67,13 +66,13 @@ def _serve(settings: GatewaySettings) -> int:
         crashed = True
         server.should_exit = True
 
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             create_app(make_gateway, on_crash),
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http="httptools",
+            http=Connection,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -87,18 +86,6 @@ def _serve(settings: GatewaySettings) -> int:
     log.info("gateway starting", url=f"http://{settings.host}:{settings.port}", network=genesis.network.hex())
     server.run()
     return 1 if crashed or not server.started else 0
-
-
-class _Server(uvicorn.Server):
-    """Calls ``on_exit`` when told to end, before it waits for open connections."""
-
-    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_exit = on_exit
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_exit()
-        super().handle_exit(sig, frame)
 
 
 def _read_issuers(settings: GatewaySettings, genesis: Genesis) -> dict[str, KeyPair]:

@@ -8,8 +8,13 @@ from node.consensus.simplex import JUST_FINAL, MAX_PROPOSALS, MAX_VOTED_BYTES
 from node.intake import MAX_EVENT_BYTES, MAX_TRANSACTION_BYTES
 from node.network.broker import MAX_QUEUED_BYTES, MAX_UNREAD_BYTES
 from node.network.callers import MAX_HANDSHAKES
-from node.network.connection import NOISE_MESSAGE_BYTES, UNREAD_BYTES
-from node.network.transport import HELD_BYTES, INBOX_BYTES, QUEUE_BYTES
+from node.network.connection import UNREAD_BYTES
+from node.network.framing import MIN_FRAME_BYTES
+from node.network.inbox import INBOX_BYTES, ITEM_BYTES
+from node.network.link import PART_BYTES
+from node.network.secured import NOISE_MESSAGE_BYTES
+from node.network.transport import HELD_BYTES, QUEUE_BYTES
+from node.network.yamux import MAX_ANSWERS
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
 from node.replica.checking import MAX_PROPOSAL_BYTES
 from node.replica.inbox import MAX_CHANNEL_BYTES
@@ -31,13 +36,13 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
     """Bytes by what holds them, for a node of a network with so many nodes and shards."""
     peers = nodes  # the other nodes, and the coordinator
     return {
-        "unread bytes of peers": peers * UNREAD_BYTES,
+        "unread bytes of peers": peers * (UNREAD_BYTES + NOISE_MESSAGE_BYTES),
         "handshakes": MAX_HANDSHAKES * 2 * NOISE_MESSAGE_BYTES,
-        "frames unfinished, or without room in the inbox": HELD_BYTES + MAX_FRAME_BYTES,
-        "frames in the inbox": INBOX_BYTES + MAX_FRAME_BYTES,
+        "unfinished frames": HELD_BYTES + MAX_FRAME_BYTES,
+        "frames in the inbox": INBOX_BYTES + MAX_FRAME_BYTES + PART_BYTES // MIN_FRAME_BYTES * ITEM_BYTES,
         "frames among the events": MAX_EVENT_BYTES + MAX_FRAME_BYTES,
         "the frame that is handled": FRAME_DECODED * MAX_FRAME_BYTES,
-        "frames that peers have not taken": peers * QUEUE_BYTES,
+        "frames that peers have not taken": peers * (QUEUE_BYTES + NOISE_MESSAGE_BYTES + MAX_ANSWERS),
         "messages from the broker": MAX_UNREAD_BYTES,
         "messages to the broker": MAX_QUEUED_BYTES + MAX_BROKER_BODY_BYTES,
         "transactions not looked at": MAX_TRANSACTION_BYTES,

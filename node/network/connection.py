@@ -7,54 +7,46 @@ whatever goes wrong inside ends with that connection, and leaves nothing behind.
 """
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
-import structlog
 import trio
 from libp2p.crypto.secp256k1 import Secp256k1PublicKey
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as x25519_key_pair
-from libp2p.custom_types import TProtocol
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
-from libp2p.protocol_muxer.multiselect import Multiselect
-from libp2p.protocol_muxer.multiselect_client import MultiselectClient
-from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
+from node.network.multistream import Negotiation
+from node.network.secured import NOISE_MESSAGE_BYTES, Secured
+from node.network.stream import Stream
+from node.network.yamux import Yamux
 from node.protocol.crypto import KeyPair, is_public_key
-
-log = structlog.get_logger(__name__)
 
 # libp2p reports what strangers do to a port as errors, in a format of its own; here each failed connection is an
 # exception, and told by whoever runs the connection. Its import sets the level, so this must come after.
 logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
-PROTOCOL = TProtocol("/shardpay/1")
+YAMUX = "/yamux/1.0.0"
+PROTOCOL = "/shardpay/1"
 HANDSHAKE_SECONDS = 5
 """From a TCP connection to a stream to talk on, at most."""
 
-WINDOW_BYTES = 1 << 20
-"""Largest Yamux receive window. Yamux's own cap is 16 MiB."""
-yamux.MAX_WINDOW_SIZE = WINDOW_BYTES
-UNREAD_BYTES = 2 * WINDOW_BYTES
-"""What one peer can make this process hold unread: its windows may overlap by as much again."""
-
-NOISE_MESSAGE_BYTES = 65_535
-NEGOTIATION_BYTES = 1024
-"""Longest message while agreeing on a protocol; a name and a newline in fact."""
+UNREAD_BYTES = 1 << 20
+"""What one peer can make this process hold unread: its Yamux window. Yamux's own cap is 16 MiB."""
 
 _SECP256K1_ID = b"\x00\x25\x08\x02\x12\x21"
 """How a libp2p peer id of a secp256k1 key begins: identity multihash of 37 bytes; key type 2; 33 bytes of key."""
 
-Talk = Callable[[bytes, Any], Awaitable[None]]
-"""Called with the peer's public key and the stream: ``await stream.read(n)``, ``await stream.write(data)``."""
+Talk = Callable[[bytes, Stream], Awaitable[None]]
+"""Called with the peer's public key and the stream."""
 
 
 class ConnectionRefused(Exception):
@@ -87,21 +79,6 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, int(parts["tcp"])
 
 
-class _Muxer(yamux.Yamux):  # type: ignore[misc]
-    """Yamux that ends the connection of a peer with more than ``unread`` bytes on the way; the stock one only warns."""
-
-    def __init__(self, secured: Any, peer_id: ID, unread: int) -> None:
-        super().__init__(secured, peer_id)
-        self._unread = unread
-
-    async def _read_data_body(self, length: int) -> bytes:
-        if length + sum(map(len, self.stream_buffers.values())) > self._unread:
-            await self._cleanup_on_error()
-            raise ConnectionRefused("the peer ignores flow control")
-        body: bytes = await super()._read_data_body(length)
-        return body
-
-
 class _Modest:
     """A stream that refuses to be asked for much at once.
 
@@ -126,11 +103,11 @@ class Connector:
     """Makes authenticated streams out of TCP connections, for the owner of one key."""
 
     def __init__(self, key: KeyPair, unread: int = UNREAD_BYTES) -> None:
-        """``unread``: bytes a peer may be ahead of what is read of it."""
+        """``unread``: bytes a peer may be ahead of what is consumed of it."""
         self._unread = unread
         pair = secp256k1_key_pair(key.secret)
         noise = NoiseTransport(pair, noise_privkey=x25519_key_pair().private_key)
-        self._upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(yamux.PROTOCOL_ID): _Muxer})
+        self._upgrader = TransportUpgrader({NOISE: noise}, {})
 
     async def converse(
         self,
@@ -147,57 +124,55 @@ class Connector:
         called; ``welcome`` is asked once the peer has proved its key.
 
         Raises:
-            ConnectionRefused: see there. Also whatever libp2p or ``talk`` raise; possibly in a group.
+            ConnectionRefused: see there. Also whatever libp2p, the stream or ``talk`` raise; possibly in a group.
         """
-        try:
-            async with trio.open_nursery() as nursery:
+        with ExitStack() as opened:
+            try:
                 with handshake:
-                    public_key, muxer = await self._secure(tcp, dialed, welcome)
-                    nursery.start_soon(_run, muxer)
-                    await muxer.event_started.wait()
-                    stream = await (_accept_stream(muxer) if dialed is None else _open_stream(muxer))
+                    public_key, keys = await self._secure(tcp, dialed, welcome)
+                    plain = opened.enter_context(socket.socket(fileno=tcp.socket.detach()))
+                    plain.setblocking(False)
+                    stream = await self._open(Secured(plain, *keys), dialed is not None)
                 if handshake.cancelled_caught:
                     raise ConnectionRefused("too slow")
                 await talk(public_key, stream)
-                nursery.cancel_scope.cancel()
-        finally:
-            await trio.aclose_forcefully(tcp)
+            finally:
+                await trio.aclose_forcefully(tcp)
 
     async def _secure(
         self, tcp: trio.SocketStream, dialed: bytes | None, welcome: Callable[[bytes], bool]
-    ) -> tuple[bytes, _Muxer]:
+    ) -> tuple[bytes, tuple[bytes, bytes]]:
+        """The peer's public key, and the keys of what is written and of what is read."""
         expected = None if dialed is None else peer_id_of(dialed)
         raw = RawConnection(_Modest(TrioTCPStream(tcp), NOISE_MESSAGE_BYTES), dialed is not None)
         secured = await self._upgrader.upgrade_security(raw, dialed is not None, expected)
-        peer_id = secured.get_remote_peer()
-        public_key = public_key_of(peer_id)
+        public_key = public_key_of(secured.get_remote_peer())
         if public_key is None:
             raise ConnectionRefused("the peer's key is not a secp256k1 key")
         if not welcome(public_key):
             raise ConnectionRefused(f"{public_key.hex()} is not welcome")
-        await self._upgrader.muxer_multistream.select_transport(_Modest(secured, NEGOTIATION_BYTES))  # there is only one
-        return public_key, _Muxer(secured, peer_id, self._unread)
+        agreed = secured.conn.noise_state.noise_protocol
+        return public_key, (agreed.cipher_state_encrypt.k, agreed.cipher_state_decrypt.k)
+
+    async def _open(self, secured: Secured, dialed: bool) -> Stream:
+        """The connection's one stream."""
+        await _agree(secured, Negotiation(YAMUX, dialed))
+        stream = Stream(secured, Yamux(dialed, self._unread))
+        await stream.open()
+        stream.consumed(await _agree(stream, Negotiation(PROTOCOL, dialed)))
+        return stream
 
 
-async def _run(muxer: _Muxer) -> None:
-    try:
-        await muxer.start()
-    except* Exception as errors:
-        log.debug("muxer failed", error=repr(errors.exceptions[0]))
-
-
-async def _open_stream(muxer: _Muxer) -> Any:
-    stream = await muxer.open_stream()
-    channel = MultiselectCommunicator(_Modest(stream, NEGOTIATION_BYTES))
-    await MultiselectClient().select_one_of([PROTOCOL], channel, HANDSHAKE_SECONDS)
-    return stream
-
-
-async def _accept_stream(muxer: _Muxer) -> Any:
-    """The connection's one stream. Nobody accepts another: a peer that opens more stops its own connection."""
-    stream = await muxer.accept_stream()
-    channel = MultiselectCommunicator(_Modest(stream, NEGOTIATION_BYTES))
-    protocol, _ = await Multiselect({PROTOCOL: None}).negotiate(channel, HANDSHAKE_SECONDS)
-    if protocol != PROTOCOL:
-        raise ConnectionRefused(f"the peer speaks {protocol!r}")
-    return stream
+async def _agree(channel: Secured | Stream, negotiation: Negotiation) -> int:
+    """Agree on a protocol; how many bytes of the other side that took."""
+    channel.send(negotiation.hello)
+    size = 0
+    while not negotiation.is_done:
+        data = await channel.receive()
+        size += len(data)
+        if answer := negotiation.receive(data):
+            if channel.is_blocked:
+                raise ConnectionRefused("the peer asks and does not listen")
+            channel.send(answer)
+    channel.put_back(negotiation.rest)
+    return size - len(negotiation.rest)

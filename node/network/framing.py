@@ -13,6 +13,9 @@ _LENGTH = Struct(">I")
 PING = _LENGTH.pack(0)
 """An empty frame: tells that the sender is alive, and carries nothing."""
 
+MIN_FRAME_BYTES = _LENGTH.size + 1
+"""On the stream, of a frame that carries something."""
+
 WRITE_BYTES = 65_535 - 16 - 12
 """Most bytes in one write: with Yamux's header it fills one Noise message (65,535 bytes, 16 of them its tag)."""
 
@@ -39,29 +42,40 @@ class FrameDecoder:
         """Bytes of an unfinished frame that are here."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | bytearray) -> list[bytes]:
         """The frames that ``data`` completes, in order; pings are left out.
 
         Raises:
             FrameTooLarge: as soon as a length beyond the cap is seen. The decoder must not be fed again.
         """
         buffer = self._buffer
-        buffer += data
-        frames = []
-        start, end = 0, len(buffer)
-        with memoryview(buffer) as view:
-            while end - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(view, start)
-                if length > self._max_frame:
-                    raise FrameTooLarge(f"a frame of {length} bytes, {self._max_frame} at most")
-                stop = start + _LENGTH.size + length
-                if stop > end:
-                    break
-                if length:
-                    frames.append(bytes(view[start + _LENGTH.size : stop]))
-                start = stop
-        del buffer[:start]
+        if buffer:
+            buffer += data
+            with memoryview(buffer) as view:
+                frames, start = self._split(view)
+            del buffer[:start]
+        else:  # nothing is kept of most
+            with memoryview(data) as view:
+                frames, start = self._split(view)
+                if start < len(data):
+                    buffer += view[start:]
         return frames
+
+    def _split(self, view: memoryview) -> tuple[list[bytes], int]:
+        """The whole frames, and where the next one begins."""
+        frames = []
+        start, end = 0, len(view)
+        while end - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(view, start)
+            if length > self._max_frame:
+                raise FrameTooLarge(f"a frame of {length} bytes, {self._max_frame} at most")
+            stop = start + _LENGTH.size + length
+            if stop > end:
+                break
+            if length:
+                frames.append(bytes(view[start + _LENGTH.size : stop]))
+            start = stop
+        return frames, start
 
 
 class SendQueue:

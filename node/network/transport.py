@@ -7,23 +7,28 @@ Order: frames up to ``URGENT_BYTES`` arrive in the order they were sent, larger 
 Nothing is acknowledged: what was on its way when a connection broke is lost. Per peer the inbox holds
 PeerUp, messages, PeerDown, PeerUp, ... strictly in turn.
 
-Everything a peer can make this process keep is bounded in bytes: unread (``connection``), of unfinished frames and of those that
-the inbox has no room for (``_Held``), in the inbox, and in its queue.
+Everything a peer can make this process keep is bounded in bytes: unread (``connection``), of unfinished frames (``_Held``), in
+the inbox, and in its queue.
+
+Nothing here happens for each message: what one read gave goes to the inbox together, and what was sent to a peer in one turn of
+the loop is written together.
 """
 
-import math
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 import trio
 
+from node.network import link as links
 from node.network.callers import Callers
 from node.network.connection import HANDSHAKE_SECONDS, UNREAD_BYTES, Connector, host_and_port, peer_id_of, public_key_of
-from node.network.events import Inbound, Message, PeerDown, PeerUp
-from node.network.framing import PING, FrameDecoder, FrameTooLarge, SendQueue
+from node.network.events import Message, PeerDown, PeerUp
+from node.network.framing import FrameTooLarge
+from node.network.inbox import Inbox
+from node.network.link import Link
+from node.network.stream import Stream
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 
@@ -31,83 +36,39 @@ __all__ = ["Transport", "peer_id_of", "public_key_of"]
 
 log = structlog.get_logger(__name__)
 
-PING_SECONDS = 1.0
-SILENCE_SECONDS = 5.0
-"""A peer that sends nothing, or takes nothing, for this long is gone."""
 FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 2.0
 BAN_SECONDS = 5.0
 """How long a peer that broke the framing rules stays away."""
 
-FRAME_SECONDS = 10.0
-"""From the first byte of a frame to its last, at most."""
-
-READ_BYTES = 256 << 10
 QUEUE_BYTES = 9 << 20
-INBOX_ITEMS = 1024
-INBOX_BYTES = 8 << 20
-"""Beyond it frames wait; one is taken in before it is counted."""
 HELD_BYTES = 32 << 20
-"""Of frames of all peers that are unfinished, or wait for room in the inbox. Beyond it the peer with the most is dropped."""
+"""Of unfinished frames of all peers. Beyond it the peer with the most is dropped."""
 STRANGER_UNREAD_BYTES = 64 << 10
 """What a peer may have unread where frames are small."""
 MAX_STRANGERS = 256
 """Peers that are connected, but not known. One more ends the connection of the oldest of them."""
 
 
-class _Link:
-    """A peer's live connection."""
-
-    def __init__(self, queue_bytes: int) -> None:
-        self.queue = SendQueue(queue_bytes)
-        self.wakeup = trio.Event()
-        self.scope = trio.CancelScope()
-        self.up = True
-        self.ended = trio.Event()
-
-
-class _Inbox:
-    """The sending side of the inbox: bounded in items by its channel, in bytes by asking what is still in there."""
-
-    def __init__(self, channel: trio.MemorySendChannel[Inbound]) -> None:
-        self.channel = channel
-        self._sizes: deque[int] = deque()
-        self._bytes = 0
-
-    async def put(self, item: Inbound, size: int) -> None:
-        while self._bytes > INBOX_BYTES or len(self._sizes) > 2 * INBOX_ITEMS:
-            self._forget_consumed()
-            if self._bytes > INBOX_BYTES:
-                await trio.sleep(0.005)  # the channel has no way to tell when it shrinks
-        try:
-            self.channel.send_nowait(item)  # send() would yield to the scheduler for each message
-        except trio.WouldBlock:
-            await self.channel.send(item)
-        self._sizes.append(size)
-        self._bytes += size
-
-    def _forget_consumed(self) -> None:
-        waiting = self.channel.statistics().current_buffer_used
-        while len(self._sizes) > waiting:
-            self._bytes -= self._sizes.popleft()
-
-
 class _Held:
-    """Bytes that each peer makes this process hold on the way to the inbox."""
+    """Bytes of unfinished frames, by peer."""
 
     def __init__(self) -> None:
-        self._bytes: dict[_Link, int] = {}
+        self._bytes: dict[Link, int] = {}
 
-    def hold(self, link: _Link, size: int) -> None:
-        """A peer's frames have so many bytes now."""
-        self._bytes[link] = size
+    def hold(self, link: Link) -> None:
+        """A peer's frame has more bytes now, or is finished."""
+        if not link.held:
+            self._bytes.pop(link, None)
+            return
+        self._bytes[link] = link.held
         if sum(self._bytes.values()) > HELD_BYTES:
             most = max(self._bytes, key=self._bytes.__getitem__)
             self.forget(most)
-            most.scope.cancel()
+            most.end("too much of it is unfinished")
 
-    def forget(self, link: _Link) -> None:
-        """It holds nothing any more."""
+    def forget(self, link: Link) -> None:
+        """It is gone."""
         self._bytes.pop(link, None)
 
 
@@ -145,10 +106,13 @@ class Transport:
         self._max_frame = max_frame
         self._queue_bytes = queue_bytes
         self._connector = Connector(key, UNREAD_BYTES if max_frame > STRANGER_UNREAD_BYTES else STRANGER_UNREAD_BYTES)
-        send, self.inbox = trio.open_memory_channel[Inbound](INBOX_ITEMS)
-        self._inbox = _Inbox(send)
+        self._something_to_do = trio.Event()
+        self.inbox = Inbox(self._something_to_do_now)
         self._nursery: trio.Nursery | None = None
-        self._links: dict[bytes, _Link] = {}
+        self._links: dict[bytes, Link] = {}
+        self._unflushed: dict[Link, None] = {}
+        self._waiting: dict[Link, None] = {}
+        """Those of which something waits for room in the inbox."""
         self._wanted: dict[bytes, _Wanted] = {}
         self._banned: dict[bytes, float] = {}
         self._callers = Callers()
@@ -173,18 +137,20 @@ class Transport:
             OSError: the address cannot be listened on.
         """
         host, port = self._listen
-        with self._inbox.channel:
-            listeners = await trio.open_tcp_listeners(port, host=host)
-            self.addresses = tuple(_multiaddr(listener.socket.getsockname()) for listener in listeners)
-            try:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    for peer, wanted in self._wanted.items():
-                        nursery.start_soon(self._keep, peer, wanted)
-                    nursery.start_soon(trio.serve_listeners, self._answer, listeners)
-                    task_status.started()
-            finally:
-                self._nursery = None
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        self.addresses = tuple(_multiaddr(listener.socket.getsockname()) for listener in listeners)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for peer, wanted in self._wanted.items():
+                    nursery.start_soon(self._keep, peer, wanted)
+                nursery.start_soon(self._deliver_and_flush)
+                nursery.start_soon(self._tick)
+                nursery.start_soon(trio.serve_listeners, self._answer, listeners)
+                task_status.started()
+        finally:
+            self._nursery = None
+            self.inbox.close()
 
     def connect(self, public_key: bytes, addresses: Sequence[str]) -> None:
         """Keep a connection to this peer from now on, by dialing one of its multiaddrs. New addresses replace the old.
@@ -208,7 +174,7 @@ class Transport:
         """Stop keeping a connection to this peer, and close the one there is, whoever made it."""
         self._wanted.pop(public_key, None)
         if public_key in self._links:
-            self._links[public_key].scope.cancel()
+            self._links[public_key].end("closed here")
 
     def send(self, peer: bytes, frame: bytes) -> bool:
         """Queue a frame for a peer. Never blocks. False when it was dropped: not connected, or too much waits already.
@@ -219,7 +185,8 @@ class Transport:
         link = self._links.get(peer)
         if link is None or not link.up or not link.queue.put(frame):
             return False
-        link.wakeup.set()
+        self._unflushed[link] = None
+        self._something_to_do.set()
         self.frames_out += 1
         return True
 
@@ -229,7 +196,7 @@ class Transport:
             del self._banned[other]
         self._banned[peer] = trio.current_time() + BAN_SECONDS
         if (link := self._links.get(peer)) is not None:
-            link.scope.cancel()
+            link.end("banned")
 
     async def _answer(self, tcp: trio.SocketStream) -> None:
         """Serve an inbound connection from its first byte to its last."""
@@ -242,7 +209,7 @@ class Transport:
             await trio.aclose_forcefully(tcp)
             return
 
-        async def talk(peer: bytes, stream: Any) -> None:
+        async def talk(peer: bytes, stream: Stream) -> None:
             self._callers.end(handshake)
             await self._talk(peer, stream)
 
@@ -280,7 +247,7 @@ class Transport:
     async def _dial(self, peer: bytes, wanted: _Wanted, address: str) -> None:
         """Connect and talk until the connection ends."""
 
-        async def talk(_: bytes, stream: Any) -> None:
+        async def talk(_: bytes, stream: Stream) -> None:
             if self._wanted.get(peer) is wanted:
                 await self._talk(peer, stream)
 
@@ -290,72 +257,100 @@ class Transport:
             tcp = await trio.open_tcp_stream(host, port)
         await self._connector.converse(tcp, trio.CancelScope(deadline=deadline), talk, dialed=peer)
 
-    async def _talk(self, peer: bytes, stream: Any) -> None:
+    # -- live connections ------------------------------------------------------------------------------------------
+
+    async def _talk(self, peer: bytes, stream: Stream) -> None:
         """Exchange frames with a peer until the connection ends. A newer connection takes the place of an older one."""
         while (older := self._links.get(peer)) is not None:
-            older.scope.cancel()
+            older.end("there is a newer connection")
             await older.ended.wait()
-        link = self._links[peer] = _Link(self._queue_bytes)
+        link = self._links[peer] = Link(peer, stream, self._queue_bytes, self._max_frame)
         self._limit_strangers()
-        reason = "closed here"
+        self.inbox.put(PeerUp(peer))
+        log.info("peer up", peer=peer.hex())
         try:
-            await self._inbox.put(PeerUp(peer), 0)
-            log.info("peer up", peer=peer.hex())
-            try:
-                with link.scope:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._write, link, stream)
-                        nursery.start_soon(self._read, peer, link, stream)
-            except* Exception as errors:
-                reason = _reason(errors)
-            link.up = False
-            log.info("peer down", peer=peer.hex(), reason=reason)
-            await self._inbox.put(PeerDown(peer), 0)
+            with link.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(link.flush_when_it_was_blocked, self._flush)
+                    await self._read(link)
+        except* Exception as errors:
+            link.end(_reason(errors))
         finally:
             link.up = False
             self._held.forget(link)
+            self._unflushed.pop(link, None)
+            self._waiting.pop(link, None)
+            log.info("peer down", peer=peer.hex(), reason=link.reason)
+            self.inbox.put(PeerDown(peer))
             del self._links[peer]
             link.ended.set()
 
     def _limit_strangers(self) -> None:
         strangers = [peer for peer in self._links if not self._known(peer)]
         if len(strangers) > MAX_STRANGERS:
-            self._links[strangers[0]].scope.cancel()
+            self._links[strangers[0]].end("too many strangers")
 
-    async def _read(self, peer: bytes, link: _Link, stream: Any) -> None:
-        decoder, due = FrameDecoder(self._max_frame), math.inf
+    async def _read(self, link: Link) -> None:
         while True:
-            with trio.fail_at(min(trio.current_time() + SILENCE_SECONDS, due)):
-                data = await stream.read(READ_BYTES)
-            self.bytes_in += len(data)
-            try:
-                frames = decoder.feed(data)
-            except FrameTooLarge:
-                self.ban(peer)
-                raise
-            self.frames_in += len(frames)
-            self._held.hold(link, decoder.size + sum(map(len, frames)))
-            for frame in frames:
-                await self._inbox.put(Message(peer, frame), len(frame))
-            self._held.hold(link, decoder.size)
-            if not decoder.size:
-                due = math.inf
-            elif frames or due == math.inf:  # time that the inbox took is not the peer's
-                due = trio.current_time() + FRAME_SECONDS
+            self.bytes_in += await link.receive()
+            self._deliver(link)
+            if link.has_more:  # the peer may have made room
+                self._flush(link)
 
-    async def _write(self, link: _Link, stream: Any) -> None:
+    def _deliver(self, link: Link) -> None:
+        """What was received of a peer, to the inbox, as far as there is room."""
+        try:
+            while link.has_unread and self.inbox.has_room:
+                frames = link.take()
+                self.frames_in += len(frames)
+                for frame in frames:
+                    self.inbox.put(Message(link.peer, frame))
+                self._held.hold(link)
+        except (FrameTooLarge, OSError) as error:
+            link.end(_reason(error))
+            if isinstance(error, FrameTooLarge):
+                self.ban(link.peer)
+        else:
+            if link.has_unread:
+                self._waiting[link] = None
+
+    def _flush(self, link: Link) -> None:
+        """What was sent to a peer, to its socket."""
+        if not link.up:
+            return
+        try:
+            self.bytes_out += link.flush()
+        except OSError as error:
+            link.end(_reason(error))
+        if link.has_more:
+            self._unflushed[link] = None
+            self._something_to_do.set()
+
+    def _something_to_do_now(self) -> None:
+        self._something_to_do.set()
+
+    async def _deliver_and_flush(self) -> None:
+        """Once in each turn of the loop in which there is something to deliver or to write."""
         while True:
-            data = link.queue.take()
-            if not data:
-                link.wakeup = trio.Event()
-                with trio.move_on_after(PING_SECONDS):
-                    await link.wakeup.wait()
-                    continue
-                data = PING
-            # A write that was cancelled leaves the connection unusable; here every end of this task ends it anyway.
-            with trio.fail_after(SILENCE_SECONDS):
-                await stream.write(data)
-            self.bytes_out += len(data)
+            await self._something_to_do.wait()
+            self._something_to_do = trio.Event()
+            while self._waiting and self.inbox.has_room:
+                link = next(iter(self._waiting))
+                del self._waiting[link]
+                self._deliver(link)
+            unflushed, self._unflushed = self._unflushed, {}
+            for link in unflushed:
+                self._flush(link)
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(links.PING_SECONDS)
+            for link in list(self._links.values()):
+                if link.up:
+                    try:
+                        self.bytes_out += link.tick(link in self._waiting)
+                    except OSError as error:
+                        link.end(_reason(error))
 
 
 def _multiaddr(socket_name: tuple[Any, ...]) -> str:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +17,6 @@ import trio
 from msgspec import structs
 
 from node.bounds import bounds
-from node.network.connection import Connector, host_and_port
 from node.network.transport import Transport
 from node.protocol import topics
 from node.protocol.address import address_of
@@ -33,6 +31,7 @@ from node.protocol.queries import EVERYONE, BlockList, GetAccount, GetBlocks, Ge
 from node.protocol.topics import TransactionBatch
 from node.protocol.transaction import Leg, Order, Transaction, Witness
 from signaling.phases import MAX_MESSAGE_BYTES
+from tests.network.caller import Line, call
 from tests.network.harness import Network
 from tests.person import Deal, deal
 from tests.waiting import until
@@ -224,19 +223,15 @@ def test_queries(network: Network, paying: Deal) -> None:
 async def unfinished(address: str, public_key: bytes, size: int) -> None:
     """Strangers, one after the other, that connect, send half a frame of this size, and then a byte now and then."""
 
-    async def talk(peer: bytes, stream: Any) -> None:
-        await stream.write(size.to_bytes(4, "big"))
-        for start in range(0, size - 1000, 60_000):
-            await stream.write(bytes(min(60_000, size - 1000 - start)))
+    async def talk(line: Line) -> None:
+        await line.write(size.to_bytes(4, "big") + bytes(size - 1000))
         while True:
             await trio.sleep(0.5)
-            await stream.write(b"x")
+            await line.write(b"x")
 
     while True:
         with suppress(Exception):
-            tcp = await trio.open_tcp_stream(*host_and_port(address))
-            deadline = trio.current_time() + 5
-            await Connector(generate()).converse(tcp, trio.CancelScope(deadline=deadline), talk, dialed=public_key)
+            await call(generate(), public_key, address, talk, seconds=5)
         await trio.sleep(0.05)
 
 

@@ -20,7 +20,6 @@ import redis
 import trio
 from msgspec import structs
 
-from node.network.connection import Connector, host_and_port
 from node.protocol import topics
 from node.protocol.amounts import parse_amount
 from node.protocol.certificate import Vote, VoteKind
@@ -34,6 +33,7 @@ from node.protocol.queries import GetBlocks, Query
 from node.protocol.reports import Notable, Report
 from node.protocol.transaction import Transaction, Witness
 from tests.figures import NODE, changed
+from tests.network.caller import Line, call
 from tests.network.harness import Network
 from tests.person import Deal, Person, deal
 from tests.waiting import trio_until, until
@@ -163,17 +163,15 @@ async def tell(network: Network, name: str, key: KeyPair, chunks: Sequence[bytes
         members = {member.name: member for committee in network.document.committees for member in committee.members}
         public_key, address = members[name].public_key, members[name].addresses[0]
 
-    async def talk(peer: bytes, stream: Any) -> None:
+    async def talk(line: Line) -> None:
         told.add(name)
         for chunk in chunks:
-            await stream.write(chunk)
-        while True:
-            await stream.read(1 << 16)
+            await line.write(chunk)
+        await trio.sleep_forever()
 
     while name not in told:
         with suppress(Exception):  # hung up: refused, banned for a while, or had enough of it
-            tcp = await trio.open_tcp_stream(*host_and_port(address))
-            await Connector(key).converse(tcp, trio.CancelScope(deadline=trio.current_time() + 5), talk, dialed=public_key)
+            await call(key, public_key, address, talk, seconds=5)
         await trio.sleep(0.2)
 
 

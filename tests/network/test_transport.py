@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,15 +16,19 @@ from libp2p import new_host
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_key_pair
 from multiaddr import Multiaddr
 
-from node.network import callers, connection, transport
+from node.network import callers, connection, inbox, link, transport
 from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import Connector, host_and_port
 from node.network.events import Inbound, Message, PeerDown, PeerUp
+from node.network.framing import PING, FrameDecoder
+from node.network.stream import Stream
 from node.network.transport import Transport, peer_id_of, public_key_of
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from scripts.devnet.layout import ROOT
 from tests.chains import key
+from tests.network import caller
+from tests.network.caller import Line
 from tests.waiting import trio_until
 
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
@@ -56,15 +60,14 @@ async def pair(nursery: trio.Nursery, **options: Any) -> tuple[Transport, Transp
     return a, b
 
 
-async def forever(peer: bytes, stream: Any) -> None:
+async def forever(line: Line) -> None:
     await trio.sleep_forever()
 
 
-async def call(host: Transport, owner: KeyPair, talk: Callable[[bytes, Any], Awaitable[None]] = forever) -> None:
-    """Be a peer that speaks libp2p, and then whatever ``talk`` does on the stream, until hung up on."""
-    tcp = await trio.open_tcp_stream(*host_and_port(host.addresses[0]))
+async def call(host: Transport, owner: KeyPair, talk: Callable[[Line], Awaitable[None]] = forever) -> None:
+    """Be a peer that says whatever ``talk`` does on the stream, until hung up on."""
     try:
-        await Connector(owner).converse(tcp, trio.CancelScope(), talk, dialed=host.public_key)
+        await caller.call(owner, host.public_key, host.addresses[0], talk)
     except* Exception:
         pass
 
@@ -121,8 +124,8 @@ async def test_a_peer_that_breaks_the_framing_or_is_banned_comes_back_only_after
     a, b = await pair(nursery)
     hostile = new_key()
 
-    async def oversize(peer: bytes, stream: Any) -> None:
-        await stream.write((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
+    async def oversize(line: Line) -> None:
+        await line.write((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
         await trio.sleep_forever()
 
     nursery.start_soon(call, a, hostile, oversize)
@@ -177,7 +180,7 @@ async def test_new_addresses_replace_the_old_ones_and_where_another_key_answers_
         b.connect(a.public_key, [*impostor.addresses, *a.addresses])
         await trio_until(lambda: b.connected == {a.public_key} and a.connected == {b.public_key})
         await trio.testing.wait_all_tasks_blocked(0.1)
-    waiting = [host.inbox.statistics().current_buffer_used for host in (impostor, a, b)]
+    waiting = [len(host.inbox) for host in (impostor, a, b)]
     assert (waiting, impostor.connected) == ([0, 1, 1], frozenset())
 
 
@@ -197,9 +200,9 @@ async def test_a_newer_connection_takes_the_place_of_the_older(nursery: trio.Nur
     nursery.start_soon(call, a, owner)
     await expect(a, PeerUp(owner.public))
 
-    async def listen(peer: bytes, stream: Any) -> None:
+    async def listen(line: Line) -> None:
         while True:
-            heard.extend(await stream.read(1000))
+            heard.extend(await line.read())
 
     nursery.start_soon(call, a, owner, listen)
     await expect(a, PeerDown(owner.public), PeerUp(owner.public), within=2)
@@ -210,7 +213,7 @@ async def test_a_newer_connection_takes_the_place_of_the_older(nursery: trio.Nur
 async def test_a_slow_consumer_slows_the_sender_down_and_loses_nothing(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "INBOX_BYTES", 1 << 20)
+    monkeypatch.setattr(inbox, "INBOX_BYTES", 1 << 20)
     a, b = await pair(nursery, queue_bytes=1 << 20)
     sent, refusals = 0, 0
     with trio.fail_after(20):
@@ -220,43 +223,78 @@ async def test_a_slow_consumer_slows_the_sender_down_and_loses_nothing(
             else:
                 refusals += 1
                 await trio.sleep(0.01)
-    assert 2 << 20 < sent * 100_000 < 2 * connection.WINDOW_BYTES + (3 << 20)
+    assert 2 << 20 < sent * 100_000 < connection.UNREAD_BYTES + (3 << 20)
     assert b.connected == {a.public_key}
     await expect(a, *(Message(b.public_key, i.to_bytes(100_000, "big")) for i in range(sent)))
 
 
 async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "INBOX_BYTES", 0)
-    monkeypatch.setattr(transport, "UNREAD_BYTES", 1 << 20)
-    a, owner = await start(nursery), new_key()
+    monkeypatch.setattr(inbox, "INBOX_BYTES", 0)
+    a, owner, written = await start(nursery), new_key(), 0
+    async with libp2p_host(owner) as host, trio.open_nursery() as meanwhile:
+        await host.get_network().dial_addr(Multiaddr(a.addresses[0]), peer_id_of(a.public_key))
+        stream = await host.new_stream(peer_id_of(a.public_key), [connection.PROTOCOL])
+        stream.muxed_stream.send_window = 1 << 30
 
-    async def flood(peer: bytes, stream: Any) -> None:
-        stream.send_window = 1 << 30
-        while True:
-            await stream.write((60_000).to_bytes(4, "big") + bytes(60_000))
+        async def flood() -> None:
+            nonlocal written
+            while True:
+                await stream.write((60_000).to_bytes(4, "big") + bytes(60_000))
+                written += 60_004
 
-    nursery.start_soon(call, a, owner, flood)
-    await trio_until(lambda: owner.public in a.connected)
-    await trio_until(lambda: owner.public not in a.connected)
+        async def flood_until_hung_up_on() -> None:
+            with suppress(Exception):
+                await flood()
+
+        meanwhile.start_soon(flood_until_hung_up_on)
+        await expect(a, PeerUp(owner.public))
+        await trio_until(lambda: owner.public not in a.connected)
+        meanwhile.cancel_scope.cancel()
+    assert written > connection.UNREAD_BYTES - 60_004
 
 
 async def test_where_only_small_frames_are_read_a_peer_has_little_unread(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "INBOX_BYTES", 0)
+    monkeypatch.setattr(inbox, "INBOX_BYTES", 0)
     a, owner, written = await start(nursery, max_frame=1000), new_key(), 0
 
-    async def flood(peer: bytes, stream: Any) -> None:
+    async def flood(line: Line) -> None:
         nonlocal written
         while True:
-            await stream.write(((1000).to_bytes(4, "big") + bytes(1000)) * 10)
+            await line.write(((1000).to_bytes(4, "big") + bytes(1000)) * 10)
             written += 10_040
 
     nursery.start_soon(call, a, owner, flood)
-    await trio_until(lambda: owner.public in a.connected)
+    await expect(a, PeerUp(owner.public))
     await trio_until(lambda: owner.public not in a.connected)
-    assert written < 1 << 20
+    assert transport.STRANGER_UNREAD_BYTES - 10_040 < written < 1 << 20
     assert a.frames_in < 500
+
+
+async def test_a_peer_that_takes_nothing_is_gone(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(link, "SILENCE_SECONDS", 0.5)
+    a, owner = await start(nursery), new_key()
+
+    async def speak_and_do_not_listen(peer: bytes, stream: Stream) -> None:
+        while True:
+            stream.send(PING)
+            await trio.sleep(0.05)
+
+    tcp = await trio.open_tcp_stream(*host_and_port(a.addresses[0]))
+    connector = Connector(owner)
+
+    async def converse() -> None:
+        with suppress(OSError):
+            await connector.converse(tcp, trio.CancelScope(), speak_and_do_not_listen, dialed=a.public_key)
+
+    nursery.start_soon(converse)
+    await expect(a, PeerUp(owner.public))
+    await trio.sleep(1)
+    assert a.connected == {owner.public}
+    assert a.send(owner.public, bytes(MAX_FRAME_BYTES))
+    await expect(a, PeerDown(owner.public), within=2)
 
 
 async def test_a_frame_longer_than_this_host_reads_ends_the_connection_at_its_length(nursery: trio.Nursery) -> None:
@@ -270,16 +308,14 @@ async def test_a_frame_longer_than_this_host_reads_ends_the_connection_at_its_le
     await expect(a, PeerDown(b.public_key), within=2)
 
 
-def drip(size: int) -> Callable[[bytes, Any], Awaitable[None]]:
+def drip(size: int) -> Callable[[Line], Awaitable[None]]:
     """Half a frame at once, and from then on a byte now and then."""
 
-    async def talk(peer: bytes, stream: Any) -> None:
-        await stream.write((2 * size).to_bytes(4, "big"))
-        for at in range(0, size, 60_000):
-            await stream.write(bytes(min(60_000, size - at)))
+    async def talk(line: Line) -> None:
+        await line.write((2 * size).to_bytes(4, "big") + bytes(size))
         while True:
             await trio.sleep(0.1)
-            await stream.write(b"x")
+            await line.write(b"x")
 
     return talk
 
@@ -287,7 +323,7 @@ def drip(size: int) -> Callable[[bytes, Any], Awaitable[None]]:
 async def test_a_frame_that_is_not_finished_in_time_ends_the_connection(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "FRAME_SECONDS", 1.0)
+    monkeypatch.setattr(link, "FRAME_SECONDS", 1.0)
     a, b = await pair(nursery)
     dripping = new_key()
     nursery.start_soon(call, a, dripping, drip(1000))
@@ -390,32 +426,70 @@ async def test_a_caller_that_does_not_get_on_with_it_is_hung_up_on(
             pass  # its side of the handshake, then the end
 
 
-async def test_an_ordinary_libp2p_host_is_understood(nursery: trio.Nursery) -> None:
-    a, owner = await start(nursery), new_key()
-    host, peer_id = new_host(secp256k1_key_pair(owner.secret)), peer_id_of(a.public_key)
+@asynccontextmanager
+async def libp2p_host(owner: KeyPair, *listen: str) -> AsyncIterator[Any]:
+    host = new_host(secp256k1_key_pair(owner.secret))
     host.get_network().notifees.clear()  # no identify: the only stream is ours
-    async with host.run([]):
-        await host.get_network().dial_addr(Multiaddr(a.addresses[0]), peer_id)
-        stream = await host.new_stream(peer_id, [connection.PROTOCOL])
-        await expect(a, PeerUp(owner.public))
-        await stream.write(b"\0\0\0\5hello")
-        await expect(a, Message(owner.public, b"hello"))
+    async with host.run([Multiaddr(address) for address in listen]):
+        yield host
+
+
+async def talk_to_libp2p(a: Transport, owner: KeyPair, stream: Any) -> None:
+    """Small messages and large ones, both ways, more than a window."""
+    await expect(a, PeerUp(owner.public))
+    await stream.write(b"\0\0\0\5hello")
+    await expect(a, Message(owner.public, b"hello"))
+    large = os.urandom(3 << 20)
+
+    async def write() -> None:
+        await stream.write(len(large).to_bytes(4, "big") + large)
+
+    async with trio.open_nursery() as both:
+        both.start_soon(write)
+        assert a.send(owner.public, large)
         assert a.send(owner.public, b"hello yourself")
-        heard = b""
-        with trio.fail_after(2):
-            while b"hello yourself" not in heard:
-                heard += await stream.read(1000)
+        heard = bytearray()
+        with trio.fail_after(20):
+            while len(heard) < len(large) + 14 + 8:
+                heard += await stream.read(1 << 16)
+        await expect(a, Message(owner.public, large))
+    decoder = FrameDecoder()
+    assert sorted(decoder.feed(bytes(heard)), key=len) == [b"hello yourself", large]
+
+
+async def test_an_ordinary_libp2p_host_may_call(nursery: trio.Nursery) -> None:
+    a, owner = await start(nursery), new_key()
+    peer_id = peer_id_of(a.public_key)
+    async with libp2p_host(owner) as host:
+        await host.get_network().dial_addr(Multiaddr(a.addresses[0]), peer_id)
+        await talk_to_libp2p(a, owner, await host.new_stream(peer_id, [connection.PROTOCOL]))
         await host.disconnect(peer_id)
         await expect(a, PeerDown(owner.public), within=1)
 
 
+async def test_an_ordinary_libp2p_host_may_be_called(nursery: trio.Nursery) -> None:
+    a, owner = await start(nursery), new_key()
+    done = trio.Event()
+
+    async def handle(stream: Any) -> None:
+        await talk_to_libp2p(a, owner, stream)
+        done.set()
+
+    async with libp2p_host(owner, ANY_PORT) as host:
+        host.set_stream_handler(connection.PROTOCOL, handle)
+        a.connect(owner.public, [str(host.get_addrs()[0])])
+        await trio_until(done.is_set)
+        a.disconnect(owner.public)
+        await expect(a, PeerDown(owner.public))
+
+
 CHILD = """
 import sys, trio
-from node.network import transport
+from node.network import link, transport
 from node.protocol.crypto import KeyPair
 
 async def main() -> None:
-    transport.PING_SECONDS = 0.2
+    link.PING_SECONDS = 0.2
     host = transport.Transport(KeyPair(bytes.fromhex(sys.stdin.readline())), "/ip4/127.0.0.1/tcp/0", lambda _: True)
     async with trio.open_nursery() as nursery:
         await nursery.start(host.run)
@@ -445,7 +519,7 @@ def child(owner: KeyPair) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 async def test_a_stopped_peer_is_noticed_and_found_again_and_a_killed_one_within_a_second(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(link, "SILENCE_SECONDS", 2.0)
     a, owner = await start(nursery), new_key()
     with child(owner) as (process, address):
         a.connect(owner.public, [address])
@@ -459,8 +533,8 @@ async def test_a_stopped_peer_is_noticed_and_found_again_and_a_killed_one_within
 
 
 async def test_an_idle_connection_stays(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "PING_SECONDS", 0.1)
-    monkeypatch.setattr(transport, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(link, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(link, "SILENCE_SECONDS", 0.5)
     a, b = await pair(nursery)
     with trio.move_on_after(1.2):
         raise AssertionError(f"heard {await a.inbox.receive()}")

@@ -1,0 +1,74 @@
+"""multistream-select, with which two sides agree on a protocol. Pure.
+
+Each message is its length as a varint, its text, and a newline. Source: https://github.com/multiformats/multistream-select
+"""
+
+_GREETING, _NO = "/multistream/1.0.0", "na"
+MAX_MESSAGE_BYTES = 127
+"""Longest message that is read: a name and a newline in fact. Its length is one byte."""
+
+
+class NoAgreement(Exception):
+    """The other side does not speak this protocol, or not multistream-select."""
+
+
+class Negotiation:
+    """One side of it, about one protocol. To be written first is ``hello``."""
+
+    def __init__(self, protocol: str, dialed: bool) -> None:
+        """``dialed``: this side did, and proposes."""
+        self._protocol = protocol
+        self._dialed = dialed
+        self._is_greeted = False
+        self._data = b""
+        self.hello = _encode(_GREETING) + (_encode(protocol) if dialed else b"")
+        self.is_done = False
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the agreement."""
+        return self._data
+
+    def receive(self, data: bytes) -> bytes:
+        """What to write in answer to ``data``.
+
+        Raises:
+            NoAgreement: see there.
+        """
+        self._data += data
+        answer = b""
+        while not self.is_done and (text := self._next()) is not None:
+            answer += self._on(text)
+        return answer
+
+    def _next(self) -> str | None:
+        if not self._data:
+            return None
+        length = self._data[0]
+        if not 0 < length <= MAX_MESSAGE_BYTES:
+            raise NoAgreement("a message that is too long, or empty")
+        if len(self._data) <= length:
+            return None
+        message, self._data = self._data[1 : 1 + length], self._data[1 + length :]
+        if not message.endswith(b"\n"):
+            raise NoAgreement("a message without its newline")
+        return message[:-1].decode("ascii", "replace")
+
+    def _on(self, text: str) -> bytes:
+        if not self._is_greeted:
+            if text != _GREETING:
+                raise NoAgreement(f"the peer speaks {text!r}")
+            self._is_greeted = True
+        elif text == self._protocol:
+            self.is_done = True
+            return b"" if self._dialed else _encode(text)
+        elif self._dialed:
+            raise NoAgreement(f"the peer answers {text!r}")
+        else:
+            return _encode(self._protocol + "\n" if text == "ls" else _NO)
+        return b""
+
+
+def _encode(text: str) -> bytes:
+    message = text.encode() + b"\n"
+    return bytes([len(message)]) + message

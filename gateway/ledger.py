@@ -21,8 +21,6 @@ from node.protocol.transaction import decode_transaction
 
 MAX_WAITERS = 10_000
 _LATENCY_WINDOW = 60.0
-_MARK_EVERY = 1.0
-"""Seconds until the database, too, says of a transfer that it is published; most are final before."""
 
 
 def now_ms() -> int:
@@ -105,10 +103,10 @@ class Ledger:
                 tracked.status = tracked.shown = Status.SUBMITTED
                 self._published.append(tracked)
 
-    async def mark_submitted(self) -> None:
-        """Keep in the database, too, what is published and still waits for its block; until cancelled."""
+    async def mark_submitted(self, every: float = 1.0) -> None:
+        """Keep in the database, too, what is published and still waits for its block; most are final before. Until cancelled."""
         while True:
-            await asyncio.sleep(_MARK_EVERY)
+            await asyncio.sleep(every)
             waiting, self._published = [tracked for tracked in self._published if tracked.status is Status.SUBMITTED], []
             marks = [{"id": tracked.id, "old": Status.QUEUED.value, "new": Status.SUBMITTED.value} for tracked in waiting]
             for first in range(0, len(marks), 500):

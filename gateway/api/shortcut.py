@@ -26,7 +26,7 @@ _MAX_BYTES = 4096
 _WAIT = re.compile(rb"wait=([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 
 
-class _Order(Struct, forbid_unknown_fields=True):
+class PlainTransfer(Struct, forbid_unknown_fields=True):
     """A ``NewTransfer`` that fits by its length in characters."""
 
     from_wallet: Annotated[str, Meta(max_length=64)]
@@ -38,12 +38,12 @@ class _Order(Struct, forbid_unknown_fields=True):
 
 class _Request(Struct):
     token: str
-    order: _Order
+    order: PlainTransfer
     wait: float
     key: str | None
 
 
-_read_order = msgspec.json.Decoder(_Order).decode
+_read_order = msgspec.json.Decoder(PlainTransfer).decode
 
 
 class Shortcut:
@@ -103,7 +103,7 @@ def _read(scope: Scope, message: Message) -> _Request | None:
         return None
     try:
         order = _read_order(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if len(order.memo) * 4 > MAX_MEMO_BYTES and len(order.memo.encode()) > MAX_MEMO_BYTES:
         return None

@@ -39,5 +39,6 @@ class RefusalTally:
 
     def forget(self, transaction_id: bytes) -> None:
         """A transaction is final."""
-        for code in Code:
-            self._members.pop((transaction_id, code), None)
+        if self._members:
+            for code in Code:
+                self._members.pop((transaction_id, code), None)

@@ -1,0 +1,138 @@
+"""The database's threads: what is asked at once is one transaction, and nobody hears of what is not durable."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from gateway.database import Database, open_engine
+
+Story = Callable[[Database, list[str]], Awaitable[None]]
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[tuple[Database, list[str]]]:
+    """A database, and what its connections do: "begin", "commit", "rollback"."""
+    engine, done = open_engine(f"sqlite:///{folder}/gateway.db"), list[str]()
+    for name in ("begin", "commit", "rollback"):
+        event.listen(engine, name, lambda _, name=name: done.append(name))
+    database = Database(engine)
+    try:
+        yield database, done
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[[Story], None]:
+    """Runs a story on asyncio."""
+
+    async def tell(story: Story) -> None:
+        async with opened(tmp_path) as (database, done):
+            await story(database, done)
+
+    return lambda story: asyncio.run(tell(story))
+
+
+def put(number: int) -> Callable[[Connection], int]:
+    def change(connection: Connection) -> int:
+        connection.exec_driver_sql("INSERT INTO epochs VALUES (?, ?)", (number, b""))
+        return number
+
+    return change
+
+
+def failing(connection: Connection) -> int:
+    put(1000)(connection)
+    raise ArithmeticError
+
+
+def stored(folder: Path) -> set[int]:
+    with sqlite3.connect(folder / "gateway.db") as other:
+        return {number for (number,) in other.execute("SELECT number FROM epochs")}
+
+
+def test_all_that_is_asked_at_once_is_one_transaction_and_answered_when_it_is_durable(
+    told: Callable[[Story], None], tmp_path: Path
+) -> None:
+    async def story(database: Database, done: list[str]) -> None:
+        async def write(number: int) -> None:
+            assert await database.write(put(number)) == number
+            assert number in stored(tmp_path)
+
+        await asyncio.gather(*map(write, range(50)))
+        assert done == ["begin", "commit"]
+
+    told(story)
+
+
+def test_what_is_asked_while_a_group_is_written_waits_for_the_next(told: Callable[[Story], None]) -> None:
+    async def story(database: Database, done: list[str]) -> None:
+        loop, later, asked = asyncio.get_running_loop(), list[asyncio.Task[int]](), threading.Event()
+
+        def ask() -> None:
+            later.extend(loop.create_task(database.write(put(number))) for number in range(1, 20))
+            loop.call_soon(asked.set)  # when each of these tasks has begun
+
+        def slow(connection: Connection) -> int:
+            loop.call_soon_threadsafe(ask)
+            assert asked.wait(10)
+            return put(0)(connection)
+
+        await database.write(slow)
+        await asyncio.gather(*later)
+        assert done == ["begin", "commit"] * 2
+
+    told(story)
+
+
+def test_one_that_fails_fails_alone_and_leaves_nothing(told: Callable[[Story], None], tmp_path: Path) -> None:
+    async def story(database: Database, _: list[str]) -> None:
+        changes: list[Callable[[Connection], Any]] = [put(1), failing, put(2), put(1), put(3)]
+        results = await asyncio.gather(*map(database.write, changes), return_exceptions=True)
+        assert [isinstance(one, Exception) for one in results] == [False, True, False, True, False]
+        assert stored(tmp_path) == {1, 2, 3}
+        assert await database.write(put(4)) == 4, "and the thread goes on"
+
+    told(story)
+
+
+def test_a_question_that_fails_fails_alone(told: Callable[[Story], None]) -> None:
+    async def story(database: Database, _: list[str]) -> None:
+        def count(connection: Connection) -> Any:
+            return connection.exec_driver_sql("SELECT count(*) FROM epochs").scalar()
+
+        def broken(_: Connection) -> Any:
+            raise ArithmeticError
+
+        answers = await asyncio.gather(*map(database.read, (count, broken, count)), return_exceptions=True)
+        assert [answers[0], type(answers[1]), answers[2]] == [0, ArithmeticError, 0]
+        await database.write(put(1))
+        assert await database.read(count) == 1, "a question sees all that was durable before"
+
+    told(story)
+
+
+def test_who_gave_up_waiting_takes_nobody_with_him(told: Callable[[Story], None], tmp_path: Path) -> None:
+    async def story(database: Database, _: list[str]) -> None:
+        leaving, staying = (asyncio.create_task(database.write(put(number))) for number in (1, 2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert await staying == 2
+        assert stored(tmp_path) == {1, 2}
+
+    told(story)
+
+
+def test_the_loop_is_never_held_up_by_the_disk(told: Callable[[Story], None]) -> None:
+    async def story(database: Database, _: list[str]) -> None:
+        threads = {await database.read(lambda _: threading.get_ident()), await database.write(lambda _: threading.get_ident())}
+        assert len(threads | {threading.get_ident()}) == 3
+
+    told(story)

@@ -1,0 +1,113 @@
+"""Decrypted keys are kept for a short time, few, and not after their user has gone."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.accounts import Accounts
+from gateway.api.auth import RefreshRequest, logout
+from gateway.database import Database, open_engine
+from gateway.service import Gateway
+from gateway.vault import Keyring, Vault, WrongKey
+from node.protocol.address import address_of
+from node.protocol.crypto import KeyPair
+from tests.chains import key
+from tests.person import PASSWORD
+
+
+class CountedVault(Vault):
+    """Counts how often it was opened."""
+
+    opened = 0
+
+    def open(self, sealed: bytes, owner: bytes) -> bytes:
+        self.opened += 1
+        return super().open(sealed, owner)
+
+
+class Purses:
+    """Wallets of users, a keyring for two keys that keeps each for 10 s, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.vault = CountedVault(bytes(32))
+        self.keyring = Keyring(self.vault, 10.0, 2, lambda: self.now)
+
+    def open(self, name: str, owner: str = "ann") -> KeyPair:
+        pair = key(name)
+        address = address_of(pair.public)
+        opened = self.keyring.open(owner, self.vault.seal(pair.secret, address), address)
+        assert opened.secret == pair.secret
+        return opened
+
+
+def test_a_key_is_opened_once_while_it_is_kept_and_again_when_its_time_is_over() -> None:
+    purses = Purses()
+    for purses.now in (0.0, 5.0, 9.9):
+        purses.open("a")
+    assert purses.vault.opened == 1
+    purses.now = 10.0  # used all the time, but not kept for ever
+    purses.open("a")
+    assert purses.vault.opened == 2
+
+
+def test_keys_that_nobody_uses_are_dropped() -> None:
+    purses = Purses()
+    purses.open("a")
+    purses.now = 5.0
+    purses.open("b")
+    purses.now = 10.0
+    purses.keyring.drop_old()
+    assert len(purses.keyring) == 1
+    purses.open("b")
+    assert purses.vault.opened == 2
+
+
+def test_few_keys_are_kept_the_latest() -> None:
+    purses = Purses()
+    for name in "abcab":
+        purses.open(name)
+        assert len(purses.keyring) <= 2
+    assert purses.vault.opened == 5
+    purses.open("b")
+    assert purses.vault.opened == 5
+
+
+def test_a_users_keys_are_forgotten_and_nobody_elses() -> None:
+    purses = Purses()
+    purses.open("a", "ann")
+    purses.open("b", "bob")
+    purses.keyring.forget("ann")
+    purses.open("b", "bob")
+    assert purses.vault.opened == 2
+    purses.open("a", "ann")
+    assert purses.vault.opened == 3
+
+
+def test_a_key_sealed_for_another_address_does_not_open() -> None:
+    purses = Purses()
+    sealed = purses.vault.seal(key("a").secret, address_of(key("a").public))
+    with pytest.raises(WrongKey):
+        purses.keyring.open("ann", sealed, address_of(key("b").public))
+    assert len(purses.keyring) == 0
+
+
+def test_whoever_logs_out_takes_the_keys_along(tmp_path: Path) -> None:
+    async def story() -> None:
+        purses, database = Purses(), Database(open_engine(f"sqlite:///{tmp_path}/gateway.db"))
+        accounts = Accounts(database, bytes(32), 900)
+        ann = await accounts.register("ann@example.org", PASSWORD, "Ann")
+        session = await accounts.login("ann@example.org", PASSWORD)
+        purses.open("a", ann)
+        purses.open("b", "bob")
+        gateway: Any = SimpleNamespace(accounts=accounts, wallets=SimpleNamespace(keyring=purses.keyring))
+        await logout(RefreshRequest(refresh_token="another"), cast(Gateway, gateway))
+        assert len(purses.keyring) == 2
+        await logout(RefreshRequest(refresh_token=session.refresh), cast(Gateway, gateway))
+        assert len(purses.keyring) == 1
+        database.close()
+
+    asyncio.run(story())

@@ -5,9 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 
+import httpx
 import pytest
 from msgspec import structs
 
@@ -146,6 +149,35 @@ def test_a_killed_gateway_resumes_without_the_coordinator_and_nothing_is_lost_or
     assert ann.pay(purse, near["address"], "0.50", key=near["id"]).json()["id"] == queued[0].json()["id"]
     assert (made.available(), bob.balance(near)) == (("8.00", "1.50"), ("0.50", "0.00"))
     assert len(bob.history(far)) == 2
+
+
+def test_what_is_acknowledged_under_load_outlives_a_kill(new_world: MakeWorld) -> None:
+    world = new_world()
+    world.start_gateway()
+    made = world.deal(0, 1)
+    acknowledged: dict[str, str] = {}
+
+    def pay(client: int) -> None:
+        with suppress(httpx.TransportError):
+            for number in range(40):
+                intent = f"{client} {number}"
+                acknowledged[intent] = made.ann.pay(made.purse, made.till["address"], "0.01", key=intent).json()["id"]
+
+    with world.network.switched(hold=True), ThreadPoolExecutor(24) as pool:
+        clients = [pool.submit(pay, client) for client in range(24)]
+        until(lambda: len(acknowledged) > 100, "some are acknowledged, many under way")
+        world.gateway.kill()
+        for client in clients:
+            client.result(30)
+    before = dict(acknowledged)
+    assert len(before) < 24 * 40, "it was killed in the midst of it"
+    world.start_gateway()
+    for intent, transfer_id in before.items():
+        assert made.ann.transfer(transfer_id, wait=15)["status"] == "committed"
+        again = made.ann.pay(made.purse, made.till["address"], "0.01", key=intent).json()["id"]
+        assert again == transfer_id, "its key is there, too"
+    lines = made.ann.history(made.purse)
+    assert {line["id"] for line in lines} >= set(before.values())
 
 
 def test_keys_and_passwords_are_not_in_the_database_in_clear(world: World) -> None:

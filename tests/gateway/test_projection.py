@@ -175,6 +175,16 @@ def test_what_is_under_way_is_off_the_balance_until_the_chain_has_said_what_beca
     assert projection.spendable(payer, "USD") == (95 if ending == "prepared" else 100)
 
 
+def test_what_was_taken_in_before_its_payer_had_a_wallet_here_is_not_taken_off_what_others_pay() -> None:
+    payer, projection = address_of(PAYER.public), Projection()
+    early = track(projection, PAYMENT)
+    projection.wallets = {payer: "a"}
+    assert projection.spendable(payer, "USD") == 0
+    track(projection, NETWORK.pay(PAYER, PAYEE, 7))
+    projection.untrack(early)
+    assert projection.spendable(payer, "USD") == -7
+
+
 def test_what_a_captured_committee_certifies_is_survived_and_leaves_nothing_behind() -> None:
     projection, shard = Projection(), NETWORK.shards[0]
     projection.wallets = {address_of(PAYEE.public): "b"}

@@ -11,6 +11,7 @@ from gateway.accounts import Throttle
 from gateway.problems import Problem
 from tests.gateway.world import World
 from tests.person import PASSWORD
+from tests.waiting import until
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
@@ -39,6 +40,19 @@ def test_who_am_i_is_told_to_a_good_token_only(world: World) -> None:
     ):
         answer = world.gateway.http.get("/v1/me", headers={"Authorization": f"Bearer {bad}"})
         assert (problem(answer), answer.headers["www-authenticate"]) == ((401, code), "Bearer")
+
+
+def test_a_token_that_was_good_is_refused_when_it_has_expired(world: World) -> None:
+    alice, secret = world.person(), bytes.fromhex(world.gateway.environment["SHARDPAY_TOKEN_SECRET"])
+    user = alice.get("/v1/me").json()["id"]
+    short = jwt.encode({"sub": user, "exp": int(time.time()) + 2}, secret, "HS256")
+
+    def me() -> httpx.Response:
+        return world.gateway.http.get("/v1/me", headers={"Authorization": f"Bearer {short}"})
+
+    assert (me().status_code, me().status_code) == (200, 200)
+    until(lambda: me().status_code != 200, "expired")
+    assert problem(me()) == (401, "token_expired")
 
 
 def test_an_address_registers_once_however_it_is_written(world: World) -> None:

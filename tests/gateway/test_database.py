@@ -76,9 +76,13 @@ def test_what_is_asked_while_a_group_is_written_waits_for_the_next(told: Callabl
     async def story(database: Database, done: list[str]) -> None:
         loop, later, asked = asyncio.get_running_loop(), list[asyncio.Task[int]](), threading.Event()
 
-        def ask() -> None:
-            later.extend(loop.create_task(database.write(put(number))) for number in range(1, 20))
-            loop.call_soon(asked.set)  # when each of these tasks has begun
+        def ask(number: int = 1) -> None:
+            """One in each turn of the loop."""
+            later.append(loop.create_task(database.write(put(number))))
+            if number < 19:
+                loop.call_soon(ask, number + 1)
+            else:
+                loop.call_soon(asked.set)
 
         def slow(connection: Connection) -> int:
             loop.call_soon_threadsafe(ask)

@@ -49,6 +49,14 @@ def test_both_ways_are_one_endpoint(made: Deal) -> None:
     assert made.ann.transfer(first[0].json()["id"]) == first[0].json(), "what is told from memory is what is stored"
 
 
+def test_a_header_twice_means_the_same_both_ways(made: Deal) -> None:
+    def pay(kind: str) -> str:
+        headers = [("Content-Type", kind), ("Idempotency-Key", "first"), ("Idempotency-Key", "second")]
+        return str(made.ann.http.post("/v1/transfers", content=order(made), headers=headers).json()["id"])
+
+    assert pay(USUAL) == pay(THE_LONG_WAY)
+
+
 @pytest.mark.parametrize(
     ("changes", "headers", "path"),
     [

@@ -12,7 +12,7 @@ from gateway import ledger as module
 from gateway.database import Database, open_engine
 from gateway.ledger import Ledger, transfer_row
 from gateway.projection import Status, Tracked, tracked_order
-from gateway.statements import ADD_TRANSFER
+from gateway.statements import ADD_TRANSFER, MARK
 from node.client.blocks import ProvenBlock, prove_block
 from node.protocol.codec import encode
 from tests.chains import Network, Shard
@@ -147,5 +147,8 @@ def test_that_it_was_published_is_told_at_once_and_reaches_the_database_unless_i
         await asyncio.to_thread(until, lambda: desk.stored(slow) != "queued", "marked")
         assert (desk.stored(slow), desk.stored(fast)) == ("submitted", "committed")
         marking.cancel()
+        late = [{"id": fast.id, "old": "queued", "new": "submitted"}]
+        await desk.database.write(lambda c: MARK.run_all(c, late))
+        assert desk.stored(fast) == "committed"
 
     told(story, 2)

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,19 +21,15 @@ from scripts.benchmark.engine import measure_engine
 from scripts.benchmark.gateway import measure_gateway
 from scripts.benchmark.load import ASSET, BenchError, Payers
 from scripts.benchmark.network import Network
+from scripts.benchmark.options import parse
 from scripts.benchmark.postgres import find_programs, measure_postgres, postgres_figures
 from scripts.benchmark.report import say, table
+from scripts.benchmark.series import markdown, settings
 from scripts.devnet.client import Client, ClientError
 from scripts.devnet.customer import CustomerError
 from scripts.devnet.folder import FolderError
 from scripts.devnet.processes import ProcessError
-from scripts.devnet.session import port_base
 
-DESCRIPTION = """Measures throughput, latency and cost of a network on this machine.
-
-A network of its own is started in a temporary folder and ended afterwards, unless --data names a running one. Two phases:
-a light load for latency, then as many transactions in flight as --in-flight for throughput and cost. Costs are given in
-signature checks, timed during the load they are compared with."""
 ACCOUNTS_PER_SHARD = 500
 FAILURES = (
     BenchError,
@@ -50,63 +45,39 @@ FAILURES = (
 """What is said in a line; anything else is a mistake of this script, and shows where it is."""
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="./scripts/bench", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=20.0, help="of full load (20)")
-    parser.add_argument("--cross", type=float, default=0.0, metavar="SHARE", help="share of cross-shard transactions, 0 to 1 (0)")
-    parser.add_argument("--in-flight", type=int, default=4_000, metavar="COUNT", help="transactions under way at once (4000)")
-    parser.add_argument("--committees", type=int, default=2, metavar="K", help="of an own network (2)")
-    parser.add_argument("--committee-size", type=int, default=4, metavar="N", help="of an own network (4)")
-    parser.add_argument("--dead", type=int, default=0, metavar="D", help="then end D nodes of each committee and measure R5 (0)")
-    parser.add_argument(
-        "--empty",
-        type=float,
-        nargs="?",
-        const=60.0,
-        metavar="SECONDS",
-        help="also the cost of an empty block, R6, with nothing to do for so long (60)",
-    )
-    parser.add_argument("--gateway", action="store_true", help="also payments over HTTP by 1, 32 and 128 clients, and R7")
-    parser.add_argument("--pgbench", action="store_true", help="also PostgreSQL's TPC-B before and after, and the ratio to it")
-    parser.add_argument("--profile", action="store_true", help="also where the CPU of nodes and gateway goes, by part")
-    parser.add_argument("--port-base", type=port_base, default=18_000, metavar="P", help="of an own network (18000)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="measure the network that runs in this folder")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
-    if not 0 <= options.cross <= 1 or options.seconds <= 0 or options.in_flight < 1 or (options.empty or 1) <= 0:
-        parser.error("--cross is between 0 and 1, --seconds, --in-flight and --empty positive")
-    if options.profile and options.data is not None:
-        parser.error("--profile starts nodes and gateway itself: leave out --data")
-    return options
-
-
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    runs: list[dict[str, Any]] = []
+    code = 0
     try:
-        results = run(options)
+        run(options, runs)
     except FAILURES as error:
         print(f"bench: {error}", file=sys.stderr)
-        return 1
+        code = 1
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
-        return 130
-    print(json.dumps(results) if options.json else table(results))
-    return 1 if went_wrong(results) else 0
+        code = 130
+    if options.json and runs:
+        print(json.dumps(runs if options.table else runs[0]))
+    elif runs:
+        print(markdown(runs) if options.table else table(runs[0]))
+    return code or int(any(map(went_wrong, runs)))
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """All that is asked for, on one network."""
+def run(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
+    """All that is asked for, each run on a network of its own. ``runs``: gets their results, as soon as each is over."""
     programs = find_programs() if options.pgbench else None
     before = measure_postgres(programs, options.seconds) if programs else {}
-    with chosen_network(options) as network:
-        results = measure_network(network, options)
+    for one in settings(options):
+        with chosen_network(one) as network:
+            runs.append(measure_network(network, one))
+        if options.table:
+            say(table(runs[-1]))
     if programs:
         after = measure_postgres(programs, options.seconds)
-        results["pgbench"] = postgres_figures(before, after, results["tps"])
-    return results
+        for results in runs:
+            results["pgbench"] = postgres_figures(before, after, results["tps"])
 
 
 def measure_network(network: Network, options: argparse.Namespace) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from scripts.benchmark.gateway import Wallet, loop_figures, payments
 from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
 from scripts.benchmark.load import BenchError, Sample, percentile
 from scripts.benchmark.measure import Usage
+from scripts.benchmark.options import parse
 from scripts.benchmark.postgres import find_programs, postgres_figures, rate_of
 from scripts.benchmark.profile import profile_figures
 from scripts.benchmark.report import Costs, engine_figures, table
 from scripts.benchmark.run import went_wrong
+from scripts.benchmark.series import markdown, settings
 from scripts.devnet.customer import Purse
 from tests.waiting import until
 
@@ -229,3 +231,40 @@ def test_parts_are_folders_and_libraries_with_their_dearest_files() -> None:
     ]
     shown = table(results() | {"profile": parts})
     assert " 40.0%     40.0 us  node/ledger              state.py, rules.py\n" in shown
+
+
+def test_the_table_has_a_column_for_each_run_and_a_row_for_each_figure_that_one_has() -> None:
+    http = loop("committed", {"committed": 20}, {"committed": 20})
+    second = results(cross=500) | {"gateway": {"waiting": [http, http], "accepting": http, "R7": 100}}
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown([results(), second]).splitlines()]
+    assert lines[0] == ["", "2 x 4, 0% across", "2 x 4, 50% across"]
+    rows = {line[0]: line[1:] for line in lines[2:]}
+    assert rows["transactions/s"] == ["90.0", "90.0"]
+    assert rows["R7: CPU of an HTTP payment in the gateway, in checks"] == ["-", "100"]
+    assert rows["latency across shards, light load"] == ["60 / 60", "60 / 60"]
+    assert not any(name.startswith(("R5", "R6", "PostgreSQL")) for name in rows)
+
+
+def test_a_table_runs_one_two_and_four_committees() -> None:
+    runs = settings(parse(["--table", "--seconds", "3", "--committee-size", "7"]))
+    assert {(one.committees, one.cross) for one in runs} == {(1, 0.0)} | {(k, c) for k in (2, 4) for c in (0.0, 0.5, 1.0)}
+    assert {(one.seconds, one.committee_size) for one in runs} == {(3.0, 7)}
+    assert [(one.committees, one.cross) for one in settings(parse(["--committees", "3", "--cross", "0.1"]))] == [(3, 0.1)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--cross 1.5", "--seconds 0", "--empty 0", "--table --data x", "--profile --data x", "--table --profile", "--port-base 5"],
+)
+def test_options_that_make_no_sense_are_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments.split())
+    assert ended.value.code == 2
+    assert "usage: ./scripts/bench" in capsys.readouterr().err
+
+
+def test_help_tells_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+    assert ended.value.code == 0
+    assert "--pgbench" in capsys.readouterr().out

@@ -64,7 +64,7 @@ def measure_busy(network: Network, client: LoadClient, payers: Payers, options: 
         send(client, [payment])
     after, height, ended = measure.usage(pids, ports), client.height - height, time.monotonic()
     late = [payment for payment in sent if payment.id not in decided]
-    rest = run_load(client, late, len(sent), lambda: False)
+    rest = run_load(client, late, len(sent))
     if rest.failed:
         raise BenchError(f"payments failed: {dict(rest.failed)}")
     return Quiet(before, after, ended - began, height * client.genesis.parameters.committee_size)

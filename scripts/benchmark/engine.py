@@ -10,10 +10,10 @@ from typing import Any
 from scripts.benchmark import measure
 from scripts.benchmark.checks import checks_timed, idle_cost
 from scripts.benchmark.client import LoadClient
-from scripts.benchmark.load import ASSET, Payers, Sample, Signed, run_load, run_trickle
+from scripts.benchmark.load import ASSET, Payers, Signed, run_load, run_trickle
 from scripts.benchmark.network import Network
 from scripts.benchmark.profile import profile_figures, sampled
-from scripts.benchmark.report import Costs, engine_figures, say
+from scripts.benchmark.report import Costs, engine_figures, rate, say
 
 WARM_UP = 2_000
 TRICKLE_PER_SECOND = 8.0
@@ -31,7 +31,7 @@ def measure_engine(network: Network, client: LoadClient, payers: Payers, options
     nodes, ports = network.pids(*network.devnet.node_names), network.metrics_ports()
     before = measure.usage(nodes, ports)
     with checks_timed() as timed, sampled(network, *network.devnet.node_names) as profile:
-        load = full_load(client, payments, options)
+        load = run_load(client, payments, options.in_flight, options.seconds)
     after = measure.usage(nodes, ports)
     parameters = client.genesis.parameters
     costs = Costs(before, after, timed.cost, idle, mean_size(payments))
@@ -40,11 +40,11 @@ def measure_engine(network: Network, client: LoadClient, payers: Payers, options
         results["profile"] = profile_figures(profile.seconds, results["cpu_per_transaction_us"])
     if options.dead:
         kill_members(network, client, options.dead)
-        rest = payments[load.committed + load.drained :] or enough_payments(client, payers, options)
+        rest = payments[load.done + load.failed.total() :] or enough_payments(client, payers, options)
         say(f"full load for {options.seconds:.0f} s with {options.dead} dead in each committee ...")
-        crippled = full_load(client, rest, options)
-        results["dead"], results["tps_dead"] = options.dead, round(crippled.committed / crippled.seconds, 1)
-        results["R5"] = round(crippled.committed / crippled.seconds / (load.committed / load.seconds), 2)
+        crippled = run_load(client, rest, options.in_flight, options.seconds)
+        results["dead"], results["tps_dead"] = options.dead, round(rate(crippled), 1)
+        results["R5"] = round(rate(crippled) / (rate(load) or 1.0), 2)
     return results
 
 
@@ -52,15 +52,10 @@ def enough_payments(client: LoadClient, payers: Payers, options: argparse.Namesp
     """So many that a full load does not run out of them, by how fast a short one is."""
     say("warming up ...")
     began = time.monotonic()
-    run_load(client, payers.payments(WARM_UP, options.cross, ASSET), options.in_flight, lambda: False)
-    total = int(WARM_UP / (time.monotonic() - began) * options.seconds * 3) + options.in_flight
+    run_load(client, payers.payments(WARM_UP, options.cross, ASSET), options.in_flight)
+    total = int(WARM_UP / (time.monotonic() - began) * options.seconds * 3) + 3 * options.in_flight
     say(f"signing {total} transactions ...")
     return payers.payments(total, options.cross, ASSET)
-
-
-def full_load(client: LoadClient, payments: Sequence[Signed], options: argparse.Namespace) -> Sample:
-    deadline = time.monotonic() + options.seconds
-    return run_load(client, payments, options.in_flight, lambda: time.monotonic() > deadline)
 
 
 def kill_members(network: Network, client: LoadClient, count: int) -> None:

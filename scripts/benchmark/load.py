@@ -1,15 +1,16 @@
 """The load: funded accounts, transactions signed beforehand, and a closed loop that keeps a number of them in flight."""
 
+import math
 import os
 import random
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 from node.protocol.address import address_of
-from node.protocol.block import Outcome
+from node.protocol.block import Outcome, Receipt
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_LEGS
@@ -46,12 +47,16 @@ class UnderWay(Struct, gc=False):
 
 
 class Sample(Struct):
-    """What a phase of load saw. Latencies in seconds, from publishing to the receipt of the last shard involved."""
+    """What a phase of load saw. Latencies in seconds, from publishing to the receipt of the last shard involved.
+
+    Fields:
+        seconds, committed: in the time that counts.
+        done: committed in all; ``cross``: of them, those that touch two shards.
+    """
 
     seconds: float
     committed: int
-    drained: int
-    """Committed after the time was over."""
+    done: int
     cross: int
     intra_latencies: list[float]
     cross_latencies: list[float]
@@ -83,7 +88,7 @@ class Payers:
         for start in range(0, len(payees), MAX_LEGS):
             legs = tuple(Leg(source, payee, asset, amount) for payee in payees[start : start + MAX_LEGS])
             signed.append(_sign(self._client, legs, issuer))
-        sample = run_load(self._client, signed, in_flight=64, until=lambda: False)
+        sample = run_load(self._client, signed, in_flight=64)
         if sample.committed != len(signed):
             raise BenchError(f"accounts could not be funded: {dict(sample.failed)}")
 
@@ -109,49 +114,87 @@ def _sign(client: LoadClient, legs: tuple[Leg, ...], key: KeyPair) -> Signed:
     return Signed(order.id, shard_of(legs[0].payer), len(touched), encode(order.sign([key])))
 
 
-def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, until: Callable[[], bool]) -> Sample:
-    """Keep ``in_flight`` transactions under way until ``until`` says so or there are none left; then wait for the rest.
+def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, seconds: float = math.inf) -> Sample:
+    """Keep ``in_flight`` transactions under way for some time, or until there are none left; then wait for the rest.
 
-    ``committed`` counts up to ``until``, ``drained`` after it. Raises BenchError when nothing moves for half a minute.
+    If the time is limited, it counts from when as many have been decided: before, the network only fills up. It ends with the
+    last commit in it: they come in blocks, and a part of the time between two would count for nothing.
+
+    Raises:
+        BenchError: nothing moves for half a minute.
+        ClientError: the broker is gone.
     """
-    waiting: dict[bytes, UnderWay] = {}
-    queue = deque(payments)
-    sample = Sample(0.0, 0, 0, 0, [], [], Counter())
-    began = moved = sent = time.monotonic()
-    over = False
-    while waiting or (queue and not over):
-        if not over and until():
-            over, sample.seconds = True, time.monotonic() - began
-        if not over and queue and len(waiting) <= in_flight * 9 // 10:
-            due = [queue.popleft() for _ in range(min(in_flight - len(waiting), len(queue)))]
-            sent = time.monotonic()
-            waiting |= {payment.id: UnderWay(payment, sent, payment.shards) for payment in due}
-            send(client, due)
-        receipts = client.receipts(0.05)
+    return _Load(client, payments, in_flight, seconds).run()
+
+
+class _Load:
+    def __init__(self, client: LoadClient, payments: Sequence[Signed], in_flight: int, seconds: float) -> None:
+        self._client, self._in_flight, self._seconds = client, in_flight, seconds
+        self._queue = deque(payments)
+        self._waiting: dict[bytes, UnderWay] = {}
+        self._sample = Sample(0.0, 0, 0, 0, [], [], Counter())
+        self._filling = 0 if seconds == math.inf else in_flight
+        """Decisions to go until the time counts."""
+        self._moved = self._sent = self._began = self._last = time.monotonic()
+
+    def run(self) -> Sample:
+        while self._waiting or (self._queue and not self._is_over(time.monotonic())):
+            self._refill()
+            self._take(self._client.receipts(0.05))
+            self._look_after_the_rest()
+        self._sample.seconds = self._last - self._began
+        return self._sample
+
+    def _is_over(self, now: float) -> bool:
+        return self._filling <= 0 and now > self._began + self._seconds
+
+    def _refill(self) -> None:
+        room = self._in_flight - len(self._waiting)
         now = time.monotonic()
+        if self._queue and room >= self._in_flight / 10 and not self._is_over(now):
+            due = [self._queue.popleft() for _ in range(min(room, len(self._queue)))]
+            self._sent = now
+            self._waiting |= {payment.id: UnderWay(payment, now, payment.shards) for payment in due}
+            send(self._client, due)
+
+    def _take(self, receipts: Iterable[Receipt]) -> None:
+        now, decided, committed = time.monotonic(), 0, 0
         for receipt in receipts:
-            entry = waiting.get(receipt.transaction_id)
+            entry = self._waiting.get(receipt.transaction_id)
             if entry is None:
                 continue
-            moved = now
+            self._moved = now
             entry.left -= 1
-            if receipt.outcome is not Outcome.COMMITTED:
-                del waiting[receipt.transaction_id]
-                sample.failed[str(receipt.code)] += 1
+            failed = receipt.outcome is not Outcome.COMMITTED
+            if failed or entry.left == 0:
+                del self._waiting[receipt.transaction_id]
+                decided += 1
+            if failed:
+                self._sample.failed[str(receipt.code)] += 1
             elif entry.left == 0:
-                del waiting[receipt.transaction_id]
-                crossing = entry.payment.shards > 1
-                sample.committed += not over
-                sample.drained += over
-                sample.cross += crossing
-                (sample.cross_latencies if crossing else sample.intra_latencies).append(now - entry.sent)
-        if waiting and now - max(moved, sent) > RESEND_SECONDS:
-            sent = now
-            send(client, [entry.payment for entry in waiting.values()])
-        if waiting and now - moved > STALL_SECONDS:
-            raise BenchError(f"{len(waiting)} transactions are not decided for {STALL_SECONDS:.0f} s")
-    sample.seconds = sample.seconds or time.monotonic() - began
-    return sample
+                committed += 1
+                self._count(entry, now)
+        if self._filling > 0:
+            self._filling -= decided
+            self._began = self._last = now
+        elif committed and not self._is_over(now):
+            self._sample.committed += committed
+            self._last = now
+
+    def _count(self, entry: UnderWay, now: float) -> None:
+        crossing = entry.payment.shards > 1
+        self._sample.done += 1
+        self._sample.cross += crossing
+        (self._sample.cross_latencies if crossing else self._sample.intra_latencies).append(now - entry.sent)
+
+    def _look_after_the_rest(self) -> None:
+        """What has been under way for long may be lost, or nobody listened yet."""
+        now = time.monotonic()
+        if self._waiting and now - max(self._moved, self._sent) > RESEND_SECONDS:
+            self._sent = now
+            send(self._client, [entry.payment for entry in self._waiting.values()])
+        if self._waiting and now - self._moved > STALL_SECONDS:
+            raise BenchError(f"{len(self._waiting)} transactions are not decided for {STALL_SECONDS:.0f} s")
 
 
 def run_trickle(client: LoadClient, payments: Sequence[Signed], per_second: float) -> Sample:
@@ -162,8 +205,9 @@ def run_trickle(client: LoadClient, payments: Sequence[Signed], per_second: floa
         due = began + i / per_second
         while (left := due - time.monotonic()) > 0:
             time.sleep(left)
-        sample = run_load(client, [payment], 1, lambda: False)
+        sample = run_load(client, [payment], 1)
         total.committed += sample.committed
+        total.done += sample.done
         total.cross += sample.cross
         total.intra_latencies += sample.intra_latencies
         total.cross_latencies += sample.cross_latencies

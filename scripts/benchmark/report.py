@@ -27,9 +27,9 @@ def engine_figures(load: Sample, trickle: Sample, costs: Costs, committees: int,
     Per replica means per replica that keeps one of the shards a transaction touches: n of them for a transaction inside a
     shard, 2n for one across two. Signatures are checked by the payer's committee only, so R2 counts n for either.
     """
-    done = max(1, load.committed + load.drained)
+    done = max(1, load.done)
     keepers = (1 + load.cross / done) * committee_size  # replicas that keep a shard of a transaction, on average
-    tps = load.committed / load.seconds
+    tps = rate(load)
     cpu = (costs.after.cpu - costs.before.cpu) / (done * keepers)
     received = (costs.after.bytes_in - costs.before.bytes_in) / (done * keepers)
     received += costs.transaction_bytes * committee_size / keepers
@@ -56,6 +56,11 @@ def engine_figures(load: Sample, trickle: Sample, costs: Costs, committees: int,
         "memory_mb": memory_mb(costs.after),
         "cores": os.cpu_count(),
     }
+
+
+def rate(load: Sample) -> float:
+    """Commits a second."""
+    return load.committed / load.seconds if load.committed else 0.0
 
 
 def cost_us(cost: Cost) -> dict[str, float]:

@@ -147,7 +147,7 @@ def test_a_load_that_nobody_heard_is_sent_again_and_lost_blocks_are_asked_for(
         network.deaf = 1
         payers.fund(USD_ISSUER, "USD", 100)
         network.lose_blocks = 6
-        sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 20, lambda: False)
+        sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 20)
     assert (sample.committed, dict(sample.failed)) == (20, {})
     assert sample.cross > 0
 

@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import pytest
 
-from scripts.benchmark import postgres, profiled
+from node.protocol.block import Outcome, Receipt
+from scripts.benchmark import load, postgres, profiled
 from scripts.benchmark.checks import Cost, cost_of
-from scripts.benchmark.client import batches
+from scripts.benchmark.client import LoadClient, batches
 from scripts.benchmark.empty import Quiet, empty_figures
 from scripts.benchmark.gateway import Wallet, loop_figures, payments
 from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
@@ -21,7 +24,7 @@ from scripts.benchmark.measure import Usage
 from scripts.benchmark.options import parse
 from scripts.benchmark.postgres import find_programs, postgres_figures, rate_of
 from scripts.benchmark.profile import profile_figures
-from scripts.benchmark.report import Costs, engine_figures, table
+from scripts.benchmark.report import Costs, engine_figures, rate, table
 from scripts.benchmark.run import went_wrong
 from scripts.benchmark.series import markdown, settings
 from scripts.devnet.customer import Purse
@@ -29,11 +32,11 @@ from tests.waiting import until
 
 
 def results(cross: int = 0, check: float = 50e-6) -> dict[str, object]:
-    load = Sample(10.0, 900, 100, cross, [0.1] * 10, [0.3] * 10, Counter())
-    trickle = Sample(1.0, 4, 0, 2, [0.02, 0.02], [0.06, 0.06], Counter())
+    full = Sample(10.0, 900, 1000, cross, [0.1] * 10, [0.3] * 10, Counter())
+    trickle = Sample(1.0, 4, 4, 2, [0.02, 0.02], [0.06, 0.06], Counter())
     before, after = Usage(1.0, 0.0, ()), Usage(1.0 + 0.4, 4_000_000.0, (100 << 20, 80 << 20))
     costs = Costs(before, after, Cost(check, check * 0.9, check * 1.2), Cost(30e-6, 29e-6, 31e-6), 200.0)
-    return engine_figures(load, trickle, costs, committees=2, committee_size=4)
+    return engine_figures(full, trickle, costs, committees=2, committee_size=4)
 
 
 def test_cost_is_per_transaction_and_replica_that_keeps_one_of_its_shards() -> None:
@@ -67,6 +70,32 @@ def test_the_table_shows_dead_members_only_when_there_were_some() -> None:
     plain = results()
     assert "R5" not in table(plain)
     assert "0.8   throughput with 1 dead" in table(plain | {"R5": 0.8, "dead": 1})
+
+
+class SteadyNetwork:
+    """A client's view of a network that decides, in a block a second, whatever was sent before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now, self._sent = 0.0, list[bytes]()
+        monkeypatch.setattr("scripts.benchmark.load.time.monotonic", lambda: self._now)
+
+    def send(self, shard: int, encoded: Sequence[bytes]) -> None:
+        self._sent += encoded
+
+    def receipts(self, timeout: float) -> list[Receipt]:
+        self._now += 1.0
+        sent, self._sent = self._sent, []
+        return [Receipt(one, Outcome.COMMITTED) for one in sent]
+
+
+@pytest.mark.parametrize("seconds", [4.0, 4.9])
+def test_a_rate_counts_from_a_full_network_to_the_last_commit_in_time(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = cast(LoadClient, SteadyNetwork(monkeypatch))
+    payments = [load.Signed(bytes([i]), 0, 1, bytes([i])) for i in range(200)]
+    sample = load.run_load(client, payments, 10, seconds)
+    assert (sample.committed, sample.seconds, rate(sample)) == (40, 4.0, 10.0)
+    assert sample.done == sample.committed + 10 + 10, "what filled the network, and what was under way at the end"
+    assert load.run_load(client, payments, 50).done == 200
 
 
 def test_percentiles() -> None:

@@ -19,7 +19,7 @@ from node.ledger.state import State
 from node.protocol.certificate import CertifiedBlock, FinalBlock, VoteKind
 from node.protocol.codec import encode
 from node.protocol.crypto import ZERO_HASH, KeyPair
-from node.protocol.messages import Ballot, BodyReply, ChainReply, PeerMessage, Proposal
+from node.protocol.messages import Ballot, BodyReply, ChainReply, PeerMessage, Proposal, TransactionsReply
 from node.replica.replica import Replica
 from tests.chains import TIME, Network
 from tests.simulation.loop import Loop
@@ -74,10 +74,20 @@ def mute_towards_some(committee: "Committee", sent: Sent) -> Sequence[Sent]:
 
 
 def withhold(committee: "Committee", sent: Sent) -> Sequence[Sent]:
-    """Neither proposes to the next leader nor gives it its votes in that view, nor the body: so that it is late."""
+    """Neither proposes to the next leader nor gives it its votes in that view, nor bodies: so that it is late."""
     message = sent.message
     is_of_own_view = isinstance(message, Proposal | Ballot) and message.vote.view % 4 == LIAR
-    return [] if sent.to == (LIAR + 1) % 4 and (is_of_own_view or isinstance(message, BodyReply)) else [sent]
+    return [] if sent.to == (LIAR + 1) % 4 and (is_of_own_view or isinstance(message, BodyReply | TransactionsReply)) else [sent]
+
+
+def stingy(committee: "Committee", sent: Sent) -> Sequence[Sent]:
+    """Proposes what only it has, and gives it to nobody."""
+    return [] if isinstance(sent.message, TransactionsReply) else [sent]
+
+
+def tardy(committee: "Committee", sent: Sent) -> Sequence[Sent]:
+    """Proposes what only it has, in time, and gives it just before the others' time is over."""
+    return [structs.replace(sent, delay=1_900)] if isinstance(sent.message, TransactionsReply) else [sent]
 
 
 def frame(committee: "Committee", sent: Sent) -> Sequence[Sent]:
@@ -102,7 +112,11 @@ FAULTS: dict[str, Fault | None] = {
     "mute towards some": mute_towards_some,
     "withholding": withhold,
     "framing": frame,
+    "stingy": stingy,
+    "tardy": tardy,
 }
+_HOARDERS = ("stingy", "tardy")
+"""Who has payments of its own in each block."""
 
 
 class Figures(Struct):
@@ -120,7 +134,7 @@ class Committee(Loop):
 
     def __init__(self, kind: str, rate: int, warm_up: int, counted: int, seed: int = 1) -> None:
         super().__init__()
-        self._chance, self._fault = Random(seed), FAULTS[kind]
+        self._chance, self._fault, self._kind = Random(seed), FAULTS[kind], kind
         self._network = Network("liars", committees=1, terms={}, **_STANDARD)
         self._shard = self._network.shards[0]
         self._keys = self._shard.electorate.keys
@@ -155,7 +169,13 @@ class Committee(Loop):
         return Figures(len(counted), self._learned, self._blocks, cuts[49], cuts[98])
 
     def _pay_something(self, number: int) -> None:
-        self._pay(self._network.person(0, number % _PAYERS), number + 1, 1)
+        payer = self._network.person(0, number % _PAYERS)
+        self._pay(payer, number + 1, 1)
+        if self._kind in _HOARDERS:
+            hoarded = [
+                encode(self._network.pay(payer, self._network.person(0, number + 1), 2, valid_until=TIME + self.time + 300_000))
+            ]
+            self._tell(LIAR, 0, lambda member, at: member.on_transactions(hoarded, at))
 
     def _pay(self, payer: KeyPair, number: int, amount: int) -> None:
         payment = self._network.pay(

@@ -30,15 +30,24 @@ def _never_late(patience: Patience, is_notarized: bool) -> None:
         patience.suspicion.succeeded(patience._leader)
 
 
+def _in_time_without_transactions(patience: Patience, now: int) -> None:
+    if patience._came_at is None:
+        patience._came_at = patience._work_at or now
+
+
 @pytest.mark.parametrize(
     ("kind", "owner", "rule", "without"),
     [
+        ("stingy", Suspicion, "skips", lambda *_: False),
+        ("tardy", Patience, "came", _in_time_without_transactions),
         ("mute", Suspicion, "skips", lambda *_: False),
         ("mute", Suspicion, "failed", _for_one_turn),
         ("slow", Patience, "ended", _never_late),
         ("withholding", Simplex, "_hand_over", lambda *_: None),
     ],
     ids=[
+        "nobody is skipped, transactions are withheld",
+        "transactions may be late",
         "nobody is skipped",
         "who goes on failing is tried as often",
         "slow leaders are not late",

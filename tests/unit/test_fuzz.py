@@ -15,12 +15,13 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
-from node.effects import CheckSignatures, Effect, Mine
+from node.effects import CheckSignatures, Effect, Mine, Send
 from node.events import Instant, Recovered, Stored
 from node.ledger.execution import InvalidBlock, execute
 from node.ledger.state import State
 from node.membership import Membership
 from node.protocol import epoch, messages
+from node.protocol.block import Block
 from node.protocol.certificate import FinalBlock, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
 from node.protocol.codec import DecodeError, decode, encode
@@ -110,6 +111,8 @@ class Target:
 
     def __init__(self, shard: Shard, member: int, height: int) -> None:
         self.shard = shard
+        self.bodies: dict[bytes, Block] = {}
+        """Proposed by a liar, which gives what it is asked for of them."""
         self.now = 1_000
         recovered = Recovered(state_at(shard, height), shard.chain[height - 1] if height else None, (), shard.peaks(height))
         self.replica = Replica(GENESIS, DOCUMENT, shard.members[member], "fuzzed", recovered, self.at)
@@ -139,12 +142,21 @@ class Target:
                 nonce = search(effect.prefix, effect.bits, 0, 1 << 20)
                 assert nonce is not None
                 self.perform(self.replica.on_mined(effect.token, nonce, self.at))
+            elif isinstance(effect, Send) and isinstance(effect.message, messages.TransactionsRequest):
+                self.give(effect.peer, effect.message)
             elif (certified := getattr(effect, "block", None)) is not None:
                 seen["committed"] += 1
                 true = self.shard.chain[certified.block.header.height - 1]
                 assert certified.block == true.block, "a block that is not the chain's is stored"
                 assert certified.effects == true.effects
                 assert certified.is_valid(self.shard.electorate)
+
+    def give(self, peer: bytes, request: messages.TransactionsRequest) -> None:
+        """What a liar proposed, if it is asked for that."""
+        if (body := self.bodies.get(request.block)) is not None:
+            seen["asked"] += 1
+            sent = tuple(body.transactions[place] for place in request.places)
+            self.perform(self.replica.on_message(peer, messages.TransactionsReply(request.block, sent), self.at))
 
     def check(self) -> None:
         """The committed state is always one of the true chain's."""
@@ -170,7 +182,9 @@ def liar_proposal(random: Random, target: Target, liar: int) -> Proposal:
     header = block.header
     if random.random() < 0.8:
         header = structs.replace(header, payload_root=block.payload_root(), view=view, proposer=liar)
-    proposal = signed(shard, shard.mined(structs.replace(block, header=header)), liar)
+    block = shard.mined(structs.replace(block, header=header))
+    proposal = signed(shard, block, liar)
+    target.bodies[proposal.vote.block] = block
     notarization = random.choice((None, shard.chain[-1].finality.certificate))
     first = target.replica.consensus.tree.root.view + 1
     nullifications = tuple(shard.certificate(VoteKind.NULLIFY, v, ZERO_HASH) for v in range(first, min(view, first + 8)))
@@ -364,7 +378,7 @@ def _announcement(random: Random) -> epoch.Announcement:
 
 Episode = Callable[[Random], None]
 TARGETS: dict[str, tuple[Episode, int, tuple[str, ...]]] = {
-    "replica": (replica, 40, ("heard", "proposals", "committed")),
+    "replica": (replica, 40, ("heard", "proposals", "asked", "committed")),
     "execution": (execution, 40, ("block refused", "block executed")),
     "coordinator": (coordinator, 40, ("registered", "documents")),
     "membership": (membership, 40, ("accepted", "begun")),

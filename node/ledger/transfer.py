@@ -57,7 +57,7 @@ def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
     """
     payer, payee, asset = leg.payer, leg.payee, leg.asset
     issuer = rules.issuers.get(asset)
-    if leg.action is not _PAY or issuer is None or issuer in (payer, payee):
+    if leg.action is not _PAY or issuer is None or payer == issuer or payee == issuer:
         return None
     if not (rules.first <= payer <= rules.last and rules.first <= payee <= rules.last):
         return None

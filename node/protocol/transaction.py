@@ -4,8 +4,10 @@ An asset's issuer account is the boundary of its supply (as on Stellar): what it
 and it holds no balance. The issuer may also freeze and unfreeze an account's balance of the asset, with a leg of its own.
 """
 
+import re
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated
 
@@ -19,7 +21,8 @@ from node.protocol.limits import MAX_AMOUNT, MAX_ASSET_CODE, MAX_LEGS, MAX_MEMO_
 NetworkId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """Names one network: the start of a hash over its genesis and its first epoch document. Two documents make two networks, and no
 transaction is valid in both; 16 bytes, so that nobody finds two with one id."""
-AssetCode = Annotated[str, Meta(min_length=1, max_length=MAX_ASSET_CODE, pattern=r"^[A-Z0-9]+\Z")]
+_CODE = r"^[A-Z0-9]+\Z"
+AssetCode = Annotated[str, Meta(min_length=1, max_length=MAX_ASSET_CODE, pattern=_CODE)]
 Amount = Annotated[int, Meta(ge=0, le=MAX_AMOUNT)]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
 """Time since the Unix epoch, or a span of it, in milliseconds."""
@@ -34,6 +37,7 @@ class Action(IntEnum):
 
 
 _PAY = Action.PAY
+_matches_code = lru_cache(maxsize=1 << 10)(re.compile(_CODE).match)
 _TRANSACTION = domain_prefix("transaction")
 
 
@@ -42,7 +46,8 @@ class Leg(Struct, array_like=True, frozen=True, gc=False):
 
     payer: Address
     payee: Address
-    asset: AssetCode
+    asset: Annotated[str, Meta(min_length=1, max_length=MAX_ASSET_CODE)]
+    """``decode_transaction`` checks its letters: a pattern here would take half of the time of decoding."""
     amount: Amount
     action: Action = Action.PAY
 
@@ -111,6 +116,8 @@ def decode_transaction(data: bytes) -> Transaction:
     if len(order.memo) * 4 > MAX_MEMO_BYTES and len(order.memo.encode()) > MAX_MEMO_BYTES:
         raise DecodeError(f"memo longer than {MAX_MEMO_BYTES} bytes")
     for leg in order.legs:
+        if not _matches_code(leg.asset):
+            raise DecodeError("no asset has such a code")
         if leg.payer == leg.payee:
             raise DecodeError("payer and payee are the same")
         if (leg.amount == 0) == (leg.action is _PAY):

@@ -147,15 +147,13 @@ class Gateway:
         for shard in self.world.shards:
             self.world.broker.submit(shard, [pending.encoded for pending in self._sent if pending.home == shard])
 
-    def probe(self) -> None:
-        """Payments that nothing can keep from being made: the issuers give to new accounts. Across shards a liar's views may
-        take longer than there is time for the votes."""
+    def probe(self, across: bool) -> None:
+        """Payments that nothing can keep from being made: the issuers give to new accounts, ``across`` shards or within them."""
         for shard in self.world.honest:
             for code, issuer in ISSUERS.items():
-                if self.world.plan.byzantine and self.world.document.shards.shard_of(_address(issuer)) != shard:
-                    continue
-                payee = self.world.key_in(shard, self.chance)
-                self.probes.add(self.submit([Leg(_address(issuer), _address(payee), code, 10)], [issuer], _PROBE))
+                if (self.world.document.shards.shard_of(_address(issuer)) != shard) == across:
+                    payee = self.world.key_in(shard, self.chance)
+                    self.probes.add(self.submit([Leg(_address(issuer), _address(payee), code, 10)], [issuer], _PROBE))
 
     def _tick(self) -> None:
         """Send again what is not final; ask one member of each shard, in turn, for the next blocks."""

@@ -245,6 +245,10 @@ class Monitor:
             views = [replica.consensus.view for replica in replicas]
             self._healed[shard] = max([*views, self.oracle.chains[shard].last_view])
 
+    def has_recovered(self) -> bool:
+        """Whether each honest shard has a final block of a view that began after all faults stopped."""
+        return self._healed.keys().isdisjoint(self._world.honest)
+
     def _check_progress(self, shard: int, view: int) -> None:
         if view > self._healed.get(shard, view):
             views = view - self._healed.pop(shard)

@@ -32,7 +32,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         return _fail(2, error)
 
-    # The rest takes a third of a second to import: not before the settings are known to be good.
+    # libp2p takes a third of a second to import: not before the settings are known to be good.
     from node.protocol.epoch import InvalidDocument
     from signaling.runtime import Runtime
     from signaling.storage import StorageError

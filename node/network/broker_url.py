@@ -1,9 +1,10 @@
 """Where the broker is and how to get in, the same for every process: a redis://, rediss:// or unix:// URL."""
 
 import ssl
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any
 
 import hiredis
+from redis.connection import SSLConnection, parse_url
 
 
 class BrokerUrl:
@@ -21,23 +22,20 @@ class BrokerUrl:
                 does not show it: it may hold a password.
         """
         try:
-            self._read(url)
+            self._read(dict(parse_url(url)))  # type: ignore[no-untyped-call]
         except (ValueError, TypeError, OSError):
             raise ValueError("the broker's URL must look like redis://[:password@]host:port or rediss://...") from None
 
-    def _read(self, url: str) -> None:
-        """As redis-py reads it, whose whole client need not be loaded for it."""
-        parts, options = urlsplit(url), dict(parse_qsl(urlsplit(url).query))
-        if parts.scheme not in ("redis", "rediss", "unix") or (parts.scheme == "unix" and not parts.path):
-            raise ValueError("not a broker's")
-        self.path = unquote(parts.path) if parts.scheme == "unix" else None
-        self.host = unquote(parts.hostname or "localhost")
-        self.port = parts.port or 6379
-        user, password = unquote(parts.username or "default"), unquote(parts.password or "")
-        self.hello = ("HELLO", "3", "AUTH", user, password) if password else ("HELLO", "3")
-        authority = options.pop("ssl_ca_certs", None)
-        self.context = ssl.create_default_context(cafile=authority) if parts.scheme == "rediss" else None
+    def _read(self, options: dict[str, Any]) -> None:
         options.pop("db", None)  # topics belong to no database
+        is_tls = options.pop("connection_class", None) is SSLConnection
+        self.path: str | None = options.pop("path", None)
+        self.host: str = options.pop("host", "localhost")
+        self.port: int = options.pop("port", 6379)
+        user, password = options.pop("username", "default"), options.pop("password", None)
+        self.hello = ("HELLO", "3") if password is None else ("HELLO", "3", "AUTH", user, password)
+        authority = options.pop("ssl_ca_certs", None)
+        self.context = ssl.create_default_context(cafile=authority) if is_tls else None
         if options:
             raise ValueError("unknown options")
 

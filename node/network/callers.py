@@ -14,7 +14,7 @@ from node.network.pacing import Bucket
 MAX_HANDSHAKES = 128
 """Inbound connections without a stream yet: an honest one takes milliseconds."""
 CALLS_PER_SECOND, CALLS_AT_ONCE = 20.0, 300.0
-"""Handshakes begun, from all addresses. One costs more than a millisecond of CPU."""
+"""Handshakes begun, from all addresses. One costs five to ten milliseconds of CPU."""
 ADDRESS_CALLS_PER_SECOND, ADDRESS_CALLS_AT_ONCE = 10.0, 256.0
 """The same from one address: all nodes of a small network may share it."""
 MAX_ADDRESSES = 1024

@@ -1,15 +1,18 @@
-"""A connection whose two sides agreed on keys by Noise: plaintext in and out.
+"""A socket whose two sides agreed on keys by Noise: plaintext in and out.
+
+One read takes all that is there; what is written goes to the socket at once. Both cost a system call, and no task waits for
+its turn but for a socket that has nothing, or is full.
 
 On the wire: messages of 2 bytes length, big-endian, and as many of ciphertext. Source: https://noiseprotocol.org/noise.html,
 sections 5.1 and 12.3, and https://github.com/libp2p/specs/blob/master/noise/README.md
 """
 
+import socket
 from struct import Struct
 
+import trio
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
-from node.network.wire import ConnectionEnded, Wire
 
 _LENGTH = Struct(">H")
 _NONCE = Struct("<4xQ")
@@ -17,27 +20,32 @@ _TAG_BYTES = 16
 NOISE_MESSAGE_BYTES = 65_535
 PLAINTEXT_BYTES = NOISE_MESSAGE_BYTES - _TAG_BYTES
 """Most in one message."""
+READ_BYTES = 256 << 10
+
+
+class ConnectionEnded(Exception):
+    """The other side closed it, or sent what is not from it."""
 
 
 class Secured:
     """One connection. A single task reads; whoever writes does so while it is not ``is_blocked``."""
 
-    def __init__(self, wire: Wire, keys: tuple[bytes, bytes]) -> None:
-        """``keys``: of what is written here, and of what the other side writes."""
-        self._wire = wire
-        encrypt, decrypt = keys
+    def __init__(self, tcp: socket.socket, encrypt: bytes, decrypt: bytes) -> None:
+        """``tcp``: not blocking. The keys: of what is written here, and of what the other side writes."""
+        self._tcp = tcp
         self._encrypt, self._decrypt = ChaCha20Poly1305(encrypt).encrypt, ChaCha20Poly1305(decrypt).decrypt
         self._sealed = self._opened = 0
         """Messages, which are numbered."""
         self._begun = b""
         """The beginning of a message."""
         self._put_back = b""
-        self.unblock = wire.unblock
+        self._unsent = b""
+        self._blocked = trio.Event()
 
     @property
     def is_blocked(self) -> bool:
-        """The socket is full."""
-        return self._wire.is_blocked
+        """The socket is full, and what it did not take waits for ``unblock``."""
+        return bool(self._unsent)
 
     async def receive(self) -> bytes:
         """What is there, as soon as there is something: empty when it is the beginning of a message only.
@@ -49,7 +57,14 @@ class Secured:
         if self._put_back:
             data, self._put_back = self._put_back, b""
             return data
-        return self._open(self._begun + await self._wire.receive())
+        await trio.lowlevel.wait_readable(self._tcp.fileno())
+        try:
+            data = self._tcp.recv(READ_BYTES)
+        except BlockingIOError:
+            return b""
+        if not data:
+            raise ConnectionEnded("closed by the peer")
+        return self._open(self._begun + data)
 
     def put_back(self, data: bytes) -> None:
         """Let this be received next: it was not meant for whoever took it."""
@@ -57,17 +72,33 @@ class Secured:
 
     def send(self, data: bytes) -> None:
         """Write; what the socket does not take is kept. Raises OSError when the connection broke."""
-        messages = b""
         while data:
             sealed = self._encrypt(_NONCE.pack(self._sealed), data[:PLAINTEXT_BYTES], None)
             self._sealed += 1
-            messages += _LENGTH.pack(len(sealed)) + sealed
+            self._unsent += _LENGTH.pack(len(sealed)) + sealed
             data = data[PLAINTEXT_BYTES:]
-        self._wire.send(messages)
+        self._write()
+
+    async def unblock(self) -> None:
+        """Wait until it is blocked, and write until it is not. Raises OSError when the connection broke."""
+        await self._blocked.wait()
+        while self._unsent:
+            await trio.lowlevel.wait_writable(self._tcp.fileno())
+            self._write()
+        self._blocked = trio.Event()
+
+    def _write(self) -> None:
+        try:
+            sent = self._tcp.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
+        self._unsent = self._unsent[sent:]
+        if self._unsent:
+            self._blocked.set()
 
     def _open(self, data: bytes) -> bytes:
         """The plaintext of the whole messages in ``data``; the rest is kept."""
-        at, end, parts = 0, len(data), list[bytes]()
+        at, end, parts = 0, len(data), []
         while end - at >= _LENGTH.size:
             start = at + _LENGTH.size
             stop = start + (data[at] << 8 | data[at + 1])

@@ -23,14 +23,16 @@ import trio
 
 from node.network import link as links
 from node.network.callers import Callers
-from node.network.connection import HANDSHAKE_SECONDS, UNREAD_BYTES, Connector, host_and_port
+from node.network.connection import HANDSHAKE_SECONDS, UNREAD_BYTES, Connector, host_and_port, peer_id_of, public_key_of
 from node.network.events import Message, PeerDown, PeerUp
 from node.network.framing import FrameTooLarge
 from node.network.inbox import Inbox
 from node.network.link import Link
 from node.network.stream import Stream
-from node.protocol.crypto import KeyPair, is_public_key
+from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
+
+__all__ = ["Transport", "peer_id_of", "public_key_of"]
 
 log = structlog.get_logger(__name__)
 
@@ -158,8 +160,7 @@ class Transport:
         Raises:
             ValueError: ``public_key`` is none, or this host's own.
         """
-        if not is_public_key(public_key):
-            raise ValueError("not a compressed secp256k1 public key")
+        peer_id_of(public_key)
         if public_key == self.public_key:
             raise ValueError("a host does not connect to itself")
         if public_key in self._wanted:

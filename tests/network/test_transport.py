@@ -13,9 +13,7 @@ import pytest
 import trio
 import trio.testing
 from libp2p import new_host
-from libp2p.crypto.secp256k1 import Secp256k1PublicKey
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_key_pair
-from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.network import callers, connection, inbox, link, transport
@@ -24,7 +22,7 @@ from node.network.connection import Connector, host_and_port
 from node.network.events import Inbound, Message, PeerDown, PeerUp
 from node.network.framing import PING, FrameDecoder
 from node.network.stream import Stream
-from node.network.transport import Transport
+from node.network.transport import Transport, peer_id_of, public_key_of
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from scripts.devnet.layout import ROOT
@@ -72,6 +70,19 @@ async def call(host: Transport, owner: KeyPair, talk: Callable[[Line], Awaitable
         await caller.call(owner, host.public_key, host.addresses[0], talk)
     except* Exception:
         pass
+
+
+def test_a_peer_id_holds_the_public_key_and_other_ids_hold_none() -> None:
+    public = new_key().public
+    peer_id = peer_id_of(public)
+    assert public_key_of(peer_id) == public
+    assert peer_id.to_base58().startswith("16Uiu2")  # the well-known look of secp256k1 peer ids
+    ed25519, hashed = b"\x00\x24\x08\x01\x12\x20" + bytes(32), b"\x12\x20" + bytes(32)
+    not_a_point = b"\x00\x25\x08\x02\x12\x21\x02" + b"\xff" * 32
+    for other in (ed25519, hashed, not_a_point, peer_id.to_bytes() + b"x", peer_id.to_bytes()[:-1], b""):
+        assert public_key_of(type(peer_id)(other)) is None
+    with pytest.raises(ValueError, match="public key"):
+        peer_id_of(bytes(33))
 
 
 @pytest.mark.parametrize("address", ["", "10.0.0.1:80", "/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/1", "/ip4/10.0.0.1/tcp/x", "/tcp/1"])
@@ -413,10 +424,6 @@ async def test_a_caller_that_does_not_get_on_with_it_is_hung_up_on(
     with trio.fail_after(2):
         while await tcp.receive_some(1000):
             pass  # its side of the handshake, then the end
-
-
-def peer_id_of(public_key: bytes) -> ID:
-    return ID.from_pubkey(Secp256k1PublicKey.from_bytes(public_key))
 
 
 @asynccontextmanager

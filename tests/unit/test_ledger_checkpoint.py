@@ -247,3 +247,11 @@ def test_the_root_is_that_of_all_rows(busy: Ledgers) -> None:
     state = busy.disks[0].restored(busy.rules[0])
     rows = [*state.balances.items(), *state.records.items()]
     assert updated(EMPTY_TREE, rows).root == state.checkpoint_root()
+
+
+@pytest.mark.parametrize("made_up", [Balance(1), Balance(0, 1)], ids=["available", "held"])
+def test_a_balance_of_an_asset_that_never_came_here_is_noticed_even_under_a_right_root(busy: Ledgers, made_up: Balance) -> None:
+    disk, state = busy.disks[0], busy.disks[0].restored(busy.rules[0])
+    assert "EUR" not in [total.asset for total in state.totals().assets]
+    with pytest.raises(Corrupt, match="EUR"):
+        disk.restored(busy.rules[0], disk.rows() | {busy.account(0) + b"EUR": encode(made_up)})

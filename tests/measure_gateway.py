@@ -130,16 +130,15 @@ def measure(arguments: argparse.Namespace, world: World, profile: Profile | None
         profile.end()
     payments, spent = sum(seen.answers.values()), sum(used.values())
     each = spent / payments * 1e6
+    rate = sum(seen.in_time.values()) / seen.seconds
     print(
-        f"{arguments.clients} clients for {arguments.seconds:g} s: {seen.answers}, {sum(seen.in_time.values()) / seen.seconds:.0f}/s"
+        f"{arguments.clients} clients for {arguments.seconds:g} s: {seen.answers}, {rate:.0f}/s, {spent / seconds:.0%} of a core"
     )
     for name, latencies in (("inside a shard", seen.intra), ("across shards", seen.cross)):
         if ordered := sorted(latencies):
             p50, p99 = (1e3 * ordered[len(ordered) * percent // 100] for percent in (50, 99))
             print(f"{name}: {len(ordered)}, p50 {p50:.0f} ms, p99 {p99:.0f} ms")
-    print(
-        f"R7: {each / check:.1f} checks of {check:.0f} us = {each:.0f} us of the gateway's CPU a payment; {spent / seconds:.0%} of a core"
-    )
+    print(f"R7: {each / check:.1f} checks of {check:.0f} us = {each:.0f} us of the gateway's CPU a payment")
     parts = [f"{mode} {1e6 * one / payments:.0f}" for (_, mode), one in used.most_common(8)]
     print(f"its threads, largest first: {', '.join(parts)} us")
     print(f"clients: {1e6 * seen.cpu / payments:.0f} us of CPU a payment")

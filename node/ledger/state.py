@@ -222,9 +222,8 @@ class Overlay(Reader):
 
     def rows(self) -> Iterator[tuple[bytes, Balance | Row | None]]:
         """The rows written in this block, with their values after it; None for those deleted."""
-        for key, balance in self.balances.items():
-            yield key, None if balance == EMPTY else balance
-        yield from self.records.items()
+        balances = [(key, None if balance == EMPTY else balance) for key, balance in self.balances.items()]
+        return chain(balances, self.records.items())
 
     def checkpoint_root(self) -> bytes:
         """The root of the tree as of the last checkpoint before this block."""
@@ -284,7 +283,7 @@ class State(Reader):
         self.balances: Table[Balance] = Table()
         self.records: Table[Row] = Table()
         self._alarms: list[tuple[int, bytes]] = []
-        self._seen: dict[int, IdSet] = {}
+        self._seen: defaultdict[int, IdSet] = defaultdict(IdSet)
         self.checkpoint, self.next_checkpoint = 0, rules.checkpoint_gap(0)
         self._checkpointing = Checkpointing(self.checkpoint, self.next_checkpoint)
 
@@ -337,10 +336,7 @@ class State(Reader):
         before the checkpoint's: the replay set is not in the rows.
         """
         if valid_until >= self.time:
-            slot = self._seen.get(valid_until >> _SLOT_BITS)
-            if slot is None:
-                slot = self._seen[valid_until >> _SLOT_BITS] = IdSet()
-            slot.add(transaction_id)
+            self._seen[valid_until >> _SLOT_BITS].add(transaction_id)
 
     def commit(self, overlay: Overlay) -> Slice:
         """Take in the next block's changes. Overlays on top of it keep working; those on any other block are void.

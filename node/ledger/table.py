@@ -54,7 +54,7 @@ class Table(MutableMapping[bytes, T]):
 
 
 class IdSet:
-    """A set of 32-byte ids in some 36 bytes each, a third of what a ``set`` needs.
+    """A set of 32-byte ids in some 39 bytes each, a third of what a ``set`` needs.
 
     Linear hashing (Litwin, 1980): ids lie in groups, packed one after the other; as they become more, one group after the
     other is split in two.

@@ -11,6 +11,7 @@ from typing import Any
 
 from scripts.benchmark.load import BenchError
 from scripts.benchmark.network import Network
+from scripts.benchmark.profiled import THREAD
 
 ANSWER_SECONDS = 20.0
 SMALLEST_SHARE = 0.01
@@ -79,6 +80,9 @@ def profile_figures(seconds: Mapping[str, float], cpu_us: float) -> list[dict[st
 
 
 def part_of(place: str) -> str:
-    """A file's folder, a library as it is; so are files that lie in no folder but the package's."""
+    """A file's folder, a library as it is; so are files that lie in no folder but the package's. All threads but the main one are
+    one part: what a thread has done is put down to its name of a little later, when it may do something else, or nothing."""
+    if place.startswith(THREAD):
+        return "threads"
     folder = place.rpartition("/")[0]
     return folder if "/" in folder else place

@@ -27,6 +27,7 @@ INTERVAL = 5_000_000
 ROOT = str(Path(__file__).resolve().parent.parent.parent) + os.sep
 LIBRARIES = "site-packages" + os.sep
 ELSEWHERE = "python"
+THREAD = "thread "
 NUMBERS = "0123456789-_"
 """At the end of a thread's name."""
 _THREAD_ID = 4
@@ -58,7 +59,7 @@ class Sampler:
             self._used[thread.ident] = used = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
             if (spent := used - before.get(thread.ident, 0.0)) > 0:
                 is_main = thread is threading.main_thread()
-                self.seconds[place(interrupted) if is_main else f"thread {thread.name.rstrip(NUMBERS).strip()}"] += spent
+                self.seconds[place(interrupted) if is_main else f"{THREAD}{thread.name.rstrip(NUMBERS).strip()}"] += spent
 
     def _write(self, interrupted: FrameType | None, output: Path) -> None:
         self.sample(interrupted)

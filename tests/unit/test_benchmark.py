@@ -250,16 +250,19 @@ def test_a_program_tells_where_its_cpu_time_went(tmp_path: Path) -> None:
 
 
 def test_parts_are_folders_and_libraries_with_their_dearest_files() -> None:
-    seconds = {"node/ledger/state.py": 3.0, "node/ledger/rules.py": 1.0, "node/runtime.py": 2.0, "trio": 3.95, "msgspec": 0.05}
+    seconds = {"node/ledger/state.py": 3.0, "node/ledger/rules.py": 1.0, "node/runtime.py": 1.0, "trio": 2.95, "msgspec": 0.05}
+    seconds |= {"thread write": 0.5, "thread verdicts": 1.5}
     parts = profile_figures(seconds, 100.0)
     assert [(part["part"], part["share"], part["us"]) for part in parts] == [
         ("node/ledger", 0.4, 40.0),
-        ("trio", 0.395, 39.5),
-        ("node/runtime.py", 0.2, 20.0),
+        ("trio", 0.295, 29.5),
+        ("threads", 0.2, 20.0),
+        ("node/runtime.py", 0.1, 10.0),
         ("rest", 0.005, 0.5),
     ]
     shown = table(results() | {"profile": parts})
     assert " 40.0%     40.0 us  node/ledger              state.py, rules.py\n" in shown
+    assert "threads                  thread verdicts, thread write\n" in shown
 
 
 def test_the_table_has_a_column_for_each_run_and_a_row_for_each_figure_that_one_has() -> None:

@@ -645,7 +645,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "nullify-after-finalize": Mutant(
         "a finalize vote is no reason not to nullify, and its notarization is not kept",
-        20,
+        30,
         _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Simplex, "_take_back", _nothing),
     ),
     "votes-for-both-proposals": Mutant(
@@ -747,7 +747,7 @@ MUTANTS: dict[str, Mutant] = {
         "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below)
     ),
     "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED)),
-    "duplicate-included": Mutant("a transaction is included twice", 12, _admission(Code.DUPLICATE), "invalid blocks"),
+    "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks"),
     "unfunded-included": Mutant("who holds nothing gets block space", 5, _admission(Code.INSUFFICIENT_FUNDS)),
     "unfunded-voted-for": Mutant(
         "voters do not ask whether a payer holds anything",

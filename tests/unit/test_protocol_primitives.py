@@ -226,6 +226,10 @@ def test_ranges_split_at_their_first_address() -> None:
     table = ShardTable([(bytes(20), 4), (border, 2)])
     assert [table.shard_of(a) for a in (bytes(20), b"\x7f" + b"\xff" * 19, border, b"\xff" * 20)] == [4, 4, 2, 2]
     assert table.shards == (2, 4)
+    assert table.range_of(4) == (bytes(20), b"\x7f" + b"\xff" * 19)
+    assert table.range_of(2) == (border, b"\xff" * 20)
+    with pytest.raises(ValueError, match="not in"):
+        table.range_of(0)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from node.network.connection import UNREAD_BYTES
 from node.network.framing import MIN_FRAME_BYTES
 from node.network.inbox import INBOX_BYTES, ITEM_BYTES
 from node.network.link import PART_BYTES
+from node.network.links import HELD_BYTES
 from node.network.secured import NOISE_MESSAGE_BYTES
-from node.network.transport import HELD_BYTES, QUEUE_BYTES
+from node.network.transport import QUEUE_BYTES
 from node.network.yamux import MAX_ANSWERS
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
 from node.replica.checking import MAX_PROPOSAL_BYTES

@@ -16,7 +16,7 @@ from libp2p import new_host
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_key_pair
 from multiaddr import Multiaddr
 
-from node.network import callers, connection, inbox, link, transport
+from node.network import callers, connection, inbox, link, links, transport
 from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import Connector, host_and_port
 from node.network.events import Inbound, Message, PeerDown, PeerUp
@@ -120,7 +120,7 @@ async def test_small_and_large_frames_both_ways_each_kind_in_order(nursery: trio
 async def test_a_peer_that_breaks_the_framing_or_is_banned_comes_back_only_after_a_while(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "BAN_SECONDS", 1.0)
+    monkeypatch.setattr(links, "BAN_SECONDS", 1.0)
     a, b = await pair(nursery)
     hostile = new_key()
 
@@ -342,7 +342,7 @@ async def test_a_frame_that_is_not_finished_in_time_ends_the_connection(
 async def test_of_peers_with_too_much_unfinished_together_the_one_with_the_most_is_dropped(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "HELD_BYTES", 3 << 20)
+    monkeypatch.setattr(links, "HELD_BYTES", 3 << 20)
     a, small, large, last = await start(nursery), new_key(), new_key(), new_key()
     for owner, size in ((small, 500_000), (large, 2_000_000)):
         nursery.start_soon(call, a, owner, drip(size))
@@ -355,7 +355,7 @@ async def test_of_peers_with_too_much_unfinished_together_the_one_with_the_most_
 async def test_a_stranger_too_many_takes_the_place_of_the_oldest_never_of_who_is_known(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(links, "MAX_STRANGERS", 2)
     known, *strangers = [new_key() for _ in range(4)]
     a = await start(nursery, known=lambda peer: peer == known.public)
     for owner in (known, *strangers):

@@ -81,7 +81,7 @@ class Yamux:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def consumed(self, size: int) -> None:
-        """So many bytes of payload do not wait any more. The peer is told when half a window came together."""
+        """So many bytes of payload do not wait any more. The peer is told when half a window came together. Never raises."""
         self._unread -= size
         self._granted_later += size
         if self._granted_later >= max(FIRST_WINDOW, self._unread_limit) // 2:
@@ -149,7 +149,7 @@ class Yamux:
 
     def _grant(self, flag: int, more: int) -> None:
         self._window += more
-        self._answer(_WINDOW_UPDATE, flag, self._stream, more)
+        self._control += _HEADER.pack(0, _WINDOW_UPDATE, flag, self._stream, more)
 
     def _answer(self, kind: int, flags: int, stream: int, length: int) -> None:
         self._control += _HEADER.pack(0, kind, flags, stream, length)

@@ -124,8 +124,10 @@ def test_what_is_malformed_ends_the_connection(hostile: bytes) -> None:
 def test_who_asks_for_answers_and_does_not_take_them_is_no_peer(asks: Callable[[int], bytes]) -> None:
     _, listener = pair()
     few = MAX_ANSWERS // HEADER_BYTES
+    listener.receive(frame(DATA, body=bytes(UNREAD)))
     for number in range(few):
         listener.receive(asks(number))
+    listener.consumed(UNREAD)  # whose fault it is not
     with pytest.raises(YamuxBroken, match="answers"):
         listener.receive(asks(few))
 

@@ -25,7 +25,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from node.network.multistream import Negotiation
-from node.network.secured import NOISE_MESSAGE_BYTES, Secured
+from node.network.secured import NOISE_MESSAGE_BYTES, READ_BYTES, Secured
 from node.network.stream import Stream
 from node.network.yamux import Yamux
 from node.protocol.crypto import KeyPair, is_public_key
@@ -160,6 +160,7 @@ class Connector:
         stream = Stream(secured, Yamux(dialed, self._unread))
         await stream.open()
         stream.consumed(await _agree(stream, Negotiation(PROTOCOL, dialed)))
+        secured.read_bytes = READ_BYTES
         return stream
 
 

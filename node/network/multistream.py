@@ -7,6 +7,9 @@ _GREETING, _NO = "/multistream/1.0.0", "na"
 MAX_MESSAGE_BYTES = 127
 """Longest message that is read: a name and a newline in fact. Its length is one byte."""
 
+MAX_MESSAGES = 16
+"""Of the other side: it proposes what it speaks, and not for ever."""
+
 
 class NoAgreement(Exception):
     """The other side does not speak this protocol, or not multistream-select."""
@@ -19,7 +22,7 @@ class Negotiation:
         """``dialed``: this side did, and proposes."""
         self._protocol = protocol
         self._dialed = dialed
-        self._is_greeted = False
+        self._messages = 0
         self._data = b""
         self.hello = _encode(_GREETING) + (_encode(protocol) if dialed else b"")
         self.is_done = False
@@ -55,10 +58,12 @@ class Negotiation:
         return message[:-1].decode("ascii", "replace")
 
     def _on(self, text: str) -> bytes:
-        if not self._is_greeted:
+        self._messages += 1
+        if self._messages == 1:
             if text != _GREETING:
                 raise NoAgreement(f"the peer speaks {text!r}")
-            self._is_greeted = True
+        elif self._messages > MAX_MESSAGES:
+            raise NoAgreement("the peer does not come to an end")
         elif text == self._protocol:
             self.is_done = True
             return b"" if self._dialed else _encode(text)

@@ -21,6 +21,8 @@ NOISE_MESSAGE_BYTES = 65_535
 PLAINTEXT_BYTES = NOISE_MESSAGE_BYTES - _TAG_BYTES
 """Most in one message."""
 READ_BYTES = 256 << 10
+STRANGER_READ_BYTES = 4 << 10
+"""Before there is a stream."""
 
 
 class ConnectionEnded(Exception):
@@ -41,6 +43,8 @@ class Secured:
         self._put_back = b""
         self._unsent = b""
         self._blocked = trio.Event()
+        self.read_bytes = STRANGER_READ_BYTES
+        """Most that is taken at once."""
 
     @property
     def is_blocked(self) -> bool:
@@ -59,7 +63,7 @@ class Secured:
             return data
         await trio.lowlevel.wait_readable(self._tcp.fileno())
         try:
-            data = self._tcp.recv(READ_BYTES)
+            data = self._tcp.recv(self.read_bytes)
         except BlockingIOError:
             return b""
         if not data:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.network.multistream import Negotiation, NoAgreement
+from node.network.multistream import MAX_MESSAGES, Negotiation, NoAgreement
 
 GREETING, NAME = b"\x13/multistream/1.0.0\n", b"\x06/name\n"
 
@@ -42,3 +42,10 @@ def test_who_was_asked_and_does_not_speak_it_is_no_peer() -> None:
     for answer in (b"\x03na\n", b"\x07/other\n"):
         with pytest.raises(NoAgreement):
             Negotiation("/name", True).receive(GREETING + answer)
+
+
+def test_who_proposes_for_ever_is_no_peer() -> None:
+    listener = Negotiation("/name", False)
+    assert listener.receive(GREETING + b"\x07/other\n" * (MAX_MESSAGES - 1)) == b"\x03na\n" * (MAX_MESSAGES - 1)
+    with pytest.raises(NoAgreement):
+        listener.receive(NAME)

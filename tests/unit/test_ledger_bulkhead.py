@@ -5,6 +5,7 @@ import pytest
 from node.ledger import bulkhead, two_phase_commit
 from node.ledger.rows import TOLD_KEY, Prepared, Stage
 from node.ledger.rules import FIGURES_PAUSE
+from node.ledger.transfer import incoming, routed
 from node.protocol.channel import Decision, Figure, Figures, Prepare, PrepareVote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -356,3 +357,10 @@ def test_money_that_goes_round_in_a_ring_for_ever_neither_opens_nor_closes_the_b
             ]
             assert sorted(rooms) == [0, 0, 0, 0, unit, unit]
     network.assert_settled()
+
+
+def test_what_moves_no_money_waits_for_no_figures(three: Ledgers) -> None:
+    frozen = three.freeze(three.account(1), "EUR")
+    assert incoming(three.rules[1], routed(three.rules[1], frozen.order.legs), home=2) == {}
+    paid = three.pay(three.account(2), three.account(1), 5, "EUR")
+    assert list(incoming(three.rules[1], routed(three.rules[1], paid.order.legs), home=2).values()) == [[5, 0]]

@@ -136,7 +136,8 @@ class Links:
 
     async def _read(self, link: Link) -> None:
         while True:
-            self.bytes_in += await link.receive()
+            received = await link.receive()  # a sum is read before what it waits for: other links add meanwhile
+            self.bytes_in += received
             self._deliver(link)
             if link.has_more:  # the peer may have made room
                 self._flush(link)

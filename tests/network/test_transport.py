@@ -142,6 +142,22 @@ async def test_a_peer_that_breaks_the_framing_or_is_banned_comes_back_only_after
     await expect(a, PeerUp(hostile.public))
 
 
+async def test_what_several_peers_send_at_once_is_all_counted(nursery: trio.Nursery) -> None:
+    host, size, count = await start(nursery), 10_000, 20
+    peers = [await start(nursery) for _ in range(4)]
+    for peer in peers:
+        peer.connect(host.public_key, host.addresses)
+        await expect(peer, PeerUp(host.public_key))
+    for _ in range(count):
+        for peer in peers:
+            peer.send(host.public_key, bytes(size))
+    messages = 0
+    with trio.fail_after(20):
+        while messages < count * len(peers):
+            messages += isinstance(await host.inbox.receive(), Message)
+    assert host.bytes_in > size * count * len(peers)
+
+
 async def test_a_peer_that_is_not_accepted_gets_nowhere(nursery: trio.Nursery) -> None:
     asked: list[bytes] = []
 

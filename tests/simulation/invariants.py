@@ -274,7 +274,10 @@ class Monitor:
                 if node.is_honest:
                     if node.replica is None or node.is_writing:
                         return False
-                    heads.add((node.replica.state.height, node.replica.state.state_root))
+                    state = node.replica.state
+                    if state.totals().pending and self._world.captured is None:
+                        return False  # in a block that is on no disk yet, so that the oracle has not seen it
+                    heads.add((state.height, state.state_root))
             if len(heads) != 1:
                 return False
         return True

@@ -302,6 +302,8 @@ class Storage:
             if code in _DAMAGE:
                 raise self._damaged(str(error)) from None
             raise StorageError(f"cannot use {self._path}: {error}") from None
+        except UnicodeDecodeError:  # sqlite3 quotes a damaged table's name in its errors
+            raise self._damaged("its tables") from None
 
 
 def _checksum(table: str, key: tuple[Any, ...], data: bytes) -> int:

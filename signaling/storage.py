@@ -45,7 +45,7 @@ class Storage:
         except sqlite3.OperationalError as error:
             busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
             raise StorageError(f"{path} is in use by another coordinator" if busy else f"{path}: {error}") from None
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # sqlite3 quotes damaged names in its errors
             raise StorageError(f"{path}: {error}") from None
 
     def load(self, now: int) -> Saved:

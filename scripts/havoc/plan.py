@@ -2,7 +2,8 @@
 on every run.
 
 Within an episode at most f members of each committee are disturbed, and the next one begins when the network has recovered -
-except in severe episodes, which take a whole committee or everything: then payments may pause, but nothing may be lost.
+except in severe episodes, which take a whole committee or everything: then payments may pause, but nothing may be lost. Whose
+database is lost votes no more, so it is the same f members of each committee whose are, again and again.
 """
 
 import random
@@ -16,6 +17,8 @@ SEVERAL = ("kill", "pause", "cut")
 """Befalls up to f members of each committee."""
 SINGLE = ("disk", "damage", "delete", "clock")
 """Befalls one node."""
+LOSING = ("damage", "delete")
+"""Costs a node its vote for good."""
 SERVICES = ("broker", "coordinator", "gateway")
 SEVERE = ("committee", "freeze", "blackout", "split")
 KINDS = {
@@ -79,8 +82,9 @@ def episodes(seed: int, committees: int, size: int, kinds: Collection[str]) -> I
     """Without end. Each kind comes once before any comes again. ``kinds``: a part of KINDS, not empty."""
     chance = random.Random(seed)
     draw = _Draw(chance, committees, size)
+    possible = [kind for kind in KINDS if kind in kinds and (draw.can_lose or kind not in LOSING)]
     while True:
-        deck = [kind for kind in KINDS if kind in kinds]
+        deck = list(possible)
         chance.shuffle(deck)
         for kind in deck:
             main = draw.fault(kind)
@@ -93,6 +97,12 @@ class _Draw:
         self._chance = chance
         self._seats = {shard: [(shard, member) for member in range(size)] for shard in range(committees)}
         self._bearable = (size - 1) // 3
+        self._losing = [seat for seats in self._seats.values() for seat in chance.sample(seats, self._bearable)]
+
+    @property
+    def can_lose(self) -> bool:
+        """Whether a committee goes on without somebody's vote."""
+        return bool(self._losing)
 
     def fault(self, kind: str) -> Fault:
         after = 0.0 if kind in SEVERE else self._chance.uniform(0, _LATEST_START)
@@ -111,6 +121,8 @@ class _Draw:
         if kind in SEVERAL:
             hit = self._chance.sample(shards, self._chance.randint(1, len(shards)))
             return tuple(seat for shard in sorted(hit) for seat in self._some(shard, self._bearable))
+        if kind in LOSING:
+            return (self._chance.choice(self._losing),)
         if kind in SINGLE:
             return (self._chance.choice(self._seats[self._chance.choice(shards)]),)
         if kind in ("committee", "freeze"):

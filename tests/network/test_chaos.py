@@ -18,7 +18,7 @@ from scripts.devnet.customer import Purse
 from scripts.devnet.layout import ROOT, Folder
 from scripts.devnet.processes import marked
 from scripts.havoc.load import FUNDS, Load, Payment
-from scripts.havoc.plan import KINDS, SEVERE, episodes
+from scripts.havoc.plan import KINDS, LOSING, SEVERE, episodes
 from scripts.havoc.verdict import check_payments, expected_balances, longest_pause
 from tests.processes import free_port_base
 from tests.waiting import until
@@ -75,6 +75,15 @@ def test_a_seed_draws_each_kind_and_bears_no_more_than_f_faults_in_a_committee(s
         hit = Counter(shard for fault in episode.faults for shard, _ in fault.nodes)
         assert all(count <= f for count in hit.values())
         assert all(len(set(fault.nodes)) == len(fault.nodes) for fault in episode.faults)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 4, 7]))
+def test_no_more_than_f_members_of_a_committee_ever_lose_their_votes(seed: int, size: int) -> None:
+    drawn = islice(episodes(seed, 2, size, KINDS), 6 * len(KINDS))
+    losing = {seat for episode in drawn for fault in episode.faults if fault.kind in LOSING for seat in fault.nodes}
+    hit = Counter(shard for shard, _ in losing)
+    assert all(count <= (size - 1) // 3 for count in hit.values())
+    assert bool(losing) is (size >= 4)
 
 
 @pytest.mark.parametrize(

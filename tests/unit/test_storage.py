@@ -214,6 +214,15 @@ def test_overwritten_pages_are_noticed(storage: Storage, path: Path) -> None:
         rows(Storage(path, NETWORK))
 
 
+@pytest.mark.parametrize("name", [b"tablejournal", b"CREATE TABLE journal"])
+def test_tables_whose_names_are_no_text_any_more_are_noticed(storage: Storage, path: Path, name: bytes) -> None:
+    storage.close()
+    assert name in (data := path.read_bytes())
+    path.write_bytes(data.replace(name, b"\x9f" * len(name)))
+    with pytest.raises(StorageDamaged):
+        Storage(path, NETWORK)
+
+
 def test_a_closed_storage_says_so(storage: Storage) -> None:
     storage.close()
     storage.close()

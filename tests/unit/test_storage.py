@@ -217,7 +217,8 @@ def test_overwritten_pages_are_noticed(storage: Storage, path: Path) -> None:
 @pytest.mark.parametrize("name", [b"tablejournal", b"CREATE TABLE journal"])
 def test_tables_whose_names_are_no_text_any_more_are_noticed(storage: Storage, path: Path, name: bytes) -> None:
     storage.close()
-    assert name in (data := path.read_bytes())
+    data = path.read_bytes()
+    assert name in data
     path.write_bytes(data.replace(name, b"\x9f" * len(name)))
     with pytest.raises(StorageDamaged):
         Storage(path, NETWORK)

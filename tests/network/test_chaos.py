@@ -25,7 +25,7 @@ from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "scripts.havoc.run"]
 FAULTS = "damage,broker,gateway,blackout"
-SEED = 3
+SEED = 1
 """First of all every process dies at once."""
 SECONDS = 240
 """More than a busy machine needs."""

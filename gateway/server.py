@@ -48,7 +48,8 @@ class OneWrite:
         if self._held:
             whole = b"".join(self._held)
             self._held.clear()
-            self._transport.write(whole)
+            if not self._transport.is_closing():
+                self._transport.write(whole)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

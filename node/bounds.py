@@ -44,7 +44,7 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
         "frames among the events": MAX_EVENT_BYTES + MAX_FRAME_BYTES,
         "the frame that is handled": FRAME_DECODED * MAX_FRAME_BYTES,
         "frames that peers have not taken": peers * (QUEUE_BYTES + NOISE_MESSAGE_BYTES + MAX_ANSWERS),
-        "messages from the broker": MAX_UNREAD_BYTES,
+        "messages from the broker": 2 * MAX_UNREAD_BYTES,  # transactions, and queries
         "messages to the broker": MAX_QUEUED_BYTES + MAX_BROKER_BODY_BYTES,
         "transactions not looked at": MAX_TRANSACTION_BYTES,
         "transactions under check": DECODED * MAX_CHECKING_BYTES,

@@ -1,6 +1,7 @@
 """What a node tells of itself: notable lines in its log and to the dashboard, figures once a second."""
 
 import time
+from collections.abc import Sequence
 
 import structlog
 import trio
@@ -26,10 +27,18 @@ class Reporter:
     """Reads the node and its shell, changes nothing."""
 
     def __init__(
-        self, name: str, network: bytes, node: Node, transport: Transport, broker: Broker, miner: Miner, metrics: Metrics
+        self,
+        name: str,
+        network: bytes,
+        node: Node,
+        transport: Transport,
+        lines: Sequence[Broker],
+        miner: Miner,
+        metrics: Metrics,
     ) -> None:
+        """``lines``: to the broker; reports leave by the first."""
         self._name, self._node, self._transport = name, node, transport
-        self._broker, self._miner, self._metrics = broker, miner, metrics
+        self._lines, self._miner, self._metrics = lines, miner, metrics
         self._topic = reports_topic(network)
         self._last: tuple[int, int] = (0, 0)
 
@@ -39,7 +48,7 @@ class Reporter:
             await trio.sleep(_INTERVAL)
             figures = self.figures()
             self._publish(figures)
-            self._metrics.update(figures, self._broker.connected)
+            self._metrics.update(figures, all(line.connected for line in self._lines))
 
     def notable(self, text: str) -> None:
         """A line in the log and in the dashboard's feed."""
@@ -57,7 +66,7 @@ class Reporter:
 
     def _publish(self, content: NodeFigures | Notable) -> None:
         report = Report(self._name, time.time_ns() // 1_000_000, content)
-        self._broker.publish(self._topic, encode(report))
+        self._lines[0].publish(self._topic, encode(report))
 
     def figures(self) -> NodeFigures:
         """As of now."""
@@ -71,7 +80,7 @@ class Reporter:
             bytes_in=self._transport.bytes_in,
             bytes_out=self._transport.bytes_out,
             hashes=self._miner.hashes,
-            broker_dropped=self._broker.dropped,
+            broker_dropped=sum(line.dropped for line in self._lines),
             replica=self._replica_figures(),
         )
 

@@ -41,6 +41,7 @@ from node.intake import Intake
 from node.metrics import Metrics
 from node.mining import Miner
 from node.network.broker import Broker
+from node.network.broker import Message as Published
 from node.network.events import Message
 from node.network.transport import Transport
 from node.node import Node
@@ -97,11 +98,11 @@ class Runtime:
         self.node = Node(genesis, key, settings.name, settings.advertise or (settings.listen,), stored)
         self._transport = Transport(key, settings.listen, self._accepts)
         self._broker = Broker(settings.broker)
+        self._queries = Broker(settings.broker)  # a line of their own, so that a flood of them holds up no payment
         self._miner = Miner(settings.mining_workers)
         self._metrics = Metrics()
-        self.reporter = Reporter(
-            settings.name, genesis.network, self.node, self._transport, self._broker, self._miner, self._metrics
-        )
+        lines = (self._broker, self._queries)
+        self.reporter = Reporter(settings.name, genesis.network, self.node, self._transport, lines, self._miner, self._metrics)
         self._intake = Intake()
         self._persisting = Persisting()
         self._verifying = Verifying(self._intake.put)
@@ -118,11 +119,13 @@ class Runtime:
             self._nursery = nursery
             await nursery.start(self._transport.run)
             await nursery.start(self._broker.run)
+            await nursery.start(self._queries.run)
             await nursery.start(self._miner.run)
             await nursery.start(self._metrics.serve, self._settings.metrics_host, self._settings.metrics_port)
             nursery.start_soon(self._verifying.run)
             nursery.start_soon(self._receive_frames)
-            nursery.start_soon(self._receive_broker)
+            nursery.start_soon(self._receive_published, self._broker.inbox, self._on_batch)
+            nursery.start_soon(self._receive_published, self._queries.inbox, self._on_query)
             nursery.start_soon(self.reporter.run)
             self._transport.connect(self._genesis.coordinator_key, [self._settings.coordinator])
             self.reporter.notable("started")
@@ -193,9 +196,8 @@ class Runtime:
             case Recover() | CheckSignatures() | Mine() | StopMining():
                 self._work(effect)
             case Subscribe(shard):
-                network = self._genesis.network
-                transactions, queries = transactions_topic(network, shard), queries_topic(network, shard)
-                self._broker.subscribe({transactions: MAX_BATCH_BODY_BYTES, queries: MAX_QUERY_BYTES})
+                self._broker.subscribe({transactions_topic(self._genesis.network, shard): MAX_BATCH_BODY_BYTES})
+                self._queries.subscribe({queries_topic(self._genesis.network, shard): MAX_QUERY_BYTES})
             case Publish(topic, body):
                 self._broker.publish(topic, body)
             case Notable(text):
@@ -303,29 +305,27 @@ class Runtime:
         async for item in self._transport.inbox:
             await self._intake.put_when_there_is_room(item, len(item.frame) if isinstance(item, Message) else 0)
 
-    async def _receive_broker(self) -> None:
-        inbox = self._broker.inbox
-        async for topic, body in inbox:
-            self._take_in(topic, body)
+    async def _receive_published(self, inbox: trio.MemoryReceiveChannel[Published], take_in: Callable[[bytes], None]) -> None:
+        async for _, body in inbox:
+            self._take_in(take_in, body)
             with suppress(trio.WouldBlock):  # waiting for each of many would cost more than most of them do
                 for _ in range(_BROKER_RUN):
-                    self._take_in(*inbox.receive_nowait())
+                    self._take_in(take_in, inbox.receive_nowait()[1])
 
-    def _take_in(self, topic: str, body: bytes) -> None:
-        replica = self.node.replica
-        if replica is None:
-            return
+    def _take_in(self, take_in: Callable[[bytes], None], body: bytes) -> None:
         try:
-            if topic == transactions_topic(self._genesis.network, replica.shard):
-                self._intake.offer_transactions(decode(TransactionBatch, body, MAX_BATCH_BODY_BYTES).transactions)
-            else:
-                self._on_query(decode(Query, body, MAX_QUERY_BYTES), replica.member)
+            take_in(body)
         except DecodeError:
             self._metrics.bad_broker_message()
 
-    def _on_query(self, query: Query, member: int) -> None:
+    def _on_batch(self, body: bytes) -> None:
+        self._intake.offer_transactions(decode(TransactionBatch, body, MAX_BATCH_BODY_BYTES).transactions)
+
+    def _on_query(self, body: bytes) -> None:
         """Pass on what this member is to answer, as far as it may cost so much."""
-        if query.member == member or (query.member == EVERYONE and query.is_small):
+        query, replica = decode(Query, body, MAX_QUERY_BYTES), self.node.replica
+        assert replica is not None, "only a replica subscribes"
+        if query.member == replica.member or (query.member == EVERYONE and query.is_small):
             allowance = self._small if query.is_small else self._large
             if allowance.admit(query.client, _expected(query), trio.current_time()):
                 self._intake.offer_question(query)

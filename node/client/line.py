@@ -57,7 +57,7 @@ class Line:
     def subscribe(self, topic: str, largest: int, handler: Handler) -> None:
         """Have each message of a topic handed on, if it has ``largest`` bytes at most."""
         self._handlers[topic.encode()], self._limits[topic.encode()] = handler, largest
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(packed("SUBSCRIBE", topic))
 
     async def publish(self, topic: str, body: bytes) -> None:
@@ -123,7 +123,9 @@ class Line:
                 self._send(writer, "PING")
 
     def _send(self, writer: asyncio.StreamWriter, command: str, *words: str | bytes) -> None:
-        """A command that is answered."""
+        """A command that is answered. Raises BrokerUnavailable."""
+        if writer.is_closing():  # which asyncio's own loop passes over in silence, and uvloop calls a RuntimeError
+            raise BrokerUnavailable("the connection is lost")
         self._unanswered.append(command)
         writer.write(packed(command, *words))
 

@@ -7,6 +7,7 @@ Anybody who reaches the broker can publish to every topic. So nothing larger tha
 read in a second than a process has time for: what is beyond waits at the broker, which hangs up on who lets too much wait.
 """
 
+import random
 from collections import deque
 from collections.abc import Mapping
 
@@ -35,6 +36,7 @@ MESSAGE_COST = 4 << 10
 _BATCH_BYTES = 1 << 20
 _READ_BYTES = 256 << 10
 _PING_SECONDS = 1.0
+"""On average."""
 _MAX_PINGS = 2
 """Unanswered: what is older than this many seconds when it is read is not worth reading, so that a flood's end is its end."""
 _SILENCE_SECONDS = 3.0
@@ -145,7 +147,8 @@ class Broker:
             while self._pings <= _MAX_PINGS:
                 self._pings += 1
                 self._command("PING")
-                await trio.sleep(_PING_SECONDS)
+                # Not all whom a flood leaves behind begin anew at once: what some are not there to hear, others hear.
+                await trio.sleep(_PING_SECONDS * random.uniform(0.5, 1.5))
             raise EOFError("too far behind: beginning anew")
 
     async def _write(self, stream: trio.abc.Stream) -> None:

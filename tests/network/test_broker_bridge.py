@@ -283,6 +283,28 @@ async def test_what_no_good_broker_says_costs_the_connection_only(answer: bytes,
     nursery.cancel_scope.cancel()
 
 
+async def test_those_whom_one_flood_leaves_behind_begin_anew_at_different_times(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "_PING_SECONDS", 0.1)
+    begun: list[float] = []
+
+    async def never_answer_a_ping(stream: trio.SocketStream) -> None:
+        begun.append(trio.current_time())
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some()
+            await stream.send_all(HELLO)
+            await trio.sleep_forever()
+
+    listener = (await nursery.start(partial(trio.serve_tcp, never_answer_a_ping, 0, host="127.0.0.1")))[0]
+    for _ in range(8):
+        await nursery.start(Broker(f"redis://127.0.0.1:{listener.socket.getsockname()[1]}").run)
+    await trio_until(lambda: len(begun) >= 16)
+    again = begun[8:16]
+    assert max(again) - min(again) > 0.05
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "url", [f"http://:{PASSWORD}@host", f"redis://:{PASSWORD}/x@host:port", f"redis://:{PASSWORD}@h?nonsense=1"]
 )

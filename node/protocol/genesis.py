@@ -57,7 +57,8 @@ class Parameters(Struct, frozen=True, kw_only=True):
     block_difficulty_bits: Annotated[int, Meta(ge=0, le=48)] = 6
     puzzle_difficulty_bits: Annotated[int, Meta(ge=0, le=64)] = 16
     block_interval: _Positive = 50
-    """A leader with work waits at least this long after the last block, so that blocks fill under load."""
+    """A leader waits this long after a full block, and in proportion after others: no more than so many ids have to be remembered
+    as replays. Shorter pauses are paced by load."""
     heartbeat: _Positive = 1_000
     """A leader without work proposes an empty block this long after the last one."""
     view_timeout: _Positive = 2_000
@@ -76,7 +77,10 @@ class Parameters(Struct, frozen=True, kw_only=True):
         """Raises ValueError for values with which no network can work, or only with more memory than a node should need."""
         view = self.heartbeat + self.view_timeout
         for works, rule in (
-            (self.block_interval <= self.heartbeat, "block_interval is at most heartbeat: work waits no longer than no work"),
+            (
+                self.block_interval <= self.heartbeat,
+                "block_interval is at most heartbeat: work waits no longer than no work",
+            ),
             (
                 4 * _mining_time(self.block_difficulty_bits) <= self.view_timeout,
                 "block_difficulty_bits: a block is mined in a quarter of view_timeout, else views end without one",
@@ -102,7 +106,7 @@ class Parameters(Struct, frozen=True, kw_only=True):
 
     @property
     def most_replayable(self) -> int:
-        """Ids in the replay set when all blocks are full and come as fast as leaders may propose."""
+        """Ids in the replay set when transactions come as fast as leaders take them."""
         return self.validity_window * self.block_transactions // self.block_interval
 
     def latest_valid_until(self, time: int) -> int:

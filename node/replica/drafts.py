@@ -20,11 +20,12 @@ class Payload(Struct, frozen=True):
 
 
 class Draft(Struct, frozen=True):
-    """``execution``: what executing it gave, once that is done. ``proposed_at``: for an own proposal, when (ms, monotonic)."""
+    """``execution``: what executing it gave, once that is done, at ``executed_at`` (ms, monotonic); an own proposal is executed
+    as it is made."""
 
     payload: Payload
     execution: Execution | None = None
-    proposed_at: int | None = None
+    executed_at: int = 0
 
 
 class Branches:

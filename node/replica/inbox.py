@@ -96,8 +96,9 @@ class Inbox:
             yield delivery
             cursor += 1
 
-    def has_next(self, source: int, cursor: int) -> bool:
-        return next(self.following(source, cursor), None) is not None
+    def next(self, source: int, cursor: int) -> Delivery | None:
+        """The checked delivery right after ``cursor``, if it is here."""
+        return next(self.following(source, cursor), None)
 
     def holds(self, source: int, sequence: int) -> bool:
         """Whether the bundle is here, checked or not."""

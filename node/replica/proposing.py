@@ -21,6 +21,7 @@ from node.protocol.topics import Refusal
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Entry, Mempool
+from node.replica.pace import Pace
 from node.replica.payloads import fits
 from node.replica.witnesses import Verdicts, join, judge
 
@@ -50,11 +51,12 @@ class Proposing:
         self._at = Instant(now, 0)
         self._nothing_at: Instant | None = None
         self._last_block_at = now
+        self._pace = Pace(rules.parameters)
 
     @property
     def deadline(self) -> int:
-        """When this member, if it leads, shall propose (ms, monotonic): at once or after a pause with work, else at the
-        heartbeat. ``work`` is to be called then."""
+        """When this member, if it leads, shall propose (ms, monotonic): after a pause with work, else at the heartbeat. ``work``
+        is to be called then."""
         turn = self._consensus.turn
         if turn is None or self._mining is not None:
             return self._consensus.deadline
@@ -62,21 +64,22 @@ class Proposing:
         base = self._branches.after(turn.parent)
         if base is not None and base.height - self._branches.state.height > _MAX_UNFINALIZED:
             return self._last_block_at + pause  # finality has to catch up: until then all members keep these blocks in memory
-        if self._nothing_at != self._at and self.has_work(turn.parent):
-            is_full = len(self._mempool) >= self._parameters.block_transactions
-            pause = 0 if is_full else self._parameters.block_interval
+        if self._nothing_at != self._at and (waiting := self.waiting(turn.parent)):
+            pause = self._pace.pause(waiting)
         return self._last_block_at + pause
 
-    def has_work(self, parent: bytes) -> bool:
-        """Whether a block on ``parent`` would not be empty."""
+    def waiting(self, parent: bytes) -> int:
+        """How many transactions wait for a block on ``parent``, and records of the bundles that come next."""
         if not self._mempool and not self._inbox:
-            return False
+            return 0
         base = self._branches.after(parent)
         if base is None:
-            return False
-        if len(self._mempool) > self._branches.in_flight(parent):
-            return True
-        return any(self._inbox.has_next(source, base.cursor(source)) for source in self._inbox.sources)
+            return 0
+        count = max(0, len(self._mempool) - self._branches.in_flight(parent))
+        for source in self._inbox.sources:
+            if (delivery := self._inbox.next(source, base.cursor(source))) is not None:
+                count += len(delivery.certified.bundle.records)
+        return count
 
     def work(self, at: Instant) -> tuple[list[Mine | StopMining], list[Refusal]]:
         """Build a proposal and have its nonce mined, when it is this member's turn and time. Returns what to do, and refusals of
@@ -117,9 +120,14 @@ class Proposing:
         """Whether blocks have to become final before another one that is not empty would find votes."""
         return self._consensus.is_patient or self._consensus.voted_bytes > MAX_VOTED_BYTES // 2
 
-    def on_block(self, now: int) -> None:
+    def on_block(self, block: Block, now: int) -> None:
         """A block was executed here: the pause before the next one begins."""
         self._last_block_at = now
+        self._pace.on_block(len(block.transactions))
+
+    def on_final(self, took: int) -> None:
+        """A block became final ``took`` ms after it was executed here."""
+        self._pace.on_final(took)
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> None:
         """The answer to ``Mine``."""
@@ -130,9 +138,9 @@ class Proposing:
     def _propose(self, candidate: Candidate, nonce: bytes, at: Instant) -> None:
         block = candidate.block
         mined = structs.replace(block, header=structs.replace(block.header, nonce=nonce))
-        draft = structs.replace(candidate.draft, proposed_at=at.now)
+        draft = structs.replace(candidate.draft, executed_at=at.now)
         if self._consensus.propose(candidate.turn, mined, draft, at.now):
-            self._last_block_at = at.now
+            self.on_block(block, at.now)
 
 
 def choose_transactions(

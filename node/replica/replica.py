@@ -356,8 +356,8 @@ class Replica:
             return None
         if not execution.gives(block.header):
             return None
-        self._proposing.on_block(self._at.now)
-        return Draft(payload, execution)
+        self._proposing.on_block(block, self._at.now)
+        return Draft(payload, execution, self._at.now)
 
     def _read_payload(self, block: Block) -> Payload | None:
         return read_payload(block, self.mempool, self.inbox, self.parameters)
@@ -385,7 +385,10 @@ class Replica:
             self.inbox.prune(taken.bundle.source, self.state.cursor(taken.bundle.source))
             self._delivering.took(taken.bundle.source)
         self.mempool.remove([entry.id for entry in draft.payload.entries])
-        self.counters.count(execution, None if draft.proposed_at is None else self._at.now - draft.proposed_at)
+        took = self._at.now - draft.executed_at
+        if not finalized.is_adopted:
+            self._proposing.on_final(took)
+        self.counters.count(execution, took if header.proposer == self.member else None)
         self.catching_up.moved(header.height, self._at.now)
 
     # -- after every event -----------------------------------------------------------------------------------------
@@ -404,7 +407,7 @@ class Replica:
         self._refusing.add(refused)
         self._follow_consensus()
         self._effects += self._delivering.ask_for_more(self.state)
-        if not self.consensus.knows_of_work and self._proposing.has_work(self.consensus.head):
+        if not self.consensus.knows_of_work and self._proposing.waiting(self.consensus.head):
             self.consensus.work_waits(at.now)
         if (request := self.catching_up.next_request(at.now)) is not None:
             peer, first = request

@@ -7,7 +7,7 @@ Whatever every member's code gets wrong alike shows here.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -106,6 +106,9 @@ class Oracle:
         """Legs by id, of all that any shard includes."""
         self._sent: dict[tuple[int, int, int], list[Any]] = {}
         self._taken: dict[tuple[int, int, int], list[Any]] = {}
+        self._drawn: list[tuple[str, str, int, list[tuple[int, int, int]]]] = []
+        """What blocks have taken of the captured shard beyond what is known to have been passed to it: where, asset, how much,
+        and bundles of blocks that are not known yet."""
 
     # -- each member's blocks --------------------------------------------------------------------------------------
 
@@ -154,15 +157,25 @@ class Oracle:
         chain.header = header
         self._note_ends(chain, shard, transactions)
         if self._captured is not None:
-            self._check_bulkhead(chain, where)
+            self._check_bulkhead(self._captured, chain, where)
 
-    def _check_bulkhead(self, chain: Chain, where: str) -> None:
-        """Of what it does not issue nobody takes in from a captured shard more than all others have ever passed to it."""
-        for asset in self._network.issuers:
-            key = reference.boundary(self._captured + 1, asset) if self._captured is not None else b""
-            passed = sum(other.ledger.rows.get(key, [0, 0])[1] for other in self.chains)
-            if (taken := chain.ledger.rows.get(key, [0])[0]) > passed:
-                self._complain("bulkhead", f"{where} has {taken} {asset} of the captured shard, to which {passed} were passed")
+    def _check_bulkhead(self, captured: int, chain: Chain, where: str) -> None:
+        """Of what it does not issue nobody takes in from a captured shard more than all others have ever passed to it. What
+        blocks pass that are on no disk yet, though their bundles are known, is waited for."""
+        key = partial(reference.boundary, captured + 1)
+        unknown = [channel for channel in self._taken if channel[0] != captured and channel not in self._sent]
+        self._drawn += [(where, asset, chain.ledger.rows.get(key(asset), [0])[0], unknown) for asset in self._network.issuers]
+        self._drawn = [drawn for drawn in self._drawn if self._is_overdrawn(key(drawn[1]), *drawn)]
+
+    def _is_overdrawn(self, key: bytes, where: str, asset: str, taken: int, unknown: list[tuple[int, int, int]]) -> bool:
+        """As far as is known yet. Complains when nothing is left that could become known."""
+        passed = sum(other.ledger.rows.get(key, [0, 0])[1] for other in self.chains)
+        if taken <= passed:
+            return False
+        if any(channel not in self._sent for channel in unknown):
+            return True
+        self._complain("bulkhead", f"{where} has {taken} {asset} of the captured shard, to which {passed} were passed")
+        return False
 
     def _check_header(self, chain: Chain, shard: int, where: str, header: list[Any]) -> None:
         if header[_PARENT] != digest("block", chain.header) or header[_VIEW] <= chain.header[_VIEW]:

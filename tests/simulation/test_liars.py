@@ -11,9 +11,10 @@ from tests.simulation.liars import FAULTS, Committee
 
 
 def is_well(kind: str) -> bool:
-    """Of 400 payments in the 10 s that count, after 10 s of warm-up, most are committed; and a view takes 55 ms, not a second."""
+    """Of 400 payments in the 10 s that count, after 10 s of warm-up, nearly all are committed; a view takes 50 ms, not a second;
+    and few wait for a view to end without a block."""
     found = Committee(kind, rate=40, warm_up=10_000, counted=10_000).figures()
-    return found.committed > 0.95 * 400 and found.blocks > 80 and found.p50 < 150
+    return found.committed > 0.97 * 400 and found.blocks > 90 and found.p50 < 140 and found.p99 < 600
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -168,7 +168,7 @@ def test_the_largest_block_is_proposed_sent_committed_and_read_back_after_a_rest
     largest = len(encode(NETWORK.sign([issuer], *legs, memo="m" * MAX_MEMO_BYTES)))
     for _ in range(MAX_BLOCK_PAYLOAD_BYTES // largest + 1):
         take_in(leader, NETWORK.sign([issuer], *legs, memo="m" * MAX_MEMO_BYTES))
-    (proposal,) = proposals(leader.on_tick(at(60)))
+    (proposal,) = proposals(leader.on_tick(at(110)))
     block = leader.consensus.body(proposal.vote.block)
     assert block is not None
     assert sum(map(len, block.transactions)) > MAX_BLOCK_PAYLOAD_BYTES - largest
@@ -177,10 +177,10 @@ def test_the_largest_block_is_proposed_sent_committed_and_read_back_after_a_rest
     received = decode(message, encode(proposal), MAX_FRAME_BYTES)
     effects = hear(voter, received, block, 61)
     for check in checks(effects):
-        effects += voter.on_signatures_checked(check.token, [True] * len(check.transactions), at(62))
+        effects += voter.on_signatures_checked(check.token, [True] * len(check.transactions), at(112))
     assert votes(effects) == [VoteKind.NOTARIZE]
     final = SHARD.certificate(VoteKind.FINALIZE, 1, block.header.hash)
-    stored = voter.on_message(SHARD.electorate.keys[1], Certified((final,)), at(63))
+    stored = voter.on_message(SHARD.electorate.keys[1], Certified((final,)), at(113))
     storage = Storage(tmp_path / "node.db", NETWORK.genesis.network)
     storage.write([effect for effect in stored if isinstance(effect, Commit)])
     reply = ChainReply((FinalBlock(block, Finality((), final)),))
@@ -193,4 +193,4 @@ def test_a_bundle_too_large_for_a_block_is_not_kept() -> None:
     for size, kept in ((MAX_BUNDLE_BYTES, True), (MAX_BUNDLE_BYTES + 1, False)):
         replica = replica_of(NETWORK, 1, number=SHARD.number)
         replica.on_message(SOURCE.electorate.keys[0], BundleDelivery(weighing(size)), at(1))
-        assert replica.inbox.has_next(SOURCE.number, 0) is kept
+        assert (replica.inbox.next(SOURCE.number, 0) is not None) is kept

@@ -63,12 +63,12 @@ def test_bundles_follow_without_a_gap_until_the_chain_has_taken_them() -> None:
     first, second, fourth = (bundle(sequence) for sequence in (1, 2, 4))
     kept = [box.receive(certified, 0) for certified in (fourth, second, first)]
     assert [box.holds(1, sequence) for sequence in range(1, 5)] == [True, True, False, True]
-    assert not box.has_next(1, 0), "not before it is checked"
+    assert box.next(1, 0) is None, "not before it is checked"
     for delivery in kept:
         assert delivery is not None
         assert box.verdicts(delivery.encoded) is None
         box.settle(delivery, {})
-    assert box.has_next(1, 0)
+    assert box.next(1, 0)
     assert [delivery.certified for delivery in box.following(1, 0)] == [first, second]
     box.prune(1, 2)
     assert list(box.following(1, 0)) == []

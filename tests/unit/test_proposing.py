@@ -129,7 +129,7 @@ def test_a_block_holds_a_mebibyte_of_transactions_at_most() -> None:
     count = 0
     while sum(len(entry.encoded) for entry in leader.mempool) <= MAX_BLOCK_PAYLOAD_BYTES:
         take_in(leader, network.sign([issuer], *legs, salt=(count := count + 1)))
-    (proposal,) = proposals(leader.on_tick(at(2 + INTERVAL)))
+    (proposal,) = proposals(leader.on_tick(at(2 + 2 * INTERVAL)))
     assert len(proposal.block.leaves) == count - 1
 
 

@@ -91,12 +91,12 @@ def test_bundles_are_checked_one_after_the_other_and_those_that_need_none_at_onc
         delivery = BundleDelivery(bundle(part, sequence=sequence))
         asked += checks(leader.on_message(HOME.electorate.keys[0], delivery, at(1)))
     assert [check.transactions for check in asked] == [(parts[1],)]
-    assert [leader.inbox.has_next(HOME.number, cursor) for cursor in range(4)] == [True, False, False, False]
+    assert [bool(leader.inbox.next(HOME.number, cursor)) for cursor in range(4)] == [True, False, False, False]
     effects = leader.on_signatures_checked(asked[0].token, [True], at(2))
     (check,) = checks(effects)
     assert check.transactions == (parts[2],)
     settle(leader, effects, 3)
-    assert [leader.inbox.has_next(HOME.number, cursor) for cursor in range(4)] == [True] * 4
+    assert [bool(leader.inbox.next(HOME.number, cursor)) for cursor in range(4)] == [True] * 4
 
 
 @pytest.mark.parametrize(("verdict", "voted"), [(True, VoteKind.NOTARIZE), (False, VoteKind.NULLIFY)])
@@ -150,4 +150,4 @@ def test_what_no_transaction_is_and_what_lacks_a_witness_costs_no_check() -> Non
     records = (Prepare(b"nothing", deadline), Prepare(encode(lacking), deadline))
     effects = voter.on_message(HOME.electorate.keys[0], BundleDelivery(forge_bundle(HOME, THERE.number, 1, records)), at(1))
     assert checks(effects) == []
-    assert voter.inbox.has_next(HOME.number, 0)
+    assert voter.inbox.next(HOME.number, 0)

@@ -31,6 +31,7 @@ from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
+from node.protocol.crypto import digest
 from node.protocol.epoch import EpochDocument, Opening, Reveal, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
@@ -606,6 +607,17 @@ def _arrival_order(_: Original) -> Any:
     return in_turn
 
 
+def _of_any_document(_: Original) -> Any:
+    def statement(self: Electorate, kind: VoteKind, view: int, block: bytes) -> bytes:
+        return digest("vote", encode([bytes(32), self.shard, kind, view, block]))
+
+    return statement
+
+
+def _one_queue(_: Original) -> Any:
+    return lambda rules, participants: 0
+
+
 def _believe_refusals(_: Original) -> Any:
     """What f+1 members refuse is rejected."""
 
@@ -747,6 +759,14 @@ MUTANTS: dict[str, Mutant] = {
         "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below)
     ),
     "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED)),
+    "network-unchecked": Mutant("a payment of another network is taken", 12, _admission(Code.WRONG_NETWORK)),
+    "document-unbound": Mutant("a vote counts in every document", 5, _on(Electorate, "statement", _of_any_document)),
+    "one-queue": Mutant(
+        "who waits for one shard takes the room of who waits for another",
+        12,
+        _on(two_phase_commit, "queue_of", _one_queue),
+        limits={"waiting": 1},
+    ),
     "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks"),
     "unfunded-included": Mutant("who holds nothing gets block space", 5, _admission(Code.INSUFFICIENT_FUNDS)),
     "unfunded-voted-for": Mutant(

@@ -1,8 +1,9 @@
 """Starts, finds and ends the processes of a network's folder.
 
 A process is found by what the operating system knows of it, not by a file of process ids, which may be stale and name
-somebody else's process by now: each is started with SHARDPAY_PROCESS="DIR#NAME" in its environment, and as the leader of a
-session of its own. Its own children (miners) inherit the mark, so they too are found, even when their parent is gone.
+somebody else's process by now: each is started with SHARDPAY_PROCESS="DIR#NAME" in its environment - or, if it was forked, in its
+title - and as the leader of a session of its own. Its own children (miners) inherit the mark, so they too are found, even when
+their parent is gone.
 """
 
 import fcntl
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from scripts.devnet.forking import TITLE, can_fork, fork
 from scripts.devnet.layout import LOOPBACK, Folder, Program
 
 MARK = "SHARDPAY_PROCESS"
@@ -61,11 +63,18 @@ def marked(folder: Folder) -> list[tuple[str, psutil.Process]]:
     """(program's name, process) of everything that runs for this folder, children of programs included."""
     prefix, found = f"{folder.data}#", []
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            mark = process.environ().get(MARK, "")
-            if mark.startswith(prefix) and process.pid != os.getpid() and is_alive(process):
-                found.append((mark.removeprefix(prefix), process))
+        mark = _mark(process)
+        if mark.startswith(prefix) and process.pid != os.getpid() and is_alive(process):
+            found.append((mark.removeprefix(prefix), process))
     return found
+
+
+def _mark(process: psutil.Process) -> str:
+    """Of a process of ours; else nothing."""
+    with suppress(psutil.Error, OSError):
+        shown = " ".join(process.cmdline()).rstrip()
+        return shown.removeprefix(TITLE) if shown.startswith(TITLE) else str(process.environ().get(MARK, ""))
+    return ""
 
 
 def programs_running(folder: Folder) -> dict[str, Running]:
@@ -95,17 +104,37 @@ def start_missing(folder: Folder, programs: Sequence[Program]) -> tuple[dict[str
             if not _becomes_free(port):
                 raise ProcessError(f"{program.name}: port {port} is taken by another program; choose another --port-base")
     try:
-        for program in missing:
-            running[program.name] = _start(folder, program)
+        return running | _start_all(folder, missing), names
     except ProcessError:
         stop(folder, only=names)
         raise
-    return running, names
+
+
+def _start_all(folder: Folder, programs: Sequence[Program]) -> dict[str, Running]:
+    """Those that are alike from one process, if there are several; it loads what they need while the others load theirs."""
+    for program in programs:
+        program.log.parent.mkdir(parents=True, exist_ok=True)
+        bound_log(program.log)
+    alike = [program for program in programs if can_fork(program)]
+    if len(alike) < 2:
+        alike = []
+    alone = {program.name: _start(folder, program) for program in programs if program not in alike}
+    return alone | (_fork(folder, alike) if alike else {})
+
+
+def _fork(folder: Folder, programs: Sequence[Program]) -> dict[str, Running]:
+    try:
+        pids = fork(programs, MARK, [f"{folder.data}#{program.name}" for program in programs])
+        found = [psutil.Process(pid) for pid in pids]
+    except (OSError, psutil.NoSuchProcess) as error:
+        raise ProcessError(f"cannot start {', '.join(program.name for program in programs)}: {error}") from None
+    deadline = time.monotonic() + 5
+    while not all(_mark(process) or not is_alive(process) for process in found) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return {program.name: Running(process) for program, process in zip(programs, found, strict=True)}
 
 
 def _start(folder: Folder, program: Program) -> Running:
-    program.log.parent.mkdir(parents=True, exist_ok=True)
-    bound_log(program.log)
     environment = {**os.environ, **dict(program.environment), MARK: f"{folder.data}#{program.name}"}
     try:
         with open(program.log, "ab") as log:
@@ -120,7 +149,7 @@ def _start(folder: Folder, program: Program) -> Running:
             )
         process = psutil.Process(popen.pid)
         deadline = time.monotonic() + 5
-        while popen.poll() is None and not _shows_mark(process) and time.monotonic() < deadline:
+        while popen.poll() is None and not _mark(process) and time.monotonic() < deadline:
             time.sleep(0.001)  # the kernel shows the new environment a moment after the program is executed
         return Running(process, popen)
     except (OSError, psutil.NoSuchProcess) as error:
@@ -152,13 +181,6 @@ def stop(folder: Folder, only: Collection[str] | None = None) -> list[str]:
             break
         _wait_until_gone(rest, 0.5)
     return list(dict.fromkeys(name for name, _ in running))
-
-
-def _shows_mark(process: psutil.Process) -> bool:
-    try:
-        return MARK in process.environ()
-    except (psutil.Error, OSError):
-        return False
 
 
 def _wait_until_gone(processes: Sequence[psutil.Process], seconds: float) -> None:

@@ -5,7 +5,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -113,8 +113,7 @@ class Ledger:
             waiting, self._published = [tracked for tracked in self._published if tracked.status is Status.SUBMITTED], []
             marks = [{"id": tracked.id, "old": Status.QUEUED.value, "new": Status.SUBMITTED.value} for tracked in waiting]
             for first in range(0, len(marks), 500):
-                part = marks[first : first + 500]
-                await self._database.write(lambda c, part=part: MARK.run_all(c, part))  # type: ignore[misc]
+                await self._database.write(partial(MARK.run_all, rows=marks[first : first + 500]))
 
     async def wait_final(self, transaction_id: bytes, seconds: float) -> None:
         """Return when the transaction is final, durably, or after ``seconds``."""

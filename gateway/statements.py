@@ -47,7 +47,7 @@ class Statement:
 
 
 def _insert(model: type[Base], *left_out: str) -> Callable[[Any], Any]:
-    columns = [name for name in model.__table__.columns.keys() if name not in left_out]  # noqa: SIM118 - not a mapping
+    columns = [column.key for column in model.__table__.columns if column.key not in left_out]
     return lambda insert: insert(model).values({name: bindparam(name) for name in columns}).on_conflict_do_nothing()
 
 

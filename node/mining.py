@@ -8,7 +8,7 @@ from itertools import count
 
 import structlog
 import trio
-from trio_parallel import BrokenWorkerError, WorkerContext, open_worker_context  # type: ignore[import-untyped]
+from trio_parallel import BrokenWorkerError, WorkerContext, open_worker_context
 
 from node.protocol.puzzle import search
 

@@ -152,7 +152,7 @@ def insert(connection: Connection, model: type[Base]) -> Any:
 
 def open_engine(url: str) -> Engine:
     """An engine with the tables brought up to date. Raises SQLAlchemyError or OSError when the database cannot be used."""
-    engine = create_engine(url, pool_size=2, pool_timeout=5)
+    engine = create_engine(url, pool_size=2, pool_timeout=5, hide_parameters=True)  # errors are logged, what is stored is not
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", lambda connection: connection.connection.driver_connection.execute("BEGIN"))

@@ -36,7 +36,7 @@ class Reporter:
         miner: Miner,
         metrics: Metrics,
     ) -> None:
-        """``lines``: to the broker; reports leave by the first."""
+        """``lines``: to the broker; the first carries transactions and reports."""
         self._name, self._node, self._transport = name, node, transport
         self._lines, self._miner, self._metrics = lines, miner, metrics
         self._topic = reports_topic(network)
@@ -48,7 +48,7 @@ class Reporter:
             await trio.sleep(_INTERVAL)
             figures = self.figures()
             self._publish(figures)
-            self._metrics.update(figures, all(line.connected for line in self._lines))
+            self._metrics.update(figures, self._lines[0].connected)
 
     def notable(self, text: str) -> None:
         """A line in the log and in the dashboard's feed."""

@@ -78,8 +78,8 @@ class Parameters(Struct, frozen=True, kw_only=True):
         view = self.heartbeat + self.view_timeout
         for works, rule in (
             (
-                self.block_interval <= self.heartbeat,
-                "block_interval is at most heartbeat: work waits no longer than no work",
+                self.block_interval <= min(self.heartbeat, self.view_timeout // 8),
+                "block_interval is at most heartbeat and an eighth of view_timeout: after that a leader counts as late",
             ),
             (
                 4 * _mining_time(self.block_difficulty_bits) <= self.view_timeout,

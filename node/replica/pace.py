@@ -18,7 +18,7 @@ class Pace:
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
-        self._longest = min(parameters.heartbeat, parameters.view_timeout // 4) // 2  # a leader on probation has twice as long
+        self._longest = min(parameters.heartbeat, parameters.view_timeout // 16)  # who pauses for an eighth counts as late
         self._round = parameters.block_interval / _LONE  # a guess, until blocks have become final here
         self._to_earn = 0
 
@@ -27,8 +27,10 @@ class Pace:
         self._to_earn = -(-transactions * self._parameters.block_interval // self._parameters.block_transactions)
 
     def on_final(self, took: int) -> None:
-        """A block became final ``took`` ms after it was executed here. One that took very long says little: somebody failed."""
-        self._round += (min(took, 2 * self._round + 1, self._longest) - self._round) * _SHARE
+        """A block became final ``took`` ms after it was executed here. One that took very long says little: somebody failed. One
+        that took none says nothing: it was final before it came here."""
+        if took > 0:
+            self._round += (min(took, 2 * self._round + 1, self._longest) - self._round) * _SHARE
 
     def pause(self, waiting: int) -> int:
         """From the last block on, ms, when so many transactions and records wait: at least one. What is full need not fill."""

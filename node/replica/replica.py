@@ -385,8 +385,8 @@ class Replica:
             self.inbox.prune(taken.bundle.source, self.state.cursor(taken.bundle.source))
             self._delivering.took(taken.bundle.source)
         self.mempool.remove([entry.id for entry in draft.payload.entries])
-        took = self._at.now - draft.executed_at
-        if not finalized.is_adopted:
+        took = None if finalized.is_adopted else self._at.now - draft.executed_at
+        if took is not None:
             self._proposing.on_final(took)
         self.counters.count(execution, took if header.proposer == self.member else None)
         self.catching_up.moved(header.height, self._at.now)

@@ -25,6 +25,8 @@ from scripts.devnet.layout import LOOPBACK, Folder, Program
 
 MARK = "SHARDPAY_PROCESS"
 MAX_LOG_BYTES = 32 << 20
+_FORKING = "forking"
+"""What forks others is found by this name, and so are they until they have their own."""
 TERM_SECONDS = 3.0
 """Time to end in order, before SIGKILL."""
 
@@ -36,15 +38,16 @@ class ProcessError(Exception):
 class Running:
     """A live process of ours: started by this very script (then its exit code can be told) or found."""
 
-    def __init__(self, process: psutil.Process, popen: "subprocess.Popen[bytes] | None" = None) -> None:
+    def __init__(self, pid: int, process: psutil.Process | None, popen: "subprocess.Popen[bytes] | None" = None) -> None:
+        """``process``: None if it ended before anybody looked."""
+        self.pid = pid
         self._process = process
         self._popen = popen
-        self.pid = process.pid
 
     def ended(self) -> str | None:
         """How it ended, or None while it runs."""
         if self._popen is None:
-            return None if is_alive(self._process) else "ended"
+            return None if self._process is not None and is_alive(self._process) else "ended"
         code = self._popen.poll()
         if code is None:
             return None
@@ -79,7 +82,7 @@ def _mark(process: psutil.Process) -> str:
 
 def programs_running(folder: Folder) -> dict[str, Running]:
     """The folder's live programs by name, without their children."""
-    return {name: Running(process) for name, process in marked(folder) if _leads_session(process)}
+    return {name: Running(process.pid, process) for name, process in marked(folder) if _leads_session(process)}
 
 
 def start_missing(folder: Folder, programs: Sequence[Program]) -> tuple[dict[str, Running], list[str]]:
@@ -92,7 +95,7 @@ def start_missing(folder: Folder, programs: Sequence[Program]) -> tuple[dict[str
         ProcessError: a port is taken, or one cannot be executed; then none is started.
     """
     found = marked(folder)
-    running = {name: Running(process) for name, process in found if _leads_session(process)}
+    running = {name: Running(process.pid, process) for name, process in found if _leads_session(process)}
     missing = [program for program in programs if program.name not in running]
     names = [program.name for program in missing]
     for name, orphan in found:
@@ -106,7 +109,7 @@ def start_missing(folder: Folder, programs: Sequence[Program]) -> tuple[dict[str
     try:
         return running | _start_all(folder, missing), names
     except ProcessError:
-        stop(folder, only=names)
+        stop(folder, only=[*names, _FORKING])
         raise
 
 
@@ -118,20 +121,33 @@ def _start_all(folder: Folder, programs: Sequence[Program]) -> dict[str, Running
     alike = [program for program in programs if can_fork(program)]
     if len(alike) < 2:
         alike = []
-    alone = {program.name: _start(folder, program) for program in programs if program not in alike}
-    return alone | (_fork(folder, alike) if alike else {})
+    started = {program.name: _start(folder, program) for program in programs if program not in alike}
+    if alike and (forked := _fork(folder, alike)) is not None:
+        return started | forked
+    return started | {program.name: _start(folder, program) for program in alike}
 
 
-def _fork(folder: Folder, programs: Sequence[Program]) -> dict[str, Running]:
+def _fork(folder: Folder, programs: Sequence[Program]) -> dict[str, Running] | None:
+    """None: it did not work, so that they are better executed, each with a log of what is wrong."""
+    marks = [f"{folder.data}#{program.name}" for program in programs]
     try:
-        pids = fork(programs, MARK, [f"{folder.data}#{program.name}" for program in programs])
-        found = [psutil.Process(pid) for pid in pids]
-    except (OSError, psutil.NoSuchProcess) as error:
-        raise ProcessError(f"cannot start {', '.join(program.name for program in programs)}: {error}") from None
+        pids = fork(programs, MARK, marks, f"{folder.data}#{_FORKING}")
+    except OSError:
+        return None
+    processes: dict[int, psutil.Process] = {}
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            processes[pid] = psutil.Process(pid)
+    wanted = {processes[pid]: mark for pid, mark in zip(pids, marks, strict=True) if pid in processes}
     deadline = time.monotonic() + 5
-    while not all(_mark(process) or not is_alive(process) for process in found) and time.monotonic() < deadline:
+    while unmarked := [p for p, mark in wanted.items() if _mark(p) != mark and is_alive(p)]:
+        if time.monotonic() > deadline:
+            for process in wanted:
+                process.kill()
+            _wait_until_gone(unmarked, 1)
+            return None
         time.sleep(0.001)
-    return {program.name: Running(process) for program, process in zip(programs, found, strict=True)}
+    return {program.name: Running(pid, processes.get(pid)) for program, pid in zip(programs, pids, strict=True)}
 
 
 def _start(folder: Folder, program: Program) -> Running:
@@ -151,7 +167,7 @@ def _start(folder: Folder, program: Program) -> Running:
         deadline = time.monotonic() + 5
         while popen.poll() is None and not _mark(process) and time.monotonic() < deadline:
             time.sleep(0.001)  # the kernel shows the new environment a moment after the program is executed
-        return Running(process, popen)
+        return Running(process.pid, process, popen)
     except (OSError, psutil.NoSuchProcess) as error:
         raise ProcessError(f"cannot start {program.name}: {error}") from None
 

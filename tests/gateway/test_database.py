@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, insert
+from sqlalchemy.exc import IntegrityError
 
-from gateway.database import Database, open_engine
+from gateway.database import Database, User, open_engine
 
 Story = Callable[[Database, list[str]], Awaitable[None]]
 
@@ -140,3 +141,15 @@ def test_the_loop_is_never_held_up_by_the_disk(told: Callable[[Story], None]) ->
         assert len(threads | {threading.get_ident()}) == 3
 
     told(story)
+
+
+def test_an_error_shows_nothing_of_what_was_to_be_stored(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/gateway.db")
+    row = {"id": "1", "email": "ann@example.org", "name": "Ann", "password_hash": "hash of a password", "created_at": 1}
+    with engine.begin() as connection:
+        connection.execute(insert(User), row)
+        with pytest.raises(IntegrityError) as error:
+            connection.execute(insert(User), row)
+    engine.dispose()
+    assert "users" in str(error.value)
+    assert not any(str(value) in str(error.value) for value in (row["email"], row["password_hash"]))

@@ -286,6 +286,7 @@ class Monitor:
 
     def check_end(self) -> None:
         """Called when all is settled."""
+        self.oracle.check_captured()
         if self._world.plan.is_live:
             if self._world.captured is None:
                 self.oracle.check_drained()

@@ -7,13 +7,14 @@ Whatever every member's code gets wrong alike shows here.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
+from msgspec import Struct
 
 from tests.vectors import reference
 from tests.vectors.reference import Invalid, Ledger, digest, root
@@ -41,6 +42,21 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+class Overdrawn(Struct):
+    """A block after which a shard has taken more of the captured one than was passed to it, as far as known.
+
+    ``passed``: by shard. ``unknown``: bundles it took from blocks that are not known yet."""
+
+    where: str
+    asset: str
+    taken: int
+    passed: list[int]
+    unknown: list[tuple[int, int, int]]
+
+    def __str__(self) -> str:
+        return f"{self.where} has {self.taken} {self.asset} of the captured shard, to which {sum(self.passed)} were passed"
 
 
 class Chain:
@@ -106,9 +122,7 @@ class Oracle:
         """Legs by id, of all that any shard includes."""
         self._sent: dict[tuple[int, int, int], list[Any]] = {}
         self._taken: dict[tuple[int, int, int], list[Any]] = {}
-        self._drawn: list[tuple[str, str, int, list[tuple[int, int, int]]]] = []
-        """What blocks have taken of the captured shard beyond what is known to have been passed to it: where, asset, how much,
-        and bundles of blocks that are not known yet."""
+        self._overdrawn: list[Overdrawn] = []
 
     # -- each member's blocks --------------------------------------------------------------------------------------
 
@@ -158,24 +172,38 @@ class Oracle:
         self._note_ends(chain, shard, transactions)
         if self._captured is not None:
             self._check_bulkhead(self._captured, chain, where)
+            self._judge_overdrawn(self._captured, shard, [(one[0], one[1], one[2]) for one in sent])
 
     def _check_bulkhead(self, captured: int, chain: Chain, where: str) -> None:
-        """Of what it does not issue nobody takes in from a captured shard more than all others have ever passed to it. What
-        blocks pass that are on no disk yet, though their bundles are known, is waited for."""
-        key = partial(reference.boundary, captured + 1)
-        unknown = [channel for channel in self._taken if channel[0] != captured and channel not in self._sent]
-        self._drawn += [(where, asset, chain.ledger.rows.get(key(asset), [0])[0], unknown) for asset in self._network.issuers]
-        self._drawn = [drawn for drawn in self._drawn if self._is_overdrawn(key(drawn[1]), *drawn)]
+        """Of what it does not issue nobody takes in from a captured shard more than all others have passed to it. What they had
+        passed by a block that is on no disk yet, though a bundle of it has been taken, is waited for."""
+        unknown = [c for c in self._taken if c[1] == chain.ledger.shard and c[0] != captured and c not in self._sent]
+        for asset in self._network.issuers:
+            key = reference.boundary(captured + 1, asset)
+            passed = [other.ledger.rows.get(key, [0, 0])[1] for other in self.chains]
+            if (taken := chain.ledger.rows.get(key, [0])[0]) > sum(passed):
+                self._overdrawn.append(Overdrawn(where, asset, taken, passed, unknown))
 
-    def _is_overdrawn(self, key: bytes, where: str, asset: str, taken: int, unknown: list[tuple[int, int, int]]) -> bool:
-        """As far as is known yet. Complains when nothing is left that could become known."""
-        passed = sum(other.ledger.rows.get(key, [0, 0])[1] for other in self.chains)
-        if taken <= passed:
-            return False
-        if any(channel not in self._sent for channel in unknown):
-            return True
-        self._complain("bulkhead", f"{where} has {taken} {asset} of the captured shard, to which {passed} were passed")
-        return False
+    def _judge_overdrawn(self, captured: int, shard: int, sent: list[tuple[int, int, int]]) -> None:
+        """A block of a shard is known now, with what it sends."""
+        waiting = []
+        for drawn in self._overdrawn:
+            if any(channel in sent for channel in drawn.unknown):
+                row = self.chains[shard].ledger.rows.get(reference.boundary(captured + 1, drawn.asset), [0, 0])
+                drawn.passed[shard] = row[1]
+                drawn.unknown = [channel for channel in drawn.unknown if channel not in sent]
+            if drawn.taken <= sum(drawn.passed):
+                continue
+            if drawn.unknown:
+                waiting.append(drawn)
+            else:
+                self._complain("bulkhead", str(drawn))
+        self._overdrawn = waiting
+
+    def check_captured(self) -> None:
+        """At the end of a run: nothing was taken that cannot be accounted for."""
+        for drawn in self._overdrawn:
+            self._complain("bulkhead", str(drawn))
 
     def _check_header(self, chain: Chain, shard: int, where: str, header: list[Any]) -> None:
         if header[_PARENT] != digest("block", chain.header) or header[_VIEW] <= chain.header[_VIEW]:

@@ -12,9 +12,10 @@ from tests.simulation.liars import FAULTS, Committee
 
 def is_well(kind: str) -> bool:
     """Of 400 payments in the 10 s that count, after 10 s of warm-up, nearly all are committed; a view takes 50 ms, not a second;
-    and few wait for a view to end without a block."""
+    and few wait for a view to end without a block - none if the leader's block is only withheld from the next one."""
+    most = 250 if kind == "withholding" else 600
     found = Committee(kind, rate=40, warm_up=10_000, counted=10_000).figures()
-    return found.committed > 0.97 * 400 and found.blocks > 90 and found.p50 < 140 and found.p99 < 600
+    return found.committed > 0.97 * 400 and found.blocks > 90 and found.p50 < 140 and found.p99 < most
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +15,7 @@ from scripts.devnet import folder as folders
 from scripts.devnet import processes
 from scripts.devnet.folder import DevnetState
 from scripts.devnet.forking import can_fork
-from scripts.devnet.layout import LOOPBACK, Devnet, Folder, Program
-from scripts.devnet.processes import ProcessError
+from scripts.devnet.layout import LOOPBACK, ROOT, Devnet, Folder, Program
 from tests.processes import free_port_base
 from tests.waiting import until
 
@@ -81,14 +81,44 @@ def test_what_is_wrong_with_one_is_in_its_log_and_the_others_run(devnet: Devnet)
     assert running[good.name].ended() is None
 
 
-def test_when_their_program_cannot_be_loaded_none_is_started_and_the_reason_told(devnet: Devnet, tmp_path: Path) -> None:
+def test_when_forking_does_not_work_each_is_executed_and_says_itself_what_is_wrong(devnet: Devnet, tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     (tmp_path / "node" / "__init__.py").touch()
-    (tmp_path / "node" / "__main__.py").write_text("raise ImportError('No module of that name')")
+    (tmp_path / "node" / "__main__.py").write_text("raise ImportError('not today')")
     elsewhere = [replace(program, cwd=tmp_path) for program in nodes(devnet)]
-    with pytest.raises(ProcessError, match="No module"):
-        processes.start_missing(devnet.folder, elsewhere)
-    assert processes.programs_running(devnet.folder) == {}
+    running, _ = processes.start_missing(devnet.folder, elsewhere)
+    until(lambda: all(each.ended() == "ended with exit code 1" for each in running.values()))
+    assert all("not today" in program.log.read_text() for program in elsewhere)
+    assert processes.marked(devnet.folder) == []
+
+
+def test_titles_are_whole_where_there_is_hardly_an_environment(devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name != "PYTHONPATH":
+            monkeypatch.delenv(name)
+    running, _ = processes.start_missing(devnet.folder, nodes(devnet))
+    assert processes.programs_running(devnet.folder).keys() == running.keys()
+    titles = [Path(f"/proc/{each.pid}/cmdline").read_bytes() for each in running.values()]
+    assert all(title.startswith(b"shardpay ") for title in titles)
+
+
+def test_whose_starter_was_killed_while_they_were_loaded_do_not_appear_later(devnet: Devnet) -> None:
+    code = """
+import sys
+from pathlib import Path
+from scripts.devnet import folder, processes
+from scripts.devnet.layout import Folder
+devnet = folder.open_devnet(Folder(Path(sys.argv[1])))
+programs = devnet.programs(sys.executable, Path("broker"), folder.read_gateway_secrets(devnet.folder))
+processes.start_missing(devnet.folder, [program for program in programs if program.name in devnet.node_names])
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(devnet.folder.data)], cwd=ROOT) as starter:
+        until(lambda: processes.marked(devnet.folder))
+        starter.kill()
+    (name, forking), *others = processes.marked(devnet.folder)
+    assert (name, others) == ("forking", [])
+    until(lambda: not processes.is_alive(forking))
+    assert processes.marked(devnet.folder) == []
 
 
 def test_what_has_an_environment_or_an_interpreter_of_its_own_is_executed(devnet: Devnet) -> None:

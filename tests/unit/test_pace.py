@@ -21,7 +21,7 @@ def test_before_anything_is_measured_the_pause_is_the_block_interval() -> None:
     assert paced().pause(1) == PARAMETERS.block_interval
 
 
-@pytest.mark.parametrize("took", [0, 2, 8, 20])
+@pytest.mark.parametrize("took", [1, 2, 8, 20])
 def test_a_lone_transaction_waits_for_three_times_what_blocks_take_and_many_for_up_to_twice_that(took: int) -> None:
     pace = paced(*[took] * 100)
     assert abs(pace.pause(1) - max(3 * took, 1)) <= 1
@@ -36,12 +36,17 @@ def test_one_block_that_took_long_makes_the_next_pause_little_longer() -> None:
     assert paced(*[8] * 100, *[30] * 40).pause(1) == pytest.approx(90, abs=2), "but they follow what goes on"
 
 
-@pytest.mark.parametrize(("heartbeat", "view_timeout"), [(1_000, 2_000), (400, 2_000), (1_000, 800)])
-def test_a_leader_on_probation_has_time_for_the_longest_pause_and_as_much_again(heartbeat: int, view_timeout: int) -> None:
+@pytest.mark.parametrize(("heartbeat", "view_timeout"), [(1_000, 2_000), (100, 2_000), (1_000, 800)])
+def test_who_pauses_longest_has_as_much_time_again_before_it_counts_as_late(heartbeat: int, view_timeout: int) -> None:
     parameters = Parameters(heartbeat=heartbeat, view_timeout=view_timeout, block_difficulty_bits=0)
     longest = paced(*[60_000] * 100, parameters=parameters).pause(100)
-    assert longest * 2 <= view_timeout / 4
-    assert longest * 2 <= heartbeat
+    assert longest * 2 <= view_timeout // 8
+    assert longest <= heartbeat
+
+
+def test_blocks_that_were_final_before_they_came_say_nothing_of_what_blocks_cost() -> None:
+    """To a member that lags behind most come so."""
+    assert paced(*[20] * 100, *[60, 0, 0, 0] * 40).pause(1) > 60
 
 
 @pytest.mark.parametrize(("transactions", "pause"), [(0, 0), (1, 1), (100, 5), (999, 50), (1_000, 50)])
@@ -51,12 +56,12 @@ def test_a_full_block_follows_at_once_but_for_what_the_one_before_took_of_the_id
     pace = paced(*[30] * 100)
     pace.on_block(transactions)
     assert pace.pause(PARAMETERS.block_transactions) == pause
-    assert paced(*[0] * 100).pause(1) <= 1
+    assert paced(*[1] * 100).pause(1) == 3
 
 
 def test_no_more_transactions_are_taken_than_ids_are_provided_for() -> None:
     """However fast blocks become final, whatever they hold."""
-    pace, now, taken = paced(*[0] * 100), 0, 0
+    pace, now, taken = paced(*[1] * 100), 0, 0
     for number in range(1_000):
         pace.on_block(count := (number * 337) % 1_001)
         taken += count

@@ -16,7 +16,9 @@ class Person:
 
     def __init__(self, url: str) -> None:
         self.email = f"person-{random.randbytes(4).hex()}@example.org"
-        self.http = httpx.Client(base_url=url, timeout=40)
+        # Many threads share it: a pool that closes what it takes for idle may close what another thread is about to use.
+        kept = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
+        self.http = httpx.Client(base_url=url, timeout=40, limits=kept)
         self._made("/v1/auth/register", {"email": self.email, "password": PASSWORD, "name": self.email})
         session = self.http.post("/v1/auth/login", json={"email": self.email, "password": PASSWORD}).json()
         assert session["token_type"] == "Bearer"

@@ -4,7 +4,7 @@ A dict or set that is full is copied to a larger one at once: with five million 
 """
 
 from collections.abc import Iterator, MutableMapping
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -49,7 +49,11 @@ class Table(MutableMapping[bytes, T]):
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def get(self, key: bytes, default: D = None) -> T | D:  # type: ignore[assignment]
+    @overload
+    def get(self, key: bytes) -> T | None: ...
+    @overload
+    def get(self, key: bytes, default: D) -> T | D: ...
+    def get(self, key: bytes, default: Any = None) -> Any:
         return self.parts[hash(key) & LOW].get(key, default)
 
 

@@ -48,3 +48,11 @@ def test_every_counter_of_a_node_is_a_metric() -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+def test_what_the_architecture_follows_through_the_code_is_there() -> None:
+    named = re.findall(r"`([a-z_/]+\.py): (\w+)`", (ROOT / "docs/architecture.md").read_text())
+    assert len(named) > 10
+    for file, function in named:
+        found = [path for folder in ("node", "gateway") for path in (ROOT / folder).rglob("*.py") if path.match(f"*/{file}")]
+        assert any(f"def {function}(" in path.read_text() for path in found), f"{file}: {function}"

@@ -15,8 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.database import Database, RefreshToken, User, insert
-from gateway.ledger import now_ms
+from gateway.database import Database, RefreshToken, User, insert, now_ms
 from gateway.problems import Problem
 
 T = TypeVar("T")

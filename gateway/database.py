@@ -107,11 +107,13 @@ class Posting(Base):
 
 
 class IdempotencyKey(Base):
+    """``made``: the id of what the request made."""
+
     __tablename__ = "idempotency_keys"
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(200), primary_key=True)
     fingerprint: Mapped[bytes]
-    transaction_id: Mapped[bytes]
+    made: Mapped[bytes]
     created_at: Mapped[int]
 
 
@@ -143,6 +145,11 @@ class EpochRecord(Base):
     __tablename__ = "epochs"
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     document: Mapped[bytes]
+
+
+def now_ms() -> int:
+    """Wall clock, ms since the Unix epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def insert(connection: Connection, model: type[Base]) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from gateway.database import UNDER_WAY, AccountBalance, Cursor, Database, Transfer, Wallet
+from gateway.database import UNDER_WAY, AccountBalance, Cursor, Database, Transfer, Wallet, now_ms
+from gateway.events.outbox import Outbox
 from gateway.projection import Projection, Sent, Status, Tracked, Update
 from gateway.statements import ADD_POSTING, ADD_TRANSFER, MARK, MOVE, PUT_BALANCE, PUT_CURSOR
 from node.client.blocks import ProvenBlock
@@ -25,11 +26,6 @@ _MAX_LATENCIES = 4000
 """Sorted every second for the report: enough for a 99th percentile, and a millisecond or two."""
 
 
-def now_ms() -> int:
-    """Wall clock, ms since the Unix epoch."""
-    return time.time_ns() // 1_000_000
-
-
 class Ledger:
     """The projection with its database. What the rest of the gateway asks about transactions under way, it asks here.
 
@@ -39,8 +35,8 @@ class Ledger:
             few thousand.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database, self.outbox = database, outbox
         self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
         self._waiting = 0
         self._begun: dict[bytes, float] = {}
@@ -160,6 +156,7 @@ class Ledger:
         moves = [_moves(tracked) for tracked in changed]
         balances = [_balance_row(c.address, c.asset, c.balance, height) for c, height in change.balances.values()]
         last, postings = change.last, change.postings
+        ends = [(tracked.id, tracked.status.value) for tracked in final]
 
         def save(connection: Connection) -> None:
             ADD_TRANSFER.run_all(connection, found)
@@ -170,12 +167,15 @@ class Ledger:
                 header = last.header
                 row = {"shard": header.shard, "height": header.height, "hash": last.hash, "time": header.time}
                 PUT_CURSOR.run(connection, row)
+            self.outbox.emit_ends(connection, ends, now)
 
         await self._database.write(save)
         for tracked, status in told:
             tracked.shown = status
         for tracked in final:
             self._tell(tracked)
+        if final:
+            self.outbox.wake()
 
     def _tell(self, tracked: Tracked) -> None:
         self._settling.pop(tracked.id, None)

@@ -1,24 +1,27 @@
 """Handing in transactions: the orders that wallets sign, and the one database transaction that accepts them."""
 
 import secrets
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from gateway.database import Database
+from gateway.database import Database, now_ms
 from gateway.epochs import StoredEpochs
-from gateway.ledger import Ledger, now_ms, put_postings, transfer_row
+from gateway.idempotency import Idempotency, claim, claimed
+from gateway.ledger import Ledger, put_postings, transfer_row
 from gateway.problems import Problem
 from gateway.projection import Status, Tracked, tracked_order
 from gateway.relay import Relay
-from gateway.statements import ADD_TRANSFER, CLAIM, CLAIMED
+from gateway.statements import ADD_TRANSFER
 from gateway.wallets import Wallets
 from node.protocol.address import address_of
-from node.protocol.amounts import format_amount, parse_amount
+from node.protocol.amounts import parse_amount
 from node.protocol.codec import DecodeError, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Asset, Genesis
+from node.protocol.limits import MAX_LEGS
 from node.protocol.terms import Terms
 from node.protocol.transaction import Leg, Order, Transaction, Witness, decode_transaction
 
@@ -26,11 +29,8 @@ MAX_TIME = 2**53
 """The latest time an order can name, ms; only a captured committee's blocks come near."""
 
 
-class Idempotency(NamedTuple):
-    """A client's key for one intent, and the fingerprint of what it asked for under it."""
-
-    key: str
-    fingerprint: bytes
+Also = Callable[[Connection, bytes, Code], None]
+"""What is written together with a transfer when it is accepted, once: given its id, and why it is rejected at once, if it is."""
 
 
 class Accepted(NamedTuple):
@@ -65,13 +65,11 @@ class Payments:
         self.transfers = self.purchases = 0
 
     async def fund(self, user_id: str, wallet_id: str, asset: str, amount: str, key: Idempotency | None) -> Accepted:
-        """Mint to a user's wallet with the issuer's key."""
-        units = self._units(asset, amount)
-        issuer = self._issuers.get(asset)
-        if issuer is None:
-            raise Problem(409, "no_issuer_key", f"this gateway cannot mint {asset}")
+        """Mint to a user's wallet, for nothing."""
+        units = self.units(asset, amount)
+        self.issuer(asset)
         wallet = await self._wallets.wallet(user_id, wallet_id)
-        accepted = await self._sign_and_record(user_id, "faucet", issuer, wallet.address, asset, units, "faucet", key)
+        accepted = await self.mint(user_id, "faucet", wallet.address, asset, units, "faucet", key)
         self.purchases += 1
         return accepted
 
@@ -79,19 +77,30 @@ class Payments:
         self, user_id: str, from_wallet: str, to: str, asset: str, amount: str, memo: str, key: Idempotency | None
     ) -> Accepted:
         """Pay from a user's wallet to an address, an e-mail address or a wallet."""
-        units = self._units(asset, amount)
+        units = self.units(asset, amount)
         wallet = await self._wallets.wallet(user_id, from_wallet)
         payee = await self._wallets.address_of(to)
-        if key is not None and (earlier := await self._database.read(lambda c: _claimed(c, user_id, key))) is not None:
+        if key is not None and (earlier := await self._database.read(lambda c: claimed(c, user_id, key))) is not None:
             return Accepted(earlier)  # and nothing is taken off the balance meanwhile, on which another payment may depend
-        if wallet.sealed_key is None:
-            raise Problem(409, "key_not_held", "this wallet's key is yours alone: sign the transaction and POST /v1/transactions")
-        if wallet.address == payee:
-            raise Problem(422, "same_account", "payer and payee are the same")
         pair = self._wallets.signer(wallet)
-        accepted = await self._sign_and_record(user_id, "transfer", pair, payee, asset, units, memo, key)
+        accepted = await self.pay(user_id, "transfer", (pair,), (Leg(wallet.address, payee, asset, units),), memo, key)
         self.transfers += 1
         return accepted
+
+    async def mint(
+        self,
+        user_id: str,
+        kind: str,
+        payee: bytes,
+        asset: str,
+        units: int,
+        memo: str = "",
+        key: Idempotency | None = None,
+        also: Also | None = None,
+    ) -> Accepted:
+        """Pay with the issuer's key. Raises Problem as ``pay``, and 409 when that is not here."""
+        issuer = self.issuer(asset)
+        return await self.pay(user_id, kind, (issuer,), (Leg(address_of(issuer.public), payee, asset, units),), memo, key, also)
 
     async def hand_in(self, user_id: str, encoded: bytes, key: Idempotency | None) -> Accepted:
         """Take in a transaction signed elsewhere. Raises Problem (422) with the ledger's code."""
@@ -115,34 +124,73 @@ class Payments:
             raise Problem(422, Code.LIMIT_EXCEEDED, "valid_until is too far ahead")
         return await self._record(user_id, "raw", order, order.id, encoded, key)
 
-    async def _sign_and_record(
-        self, user_id: str, kind: str, payer: KeyPair, payee: bytes, asset: str, units: int, memo: str, key: Idempotency | None
+    async def pay(
+        self,
+        user_id: str,
+        kind: str,
+        payers: Sequence[KeyPair],
+        legs: Sequence[Leg],
+        memo: str = "",
+        key: Idempotency | None = None,
+        also: Also | None = None,
     ) -> Accepted:
-        leg = Leg(address_of(payer.public), payee, asset, units)
-        if leg.payer == leg.payee:
+        """Sign an order of ``legs`` and the fees they cost with its payers' keys, and accept it: all of it happens, or nothing.
+
+        It is rejected at once, and not signed, when a payer has too little. With a ``key`` used before nothing new happens. What
+        ``also`` raises undoes everything.
+
+        Raises:
+            Problem: 422, it can never be valid; 503, too much is under way.
+        """
+        if any(leg.payer == leg.payee for leg in legs):
             raise Problem(422, "same_account", "payer and payee are the same")
-        legs = self._terms.with_fee(leg)
+        legs = self._with_fees(legs)
+        if len(legs) > MAX_LEGS:
+            raise Problem(422, Code.LIMIT_EXCEEDED, f"at most {MAX_LEGS} legs, fees included")
         if (code := self._terms.breach(legs)) is not Code.OK:
-            smallest = format_amount(self._terms.smallest_balances[asset], self.assets[asset].decimals)
-            raise Problem(422, code, f"nobody is paid less than {smallest} {asset}")
+            raise Problem(422, code, "it pays somebody less than the asset's smallest balance")
         # A gateway whose clock is slow still signs for long enough.
-        valid_until = min(max(now_ms(), self._block_time(leg.payer)) + self._lifetime, MAX_TIME)
+        valid_until = min(max(now_ms(), self._block_time(legs[0].payer)) + self._lifetime, MAX_TIME)
         order = Order(self._epochs.require().network_id, legs, memo, valid_until, secrets.token_bytes(8))
         signed = order.id
         # What cannot be paid is never signed, so that no block can ever take it.
-        code = self._shortfall(leg.payer, asset, sum(one.amount for one in legs))
-        witness = Witness(payer.public, payer.sign(signed) if code is Code.OK else bytes(64))
-        encoded = encode(Transaction(order, (witness,)))
-        return await self._record(user_id, kind, order, signed, encoded, key, code)
+        code = self._shortfall(legs)
+        by_address = {address_of(pair.public): pair for pair in payers}
+        pairs = [by_address[payer] for payer in order.payers]
+        witnesses = tuple([Witness(pair.public, pair.sign(signed) if code is Code.OK else bytes(64)) for pair in pairs])
+        return await self._record(user_id, kind, order, signed, encode(Transaction(order, witnesses)), key, code, also)
 
-    def _shortfall(self, payer: bytes, asset: str, units: int) -> Code:
-        """Why a wallet cannot pay so much by what is verified and under way; OK if it can, or issues the asset."""
-        if payer == self._terms.issuers[asset]:
-            return Code.OK
-        left = self._ledger.projection.spendable(payer, asset) - units
-        if left < 0:
-            return Code.INSUFFICIENT_FUNDS
-        return Code.BELOW_SMALLEST_BALANCE if 0 < left < self._terms.smallest_balances.get(asset, 0) else Code.OK
+    def issuer(self, asset: str) -> KeyPair:
+        """An asset's issuer key. Raises Problem (409) when it is not here."""
+        if (pair := self._issuers.get(asset)) is None:
+            raise Problem(409, "no_issuer_key", f"this gateway cannot mint {asset}")
+        return pair
+
+    def _with_fees(self, legs: Sequence[Leg]) -> tuple[Leg, ...]:
+        """The legs, and for each payer and asset one more with the fees of its payments."""
+        if not self._terms.fees:
+            return tuple(legs)
+        due: dict[tuple[bytes, str], int] = {}
+        for leg in legs:
+            fee = self._terms.fees.get(leg.asset, 0)
+            if fee and self._terms.issuers[leg.asset] not in (leg.payer, leg.payee):
+                due[leg.payer, leg.asset] = due.get((leg.payer, leg.asset), 0) + fee
+        return (*legs, *(Leg(payer, self._terms.issuers[asset], asset, fees) for (payer, asset), fees in due.items()))
+
+    def _shortfall(self, legs: Sequence[Leg]) -> Code:
+        """Why a payer cannot pay so much by what is verified and under way; OK if all can, or issue the asset."""
+        owed: dict[tuple[bytes, str], int] = {}
+        for leg in legs:
+            owed[leg.payer, leg.asset] = owed.get((leg.payer, leg.asset), 0) + leg.amount
+        for (payer, asset), units in owed.items():
+            if payer == self._terms.issuers[asset]:
+                continue
+            left = self._ledger.projection.spendable(payer, asset) - units
+            if left < 0:
+                return Code.INSUFFICIENT_FUNDS
+            if 0 < left < self._terms.smallest_balances.get(asset, 0):
+                return Code.BELOW_SMALLEST_BALANCE
+        return Code.OK
 
     async def _record(
         self,
@@ -153,6 +201,7 @@ class Payments:
         encoded: bytes,
         key: Idempotency | None,
         refused: Code = Code.OK,
+        also: Also | None = None,
     ) -> Accepted:
         """Accept a transaction durably and send it; one that is refused is recorded as rejected, and not sent. A key used before
         yields the transaction of that time instead.
@@ -168,11 +217,15 @@ class Payments:
         postings = self._ledger.projection.postings_of(tracked, ("sent",))
 
         def save(connection: Connection) -> tuple[bytes, bool]:
-            if key is not None and (earlier := _claim(connection, user_id, key, transaction_id, created_at)) is not None:
+            if key is not None and (earlier := claim(connection, user_id, key, transaction_id, created_at)) is not None:
                 return earlier, False
             row = transfer_row(tracked, user_id) | {"kind": kind, "created_at": created_at}
             fresh = bool(ADD_TRANSFER.run(connection, row).rowcount)
             put_postings(connection, postings)
+            if refused is not Code.OK:
+                self._ledger.outbox.emit_ends(connection, [(transaction_id, Status.REJECTED.value)], created_at)
+            if also is not None:
+                also(connection, transaction_id, refused)
             return transaction_id, fresh
 
         if refused is not Code.OK:
@@ -185,19 +238,26 @@ class Payments:
         finally:
             if known is None and not fresh:
                 self._ledger.untrack(tracked)
-        if fresh and refused is not Code.OK:
+        if fresh:
+            self._begin(tracked)
+        return Accepted(recorded, tracked if fresh and known is None else None)
+
+    def _begin(self, tracked: Tracked) -> None:
+        """A transaction is durable, and new."""
+        if tracked.status is Status.REJECTED:
             tracked.shown = Status.REJECTED
             self._ledger.finished[Status.REJECTED] += 1
-        elif fresh and not tracked.status.is_final:
+            self._ledger.outbox.wake()
+        elif not tracked.status.is_final:
             self._relay.add(tracked)
-        return Accepted(recorded, tracked if fresh and known is None else None)
 
     def _block_time(self, payer: bytes) -> int:
         """Of an account's shard, ms."""
         home = self._epochs.require().shards.shard_of(payer)
         return self._ledger.projection.times.get(home, 0)
 
-    def _units(self, asset: str, amount: str) -> int:
+    def units(self, asset: str, amount: str) -> int:
+        """A positive amount in an asset's smallest units. Raises Problem (422)."""
         if asset not in self.assets:
             raise Problem(422, Code.UNKNOWN_ASSET, f"this network has no {asset}")
         try:
@@ -207,21 +267,3 @@ class Payments:
         if units == 0:
             raise Problem(422, "invalid_amount", "an amount is positive")
         return units
-
-
-def _claim(connection: Connection, user_id: str, key: Idempotency, transaction_id: bytes, created_at: int) -> bytes | None:
-    """Bind a client's key to a transaction; returns the one it is bound to already. Raises Problem (409) on another body."""
-    row = {"user_id": user_id, "key": key.key, "fingerprint": key.fingerprint, "transaction_id": transaction_id}
-    fresh = CLAIM.run(connection, row | {"created_at": created_at}).rowcount
-    return None if fresh else _claimed(connection, user_id, key)
-
-
-def _claimed(connection: Connection, user_id: str, key: Idempotency) -> bytes | None:
-    """The transaction that a client's key is bound to, if it is. Raises Problem (409) on another body."""
-    row = CLAIMED.run(connection, {"user_id": user_id, "key": key.key}).fetchone()
-    if row is None:
-        return None
-    fingerprint, earlier = row
-    if fingerprint != key.fingerprint:
-        raise Problem(409, "idempotency_conflict", "this Idempotency-Key was used for another request")
-    return bytes(earlier)

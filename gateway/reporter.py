@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from gateway.ledger import now_ms
+from gateway.database import now_ms
 from gateway.service import Gateway
 from node.client.line import BrokerUnavailable
 from node.process import this_process

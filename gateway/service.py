@@ -9,8 +9,10 @@ from sqlalchemy import Engine
 from gateway.accounts import Accounts, Throttle
 from gateway.database import Database
 from gateway.epochs import StoredEpochs
+from gateway.events.outbox import Outbox
 from gateway.follower import ShardFollower
 from gateway.history import History
+from gateway.jobs import Jobs
 from gateway.ledger import Ledger
 from gateway.network_view import NetworkView
 from gateway.payments import Payments
@@ -53,7 +55,8 @@ class Gateway:
         self.database = Database(engine)
         self.epochs = StoredEpochs(genesis, self.database, self._form)
         self.queries = Queries(line, self.epochs, genesis.network)
-        self.ledger = Ledger(self.database)
+        self.outbox, self.jobs = Outbox(self.database), Jobs(self.database)
+        self.ledger = Ledger(self.database, self.outbox)
         self.relay = Relay(line, self.ledger, genesis.network)
         self.view = NetworkView(self.queries)
         self.accounts = Accounts(self.database, token_secret, token_lifetime)
@@ -76,7 +79,14 @@ class Gateway:
                     self.relay.add(tracked)
                 await self.epochs.load()
                 self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
-                for work in (self.broker.run, self.queries.run, self.relay.run, self.ledger.mark_submitted, self._purge):
+                for work in (
+                    self.broker.run,
+                    self.queries.run,
+                    self.relay.run,
+                    self.ledger.mark_submitted,
+                    self.jobs.run,
+                    self._purge,
+                ):
                     tasks.create_task(work())
                 started.set()
                 await self._formed.wait()
@@ -121,6 +131,7 @@ class Gateway:
     async def _purge(self) -> None:
         while True:
             await self.accounts.purge()
+            await self.outbox.purge()
             for _ in range(_DROPS):
                 await asyncio.sleep(_PURGE_EVERY / _DROPS)
                 self.wallets.keyring.drop_old()

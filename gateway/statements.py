@@ -69,7 +69,7 @@ _MOVED = ("status", "code", "hint", "height", "committed_in", "finalized_at")
 CLAIM = Statement(_insert(IdempotencyKey))
 """Bind a client's key, unless it is bound: then ``rowcount`` is 0."""
 CLAIMED = Statement(
-    lambda _: select(IdempotencyKey.fingerprint, IdempotencyKey.transaction_id).where(
+    lambda _: select(IdempotencyKey.fingerprint, IdempotencyKey.made).where(
         IdempotencyKey.user_id == bindparam("user_id"), IdempotencyKey.key == bindparam("key")
     )
 )

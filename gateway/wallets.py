@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select
 
-from gateway.database import AccountBalance, Cursor, Database, Posting, User, Wallet, insert
+from gateway.database import AccountBalance, Cursor, Database, Posting, User, Wallet, insert, now_ms
 from gateway.epochs import StoredEpochs
-from gateway.ledger import Ledger, now_ms
+from gateway.ledger import Ledger
 from gateway.problems import Problem
 from gateway.queries import Queries
 from gateway.vault import Keyring, Vault
@@ -126,7 +126,9 @@ class Wallets:
         return address
 
     def signer(self, wallet: Row[Any]) -> KeyPair:
-        """The key pair of a wallet that has one here."""
+        """The key pair of a wallet. Raises Problem (409) when its owner keeps it."""
+        if wallet.sealed_key is None:
+            raise Problem(409, "key_not_held", "this wallet's key is yours alone: sign the transaction and POST /v1/transactions")
         return self.keyring.open(wallet.user_id, wallet.sealed_key, wallet.address)
 
     async def _first_of(self, email: str) -> bytes | None:

@@ -13,9 +13,10 @@ from pathlib import Path
 import uvloop
 from sqlalchemy import Connection
 
-from gateway.database import Database, User, Wallet, insert, open_engine
+from gateway.database import Database, User, Wallet, insert, now_ms, open_engine
+from gateway.events.outbox import Outbox
 from gateway.follower import ShardFollower
-from gateway.ledger import Ledger, now_ms, put_postings, transfer_row
+from gateway.ledger import Ledger, put_postings, transfer_row
 from gateway.projection import tracked_order
 from gateway.queries import Queries
 from gateway.statements import ADD_TRANSFER
@@ -52,7 +53,7 @@ class Chain:
             self.network.fund(person, 10**9)
         self.shard = self.network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{folder}/{each}.db"))
-        self.ledger = Ledger(self.database)
+        self.ledger = Ledger(self.database, Outbox(self.database))
         self.ledger.shards = self.network.document.shards
         head = self.shard.head
         electorate = self.shard.electorate

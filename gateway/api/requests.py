@@ -8,7 +8,7 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
-from gateway.payments import Idempotency
+from gateway.idempotency import Idempotency
 from gateway.problems import Problem
 from gateway.service import Gateway
 

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway import problems
 from gateway.api.requests import fingerprinted
 from gateway.api.transfers import outcome
-from gateway.payments import Idempotency
+from gateway.idempotency import Idempotency
 from gateway.problems import Problem
 from gateway.service import Gateway
 from node.protocol.limits import MAX_MEMO_BYTES

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, insert
 from sqlalchemy.exc import IntegrityError
 
-from gateway.database import Database, User, open_engine
+import gateway.service  # noqa: F401 - imports all tables
+from gateway.database import Base, Database, User, open_engine
 
 Story = Callable[[Database, list[str]], Awaitable[None]]
 
@@ -153,3 +156,11 @@ def test_an_error_shows_nothing_of_what_was_to_be_stored(tmp_path: Path) -> None
     engine.dispose()
     assert "users" in str(error.value)
     assert not any(str(value) in str(error.value) for value in (row["email"], row["password_hash"]))
+
+
+def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/gateway.db")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()

@@ -105,3 +105,21 @@ def test_bad_orders_are_refused_with_a_code(world: World) -> None:
     bad += [("unknown_asset", {"asset": "XYZ"}), ("invalid_address", {"to": "spay1qqqq"}), ("same_account", {"to": purse["id"]})]
     for code, changes in bad:
         assert (problem(ann.post("/v1/transfers", good | changes)), changes) == ((422, code), changes)
+
+
+def events_of(world: World, email: str) -> list[tuple[str, str]]:
+    with sqlite3.connect(world.folder / "gateway.db") as connection:
+        query = "SELECT type, subject FROM events WHERE user_id = (SELECT id FROM users WHERE email = ?) ORDER BY id"
+        return connection.execute(query, (email,)).fetchall()
+
+
+def test_payer_and_payee_get_one_event_each_of_a_payment_and_the_payer_alone_of_a_rejected_one(
+    world: World,
+) -> None:
+    made = world.deal(0, 1)
+    paid, rejected = made.pay("4.00", wait=20), made.pay("100.00")
+    assert (paid["status"], rejected["status"]) == ("committed", "rejected")
+    funding, *told = [event for event in events_of(world, made.ann.email) if event[0] != "transfer.received"]
+    assert funding[0] == "transfer.committed"
+    assert told == [("transfer.committed", paid["id"]), ("transfer.rejected", rejected["id"])]
+    assert events_of(world, made.bob.email) == [("transfer.received", paid["id"])]

@@ -10,6 +10,7 @@ import pytest
 
 from gateway import ledger as module
 from gateway.database import Database, open_engine
+from gateway.events.outbox import Outbox
 from gateway.ledger import Ledger, transfer_row
 from gateway.projection import Status, Tracked, tracked_order
 from gateway.statements import ADD_TRANSFER, MARK
@@ -29,7 +30,7 @@ class Desk:
         network.fund(payer, 100)
         self.shard: Shard = network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{self.path}"))
-        self.ledger = Ledger(self.database)
+        self.ledger = Ledger(self.database, Outbox(self.database))
         self.ledger.shards = network.document.shards
         self.made = [network.pay(payer, payee, 1) for _ in range(payments)]
         self.tracked = [tracked_order(t.order, t.id, encode(t), network.document.shards, own=True) for t in self.made]

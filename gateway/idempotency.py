@@ -1,0 +1,37 @@
+"""Clients' idempotency keys: what was made under one is made once, however often it is asked for."""
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from gateway.problems import Problem
+from gateway.statements import CLAIM, CLAIMED
+
+
+class Idempotency(NamedTuple):
+    """A client's key for one intent, and the fingerprint of what it asked for under it."""
+
+    key: str
+    fingerprint: bytes
+
+
+def claim(connection: Connection, user_id: str, key: Idempotency, made: bytes, created_at: int) -> bytes | None:
+    """Bind a user's key to the id of what is being made; returns the id it is bound to already.
+
+    Raises:
+        Problem: 409, it was used for another request.
+    """
+    row = {"user_id": user_id, "key": key.key, "fingerprint": key.fingerprint, "made": made, "created_at": created_at}
+    fresh = CLAIM.run(connection, row).rowcount
+    return None if fresh else claimed(connection, user_id, key)
+
+
+def claimed(connection: Connection, user_id: str, key: Idempotency) -> bytes | None:
+    """The id of what a user's key is bound to, if it is. Raises Problem (409) when it was used for another request."""
+    row = CLAIMED.run(connection, {"user_id": user_id, "key": key.key}).fetchone()
+    if row is None:
+        return None
+    fingerprint, made = row
+    if bytes(fingerprint) != key.fingerprint:
+        raise Problem(409, "idempotency_conflict", "this Idempotency-Key was used for another request")
+    return bytes(made)

@@ -66,7 +66,7 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     genesis: str
     database: str
-    """SQLAlchemy URL, e.g. sqlite:////var/lib/shardpay/gateway.db or postgresql://..."""
+    """SQLAlchemy URL: sqlite:////var/lib/shardpay/gateway.db or postgresql://USER@HOST/NAME (password: PGPASSFILE)."""
     broker: str
     host: str = "127.0.0.1"
     port: Port = 8080

@@ -12,7 +12,20 @@ from typing import Any, TypeVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import BigInteger, Connection, Engine, ForeignKey, Index, Integer, LargeBinary, String, create_engine, event, text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -159,7 +172,10 @@ def insert(connection: Connection, model: type[Base]) -> Any:
 
 def open_engine(url: str) -> Engine:
     """An engine with the tables brought up to date. Raises SQLAlchemyError or OSError when the database cannot be used."""
-    engine = create_engine(url, pool_size=2, pool_timeout=5, hide_parameters=True)  # errors are logged, what is stored is not
+    address = make_url(url)
+    if address.drivername == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")
+    engine = create_engine(address, pool_size=2, pool_timeout=5, hide_parameters=True)  # errors are logged, what is stored is not
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", lambda connection: connection.connection.driver_connection.execute("BEGIN"))

@@ -22,12 +22,13 @@ from scripts.benchmark.gateway import measure_gateway
 from scripts.benchmark.load import ASSET, BenchError, Payers
 from scripts.benchmark.network import Network
 from scripts.benchmark.options import parse
-from scripts.benchmark.postgres import find_programs, measure_postgres, postgres_figures
+from scripts.benchmark.postgres import measure_postgres, postgres_figures
 from scripts.benchmark.report import say, table
 from scripts.benchmark.series import markdown, settings
 from scripts.devnet.client import Client, ClientError
 from scripts.devnet.customer import CustomerError
 from scripts.devnet.folder import FolderError
+from scripts.devnet.postgres import PostgresError, find_programs
 from scripts.devnet.processes import ProcessError
 
 ACCOUNTS_PER_SHARD = 500
@@ -36,6 +37,7 @@ FAILURES = (
     ClientError,
     CustomerError,
     FolderError,
+    PostgresError,
     ProcessError,
     OSError,
     ValueError,
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
     """All that is asked for, each run on a network of its own. ``runs``: gets their results, as soon as each is over."""
-    programs = find_programs() if options.pgbench else None
+    programs = find_programs("pgbench") if options.pgbench else None
     before = measure_postgres(programs, options.seconds) if programs else {}
     for one in settings(options):
         with chosen_network(one) as network:

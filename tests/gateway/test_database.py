@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, event, insert
+from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
 import gateway.service  # noqa: F401 - imports all tables
@@ -158,9 +158,14 @@ def test_an_error_shows_nothing_of_what_was_to_be_stored(tmp_path: Path) -> None
     assert not any(str(value) in str(error.value) for value in (row["email"], row["password_hash"]))
 
 
-def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
-    engine = open_engine(f"sqlite:///{tmp_path}/gateway.db")
+def differences(engine: Engine) -> list[Any]:
+    """Between the tables that the migrations made and those that the models describe."""
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
+        return list(compare_metadata(context, Base.metadata))
+
+
+def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/gateway.db")
+    assert differences(engine) == []
     engine.dispose()

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from node.protocol.block import Outcome, Receipt
-from scripts.benchmark import load, postgres, profiled
+from scripts.benchmark import load, profiled
 from scripts.benchmark.checks import Cost, cost_of
 from scripts.benchmark.client import LoadClient, batches
 from scripts.benchmark.empty import Quiet, empty_figures
@@ -22,12 +22,14 @@ from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
 from scripts.benchmark.load import BenchError, Sample, percentile
 from scripts.benchmark.measure import Usage
 from scripts.benchmark.options import parse
-from scripts.benchmark.postgres import find_programs, postgres_figures, rate_of
+from scripts.benchmark.postgres import postgres_figures, rate_of
 from scripts.benchmark.profile import profile_figures
 from scripts.benchmark.report import Costs, engine_figures, rate, table
 from scripts.benchmark.run import went_wrong
 from scripts.benchmark.series import markdown, settings
+from scripts.devnet import postgres
 from scripts.devnet.customer import Purse
+from scripts.devnet.postgres import PostgresError, find_programs
 from tests.waiting import until
 
 
@@ -206,14 +208,14 @@ def test_pgbench_is_asked_for_its_rate_without_connecting() -> None:
 def test_without_postgres_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(postgres, "PACKAGED", tmp_path)
-    with pytest.raises(BenchError, match="no postgres and no initdb and no pgbench"):
-        find_programs()
+    with pytest.raises(PostgresError, match="no postgres and no initdb and no pgbench"):
+        find_programs("pgbench")
     newer = tmp_path / "16" / "bin"
     for folder in (tmp_path / "9.6" / "bin", newer):
         folder.mkdir(parents=True)
         for name in ("postgres", "initdb", "pgbench"):
             (folder / name).touch()
-    assert find_programs()["initdb"] == newer / "initdb"
+    assert find_programs("pgbench")["initdb"] == newer / "initdb"
 
 
 def frame_of(file: str) -> FrameType:

@@ -1,0 +1,94 @@
+"""The same gateway on a real PostgreSQL, which the tests start where its programs are."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from gateway.database import Database, open_engine
+from scripts.devnet.postgres import USER, PostgresError, find_programs, running_server
+from tests.gateway.test_database import differences
+from tests.gateway.world import World
+from tests.payment_stories import PaymentStories
+from tests.person import PASSWORD, Person
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def new_url() -> Iterator[Callable[[], str]]:
+    """Makes empty databases on a server."""
+    try:
+        programs = find_programs("psql")
+    except PostgresError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with running_server(programs) as socket:
+        names = iter(f"gateway{number}" for number in range(100))
+
+        def make() -> str:
+            name = next(names)
+            psql = [str(programs["psql"]), "-q", "-h", str(socket), "-U", USER, "-c", f"CREATE DATABASE {name}", "postgres"]
+            subprocess.run(psql, check=True)
+            return f"postgresql://{USER}@/{name}?host={socket}"
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, new_url: Callable[[], str]) -> Iterator[World]:
+    with closing(World(tmp_path_factory.mktemp("postgres"), {"database": new_url()})) as made:
+        made.start_gateway()
+        yield made
+
+
+@pytest.fixture
+def person(world: World) -> Callable[[], Person]:
+    return world.person
+
+
+class TestPayments(PaymentStories):
+    """The stories of paying."""
+
+
+def test_a_gateway_that_is_killed_goes_on_with_what_it_took_in(world: World) -> None:
+    made = world.deal(0, 1)
+    with world.network.switched(hold=True):
+        pending = made.pay("4.00")
+        world.gateway.kill()
+    world.start_gateway()
+    until(lambda: made.ann.http.post("/v1/auth/login", json={"email": made.ann.email, "password": PASSWORD}).is_success)
+    assert made.ann.transfer(pending["id"], wait=30)["status"] == "committed"
+    assert made.available() == ("6.00", "4.00")
+
+
+def test_the_migrations_make_what_the_tables_say(new_url: Callable[[], str]) -> None:
+    engine = open_engine(new_url())
+    assert differences(engine) == []
+    engine.dispose()
+
+
+def test_one_change_that_fails_undoes_none_of_those_written_with_it(new_url: Callable[[], str], tmp_path: Path) -> None:
+    def put(number: int) -> Callable[[Connection], int]:
+        def change(connection: Connection) -> int:
+            connection.execute(text("INSERT INTO epochs VALUES (:number, '')"), {"number": number})
+            if number == 2:
+                connection.execute(text("SELECT nonsense"))
+            return number
+
+        return change
+
+    async def story() -> None:
+        database = Database(open_engine(new_url()))
+        done = await asyncio.gather(*(database.write(put(number)) for number in range(4)), return_exceptions=True)
+        assert [result for result in done if isinstance(result, int)] == [0, 1, 3]
+        kept = await database.read(lambda c: c.execute(text("SELECT number FROM epochs ORDER BY number")).scalars().all())
+        assert list(kept) == [0, 1, 3]
+        database.close()
+
+    asyncio.run(story())

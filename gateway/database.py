@@ -119,6 +119,21 @@ class Posting(Base):
     direction: Mapped[str] = mapped_column(String(8))
 
 
+class ReceivingAddress(Base):
+    """Where a payment to an e-mail address went. ``wallet_id``: None while nobody has claimed it. ``returned``: by which transfer
+    the money was given back."""
+
+    __tablename__ = "receiving_addresses"
+    address: Mapped[bytes] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(String(254), index=True)
+    wallet_id: Mapped[str | None] = mapped_column(ForeignKey("wallets.id"), index=True)
+    public_key: Mapped[bytes]
+    sealed_key: Mapped[bytes]
+    transaction_id: Mapped[bytes]
+    returned: Mapped[bytes | None]
+    created_at: Mapped[int]
+
+
 class IdempotencyKey(Base):
     """``made``: the id of what the request made."""
 

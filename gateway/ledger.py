@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from gateway.database import UNDER_WAY, AccountBalance, Cursor, Database, Transfer, Wallet, now_ms
+from gateway.database import UNDER_WAY, AccountBalance, Cursor, Database, ReceivingAddress, Transfer, Wallet, now_ms
 from gateway.events.outbox import Outbox
 from gateway.projection import Projection, Sent, Status, Tracked, Update
 from gateway.statements import ADD_POSTING, ADD_TRANSFER, MARK, MOVE, PUT_BALANCE, PUT_CURSOR
@@ -52,9 +52,10 @@ class Ledger:
 
     async def load(self) -> list[Tracked]:
         """Take up where the database stands. Returns the transactions handed in here that are not final: to be sent again."""
-        wallets, cursors, balances, rows = await self._database.read(
+        wallets, receiving, cursors, balances, rows = await self._database.read(
             lambda c: (
                 c.execute(select(Wallet.address, Wallet.id)).all(),
+                c.execute(select(ReceivingAddress.address, ReceivingAddress.wallet_id)).all(),
                 c.execute(select(Cursor.shard, Cursor.height, Cursor.hash, Cursor.time)).all(),
                 c.execute(select(AccountBalance.__table__)).all(),
                 c.execute(select(Transfer.__table__).where(UNDER_WAY)).mappings().all(),
@@ -62,6 +63,7 @@ class Ledger:
         )
         projection = self.projection
         projection.wallets = {row.address: row.id for row in wallets}
+        projection.wallets.update((row.address, row.wallet_id or "") for row in receiving)
         projection.balances = {(b.address, b.asset): Balance(b.available, b.held, b.frozen) for b in balances}
         for shard, height, block_hash, block_time in cursors:
             self.cursors[shard] = (height, block_hash)

@@ -2,9 +2,9 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from gateway.database import Database, now_ms
 from gateway.epochs import StoredEpochs
@@ -12,7 +12,9 @@ from gateway.idempotency import Idempotency, claim, claimed
 from gateway.ledger import Ledger, put_postings, transfer_row
 from gateway.problems import Problem
 from gateway.projection import Status, Tracked, tracked_order
+from gateway.receiving import Receiving
 from gateway.relay import Relay
+from gateway.sources import gather
 from gateway.statements import ADD_TRANSFER
 from gateway.wallets import Wallets
 from node.protocol.address import address_of
@@ -52,6 +54,7 @@ class Payments:
         genesis: Genesis,
         database: Database,
         wallets: Wallets,
+        receiving: Receiving,
         epochs: StoredEpochs,
         ledger: Ledger,
         relay: Relay,
@@ -59,6 +62,7 @@ class Payments:
         lifetime: int,
     ) -> None:
         self._genesis, self._database, self._wallets, self._epochs = genesis, database, wallets, epochs
+        self._receiving = receiving
         self._ledger, self._relay, self._issuers, self._lifetime = ledger, relay, issuers, lifetime
         self.assets: dict[str, Asset] = {asset.code: asset for asset in genesis.assets}
         self._terms = Terms(genesis)
@@ -79,13 +83,37 @@ class Payments:
         """Pay from a user's wallet to an address, an e-mail address or a wallet."""
         units = self.units(asset, amount)
         wallet = await self._wallets.wallet(user_id, from_wallet)
-        payee = await self._wallets.address_of(to)
         if key is not None and (earlier := await self._database.read(lambda c: claimed(c, user_id, key))) is not None:
             return Accepted(earlier)  # and nothing is taken off the balance meanwhile, on which another payment may depend
-        pair = self._wallets.signer(wallet)
-        accepted = await self.pay(user_id, "transfer", (pair,), (Leg(wallet.address, payee, asset, units),), memo, key)
+        fresh = await self._receiving.fresh(to, wallet.address) if "@" in to else None
+        payee = await self._wallets.address_of(to) if fresh is None else fresh.address
+        accepted = None
+        try:
+            pairs, legs = await self.draw(wallet, payee, asset, units)
+            accepted = await self.pay(user_id, "transfer", pairs, legs, memo, key, None if fresh is None else fresh.save)
+        finally:
+            if fresh is not None and (accepted is None or accepted.tracked is None or accepted.tracked.code is not Code.OK):
+                fresh.drop()
         self.transfers += 1
         return accepted
+
+    async def draw(self, wallet: Row[Any], payee: bytes, asset: str, units: int) -> tuple[Sequence[KeyPair], Sequence[Leg]]:
+        """Keys and legs that pay from a wallet: from its own address, if that has enough, else also from those on which it
+        received. What it cannot pay is one leg as well. Raises Problem (409) when its owner keeps the key."""
+        pairs, legs = (self._wallets.signer(wallet),), (Leg(wallet.address, payee, asset, units),)
+        spendable = self._ledger.projection.spendable
+        if spendable(wallet.address, asset) >= units + self.fee(asset):
+            return pairs, legs
+        others = await self._receiving.funded(wallet.id, asset)
+        addresses = [wallet.address, *(other.address for other in others)]
+        purse = [spendable(address, asset) for address in addresses]
+        fee = 0 if payee == self._terms.issuers[asset] else self.fee(asset)
+        parts = gather(purse, units, fee, self._terms.smallest_balances.get(asset, 0))
+        if parts is None:
+            return pairs, legs
+        keyring, sealed = self._wallets.keyring, [wallet.sealed_key, *(other.sealed_key for other in others)]
+        drawn = [keyring.open(wallet.user_id, sealed[index], addresses[index]) for index, _ in parts]
+        return drawn, [Leg(addresses[index], payee, asset, part) for index, part in parts]
 
     async def mint(
         self,
@@ -165,6 +193,10 @@ class Payments:
         if (pair := self._issuers.get(asset)) is None:
             raise Problem(409, "no_issuer_key", f"this gateway cannot mint {asset}")
         return pair
+
+    def fee(self, asset: str) -> int:
+        """What a payment of an asset costs, in its smallest units."""
+        return self._terms.fees.get(asset, 0)
 
     def _with_fees(self, legs: Sequence[Leg]) -> tuple[Leg, ...]:
         """The legs, and for each payer and asset one more with the fees of its payments."""

@@ -94,7 +94,7 @@ class Projection:
     """The wallets' addresses, the transactions under way, and how far each shard's chain has been followed.
 
     Attributes:
-        wallets: wallet id by address.
+        wallets: wallet id by address; "" for one that is followed and is nobody's yet.
         active: transactions that are not final, by id.
         heights, times: of the last block followed, by shard.
         balances: of the wallets' addresses, by address and asset, as of that block.
@@ -162,8 +162,8 @@ class Projection:
         lines = []
         for index, leg in enumerate(tracked.legs):
             for direction, address in (("sent", leg.payer), ("received", leg.payee)):
-                if direction in directions and address in self.wallets:
-                    lines.append(Sent(self.wallets[address], tracked.id, index, direction))
+                if direction in directions and (wallet := self.wallets.get(address)):
+                    lines.append(Sent(wallet, tracked.id, index, direction))
         return lines
 
     def _find(self, block: ProvenBlock, shards: ShardTable) -> list[Tracked]:

@@ -17,7 +17,9 @@ from gateway.ledger import Ledger
 from gateway.network_view import NetworkView
 from gateway.payments import Payments
 from gateway.queries import Queries
+from gateway.receiving import Receiving
 from gateway.relay import Relay
+from gateway.returns import Returns
 from gateway.vault import Vault
 from gateway.wallets import Wallets
 from node.client.follower import Follower
@@ -61,9 +63,19 @@ class Gateway:
         self.view = NetworkView(self.queries)
         self.accounts = Accounts(self.database, token_secret, token_lifetime)
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
+        self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs)
         self.payments = Payments(
-            genesis, self.database, self.wallets, self.epochs, self.ledger, self.relay, issuers, transaction_lifetime
+            genesis,
+            self.database,
+            self.wallets,
+            self.receiving,
+            self.epochs,
+            self.ledger,
+            self.relay,
+            issuers,
+            transaction_lifetime,
         )
+        self.returns = Returns(self.jobs, self.receiving, self.payments)
         self.history = History(self.database, self.payments.assets, self.ledger.under_way)
         self.logins = Throttle(limit=10, window=60)
         self.followers: dict[int, ShardFollower] = {}

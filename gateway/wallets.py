@@ -11,11 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select
 
-from gateway.database import AccountBalance, Cursor, Database, Posting, User, Wallet, insert, now_ms
+from gateway.database import Cursor, Database, Posting, Wallet, insert, now_ms
 from gateway.epochs import StoredEpochs
 from gateway.ledger import Ledger
 from gateway.problems import Problem
 from gateway.queries import Queries
+from gateway.receiving import held_by
 from gateway.vault import Keyring, Vault
 from node.protocol.address import PREFIX, address_of, decode_address
 from node.protocol.crypto import KeyPair
@@ -97,32 +98,26 @@ class Wallets:
         query = select(Wallet.__table__).where(Wallet.user_id == user_id).order_by(Wallet.created_at, Wallet.id)
         return await self._database.read(lambda c: c.execute(query).all())
 
-    async def balances(self, address: bytes) -> tuple[Sequence[Row[Any]], int]:
-        """The balances of a wallet's address, and the height of its shard they are as of."""
-        shard = self._epochs.require().shards.shard_of(address)
+    async def balances(self, wallet: Row[Any]) -> tuple[Sequence[Row[Any]], int]:
+        """What a wallet holds on all its addresses, by asset, and the height that its own shard has been followed to."""
         self.balance_reads += 1
+        shard = self._epochs.require().shards.shard_of(wallet.address)
+        query = held_by(wallet.id, wallet.address)
         rows, height = await self._database.read(
-            lambda c: (
-                c.execute(select(AccountBalance.__table__).where(AccountBalance.address == address)).all(),
-                c.execute(select(Cursor.height).where(Cursor.shard == shard)).scalar(),
-            )
+            lambda c: (c.execute(query).all(), c.execute(select(Cursor.height).where(Cursor.shard == shard)).scalar())
         )
         return rows, height or 0
 
     async def address_of(self, to: str) -> bytes:
-        """What ``to`` means: an address, a user's first wallet by e-mail, or a wallet by id. Raises Problem (422)."""
+        """What ``to`` means: an address, or a wallet by its id. Raises Problem (422)."""
         if to.lower().startswith(f"{PREFIX}1"):
             try:
                 return _decoded(to)
             except ValueError as error:
                 raise Problem(422, "invalid_address", str(error)) from None
-        if "@" in to:
-            address = await self._first_of(to.strip().lower())
-        else:
-            row = await self._by_id(to)
-            address = None if row is None else row.address
-        if address is None:
-            raise Problem(422, "unknown_recipient", "nobody with a wallet by that name")
+        if (row := await self._by_id(to)) is None:
+            raise Problem(422, "unknown_recipient", "no wallet has this id")
+        address: bytes = row.address
         return address
 
     def signer(self, wallet: Row[Any]) -> KeyPair:
@@ -130,11 +125,6 @@ class Wallets:
         if wallet.sealed_key is None:
             raise Problem(409, "key_not_held", "this wallet's key is yours alone: sign the transaction and POST /v1/transactions")
         return self.keyring.open(wallet.user_id, wallet.sealed_key, wallet.address)
-
-    async def _first_of(self, email: str) -> bytes | None:
-        query = select(Wallet.address).order_by(Wallet.created_at, Wallet.id).limit(1)
-        query = query.join(User, User.id == Wallet.user_id).where(User.email == email)
-        return await self._database.read(lambda c: c.execute(query).scalar())
 
     async def _by_id(self, wallet_id: str) -> Row[Any] | None:
         if (row := self._known.get(wallet_id)) is not None:

@@ -14,8 +14,8 @@ Wallet = dict[str, Any]
 class Person:
     """Signed up and logged in."""
 
-    def __init__(self, url: str) -> None:
-        self.email = f"person-{random.randbytes(4).hex()}@example.org"
+    def __init__(self, url: str, email: str = "") -> None:
+        self.email = email or f"person-{random.randbytes(4).hex()}@example.org"
         # Many threads share it: a pool that closes what it takes for idle may close what another thread is about to use.
         kept = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
         self.http = httpx.Client(base_url=url, timeout=40, limits=kept)

@@ -60,7 +60,9 @@ async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletV
             key = public_key_from(body.public_key)
         except ValueError as error:
             raise Problem(422, "invalid_public_key", str(error)) from None
-    return WalletView(**_view(await gateway.wallets.create(user, body.label, key), gateway))
+    made = await gateway.wallets.create(user, body.label, key)
+    await gateway.receiving.claim(user, (await gateway.accounts.profile(user)).email)
+    return WalletView(**_view(made, gateway))
 
 
 @router.get("")
@@ -73,13 +75,13 @@ async def wallets(user: UserId, gateway: GatewayPart) -> dict[str, list[WalletVi
 async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalances:
     """A wallet with its balances, as of the block at ``height`` of its shard."""
     row = await gateway.wallets.wallet(user, wallet_id)
-    rows, height = await gateway.wallets.balances(row.address)
+    rows, height = await gateway.wallets.balances(row)
     balances = {}
     for line in rows:
         if (asset := gateway.payments.assets.get(line.asset)) is None:
             continue  # an asset that only a captured committee knows
-        amounts = (format_amount(units, asset.decimals) for units in (line.available, line.held))
-        balances[line.asset] = Amounts(**dict(zip(("available", "held"), amounts, strict=True)), frozen=line.frozen)
+        amounts = (format_amount(units, asset.decimals) for units in (int(line.available), int(line.held)))
+        balances[line.asset] = Amounts(**dict(zip(("available", "held"), amounts, strict=True)), frozen=bool(line.frozen))
     return WalletWithBalances(**_view(row, gateway), balances=balances, height=height)
 
 

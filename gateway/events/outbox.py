@@ -75,7 +75,11 @@ class Outbox:
         """Tell who is concerned how transfers ended, (id, status) each; those who were paid only when it is committed."""
         rows = [{"id": one, "subject": one.hex(), "type": f"transfer.{status}", "now": now} for one, status in ends]
         _TOLD.run_all(connection, rows)
-        _RECEIVED.run_all(connection, [row for row in rows if row["type"] == "transfer.committed"])
+        self.emit_received(connection, [one for one, status in ends if status == "committed"], now)
+
+    def emit_received(self, connection: Connection, transfers: Sequence[bytes], now: int) -> None:
+        """Tell those whose history has a line of what they received by a transfer."""
+        _RECEIVED.run_all(connection, [{"id": one, "subject": one.hex(), "now": now} for one in transfers])
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """A write of the database after which there may be new events."""

@@ -69,7 +69,7 @@ def test_a_header_twice_means_the_same_both_ways(made: Deal) -> None:
         ({"asset": "usd"}, {}, ""),
         ({"to": ""}, {}, ""),
         ({"to": "x" * 255}, {}, ""),
-        ({"to": "nobody@example.org"}, {}, ""),
+        ({"to": "nobody@"}, {}, ""),
         ({"to": "spay1qqqq"}, {}, ""),
         ({"from_wallet": "of nobody"}, {}, ""),
         ({"from_wallet": "f" * 65}, {}, ""),

@@ -1,4 +1,4 @@
-"""Durable jobs, the outbox of events, and idempotency keys for more than transfers."""
+"""Durable jobs, the outbox of events, receiving addresses, and idempotency keys for more than transfers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,3 +33,14 @@ def upgrade() -> None:
     )
     op.create_index("events_of_user", "events", ["user_id", "id"])
     op.execute("ALTER TABLE idempotency_keys RENAME COLUMN transaction_id TO made")
+    op.create_table(
+        "receiving_addresses",
+        sa.Column("address", sa.LargeBinary(), primary_key=True),
+        sa.Column("email", sa.String(254), nullable=False, index=True),
+        sa.Column("wallet_id", sa.String(32), sa.ForeignKey("wallets.id"), index=True),
+        sa.Column("public_key", sa.LargeBinary(), nullable=False),
+        sa.Column("sealed_key", sa.LargeBinary(), nullable=False),
+        sa.Column("transaction_id", sa.LargeBinary(), nullable=False),
+        sa.Column("returned", sa.LargeBinary()),
+        sa.Column("created_at", _big, nullable=False),
+    )

@@ -1,0 +1,92 @@
+"""Paying an e-mail address: its owner's addresses stay unknown, money waits for who has no account yet, and goes back in time."""
+
+import sqlite3
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.sources import MOST, gather
+from tests.gateway.test_payments import events_of
+from tests.gateway.world import World
+from tests.person import Person
+from tests.waiting import until
+
+_AMOUNTS = st.integers(0, 100)
+
+
+def pay(payer: Person, wallet: dict[str, Any], email: str, amount: str) -> dict[str, Any]:
+    answer = payer.pay(wallet, email, amount, wait=30)
+    assert (answer.status_code, answer.json()["status"]) == (200, "committed"), answer.text
+    view: dict[str, Any] = answer.json()
+    return view
+
+
+def test_each_payment_to_an_e_mail_address_shows_its_payer_one_address_that_nothing_else_is_seen_of(world: World) -> None:
+    ann, bob = world.person(), world.person()
+    purse, till = ann.wallet(0, USD="10.00"), bob.wallet(USD="3.00")
+    first, second = pay(ann, purse, bob.email, "4.00"), pay(ann, purse, bob.email, "5.00")
+    nobody = pay(ann, purse, "nobody-here@example.org", "1.00")
+    addresses = {one["to"] for one in (first, second, nobody)}
+    assert len(addresses) == 3
+    assert till["address"] not in addresses
+    assert {tuple(one["shards"]) for one in (first, second, nobody)} == {(0,)}, "the payer's, whoever is paid"
+    assert first.keys() == nobody.keys()
+    assert bob.balance(till) == ("12.00", "0.00")
+    assert [line["amount"] for line in bob.history(till)] == ["5.00", "4.00", "3.00"]
+    assert ann.get(f"/v1/accounts/{first['to']}").json()["balances"]["USD"]["available"] == "4.00"
+
+
+def test_a_payee_spends_what_came_by_e_mail_together_with_the_rest_and_only_that(world: World) -> None:
+    ann, bob, shop = world.person(), world.person(), world.person()
+    purse, till, counter = ann.wallet(0, USD="10.00"), bob.wallet(USD="3.00"), shop.wallet(1)
+    for amount in ("4.00", "5.00"):
+        pay(ann, purse, bob.email, amount)
+    assert pay(bob, till, counter["address"], "11.50")["status"] == "committed"
+    assert (bob.balance(till), shop.balance(counter)) == (("0.50", "0.00"), ("11.50", "0.00"))
+    refused = bob.pay(till, counter["address"], "0.51", wait=10).json()
+    assert (refused["status"], refused["code"]) == ("rejected", "insufficient_funds")
+
+
+def test_what_was_paid_before_somebody_signed_up_is_theirs_with_the_first_wallet(world: World) -> None:
+    ann = world.person()
+    purse, email = ann.wallet(0, USD="10.00"), f"new-{ann.email}"
+    paid = pay(ann, purse, email, "4.00")
+    new = Person(world.gateway.url, email)
+    wallet = new.wallet()
+    assert new.balance(wallet) == ("4.00", "0.00")
+    assert [(line["id"], line["direction"]) for line in new.history(wallet)] == [(paid["id"], "received")]
+    assert events_of(world, email) == [("transfer.received", paid["id"])]
+    assert pay(new, wallet, purse["address"], "4.00")["status"] == "committed"
+
+
+def test_what_nobody_claims_in_time_goes_back_and_can_be_claimed_no_more(world: World) -> None:
+    ann = world.person()
+    purse, email = ann.wallet(0, USD="10.00"), f"late-{ann.email}"
+    pay(ann, purse, email, "4.00")
+    with sqlite3.connect(world.folder / "gateway.db", timeout=10) as connection:
+        connection.execute("UPDATE jobs SET due_at = 0 WHERE kind = 'return'")
+    until(lambda: ann.balance(purse) == ("10.00", "0.00"))
+    late = Person(world.gateway.url, email)
+    wallet = late.wallet()
+    assert (late.balance(wallet), late.history(wallet)) == (("0.00", "0.00"), [])
+
+
+@given(st.lists(_AMOUNTS, max_size=12), st.integers(1, 300), st.integers(0, 5), st.integers(0, 10))
+def test_a_payment_gathers_exactly_its_amount_and_leaves_no_address_with_less_than_the_smallest(
+    purse: list[int], units: int, fee: int, smallest: int
+) -> None:
+    parts = gather(purse, units, fee, smallest)
+    if parts is None:
+        return
+    assert sum(part for _, part in parts) == units
+    assert len({index for index, _ in parts}) == len(parts) <= MOST
+    for index, part in parts:
+        left = purse[index] - part - fee
+        assert part >= max(1, smallest)
+        assert left == 0 or left >= smallest
+
+
+@given(st.lists(_AMOUNTS, max_size=MOST), st.integers(1, 300))
+def test_without_fees_and_smallest_balances_whatever_is_there_can_be_gathered(purse: list[int], units: int) -> None:
+    assert (gather(purse, units) is not None) == (sum(purse) >= units)

@@ -98,6 +98,12 @@ class Accounts:
         refresh = await self._database.write(lambda c: _new_refresh_token(c, family, row.id))
         return self._tokens(row.id, refresh)
 
+    async def check_password(self, user_id: str, password: str) -> None:
+        """Raises Problem (403) unless it is this user's."""
+        stored = await self._database.read(lambda c: c.execute(select(User.password_hash).where(User.id == user_id)).scalar())
+        if stored is None or not await self._in_turn(lambda: self._matches(stored, password)):
+            raise Problem(403, "wrong_password", "this is not your password")
+
     async def refresh(self, token: str) -> Tokens:
         """Trade a refresh token for the next. One that was traded before is stolen, or was: its whole family ends.
 

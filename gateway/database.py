@@ -76,6 +76,7 @@ class Wallet(Base):
     address: Mapped[bytes] = mapped_column(unique=True)
     public_key: Mapped[bytes]
     sealed_key: Mapped[bytes | None]
+    archived: Mapped[bool]
     created_at: Mapped[int]
 
 

@@ -1,6 +1,6 @@
 """Wallets: whose they are, what they hold, and the keys that sign for them.
 
-A wallet's row never changes, so those used lately are kept in memory.
+Nothing but a wallet's label and whether it is put aside ever changes, so the rows used lately are kept in memory.
 """
 
 import uuid
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from gateway.database import Cursor, Database, Posting, Wallet, insert, now_ms
 from gateway.epochs import StoredEpochs
@@ -41,22 +41,23 @@ class Wallets:
         self.keyring = Keyring(vault)
         self.balance_reads = 0
 
-    async def create(self, user_id: str, label: str, public_key: bytes | None) -> Row[Any]:
-        """A wallet with a key pair of its own, or for a key whose private half its owner keeps. Returns its row.
+    async def create(self, user_id: str, label: str, public_key: bytes | None = None, brought: KeyPair | None = None) -> Row[Any]:
+        """A wallet with a key pair of its own, for a key whose private half its owner keeps, or with one that is brought along.
+
+        Returns its row.
 
         Raises:
             Problem: 409, too many wallets, or the key is registered already.
         """
-        sealed, pair = None, generate() if public_key is None else None
+        pair = brought or (generate() if public_key is None else None)
         public = public_key if pair is None else pair.public
         assert public is not None
         address, wallet_id = address_of(public), uuid.uuid4().hex
-        if pair is not None:
-            sealed = self._vault.seal(pair.secret, address)
+        sealed = None if pair is None else self._vault.seal(pair.secret, address)
         if address in self._ledger.projection.wallets:
             raise Problem(409, "key_taken", "a wallet with this key exists already")
         row: dict[str, Any] = {"id": wallet_id, "user_id": user_id, "label": label, "address": address, "public_key": public}
-        row |= {"sealed_key": sealed, "created_at": now_ms()}
+        row |= {"sealed_key": sealed, "archived": False, "created_at": now_ms()}
 
         def save(connection: Connection) -> bool:
             count = connection.execute(select(func.count()).select_from(Wallet).where(Wallet.user_id == user_id)).scalar_one()
@@ -69,7 +70,7 @@ class Wallets:
         if not await self._database.write(save):
             del self._ledger.projection.wallets[address]
             raise Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
-        if pair is None:
+        if public_key is not None or brought is not None:
             await self._import_balances(wallet_id, address)
         return await self.wallet(user_id, wallet_id)
 
@@ -86,6 +87,16 @@ class Wallets:
             raise
         balances = list(account.balances)
         await self._database.write(lambda c: self._ledger.put_balances(c, address, account.height, balances))
+
+    async def change(self, user_id: str, wallet_id: str, label: str | None, archived: bool | None) -> Row[Any]:
+        """Rename a wallet, put it aside or take it up again. Returns its row. Raises Problem (404)."""
+        await self.wallet(user_id, wallet_id)
+        values = {name: value for name, value in (("label", label), ("archived", archived)) if value is not None}
+        if values:
+            statement = update(Wallet).where(Wallet.id == wallet_id).values(**values)
+            await self._database.write(lambda c: c.execute(statement) and None)
+            self._known.pop(wallet_id, None)
+        return await self.wallet(user_id, wallet_id)
 
     async def wallet(self, user_id: str, wallet_id: str) -> Row[Any]:
         """A user's wallet. Raises Problem (404), also when it is somebody else's."""

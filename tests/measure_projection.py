@@ -70,7 +70,16 @@ class Chain:
         for number, person in enumerate(self.people):
             projection.wallets[address_of(person.public)] = f"wallet {number}"
         rows = [
-            {"id": name, "user_id": "u", "label": "", "address": address, "public_key": b"", "sealed_key": None, "created_at": 0}
+            {
+                "id": name,
+                "user_id": "u",
+                "label": "",
+                "address": address,
+                "public_key": b"",
+                "sealed_key": None,
+                "archived": False,
+                "created_at": 0,
+            }
             for address, name in projection.wallets.items()
         ]
         user = {"id": "u", "email": "e", "name": "n", "password_hash": "h", "created_at": 0}

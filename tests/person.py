@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from gateway.keystore import ownership
+from node.protocol.crypto import KeyPair
+
 PASSWORD = "correct horse battery staple"
 FINAL = ("committed", "rejected", "expired")
 Wallet = dict[str, Any]
@@ -37,15 +40,21 @@ class Person:
         view: dict[str, Any] = made.json()
         return view
 
-    def wallet(self, shard: int | None = None, public_key: bytes | None = None, **amounts: str) -> Wallet:
+    def wallet(self, shard: int | None = None, key: KeyPair | None = None, **amounts: str) -> Wallet:
         """A new wallet with money by asset: in a given shard (keys fall where they fall, so it may take a few), or one that
         shows what a key of the test's own holds."""
-        body = {"label": "main"} | ({"public_key": public_key.hex()} if public_key else {})
+        body = {"label": "main"} | ({} if key is None else self.proof_of(key))
         wallet = next(made for _ in range(60) if (made := self._made("/v1/wallets", body))["shard"] == shard or shard is None)
         for asset, amount in amounts.items():
             done = self.faucet(wallet, amount, asset, wait=30)
             assert (done.status_code, done.json()["status"]) == (200, "committed"), done.text
         return wallet
+
+    def proof_of(self, key: KeyPair) -> dict[str, str]:
+        """What registers a key: it signs for this user of this network."""
+        network = bytes.fromhex(self.get("/v1/network").json()["network"])
+        signed = ownership(network, self.get("/v1/me").json()["id"])
+        return {"public_key": key.public.hex(), "signature": key.sign(signed).hex()}
 
     def faucet(self, wallet: Wallet, amount: str, asset: str = "USD", key: str | None = None, wait: float = 0) -> httpx.Response:
         return self.post("/v1/faucet", {"wallet_id": wallet["id"], "asset": asset, "amount": amount}, key, wait=wait)

@@ -1,12 +1,14 @@
 """Wallets: their keys, balances and history."""
 
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
 from gateway.api.requests import GatewayPart, UserId
 from gateway.history import iso
+from gateway.keystore import MAX_PEM, decrypt_key, encrypt_key, proves_ownership
 from gateway.problems import Problem
 from gateway.service import Gateway
 from node.protocol.address import encode_address
@@ -16,12 +18,50 @@ from node.protocol.keys import public_key_from
 router = APIRouter(prefix="/v1/wallets", tags=["wallets"])
 
 
+Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)]
+Passphrase = Annotated[SecretStr, Field(min_length=12, max_length=200)]
+
+
 class NewWallet(BaseModel):
+    """Of a new key, or of a key that is kept elsewhere, or of one that is brought along."""
+
     model_config = ConfigDict(extra="forbid")
-    label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = ""
+    label: Label = ""
     public_key: Annotated[
         str | None, Field(max_length=1000, description="SEC 1 hex or PEM: a key whose private half you keep.")
     ] = None
+    signature: Annotated[
+        str | None, Field(pattern="^[0-9a-f]{128}$", description="By that key, of what proves to own it: see gateway/README.md.")
+    ] = None
+    encrypted_key: Annotated[str | None, Field(max_length=MAX_PEM, description="A private key in encrypted PKCS #8 PEM.")] = None
+    passphrase: Passphrase | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.public_key is None) != (self.signature is None):
+            raise ValueError("public_key and signature come together")
+        if (self.encrypted_key is None) != (self.passphrase is None):
+            raise ValueError("encrypted_key and passphrase come together")
+        if self.public_key is not None and self.encrypted_key is not None:
+            raise ValueError("a key is either kept elsewhere or brought along")
+        return self
+
+
+class Changes(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    label: Label | None = None
+    archived: bool | None = None
+
+
+class Export(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    password: Annotated[SecretStr, Field(max_length=200, description="Of the account.")]
+    passphrase: Annotated[Passphrase, Field(description="To encrypt the key under.")]
+
+
+class ExportedKey(BaseModel):
+    address: str
+    encrypted_key: str
 
 
 class Amounts(BaseModel):
@@ -37,6 +77,7 @@ class WalletView(BaseModel):
     shard: int
     public_key: str
     custodial: bool
+    archived: bool
     created_at: str | None
 
 
@@ -53,14 +94,17 @@ class Page(BaseModel):
 @router.post("", status_code=201)
 async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletView:
     """Create a wallet: one key pair, any number of assets."""
-    gateway.epochs.require()
-    key = None
-    if body.public_key is not None:
-        try:
-            key = public_key_from(body.public_key)
-        except ValueError as error:
-            raise Problem(422, "invalid_public_key", str(error)) from None
-    made = await gateway.wallets.create(user, body.label, key)
+    network_id, pair, public = gateway.epochs.require().network_id, None, None
+    try:
+        if body.public_key is not None and body.signature is not None:
+            public = public_key_from(body.public_key)
+            if not proves_ownership(public, bytes.fromhex(body.signature), network_id, user):
+                raise Problem(422, "bad_signature", "the signature does not prove that you have this key")
+        if body.encrypted_key is not None and body.passphrase is not None:
+            pair = await asyncio.to_thread(decrypt_key, body.encrypted_key, body.passphrase.get_secret_value())
+    except ValueError as error:
+        raise Problem(422, "invalid_key", str(error)) from None
+    made = await gateway.wallets.create(user, body.label, public, pair)
     await gateway.receiving.claim(user, (await gateway.accounts.profile(user)).email)
     return WalletView(**_view(made, gateway))
 
@@ -85,6 +129,23 @@ async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWi
     return WalletWithBalances(**_view(row, gateway), balances=balances, height=height)
 
 
+@router.patch("/{wallet_id}")
+async def change(wallet_id: str, body: Changes, user: UserId, gateway: GatewayPart) -> WalletView:
+    """Rename a wallet, put it aside or take it up again. One that is put aside still receives and pays."""
+    return WalletView(**_view(await gateway.wallets.change(user, wallet_id, body.label, body.archived), gateway))
+
+
+@router.post("/{wallet_id}/export")
+async def export(wallet_id: str, body: Export, user: UserId, gateway: GatewayPart) -> ExportedKey:
+    """Take a wallet's private key along, encrypted. It stays here, too; what came by e-mail is on other addresses of the wallet,
+    whose keys stay here alone."""
+    await gateway.accounts.check_password(user, body.password.get_secret_value())
+    row = await gateway.wallets.wallet(user, wallet_id)
+    pair = gateway.wallets.signer(row)
+    pem = await asyncio.to_thread(encrypt_key, pair, body.passphrase.get_secret_value())
+    return ExportedKey(address=encode_address(row.address), encrypted_key=pem)
+
+
 @router.get("/{wallet_id}/transfers")
 async def history(
     wallet_id: str,
@@ -107,5 +168,6 @@ def _view(row: Any, gateway: Gateway) -> dict[str, Any]:
         "shard": gateway.epochs.require().shards.shard_of(row.address),
         "public_key": row.public_key.hex(),
         "custodial": row.sealed_key is not None,
+        "archived": row.archived,
         "created_at": iso(row.created_at),
     }

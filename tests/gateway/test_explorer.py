@@ -35,10 +35,10 @@ def test_a_key_with_a_past_is_taken_over_with_its_balance_and_pays_with_its_own_
         return http.get(f"/v1/accounts/{encode_address(owner)}").json()["balances"].get("USD")
 
     assert until(balances, "funded") == {"available": "10.00", "held": "0.00", "frozen": False}
-    wallet = bob.wallet(public_key=pair.public)
+    wallet = bob.wallet(key=pair)
     assert (wallet["custodial"], bob.balance(wallet)) == (False, ("10.00", "0.00"))
     assert problem(bob.pay(wallet, till["address"], "1.00")) == (409, "key_not_held")
-    assert problem(world.person().post("/v1/wallets", {"public_key": pair.public.hex()})) == (409, "key_taken")
+    assert problem(bob.post("/v1/wallets", bob.proof_of(pair))) == (409, "key_taken")
 
     encoded = encode(world.network.sign(pair, decode_address(till["address"]), 400, "by hand"))
     done = bob.post("/v1/transactions", {"transaction": base64.b64encode(encoded).decode()}, wait=10)

@@ -182,7 +182,7 @@ def test_the_smallest_messages_as_fast_as_they_go(network: Network, paying: Deal
 
 def test_transactions_with_one_bad_signature_of_16(network: Network, paying: Deal) -> None:
     keys = [network.key(0), *(network.key(1) for _ in range(15))]
-    paying.ann.wallet(public_key=keys[0].public, USD="1.00")  # who holds nothing is refused before signatures are looked at
+    paying.ann.wallet(key=keys[0], USD="1.00")  # who holds nothing is refused before signatures are looked at
     payee = address_of(generate().public)
     legs = tuple(Leg(address_of(key.public), payee, "USD", 1) for key in keys)
     valid_until = time.time_ns() // 1_000_000 + 60_000

@@ -113,7 +113,7 @@ def test_bad_transactions_are_refused_keep_no_good_one_out_and_a_replayed_one_pa
     network: Network, broker: Any, unharmed: Unharmed, person: Callable[[], Person]
 ) -> None:
     keys, ann = (network.key(0), network.key(1)), person()
-    purse = ann.wallet(public_key=keys[0].public, USD="10.00")
+    purse = ann.wallet(key=keys[0], USD="10.00")
     payment = network.sign([keys[0]], (*keys, "USD", 250))
     encoded = encode(payment)
     forged = encode(Transaction(payment.order, (Witness(keys[0].public, generate().sign(payment.id)),)))

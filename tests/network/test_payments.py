@@ -15,7 +15,7 @@ def test_an_exchange_between_payers_in_several_shards_happens_entirely_or_not_at
     person = network.person()
     ann, bob, cat = (network.key(shard) for shard in (0, 1, 1))
     funds = ((ann, "USD", "50.00"), (bob, "EUR", "40.00"), (cat, "USD", "5.00"))
-    wallets = [person.wallet(None, key.public, **{asset: amount}) for key, asset, amount in funds]
+    wallets = [person.wallet(None, key, **{asset: amount}) for key, asset, amount in funds]
 
     def trade(*legs: tuple[KeyPair, KeyPair, str, int]) -> tuple[str, str | None, list[int]]:
         signed = encode(network.sign([ann, bob, cat], *legs)).hex()

@@ -1,4 +1,4 @@
-"""Durable jobs, the outbox of events, receiving addresses, and idempotency keys for more than transfers."""
+"""Durable jobs, the outbox of events, receiving addresses, wallets put aside, and idempotency keys for more than transfers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,6 +32,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("events_of_user", "events", ["user_id", "id"])
+    op.add_column("wallets", sa.Column("archived", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.execute("ALTER TABLE idempotency_keys RENAME COLUMN transaction_id TO made")
     op.create_table(
         "receiving_addresses",

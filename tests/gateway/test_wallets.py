@@ -1,0 +1,86 @@
+"""Wallets: keys that are kept elsewhere, taken along and brought along; names; what is put aside."""
+
+from typing import Any
+
+import pytest
+from Crypto.IO import PEM
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from gateway.keystore import decrypt_key, encrypt_key, ownership, proves_ownership
+from node.protocol.address import address_of, encode_address
+from node.protocol.crypto import KeyPair
+from node.protocol.keys import generate
+from tests.gateway.test_accounts import problem
+from tests.gateway.world import World
+from tests.person import PASSWORD
+
+PASSPHRASE = "räksmörgås på bordet"
+
+
+def test_a_key_is_registered_only_by_who_has_it(world: World) -> None:
+    owner, other, pair = world.person(), world.person(), generate()
+    proof = owner.proof_of(pair)
+    assert problem(other.post("/v1/wallets", proof)) == (422, "bad_signature"), "made for somebody else"
+    assert problem(other.post("/v1/wallets", {"public_key": proof["public_key"]})) == (422, "invalid_request")
+    forged = {"public_key": proof["public_key"], "signature": other.proof_of(generate())["signature"]}
+    assert problem(other.post("/v1/wallets", forged)) == (422, "bad_signature")
+    assert owner.post("/v1/wallets", proof).json()["custodial"] is False
+
+
+def test_a_proof_of_ownership_is_good_for_one_user_of_one_network() -> None:
+    pair = KeyPair(bytes(31) + b"\x07")
+    signature = pair.sign(ownership(bytes(32), "ann"))
+    assert proves_ownership(pair.public, signature, bytes(32), "ann")
+    assert not proves_ownership(pair.public, signature, bytes(32), "bob")
+    assert not proves_ownership(pair.public, signature, b"\x01" * 32, "ann")
+    assert not proves_ownership(pair.public, b"", bytes(32), "ann")
+
+
+def test_a_wallets_key_can_be_taken_along_with_the_password_and_openssl_reads_it(world: World) -> None:
+    ann = world.person()
+    wallet = ann.wallet()
+    path, right = f"/v1/wallets/{wallet['id']}/export", {"password": PASSWORD, "passphrase": PASSPHRASE}
+    assert problem(ann.post(path, right | {"password": "another"})) == (403, "wrong_password")
+    assert problem(ann.post(path, right | {"passphrase": "short"})) == (422, "invalid_request")
+    assert problem(world.person().post(path, right)) == (404, "wallet_not_found")
+    taken: dict[str, Any] = ann.post(path, right).json()
+    key = load_pem_private_key(taken["encrypted_key"].encode(), PASSPHRASE.encode())
+    assert isinstance(key, EllipticCurvePrivateKey)
+    pair = KeyPair(key.private_numbers().private_value.to_bytes(32, "big"))
+    assert encode_address(address_of(pair.public)) == wallet["address"] == taken["address"]
+
+
+def test_a_key_that_is_brought_along_pays(world: World) -> None:
+    ann, pair = world.person(), generate()
+    till, brought = ann.wallet(), {"encrypted_key": encrypt_key(pair, PASSPHRASE), "passphrase": PASSPHRASE}
+    assert problem(ann.post("/v1/wallets", brought | {"passphrase": "another passphrase"})) == (422, "invalid_key")
+    wallet = ann.post("/v1/wallets", brought | {"label": "from home"}).json()
+    assert (wallet["address"], wallet["custodial"]) == (encode_address(address_of(pair.public)), True)
+    assert ann.faucet(wallet, "2.00", wait=20).json()["status"] == "committed"
+    assert ann.pay(wallet, till["address"], "2.00", wait=20).json()["status"] == "committed"
+    assert problem(ann.post("/v1/wallets", brought)) == (409, "key_taken")
+
+
+def test_an_encrypted_key_that_would_take_minutes_to_open_is_refused_at_once() -> None:
+    pem = encrypt_key(KeyPair(bytes(31) + b"\x07"), PASSPHRASE)
+    assert decrypt_key(pem, PASSPHRASE).secret == bytes(31) + b"\x07"
+    wrapped, label, _ = PEM.decode(pem)
+    slow = wrapped.replace((210_000).to_bytes(3, "big"), (0x7FFFFF).to_bytes(3, "big"))
+    assert slow != wrapped
+    with pytest.raises(ValueError, match="at most 2000000 iterations"):
+        decrypt_key(PEM.encode(slow, label), PASSPHRASE)
+    for junk in ("", "junk", PEM.encode(b"\x30\x00", label), PEM.encode(wrapped[:40], label), PEM.encode(wrapped, "PRIVATE KEY")):
+        with pytest.raises(ValueError, match=r".+"):
+            decrypt_key(junk, PASSPHRASE)
+
+
+def test_a_wallet_is_renamed_and_put_aside(world: World) -> None:
+    ann = world.person()
+    wallet = ann.wallet()
+    path = f"/v1/wallets/{wallet['id']}"
+    changed = ann.http.patch(path, json={"label": "savings", "archived": True}).json()
+    assert (changed["label"], changed["archived"]) == ("savings", True)
+    assert ann.http.patch(path, json={"archived": False}).json() == changed | {"archived": False}
+    assert ann.get("/v1/wallets").json()["items"] == [changed | {"archived": False}]
+    assert problem(world.person().http.patch(path, json={"label": "mine"})) == (404, "wallet_not_found")

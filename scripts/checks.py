@@ -19,8 +19,10 @@ CHECKS = {
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
 }
-ALL_TESTS = ["pytest", "-p", "scripts.coverage"]
-QUICK_TESTS = ["pytest", "tests/unit"]
+WORKERS = ["-n", "logical", "--dist", "loadgroup"]
+"""One for each core; tests/conftest.py says which tests share one."""
+ALL_TESTS = ["pytest", "-p", "scripts.coverage", *WORKERS]
+QUICK_TESTS = ["pytest", *WORKERS, "tests/unit"]
 
 
 def run(arguments: list[str]) -> int:

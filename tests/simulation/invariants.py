@@ -292,7 +292,7 @@ class Monitor:
                 self.oracle.check_drained()
             self._check_mempools()
         for node in self._world.nodes:
-            if node.is_honest:
+            if node.is_honest and (self._world.plan.is_live or node.replica is not None):  # else it may never have begun
                 assert node.replica is not None
                 state = node.replica.state
                 if state.totals() != recompute_totals(state):

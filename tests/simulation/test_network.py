@@ -110,6 +110,11 @@ def test_who_lost_its_votes_beside_a_liar_may_stop_its_shard_but_never_fork_it()
         assert simulate(Plan(seed=seed, faults=lost, byzantine=liars, active=4_000, is_live=False)).violation is None
 
 
+def test_a_network_that_cannot_form_because_disks_were_lost_meanwhile_breaks_no_invariant() -> None:
+    verdict = simulate(draw(3002611))
+    assert (verdict.violation, verdict.blocks) == (None, 0)
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lying_coordinator_changes_nobodys_seat(lie: str) -> None:
     assert simulate(Plan(seed=3, lies=(lie,), transactions=(1, 2, 3, 4, 5), active=3_000)).violation is None

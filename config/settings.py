@@ -75,6 +75,8 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Allows the faucet and weak secrets."""
     issuer_keys: dict[str, str] = msgspec.field(default_factory=dict)
     """Asset code to the path of its issuer's private key (PEM): what this gateway may mint."""
+    trusted_proxies: tuple[Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?\Z")], ...] = ()
+    """Addresses or networks of reverse proxies, whose X-Forwarded-For is believed: the client is the last in it that is none."""
     token_lifetime: Annotated[int, Meta(ge=60)] = 900
     """Seconds an access token is good for."""
     transaction_lifetime: Annotated[int, Meta(ge=1_000)] = 60_000

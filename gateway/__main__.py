@@ -76,6 +76,8 @@ def _serve(settings: GatewaySettings) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=1,
             timeout_keep_alive=30,
         ),

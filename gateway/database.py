@@ -45,26 +45,6 @@ class Base(DeclarativeBase):
     type_annotation_map = {int: BigInteger().with_variant(Integer, "sqlite"), bytes: LargeBinary}
 
 
-class User(Base):
-    __tablename__ = "users"
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    email: Mapped[str] = mapped_column(String(254), unique=True)
-    name: Mapped[str] = mapped_column(String(100))
-    password_hash: Mapped[str] = mapped_column(String(200))
-    created_at: Mapped[int]
-
-
-class RefreshToken(Base):
-    """One link of a rotation: ``family`` is the login it stems from; ``used`` when it has been traded for the next."""
-
-    __tablename__ = "refresh_tokens"
-    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
-    family: Mapped[str] = mapped_column(String(32), index=True)
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
-    expires_at: Mapped[int]
-    used: Mapped[bool]
-
-
 class Wallet(Base):
     """A key pair. ``sealed_key``: None when its owner keeps the private key."""
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select, update
 
-from gateway.database import AccountBalance, Database, ReceivingAddress, Transfer, User, Wallet, insert, now_ms
+from gateway.database import AccountBalance, Database, ReceivingAddress, Transfer, Wallet, insert, now_ms
 from gateway.epochs import StoredEpochs
 from gateway.events.outbox import Outbox
+from gateway.identity.tables import User
 from gateway.jobs import Jobs
 from gateway.ledger import Ledger, put_postings, tracked_row
 from gateway.problems import Problem

@@ -6,12 +6,16 @@ from functools import partial
 import structlog
 from sqlalchemy import Engine
 
-from gateway.accounts import Accounts, Throttle
 from gateway.database import Database
 from gateway.epochs import StoredEpochs
 from gateway.events.outbox import Outbox
 from gateway.follower import ShardFollower
 from gateway.history import History
+from gateway.identity.accounts import Accounts
+from gateway.identity.passwords import Passwords
+from gateway.identity.sessions import Sessions
+from gateway.identity.throttle import Throttle
+from gateway.identity.tokens import Tokens
 from gateway.jobs import Jobs
 from gateway.ledger import Ledger
 from gateway.network_view import NetworkView
@@ -61,7 +65,9 @@ class Gateway:
         self.ledger = Ledger(self.database, self.outbox)
         self.relay = Relay(line, self.ledger, genesis.network)
         self.view = NetworkView(self.queries)
-        self.accounts = Accounts(self.database, token_secret, token_lifetime)
+        self.tokens = Tokens(token_secret, token_lifetime)
+        self.sessions = Sessions(self.database, self.tokens)
+        self.accounts = Accounts(self.database, Passwords(), self.sessions)
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs)
         self.payments = Payments(
@@ -87,6 +93,8 @@ class Gateway:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self.ledger.on_final = self._forget
+                self.sessions.on_end = self.wallets.keyring.forget
+                await self.sessions.load()
                 for tracked in await self.ledger.load():
                     self.relay.add(tracked)
                 await self.epochs.load()
@@ -142,7 +150,7 @@ class Gateway:
 
     async def _purge(self) -> None:
         while True:
-            await self.accounts.purge()
+            await self.sessions.purge()
             await self.outbox.purge()
             for _ in range(_DROPS):
                 await asyncio.sleep(_PURGE_EVERY / _DROPS)

@@ -13,9 +13,10 @@ from pathlib import Path
 import uvloop
 from sqlalchemy import Connection
 
-from gateway.database import Database, User, Wallet, insert, now_ms, open_engine
+from gateway.database import Database, Wallet, insert, now_ms, open_engine
 from gateway.events.outbox import Outbox
 from gateway.follower import ShardFollower
+from gateway.identity.tables import User
 from gateway.ledger import Ledger, put_postings, transfer_row
 from gateway.projection import tracked_order
 from gateway.queries import Queries

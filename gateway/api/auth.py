@@ -1,38 +1,49 @@
-"""Signing up, sessions, the user's profile."""
+"""Signing up and logging in."""
 
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from gateway.accounts import Tokens
-from gateway.api.requests import GatewayPart, UserId
+from gateway.api.requests import DevicePart, GatewayPart
 from gateway.history import iso
+from gateway.identity.sessions import Issued
+from gateway.identity.text import MAX_EMAIL, any_text, email_address, one_line
 
-router = APIRouter(prefix="/v1", tags=["accounts"])
+router = APIRouter(prefix="/v1/auth", tags=["accounts"])
 
 Email = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)+$"),
-    AfterValidator(str.lower),
+    Field(max_length=MAX_EMAIL, json_schema_extra={"format": "email"}, examples=["ann@example.org"]),
+    AfterValidator(email_address),
 ]
-Password = Annotated[str, Field(min_length=8, max_length=200)]
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True),
+    AfterValidator(one_line),
+    Field(min_length=1, max_length=100, examples=["Ann"]),
+]
+Language = Literal["en", "de", "es", "zh"]
+Password = Annotated[str, Field(max_length=200), AfterValidator(any_text)]
+NewPassword = Annotated[str, Field(min_length=8, max_length=200), AfterValidator(any_text)]
 
 
 class SignUp(BaseModel):
     model_config = ConfigDict(extra="forbid")
     email: Email
-    password: Password
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+    password: NewPassword
+    name: Name
+    language: Language = "en"
 
 
-class Login(BaseModel):
+class Credentials(BaseModel):
     model_config = ConfigDict(extra="forbid")
     email: Email
-    password: Annotated[str, Field(max_length=200)]
+    password: Password
 
 
 class RefreshRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
     refresh_token: Annotated[str, Field(max_length=200)]
 
 
@@ -46,48 +57,57 @@ class Session(BaseModel):
 class Profile(BaseModel):
     id: str
     email: str
+    email_verified: bool
     name: str
+    language: Language
+    default_wallet: str | None
     created_at: str | None
 
 
-@router.post("/auth/register", status_code=201)
+@router.post("/register", status_code=201)
 async def register(request: Request, body: SignUp, gateway: GatewayPart) -> Profile:
     """Create a user."""
     gateway.logins.check(_attempt(request, body.email))
-    user = await gateway.accounts.register(body.email, body.password, body.name)
-    return await me(user, gateway)
+    user = await gateway.accounts.register(body.email, body.password, body.name, body.language)
+    return await profile(user, gateway)
 
 
-@router.post("/auth/login")
-async def login(request: Request, body: Login, gateway: GatewayPart) -> Session:
+@router.post("/login")
+async def login(request: Request, body: Credentials, device: DevicePart, gateway: GatewayPart) -> Session:
     """Log in. The access token is short-lived; trade the refresh token for new ones."""
     gateway.logins.check(_attempt(request, body.email))
-    return _session(await gateway.accounts.login(body.email, body.password))
+    return _session(await gateway.accounts.login(body.email, body.password, device))
 
 
-@router.post("/auth/refresh")
-async def refresh(body: RefreshRequest, gateway: GatewayPart) -> Session:
+@router.post("/refresh")
+async def refresh(body: RefreshRequest, device: DevicePart, gateway: GatewayPart) -> Session:
     """Trade a refresh token for a new pair. Each is good once; using one twice ends the session."""
-    return _session(await gateway.accounts.refresh(body.refresh_token))
+    return _session(await gateway.sessions.refresh(body.refresh_token, device))
 
 
-@router.post("/auth/logout", status_code=204)
+@router.post("/logout", status_code=204)
 async def logout(body: RefreshRequest, gateway: GatewayPart) -> None:
-    """End the session. Its access token stays good for the minutes it has left."""
-    for user in await gateway.accounts.logout(body.refresh_token):
-        gateway.wallets.keyring.forget(user)
+    """End the session, and its access tokens with it."""
+    await gateway.sessions.log_out(body.refresh_token)
 
 
-@router.get("/me")
-async def me(user: UserId, gateway: GatewayPart) -> Profile:
-    """Who is logged in."""
+async def profile(user: str, gateway: GatewayPart) -> Profile:
+    """What a user is told of himself."""
     row = await gateway.accounts.profile(user)
-    return Profile(id=row.id, email=row.email, name=row.name, created_at=iso(row.created_at))
+    return Profile(
+        id=row.id,
+        email=row.email,
+        email_verified=row.verified_at is not None,
+        name=row.name,
+        language=row.language,
+        default_wallet=row.default_wallet,
+        created_at=iso(row.created_at),
+    )
 
 
 def _attempt(request: Request, email: str) -> str:
     return f"{request.client.host if request.client else ''} {email}"
 
 
-def _session(tokens: Tokens) -> Session:
-    return Session(access_token=tokens.access, expires_in=tokens.expires_in, refresh_token=tokens.refresh)
+def _session(issued: Issued) -> Session:
+    return Session(access_token=issued.access, expires_in=issued.expires_in, refresh_token=issued.refresh)

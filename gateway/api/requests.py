@@ -9,10 +9,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from gateway.idempotency import Idempotency
+from gateway.identity.sessions import Device
+from gateway.identity.tokens import Caller, Scope, Tokens
 from gateway.problems import Problem
 from gateway.service import Gateway
 
-_bearer = HTTPBearer(auto_error=False, description="The access token of a login.")
+_bearer = HTTPBearer(auto_error=False, description="The access token of a login, or an API key.")
 
 
 async def _gateway(request: Request) -> Gateway:
@@ -22,15 +24,35 @@ async def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-async def _user(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+def scope(name: Scope) -> Any:
+    """For a router's ``dependencies``: who uses it with an API key needs this scope; to read, "read" is enough."""
+
+    async def declare(request: Request) -> None:
+        request.state.scopes = (name, "read") if request.method in ("GET", "HEAD") else (name,)
+
+    return Depends(declare)
+
+
+async def _caller(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
     if credentials is None:
         raise Problem(401, "not_authenticated", "log in and send the access token: Authorization: Bearer ...")
-    user: str = request.app.state.gateway.accounts.user_of(credentials.credentials)
-    return user
+    tokens: Tokens = request.app.state.gateway.tokens
+    return tokens.caller(credentials.credentials, *getattr(request.state, "scopes", ()))
+
+
+async def _user(caller: Annotated[Caller, Depends(_caller)]) -> str:
+    return caller.user
+
+
+async def _device(request: Request) -> Device:
+    return Device(request.headers.get("user-agent", ""), request.client.host if request.client else "")
 
 
 GatewayPart = Annotated[Gateway, Depends(_gateway)]
+Login = Annotated[Caller, Depends(_caller)]
+"""Of routers that declare no scope, where it is always a login."""
 UserId = Annotated[str, Depends(_user)]
+DevicePart = Annotated[Device, Depends(_device)]
 WaitSeconds = Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds to wait for a final status; 30 at most.")]
 IdempotencyHeader = Annotated[
     str | None,

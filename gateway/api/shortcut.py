@@ -74,7 +74,7 @@ class Shortcut:
 
 
 async def _pay(gateway: Gateway, request: _Request) -> tuple[int, dict[str, Any]]:
-    user = gateway.accounts.user_of(request.token)
+    user = gateway.tokens.user_of(request.token, "payments")
     gateway.database.check_room()
     order, key = request.order, None
     if request.key is not None:
@@ -105,7 +105,7 @@ def _read(scope: Scope, message: Message) -> _Request | None:
         order = _read_order(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if len(order.memo) * 4 > MAX_MEMO_BYTES and len(order.memo.encode()) > MAX_MEMO_BYTES:
+    if not (order.memo.isascii() and order.memo.isprintable()):
         return None
     named = None if key is None else key.decode("latin-1")
     return _Request(token.decode("latin-1"), order, float(wait[1]) if wait else 0.0, named)

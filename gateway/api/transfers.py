@@ -14,15 +14,17 @@ from gateway.api.requests import (
     UserId,
     WaitSeconds,
     idempotency,
+    scope,
     transaction_id,
 )
+from gateway.identity.text import one_line
 from gateway.payments import Accepted
 from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.service import Gateway
 from node.protocol.limits import MAX_MEMO_BYTES, MAX_TRANSACTION_BYTES
 
-router = APIRouter(prefix="/v1", tags=["transfers"])
+router = APIRouter(prefix="/v1", tags=["transfers"], dependencies=[scope("payments")])
 
 AssetField = Annotated[str, Field(pattern="^[A-Z0-9]{1,12}$", examples=["USD"])]
 AmountField = Annotated[str, Field(max_length=40, examples=["12.50"])]
@@ -46,11 +48,9 @@ class NewTransfer(BaseModel):
     @field_validator("memo")
     @classmethod
     def _fits(cls, memo: str) -> str:
-        try:
-            if len(memo.encode()) > MAX_MEMO_BYTES:
-                raise ValueError(f"at most {MAX_MEMO_BYTES} bytes of UTF-8")
-        except UnicodeEncodeError:
-            raise ValueError("not valid Unicode") from None
+        memo = one_line(memo)
+        if len(memo.encode()) > MAX_MEMO_BYTES:
+            raise ValueError(f"at most {MAX_MEMO_BYTES} bytes of UTF-8")
         return memo
 
 

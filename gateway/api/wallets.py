@@ -4,10 +4,11 @@ import asyncio
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
-from gateway.api.requests import GatewayPart, UserId
+from gateway.api.requests import GatewayPart, UserId, scope
 from gateway.history import iso
+from gateway.identity.text import one_line
 from gateway.keystore import MAX_PEM, decrypt_key, encrypt_key, proves_ownership
 from gateway.problems import Problem
 from gateway.service import Gateway
@@ -15,10 +16,10 @@ from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.keys import public_key_from
 
-router = APIRouter(prefix="/v1/wallets", tags=["wallets"])
+router = APIRouter(prefix="/v1/wallets", tags=["wallets"], dependencies=[scope("payments")])
 
 
-Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)]
+Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(one_line)]
 Passphrase = Annotated[SecretStr, Field(min_length=12, max_length=200)]
 
 

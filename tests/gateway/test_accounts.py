@@ -1,5 +1,6 @@
 """Users and sessions, and the form every error has."""
 
+import json
 import time
 from typing import Any
 
@@ -7,7 +8,7 @@ import httpx
 import jwt
 import pytest
 
-from gateway.accounts import Throttle
+from gateway.identity.throttle import Throttle
 from gateway.problems import Problem
 from tests.gateway.world import World
 from tests.person import PASSWORD
@@ -29,7 +30,8 @@ def auth(world: World, step: str, **body: str) -> httpx.Response:
 
 def test_who_am_i_is_told_to_a_good_token_only(world: World) -> None:
     def token(lifetime: int, secret: str) -> str:
-        return jwt.encode({"sub": "somebody", "exp": int(time.time()) + lifetime}, bytes.fromhex(secret), "HS256")
+        claims = {"sub": "somebody", "sid": "", "exp": int(time.time()) + lifetime}
+        return jwt.encode(claims, bytes.fromhex(secret), "HS256")
 
     alice, secret = world.person(), world.gateway.environment["SHARDPAY_TOKEN_SECRET"]
     assert alice.get("/v1/me").json()["email"] == alice.email
@@ -45,7 +47,7 @@ def test_who_am_i_is_told_to_a_good_token_only(world: World) -> None:
 def test_a_token_that_was_good_is_refused_when_it_has_expired(world: World) -> None:
     alice, secret = world.person(), bytes.fromhex(world.gateway.environment["SHARDPAY_TOKEN_SECRET"])
     user = alice.get("/v1/me").json()["id"]
-    short = jwt.encode({"sub": user, "exp": int(time.time()) + 2}, secret, "HS256")
+    short = jwt.encode({"sub": user, "sid": "", "exp": int(time.time()) + 2}, secret, "HS256")
 
     def me() -> httpx.Response:
         return world.gateway.http.get("/v1/me", headers={"Authorization": f"Bearer {short}"})
@@ -58,6 +60,25 @@ def test_a_token_that_was_good_is_refused_when_it_has_expired(world: World) -> N
 def test_an_address_registers_once_however_it_is_written(world: World) -> None:
     again = auth(world, "register", email=f" {world.person().email.upper()} ", password=PASSWORD, name="Alice")
     assert problem(again) == (409, "email_taken")
+
+
+@pytest.mark.parametrize("password", ["password", " " * 8, "hunter22", "qwertyuiop", "tremendous-person", "Tremendous Person"])
+def test_a_password_that_is_easy_to_guess_is_refused(world: World, password: str) -> None:
+    body = {"email": "tremendous-person@example.org", "name": "Tremendous Person", "password": password}
+    assert problem(auth(world, "register", **body)) == (422, "weak_password")
+
+
+def test_a_profile_is_changed_and_receives_where_it_says(world: World) -> None:
+    ann, bob = world.person(), world.person()
+    before = ann.get("/v1/me").json()
+    assert (before["language"], before["default_wallet"], before["email_verified"]) == ("en", None, False)
+    first, second, foreign = ann.wallet(), ann.wallet(), bob.wallet(0, USD="1.00")
+    changed = ann.http.patch("/v1/me", json={"name": " Ann\u0301 ", "language": "de", "default_wallet": second["id"]})
+    assert changed.json() == before | {"name": "Anń", "language": "de", "default_wallet": second["id"]}
+    assert bob.pay(foreign, ann.email, "0.50", wait=20).json()["status"] == "committed"
+    assert (ann.balance(first)[0], ann.balance(second)[0]) == ("0.00", "0.50")
+    assert problem(ann.http.patch("/v1/me", json={"default_wallet": foreign["id"]})) == (404, "wallet_not_found")
+    assert ann.http.patch("/v1/me", json={}).json() == changed.json()
 
 
 def test_guesses_learn_no_address_and_are_slowed_down(world: World) -> None:
@@ -98,13 +119,16 @@ def test_refresh_tokens_rotate_and_theft_or_logout_ends_the_session(world: World
     ("path", "body", "pointer"),
     [
         ("/v1/auth/register", {"email": "no-at-sign", "password": PASSWORD, "name": "x"}, "/body/email"),
+        ("/v1/auth/register", {"email": "аnn@example.org", "password": PASSWORD, "name": "x"}, "/body/email"),  # a Cyrillic a
         ("/v1/auth/register", {"email": "a@example.org", "password": "hunter2", "name": "x"}, "/body/password"),
+        ("/v1/auth/register", {"email": "a@example.org", "password": "\ud800" * 9, "name": "x"}, "/body/password"),
+        ("/v1/auth/register", {"email": "a@example.org", "password": PASSWORD, "name": "Ann\u202eB"}, "/body/name"),
         ("/v1/auth/login", {"email": "a@example.org"}, "/body/password"),
         ("/v1/auth/login", [], "/body"),
     ],
 )
 def test_validation_errors_point_at_the_field_and_repeat_no_input(world: World, path: str, body: Any, pointer: str) -> None:
-    answer = world.gateway.http.post(path, json=body)
+    answer = world.gateway.http.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert problem(answer) == (422, "invalid_request")
     assert pointer in {error["pointer"] for error in answer.json()["errors"]}
     assert "hunter2" not in answer.text

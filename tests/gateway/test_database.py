@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
 import gateway.service  # noqa: F401 - imports all tables
-from gateway.database import Base, Database, User, open_engine
+from gateway.database import Base, Database, open_engine
+from gateway.identity.tables import User
 
 Story = Callable[[Database, list[str]], Awaitable[None]]
 

@@ -2,15 +2,14 @@
 
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from gateway.accounts import Accounts
-from gateway.api.auth import RefreshRequest, logout
 from gateway.database import Database, open_engine
-from gateway.service import Gateway
+from gateway.identity.accounts import Accounts
+from gateway.identity.passwords import Passwords
+from gateway.identity.sessions import Device, Sessions
+from gateway.identity.tokens import Tokens
 from gateway.vault import Keyring, Vault, WrongKey
 from node.protocol.address import address_of
 from node.protocol.crypto import KeyPair
@@ -98,15 +97,16 @@ def test_a_key_sealed_for_another_address_does_not_open() -> None:
 def test_whoever_logs_out_takes_the_keys_along(tmp_path: Path) -> None:
     async def story() -> None:
         purses, database = Purses(), Database(open_engine(f"sqlite:///{tmp_path}/gateway.db"))
-        accounts = Accounts(database, bytes(32), 900)
+        sessions = Sessions(database, Tokens(bytes(32), 900))
+        accounts = Accounts(database, Passwords(), sessions)
+        sessions.on_end = purses.keyring.forget
         ann = await accounts.register("ann@example.org", PASSWORD, "Ann")
-        session = await accounts.login("ann@example.org", PASSWORD)
+        session = await accounts.login("ann@example.org", PASSWORD, Device("", ""))
         purses.open("a", ann)
         purses.open("b", "bob")
-        gateway: Any = SimpleNamespace(accounts=accounts, wallets=SimpleNamespace(keyring=purses.keyring))
-        await logout(RefreshRequest(refresh_token="another"), cast(Gateway, gateway))
+        await sessions.log_out("another")
         assert len(purses.keyring) == 2
-        await logout(RefreshRequest(refresh_token=session.refresh), cast(Gateway, gateway))
+        await sessions.log_out(session.refresh)
         assert len(purses.keyring) == 1
         database.close()
 

@@ -1,0 +1,83 @@
+"""The user's own account: profile, password, sessions."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.api.auth import Language, Name, NewPassword, Password, Profile, profile
+from gateway.api.requests import GatewayPart, Login
+from gateway.history import iso
+
+router = APIRouter(prefix="/v1", tags=["accounts"])
+
+
+class ProfileChange(BaseModel):
+    """What is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name | None = None
+    language: Language | None = None
+    default_wallet: Annotated[str, Field(max_length=64, description="Paid when somebody pays your e-mail address.")] | None = None
+
+
+class PasswordChange(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    current: Password
+    new: NewPassword
+
+
+class SessionView(BaseModel):
+    id: str
+    created_at: str | None
+    last_used_at: str | None
+    user_agent: str
+    address: str
+    current: bool
+
+
+class SessionList(BaseModel):
+    items: list[SessionView]
+
+
+@router.get("/me")
+async def me(login: Login, gateway: GatewayPart) -> Profile:
+    """Who is logged in."""
+    return await profile(login.user, gateway)
+
+
+@router.patch("/me")
+async def change(body: ProfileChange, login: Login, gateway: GatewayPart) -> Profile:
+    """Change name, language or default wallet."""
+    await gateway.accounts.change(login.user, body.model_dump(exclude_none=True))
+    return await profile(login.user, gateway)
+
+
+@router.put("/me/password", status_code=204)
+async def change_password(body: PasswordChange, login: Login, gateway: GatewayPart) -> None:
+    """Change the password. All other sessions end."""
+    gateway.logins.check(login.user)
+    await gateway.accounts.change_password(login.user, login.session, body.current, body.new)
+
+
+@router.get("/sessions")
+async def sessions(login: Login, gateway: GatewayPart) -> SessionList:
+    """Where you are logged in, the session used last first; `last_used_at` is its login's or latest refresh's."""
+    items = [
+        SessionView(
+            id=row.id,
+            created_at=iso(row.created_at),
+            last_used_at=iso(row.last_used_at),
+            user_agent=row.user_agent,
+            address=row.address,
+            current=row.id == login.session,
+        )
+        for row in await gateway.sessions.of(login.user)
+    ]
+    return SessionList(items=items)
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+async def revoke(session_id: str, login: Login, gateway: GatewayPart) -> None:
+    """End a session: its tokens are refused from now on."""
+    await gateway.sessions.revoke(login.user, session_id)

@@ -1,0 +1,91 @@
+"""Users: signing up, logging in, their profiles and passwords."""
+
+import uuid
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.database import Database, Wallet, insert, now_ms
+from gateway.identity.passwords import Passwords
+from gateway.identity.sessions import Device, Ended, Issued, Sessions, end
+from gateway.identity.tables import Session, User
+from gateway.problems import Problem
+
+
+class Accounts:
+    """The users.
+
+    Attributes:
+        sign_ups, logins: since start.
+    """
+
+    def __init__(self, database: Database, passwords: Passwords, sessions: Sessions) -> None:
+        self._database, self._passwords, self._sessions = database, passwords, sessions
+        self.sign_ups = self.logins = 0
+
+    async def register(self, email: str, password: str, name: str, language: str = "en") -> str:
+        """Create a user; returns the id. Raises Problem (409) when the e-mail address is taken, (422) for a weak password."""
+        row = {"id": uuid.uuid4().hex, "email": email, "name": name, "language": language, "created_at": now_ms()}
+        row["password_hash"] = await self._passwords.hashed(password, email, name)
+        try:
+            await self._database.write(lambda c: c.execute(insert(c, User).values(**row)) and None)
+        except IntegrityError:
+            raise Problem(409, "email_taken", "this e-mail address is registered already") from None
+        self.sign_ups += 1
+        return str(row["id"])
+
+    async def login(self, email: str, password: str, device: Device) -> Issued:
+        """Raises Problem (401), the same and after the same time whether the address or the password is wrong."""
+        query = select(User.id, User.password_hash).where(User.email == email)
+        row = await self._database.read(lambda c: c.execute(query).first())
+        right = await self._passwords.match(row.password_hash if row else None, password)
+        if row is None or not right:
+            raise Problem(401, "wrong_credentials", "wrong e-mail address or password")
+        self.logins += 1
+        return await self._sessions.start(row.id, device)
+
+    async def profile(self, user_id: str) -> Row[Any]:
+        """A user's row. Raises Problem (401) when the user is gone."""
+        query = select(User.__table__).where(User.id == user_id, User.closed_at.is_(None))
+        row = await self._database.read(lambda c: c.execute(query).first())
+        if row is None:
+            raise Problem(401, "invalid_token", "this user does not exist")
+        return row
+
+    async def change(self, user_id: str, values: dict[str, Any]) -> None:
+        """Change a user's profile: name, language, default wallet. Raises Problem (404) when the wallet is not his."""
+        wallet = values.get("default_wallet")
+        own = select(Wallet.id).where(Wallet.id == wallet, Wallet.user_id == user_id)
+
+        def save(connection: Connection) -> bool:
+            if wallet is not None and connection.execute(own).first() is None:
+                return False
+            connection.execute(update(User).where(User.id == user_id).values(**values))
+            return True
+
+        if values and not await self._database.write(save):
+            raise Problem(404, "wallet_not_found", "you have no such wallet")
+
+    async def check_password(self, user_id: str, password: str) -> Row[Any]:
+        """A user's row, when the password is right. Raises Problem (403)."""
+        row = await self.profile(user_id)
+        if not await self._passwords.match(row.password_hash, password):
+            raise Problem(403, "wrong_password", "the current password is another one")
+        return row
+
+    async def change_password(self, user_id: str, session: str, current: str, new: str) -> None:
+        """Replace a user's password; all sessions but the given one end. Raises Problem (403, 422)."""
+        row = await self.check_password(user_id, current)
+        password_hash = await self._passwords.hashed(new, row.email, row.name)
+
+        def save(connection: Connection) -> list[Ended] | None:
+            unchanged = (User.id == user_id, User.password_hash == row.password_hash)
+            if not connection.execute(update(User).where(*unchanged).values(password_hash=password_hash)).rowcount:
+                return None
+            return end(connection, user_id, Session.id != session)
+
+        gone = await self._database.write(save)
+        if gone is None:
+            raise Problem(403, "wrong_password", "the current password is another one")
+        self._sessions.ended(gone)

@@ -1,0 +1,49 @@
+"""Users, their sessions and what else proves who somebody is. Of every token only the SHA-256 is stored."""
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from gateway.database import Base
+
+
+class User(Base):
+    """``verified_at``: when the e-mail address was proven; ``closed_at``: when nothing but the id was left, ms."""
+
+    __tablename__ = "users"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    password_hash: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[int]
+    language: Mapped[str] = mapped_column(String(2), default="en")
+    default_wallet: Mapped[str | None] = mapped_column(String(32))
+    verified_at: Mapped[int | None]
+    closed_at: Mapped[int | None]
+
+
+class Session(Base):
+    """A login. ``expires_at``: of its newest refresh token; ``access_until``: of its newest access token, ms.
+
+    One that has ended is kept until no access token of it can be good any more.
+    """
+
+    __tablename__ = "sessions"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[int]
+    last_used_at: Mapped[int]
+    expires_at: Mapped[int]
+    access_until: Mapped[int]
+    ended: Mapped[bool] = mapped_column(default=False)
+    user_agent: Mapped[str] = mapped_column(String(200))
+    address: Mapped[str] = mapped_column(String(45))
+
+
+class RefreshToken(Base):
+    """One link of a session's chain; ``used`` when it has been traded for the next."""
+
+    __tablename__ = "refresh_tokens"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
+    expires_at: Mapped[int]
+    used: Mapped[bool]

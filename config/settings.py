@@ -5,7 +5,7 @@ process's own: where it listens, where it keeps its data, whom to call.
 """
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -75,7 +75,16 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Allows the faucet and weak secrets."""
     issuer_keys: dict[str, str] = msgspec.field(default_factory=dict)
     """Asset code to the path of its issuer's private key (PEM): what this gateway may mint."""
-    trusted_proxies: tuple[Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?\Z")], ...] = ()
+    public_url: str = ""
+    """Where browsers reach this gateway, e.g. https://wallet.example.org; links in mails begin so. By default host and port."""
+    verification: Literal["optional", "required"] | None = None
+    """Whether an e-mail address must be verified before the first login. By default it must, but not on a devnet."""
+    smtp: str = ""
+    """Mail server: smtps://USER@HOST:465 (TLS) or smtp://USER@HOST:587 (STARTTLS); password in SHARDPAY_SMTP_PASSWORD.
+    A devnet may go without, and shows its mails at /v1/devnet/mails."""
+    mail_from: str = ""
+    """E-mail address that mails come from."""
+    trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of reverse proxies, whose X-Forwarded-For is believed: the client is the last in it that is none."""
     token_lifetime: Annotated[int, Meta(ge=60)] = 900
     """Seconds an access token is good for."""

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import signal
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,7 @@ from config.logs import configure
 from config.settings import GatewaySettings, SettingsError, read_settings
 from gateway.app import create_app
 from gateway.database import open_engine
+from gateway.identity.mailer import SmtpMailer
 from gateway.server import Connection, Server
 from gateway.service import Gateway
 from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
@@ -43,16 +45,20 @@ def _serve(settings: GatewaySettings) -> int:
     token_secret = read_secret(TOKEN_SECRET, settings.devnet)
     issuers = _read_issuers(settings, genesis)
     line = Line(settings.broker)
+    mailer, must_verify = _mailing(settings)
+    for proxy in settings.trusted_proxies:
+        ip_network(proxy)
     engine = open_engine(settings.database)
     configure("gateway", settings.name)
     log = structlog.get_logger()
-    crashed = False
+    crashed, url = False, f"http://{settings.host}:{settings.port}"
     running: tuple[Gateway, asyncio.AbstractEventLoop] | None = None
 
     def make_gateway() -> Gateway:
         lifetimes = (settings.token_lifetime, settings.transaction_lifetime)
         nonlocal running
-        gateway = Gateway(settings.name, genesis, engine, line, vault, token_secret, issuers, *lifetimes, settings.devnet)
+        parts = (settings.name, genesis, engine, line, vault, token_secret, issuers)
+        gateway = Gateway(*parts, *lifetimes, settings.devnet, settings.public_url or url, mailer, must_verify)
         running = (gateway, asyncio.get_running_loop())
         return gateway
 
@@ -85,9 +91,17 @@ def _serve(settings: GatewaySettings) -> int:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # the server raises it again when done; the exit code shall be 0
-    log.info("gateway starting", url=f"http://{settings.host}:{settings.port}", network=genesis.network.hex())
+    log.info("gateway starting", url=url, network=genesis.network.hex())
     server.run()
     return 1 if crashed or not server.started else 0
+
+
+def _mailing(settings: GatewaySettings) -> tuple[SmtpMailer | None, bool]:
+    """The mail server, if there is one, and whether addresses must be verified. Raises SettingsError."""
+    if not settings.smtp and not settings.devnet:
+        raise SettingsError("smtp: outside a devnet a mail server is needed")
+    must_verify = settings.verification == "required" or (settings.verification is None and not settings.devnet)
+    return SmtpMailer(settings.smtp, settings.mail_from) if settings.smtp else None, must_verify
 
 
 def _read_issuers(settings: GatewaySettings, genesis: Genesis) -> dict[str, KeyPair]:

@@ -12,10 +12,13 @@ from gateway.events.outbox import Outbox
 from gateway.follower import ShardFollower
 from gateway.history import History
 from gateway.identity.accounts import Accounts
+from gateway.identity.mailer import Mailbox, Mailer
+from gateway.identity.mails import Mails
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import Throttle
 from gateway.identity.tokens import Tokens
+from gateway.identity.verification import Verification
 from gateway.jobs import Jobs
 from gateway.ledger import Ledger
 from gateway.network_view import NetworkView
@@ -56,6 +59,9 @@ class Gateway:
         token_lifetime: int,
         transaction_lifetime: int,
         devnet: bool,
+        public_url: str,
+        mailer: Mailer | None,
+        must_verify: bool,
     ) -> None:
         self.name, self.genesis, self.devnet, self.broker = name, genesis, devnet, line
         self.database = Database(engine)
@@ -67,7 +73,10 @@ class Gateway:
         self.view = NetworkView(self.queries)
         self.tokens = Tokens(token_secret, token_lifetime)
         self.sessions = Sessions(self.database, self.tokens)
-        self.accounts = Accounts(self.database, Passwords(), self.sessions)
+        passwords, self.mailbox = Passwords(), Mailbox(self.database) if mailer is None else None
+        self.mails = Mails(self.database, self.jobs, mailer or Mailbox(self.database), public_url)
+        self.accounts = Accounts(self.database, passwords, self.sessions, self.mails, must_verify)
+        self.verification = Verification(passwords, self.sessions, self.mails)
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs)
         self.payments = Payments(
@@ -151,6 +160,7 @@ class Gateway:
     async def _purge(self) -> None:
         while True:
             await self.sessions.purge()
+            await self.mails.purge()
             await self.outbox.purge()
             for _ in range(_DROPS):
                 await asyncio.sleep(_PURGE_EVERY / _DROPS)

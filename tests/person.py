@@ -1,6 +1,7 @@
 """Somebody with an account at a gateway, whichever network is behind it. Amounts are decimal strings."""
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,10 +9,22 @@ import httpx
 
 from gateway.keystore import ownership
 from node.protocol.crypto import KeyPair
+from tests.waiting import until
 
 PASSWORD = "correct horse battery staple"
 FINAL = ("committed", "rejected", "expired")
 Wallet = dict[str, Any]
+
+
+def mailed_token(http: httpx.Client, email: str, page: str) -> str:
+    """The token in the latest mail to somebody that links to this page: "verify" or "reset"."""
+
+    def find() -> str:
+        mails = http.get("/v1/devnet/mails", params={"to": email}).json()["items"]
+        found = [re.search(rf"/#/{page}\?token=(\S+)", mail["text"]) for mail in mails]
+        return next((match[1] for match in found if match), "")
+
+    return until(find, f"a mail to {email}")
 
 
 class Person:
@@ -27,6 +40,12 @@ class Person:
         assert session["token_type"] == "Bearer"
         self.refresh_token = session["refresh_token"]
         self.http.headers["Authorization"] = f"Bearer {session['access_token']}"
+
+    def verify(self) -> "Person":
+        """Proves the e-mail address with the mail of a development network."""
+        answer = self.http.post("/v1/auth/verify", json={"token": mailed_token(self.http, self.email, "verify")})
+        assert answer.status_code == 204, answer.text
+        return self
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         return self.http.get(path, params=parameters)

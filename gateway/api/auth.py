@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.api.requests import DevicePart, GatewayPart
@@ -42,6 +42,28 @@ class Credentials(BaseModel):
     password: Password
 
 
+class Address(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    email: Email
+
+
+class LinkToken(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    token: Annotated[str, Field(max_length=200)]
+
+
+class Reset(LinkToken):
+    password: NewPassword
+
+
+class VerificationSent(BaseModel):
+    status: Literal["verification_sent"] = "verification_sent"
+
+
+class MailSent(BaseModel):
+    status: Literal["sent_if_known"] = "sent_if_known"
+
+
 class RefreshRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     refresh_token: Annotated[str, Field(max_length=200)]
@@ -64,12 +86,44 @@ class Profile(BaseModel):
     created_at: str | None
 
 
-@router.post("/register", status_code=201)
-async def register(request: Request, body: SignUp, gateway: GatewayPart) -> Profile:
-    """Create a user."""
+@router.post("/register", status_code=201, responses={202: {"model": VerificationSent, "description": "Look at your mails"}})
+async def register(request: Request, response: Response, body: SignUp, gateway: GatewayPart) -> Profile | VerificationSent:
+    """Create a user, who gets a mail with a link. Where the address must be verified before the first login, the answer is 202,
+    and the same if it has an account already: then the mail says so."""
     gateway.logins.check(_attempt(request, body.email))
     user = await gateway.accounts.register(body.email, body.password, body.name, body.language)
+    if gateway.accounts.must_verify:
+        response.status_code = 202
+        return VerificationSent()
     return await profile(user, gateway)
+
+
+@router.post("/verify", status_code=204)
+async def verify(body: LinkToken, gateway: GatewayPart) -> None:
+    """Verify an e-mail address with the token of the mail's link, which is good once, for 24 hours."""
+    await gateway.verification.verify(body.token)
+
+
+@router.post("/verification", status_code=202)
+async def ask_verification(request: Request, body: Address, gateway: GatewayPart) -> MailSent:
+    """Send the verification mail again, if somebody with this address needs it."""
+    gateway.logins.check(_attempt(request, body.email))
+    await gateway.verification.ask(body.email)
+    return MailSent()
+
+
+@router.post("/password/forgot", status_code=202)
+async def forgot(request: Request, body: Address, gateway: GatewayPart) -> MailSent:
+    """Send a mail to choose a new password with, if somebody has this address."""
+    gateway.logins.check(_attempt(request, body.email))
+    await gateway.verification.forgot(body.email)
+    return MailSent()
+
+
+@router.post("/password/reset", status_code=204)
+async def reset(body: Reset, gateway: GatewayPart) -> None:
+    """Set a new password with the token of the mail's link, which is good once, for an hour. All sessions end."""
+    await gateway.verification.reset(body.token, body.password)
 
 
 @router.post("/login")

@@ -3,10 +3,12 @@
 import uuid
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, exists, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.database import Database, Wallet, insert, now_ms
+from gateway.identity.mail_texts import Letter
+from gateway.identity.mails import Mails
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Device, Ended, Issued, Sessions, end
 from gateway.identity.tables import Session, User
@@ -20,28 +22,48 @@ class Accounts:
         sign_ups, logins: since start.
     """
 
-    def __init__(self, database: Database, passwords: Passwords, sessions: Sessions) -> None:
-        self._database, self._passwords, self._sessions = database, passwords, sessions
+    def __init__(self, database: Database, passwords: Passwords, sessions: Sessions, mails: Mails, must_verify: bool) -> None:
+        """``must_verify``: whether nobody logs in before he has verified his address."""
+        self._database, self._passwords, self._sessions, self._mails = database, passwords, sessions, mails
+        self.must_verify = must_verify
         self.sign_ups = self.logins = 0
 
     async def register(self, email: str, password: str, name: str, language: str = "en") -> str:
-        """Create a user; returns the id. Raises Problem (409) when the e-mail address is taken, (422) for a weak password."""
+        """Create a user and send him a mail; returns the id.
+
+        If addresses must be verified, the same happens for one that is taken, but its mail says so. What was given before for an
+        address that nobody has verified yet is replaced: whoever was first has proven nothing.
+
+        Raises:
+            Problem: 422, weak password; 409, the e-mail address is taken, if it need not be verified.
+        """
         row = {"id": uuid.uuid4().hex, "email": email, "name": name, "language": language, "created_at": now_ms()}
         row["password_hash"] = await self._passwords.hashed(password, email, name)
+        again = {column: row[column] for column in ("name", "language", "password_hash")}
+        unproven = User.verified_at.is_(None) & ~exists().where(Wallet.user_id == User.id)
+
+        def save(connection: Connection) -> None:
+            statement = insert(connection, User).values(**row)
+            if self.must_verify:
+                statement = statement.on_conflict_do_update(index_elements=["email"], set_=again, where=unproven)
+            connection.execute(statement)
+            self._mails.order(connection, Letter.KNOWN, email)
+
         try:
-            await self._database.write(lambda c: c.execute(insert(c, User).values(**row)) and None)
+            await self._mails.write(save)
         except IntegrityError:
             raise Problem(409, "email_taken", "this e-mail address is registered already") from None
         self.sign_ups += 1
         return str(row["id"])
 
     async def login(self, email: str, password: str, device: Device) -> Issued:
-        """Raises Problem (401), the same and after the same time whether the address or the password is wrong."""
-        query = select(User.id, User.password_hash).where(User.email == email)
+        """Raises Problem (401), the same and after the same time whatever is wrong: address, password, or it is not verified."""
+        query = select(User.id, User.password_hash, User.verified_at).where(User.email == email)
         row = await self._database.read(lambda c: c.execute(query).first())
         right = await self._passwords.match(row.password_hash if row else None, password)
-        if row is None or not right:
-            raise Problem(401, "wrong_credentials", "wrong e-mail address or password")
+        if row is None or not right or (self.must_verify and row.verified_at is None):
+            unproven = ", or the address is not verified yet" if self.must_verify else ""
+            raise Problem(401, "wrong_credentials", f"wrong e-mail address or password{unproven}")
         self.logins += 1
         return await self._sessions.start(row.id, device)
 
@@ -83,9 +105,10 @@ class Accounts:
             unchanged = (User.id == user_id, User.password_hash == row.password_hash)
             if not connection.execute(update(User).where(*unchanged).values(password_hash=password_hash)).rowcount:
                 return None
+            self._mails.order(connection, Letter.CHANGED, row.email)
             return end(connection, user_id, Session.id != session)
 
-        gone = await self._database.write(save)
+        gone = await self._mails.write(save)
         if gone is None:
             raise Problem(403, "wrong_password", "the current password is another one")
         self._sessions.ended(gone)

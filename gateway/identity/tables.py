@@ -1,6 +1,6 @@
 """Users, their sessions and what else proves who somebody is. Of every token only the SHA-256 is stored."""
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database import Base
@@ -47,3 +47,35 @@ class RefreshToken(Base):
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
     expires_at: Mapped[int]
     used: Mapped[bool]
+
+
+class MailOrder(Base):
+    """A mail to be sent to an address, if anybody has it. What it says is written, and its token made, when it is sent."""
+
+    __tablename__ = "mail_orders"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(12))
+    email: Mapped[str] = mapped_column(String(254))
+    created_at: Mapped[int]
+
+
+class MailToken(Base):
+    """What a link in a mail proves, once."""
+
+    __tablename__ = "mail_tokens"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    purpose: Mapped[str] = mapped_column(String(12))
+    expires_at: Mapped[int]
+
+
+class DevnetMail(Base):
+    """A mail that a development network's gateway shows instead of sending it."""
+
+    __tablename__ = "devnet_mails"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    recipient: Mapped[str] = mapped_column(String(254), index=True)
+    subject: Mapped[str] = mapped_column(String(200))
+    text: Mapped[str] = mapped_column(Text)
+    sent_at: Mapped[int]

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database import Database, open_engine
-from gateway.identity.accounts import Accounts
-from gateway.identity.passwords import Passwords
+from gateway.database import Database, insert, open_engine
 from gateway.identity.sessions import Device, Sessions
+from gateway.identity.tables import User
 from gateway.identity.tokens import Tokens
 from gateway.vault import Keyring, Vault, WrongKey
 from node.protocol.address import address_of
 from node.protocol.crypto import KeyPair
 from tests.chains import key
-from tests.person import PASSWORD
 
 
 class CountedVault(Vault):
@@ -98,11 +96,11 @@ def test_whoever_logs_out_takes_the_keys_along(tmp_path: Path) -> None:
     async def story() -> None:
         purses, database = Purses(), Database(open_engine(f"sqlite:///{tmp_path}/gateway.db"))
         sessions = Sessions(database, Tokens(bytes(32), 900))
-        accounts = Accounts(database, Passwords(), sessions)
         sessions.on_end = purses.keyring.forget
-        ann = await accounts.register("ann@example.org", PASSWORD, "Ann")
-        session = await accounts.login("ann@example.org", PASSWORD, Device("", ""))
-        purses.open("a", ann)
+        row = {"id": "ann", "email": "ann@example.org", "name": "Ann", "password_hash": "", "created_at": 0}
+        await database.write(lambda c: c.execute(insert(c, User).values(**row)) and None)
+        session = await sessions.start("ann", Device("", ""))
+        purses.open("a", "ann")
         purses.open("b", "bob")
         await sessions.log_out("another")
         assert len(purses.keyring) == 2

@@ -36,3 +36,26 @@ def upgrade() -> None:
         sa.Column("expires_at", _big, nullable=False),
         sa.Column("used", sa.Boolean(), nullable=False),
     )
+    op.create_table(
+        "mail_orders",
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("purpose", sa.String(12), nullable=False),
+        sa.Column("email", sa.String(254), nullable=False),
+        sa.Column("created_at", _big, nullable=False),
+    )
+    op.create_table(
+        "mail_tokens",
+        sa.Column("token_hash", sa.LargeBinary(), primary_key=True),
+        sa.Column("user_id", sa.String(32), sa.ForeignKey("users.id"), nullable=False, index=True),
+        sa.Column("purpose", sa.String(12), nullable=False),
+        sa.Column("expires_at", _big, nullable=False),
+    )
+    op.create_table(
+        "devnet_mails",
+        sa.Column("id", _big, primary_key=True, autoincrement=True),
+        sa.Column("recipient", sa.String(254), nullable=False, index=True),
+        sa.Column("subject", sa.String(200), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("sent_at", _big, nullable=False),
+        sqlite_autoincrement=True,
+    )

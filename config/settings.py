@@ -84,6 +84,8 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     A devnet may go without, and shows its mails at /v1/devnet/mails."""
     mail_from: str = ""
     """E-mail address that mails come from."""
+    attempts_per_address: Annotated[int, Meta(ge=1)] = 100
+    """To log in, register and the like, a minute, from one client address (of IPv6, from one /64)."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of reverse proxies, whose X-Forwarded-For is believed: the client is the last in it that is none."""
     token_lifetime: Annotated[int, Meta(ge=60)] = 900

@@ -17,6 +17,7 @@ from config.settings import GatewaySettings, SettingsError, read_settings
 from gateway.app import create_app
 from gateway.database import open_engine
 from gateway.identity.mailer import SmtpMailer
+from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
 from gateway.server import Connection, Server
 from gateway.service import Gateway
 from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
@@ -58,7 +59,16 @@ def _serve(settings: GatewaySettings) -> int:
         lifetimes = (settings.token_lifetime, settings.transaction_lifetime)
         nonlocal running
         parts = (settings.name, genesis, engine, line, vault, token_secret, issuers)
-        gateway = Gateway(*parts, *lifetimes, settings.devnet, settings.public_url or url, mailer, must_verify)
+        gateway = Gateway(
+            *parts,
+            *lifetimes,
+            settings.devnet,
+            public_url=settings.public_url or url,
+            mailer=mailer,
+            must_verify=must_verify,
+            throttle=Throttle(Counts(), SharedCounts(settings.broker, genesis.network)),
+            from_client=Limit("client", settings.attempts_per_address, 60.0),
+        )
         running = (gateway, asyncio.get_running_loop())
         return gateway
 

@@ -16,11 +16,14 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 class Problem(Exception):
-    """What the caller is told: an HTTP status, a stable code, a sentence for people, seconds after which to try again."""
+    """What the caller is told: an HTTP status, a stable code, a sentence for people, seconds after which to try again.
 
-    def __init__(self, status: int, code: str, detail: str, retry_after: int | None = None) -> None:
+    ``limit``: how many there may be in a window of time, if there were too many.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, retry_after: int | None = None, limit: int | None = None) -> None:
         super().__init__(detail)
-        self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
+        self.status, self.code, self.detail, self.retry_after, self.limit = status, code, detail, retry_after, limit
 
 
 class ProblemDocument(JSONResponse):
@@ -52,6 +55,8 @@ async def _problem(_: Request, problem: Problem) -> ProblemDocument:
 def answer(problem: Problem) -> ProblemDocument:
     """The response for a problem that was raised."""
     headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    if problem.limit is not None:
+        headers |= {"RateLimit-Limit": str(problem.limit), "RateLimit-Remaining": "0", "RateLimit-Reset": headers["Retry-After"]}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return document(problem.status, problem.code, problem.detail, headers)

@@ -12,11 +12,12 @@ from gateway.events.outbox import Outbox
 from gateway.follower import ShardFollower
 from gateway.history import History
 from gateway.identity.accounts import Accounts
+from gateway.identity.api_keys import ApiKeys
 from gateway.identity.mailer import Mailbox, Mailer
 from gateway.identity.mails import Mails
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
-from gateway.identity.throttle import Throttle
+from gateway.identity.throttle import Limit, Throttle
 from gateway.identity.tokens import Tokens
 from gateway.identity.verification import Verification
 from gateway.jobs import Jobs
@@ -59,9 +60,12 @@ class Gateway:
         token_lifetime: int,
         transaction_lifetime: int,
         devnet: bool,
+        *,
         public_url: str,
         mailer: Mailer | None,
         must_verify: bool,
+        throttle: Throttle,
+        from_client: Limit,
     ) -> None:
         self.name, self.genesis, self.devnet, self.broker = name, genesis, devnet, line
         self.database = Database(engine)
@@ -72,11 +76,11 @@ class Gateway:
         self.relay = Relay(line, self.ledger, genesis.network)
         self.view = NetworkView(self.queries)
         self.tokens = Tokens(token_secret, token_lifetime)
-        self.sessions = Sessions(self.database, self.tokens)
-        passwords, self.mailbox = Passwords(), Mailbox(self.database) if mailer is None else None
+        self.sessions, self.api_keys = Sessions(self.database, self.tokens), ApiKeys(self.database, self.tokens)
+        self.passwords, self.mailbox = Passwords(), Mailbox(self.database) if mailer is None else None
         self.mails = Mails(self.database, self.jobs, mailer or Mailbox(self.database), public_url)
-        self.accounts = Accounts(self.database, passwords, self.sessions, self.mails, must_verify)
-        self.verification = Verification(passwords, self.sessions, self.mails)
+        self.accounts = Accounts(self.database, self.passwords, self.sessions, self.mails, must_verify)
+        self.verification = Verification(self.passwords, self.sessions, self.mails)
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs)
         self.payments = Payments(
@@ -92,7 +96,7 @@ class Gateway:
         )
         self.returns = Returns(self.jobs, self.receiving, self.payments)
         self.history = History(self.database, self.payments.assets, self.ledger.under_way)
-        self.logins = Throttle(limit=10, window=60)
+        self.throttle, self.from_client = throttle, from_client
         self.followers: dict[int, ShardFollower] = {}
         self._refusals: dict[int, RefusalTally] = {}
         self._formed = asyncio.Event()
@@ -104,6 +108,7 @@ class Gateway:
                 self.ledger.on_final = self._forget
                 self.sessions.on_end = self.wallets.keyring.forget
                 await self.sessions.load()
+                await self.api_keys.load()
                 for tracked in await self.ledger.load():
                     self.relay.add(tracked)
                 await self.epochs.load()
@@ -124,6 +129,7 @@ class Gateway:
                     tasks.create_task(self.followers[shard].run())
                     tasks.create_task(self.view.watch(electorate))
         finally:
+            await self.throttle.close()
             self.database.close()
 
     def missing(self) -> list[str]:

@@ -2,15 +2,20 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.api.requests import DevicePart, GatewayPart
 from gateway.history import iso
-from gateway.identity.sessions import Issued
+from gateway.identity.sessions import Device, Issued
 from gateway.identity.text import MAX_EMAIL, any_text, email_address, one_line
+from gateway.identity.throttle import Attempt, Limit, client_of
+from gateway.service import Gateway
 
 router = APIRouter(prefix="/v1/auth", tags=["accounts"])
+FROM_CLIENT_ON_ACCOUNT = Limit("client and account", 10, 60.0)
+ON_ACCOUNT = Limit("account", 60, 600.0)
+MAILS_TO_ACCOUNT = Limit("mails", 5, 600.0)
 
 Email = Annotated[
     str,
@@ -87,11 +92,13 @@ class Profile(BaseModel):
 
 
 @router.post("/register", status_code=201, responses={202: {"model": VerificationSent, "description": "Look at your mails"}})
-async def register(request: Request, response: Response, body: SignUp, gateway: GatewayPart) -> Profile | VerificationSent:
+async def register(response: Response, body: SignUp, device: DevicePart, gateway: GatewayPart) -> Profile | VerificationSent:
     """Create a user, who gets a mail with a link. Where the address must be verified before the first login, the answer is 202,
     and the same if it has an account already: then the mail says so."""
-    gateway.logins.check(_attempt(request, body.email))
-    user = await gateway.accounts.register(body.email, body.password, body.name, body.language)
+    await _count(gateway, device, body.email)
+    password_hash = await gateway.passwords.hashed(body.password, body.email, body.name)
+    await gateway.throttle.check(Attempt(MAILS_TO_ACCOUNT, body.email))
+    user = await gateway.accounts.register(body.email, password_hash, body.name, body.language)
     if gateway.accounts.must_verify:
         response.status_code = 202
         return VerificationSent()
@@ -99,37 +106,39 @@ async def register(request: Request, response: Response, body: SignUp, gateway: 
 
 
 @router.post("/verify", status_code=204)
-async def verify(body: LinkToken, gateway: GatewayPart) -> None:
+async def verify(body: LinkToken, device: DevicePart, gateway: GatewayPart) -> None:
     """Verify an e-mail address with the token of the mail's link, which is good once, for 24 hours."""
+    await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
     await gateway.verification.verify(body.token)
 
 
 @router.post("/verification", status_code=202)
-async def ask_verification(request: Request, body: Address, gateway: GatewayPart) -> MailSent:
+async def ask_verification(body: Address, device: DevicePart, gateway: GatewayPart) -> MailSent:
     """Send the verification mail again, if somebody with this address needs it."""
-    gateway.logins.check(_attempt(request, body.email))
+    await _count(gateway, device, body.email, MAILS_TO_ACCOUNT)
     await gateway.verification.ask(body.email)
     return MailSent()
 
 
 @router.post("/password/forgot", status_code=202)
-async def forgot(request: Request, body: Address, gateway: GatewayPart) -> MailSent:
+async def forgot(body: Address, device: DevicePart, gateway: GatewayPart) -> MailSent:
     """Send a mail to choose a new password with, if somebody has this address."""
-    gateway.logins.check(_attempt(request, body.email))
+    await _count(gateway, device, body.email, MAILS_TO_ACCOUNT)
     await gateway.verification.forgot(body.email)
     return MailSent()
 
 
 @router.post("/password/reset", status_code=204)
-async def reset(body: Reset, gateway: GatewayPart) -> None:
+async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
     """Set a new password with the token of the mail's link, which is good once, for an hour. All sessions end."""
+    await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
     await gateway.verification.reset(body.token, body.password)
 
 
 @router.post("/login")
-async def login(request: Request, body: Credentials, device: DevicePart, gateway: GatewayPart) -> Session:
+async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> Session:
     """Log in. The access token is short-lived; trade the refresh token for new ones."""
-    gateway.logins.check(_attempt(request, body.email))
+    await _count(gateway, device, body.email)
     return _session(await gateway.accounts.login(body.email, body.password, device))
 
 
@@ -159,8 +168,11 @@ async def profile(user: str, gateway: GatewayPart) -> Profile:
     )
 
 
-def _attempt(request: Request, email: str) -> str:
-    return f"{request.client.host if request.client else ''} {email}"
+async def _count(gateway: Gateway, device: Device, email: str, *limits: Limit) -> None:
+    """Count an attempt on an account, known or not, against the limits of client and account, and these. Raises Problem (429)."""
+    client = client_of(device.address)
+    attempts = [Attempt(FROM_CLIENT_ON_ACCOUNT, f"{client} {email}"), Attempt(gateway.from_client, client)]
+    await gateway.throttle.check(*attempts, *(Attempt(limit, email) for limit in (ON_ACCOUNT, *limits)))
 
 
 def _session(issued: Issued) -> Session:

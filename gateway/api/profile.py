@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.auth import Language, Name, NewPassword, Password, Profile, profile
 from gateway.api.requests import GatewayPart, Login
 from gateway.history import iso
+from gateway.identity.throttle import Attempt, Limit
 
 router = APIRouter(prefix="/v1", tags=["accounts"])
+ON_PASSWORD = Limit("password", 10, 60.0)
 
 
 class ProfileChange(BaseModel):
@@ -56,7 +58,7 @@ async def change(body: ProfileChange, login: Login, gateway: GatewayPart) -> Pro
 @router.put("/me/password", status_code=204)
 async def change_password(body: PasswordChange, login: Login, gateway: GatewayPart) -> None:
     """Change the password. All other sessions end."""
-    gateway.logins.check(login.user)
+    await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
     await gateway.accounts.change_password(login.user, login.session, body.current, body.new)
 
 

@@ -44,6 +44,12 @@ async def _user(caller: Annotated[Caller, Depends(_caller)]) -> str:
     return caller.user
 
 
+async def _verified(user: Annotated[str, Depends(_user)], gateway: Annotated[Gateway, Depends(_gateway)]) -> str:
+    if (await gateway.accounts.profile(user)).verified_at is None:
+        raise Problem(403, "email_not_verified", "first follow the link in the mail you got, or ask for another one")
+    return user
+
+
 async def _device(request: Request) -> Device:
     return Device(request.headers.get("user-agent", ""), request.client.host if request.client else "")
 
@@ -52,6 +58,8 @@ GatewayPart = Annotated[Gateway, Depends(_gateway)]
 Login = Annotated[Caller, Depends(_caller)]
 """Of routers that declare no scope, where it is always a login."""
 UserId = Annotated[str, Depends(_user)]
+VerifiedUser = Annotated[str, Depends(_verified)]
+"""A ``UserId`` whose e-mail address is verified."""
 DevicePart = Annotated[Device, Depends(_device)]
 WaitSeconds = Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds to wait for a final status; 30 at most.")]
 IdempotencyHeader = Annotated[

@@ -28,17 +28,17 @@ class Accounts:
         self.must_verify = must_verify
         self.sign_ups = self.logins = 0
 
-    async def register(self, email: str, password: str, name: str, language: str = "en") -> str:
+    async def register(self, email: str, password_hash: str, name: str, language: str) -> str:
         """Create a user and send him a mail; returns the id.
 
         If addresses must be verified, the same happens for one that is taken, but its mail says so. What was given before for an
         address that nobody has verified yet is replaced: whoever was first has proven nothing.
 
         Raises:
-            Problem: 422, weak password; 409, the e-mail address is taken, if it need not be verified.
+            Problem: 409, the e-mail address is taken, if it need not be verified.
         """
         row = {"id": uuid.uuid4().hex, "email": email, "name": name, "language": language, "created_at": now_ms()}
-        row["password_hash"] = await self._passwords.hashed(password, email, name)
+        row["password_hash"] = password_hash
         again = {column: row[column] for column in ("name", "language", "password_hash")}
         unproven = User.verified_at.is_(None) & ~exists().where(Wallet.user_id == User.id)
 

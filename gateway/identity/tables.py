@@ -79,3 +79,15 @@ class DevnetMail(Base):
     subject: Mapped[str] = mapped_column(String(200))
     text: Mapped[str] = mapped_column(Text)
     sent_at: Mapped[int]
+
+
+class ApiKey(Base):
+    """``scopes``: with spaces between them."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    name: Mapped[str] = mapped_column(String(100))
+    scopes: Mapped[str] = mapped_column(String(100))
+    key_hash: Mapped[bytes] = mapped_column(unique=True)
+    created_at: Mapped[int]

@@ -5,6 +5,7 @@ It is asked for each request, so all it needs is in memory: what has ended is re
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -55,6 +56,11 @@ class Tokens:
         """Forget sessions whose access tokens have expired."""
         now = time.time()
         self._ended = {session: until for session, until in self._ended.items() if until >= now}
+
+    def forget_keys(self, which: Callable[[Caller], bool]) -> None:
+        """Refuse some API keys from now on."""
+        for name in [name for name, caller in self.keys.items() if which(caller)]:
+            del self.keys[name]
 
     def user_of(self, token: str, *scopes: str) -> str:
         """See ``caller``."""

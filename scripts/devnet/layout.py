@@ -208,6 +208,7 @@ class Devnet:
                 host=self.bind,
                 port=ports.gateway,
                 devnet=True,
+                attempts_per_address=10_000,  # all programs of a development network share one
                 issuer_keys={asset: str(folder.issuer_key(asset)) for asset in self.assets},
             ),
             "dashboard": DashboardSettings(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.world import World
+from tests.gateway.world import STRICT_ATTEMPTS, World
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Shared; a test leaves its switches as it found them."""
     with closing(World(tmp_path_factory.mktemp("shared"))) as shared:
         shared.start_gateway()
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Shared: a gateway behind a proxy, where an address must be verified before the first login."""
+    settings = {
+        "verification": "required",
+        "public_url": "https://wallet.example.org/",
+        "trusted_proxies": ["127.0.0.0/8"],
+        "attempts_per_address": STRICT_ATTEMPTS,
+    }
+    with closing(World(tmp_path_factory.mktemp("strict"), settings)) as shared:
+        shared.start_gateway("/healthz")
         yield shared
 
 

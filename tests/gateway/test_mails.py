@@ -2,8 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from statistics import median
 from typing import Any
 
@@ -16,15 +14,6 @@ from tests.person import PASSWORD, mailed_token
 from tests.waiting import until
 
 ANOTHER = "wrong donkey capacitor clip"
-
-
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A gateway where an address must be verified before the first login."""
-    settings = {"verification": "required", "public_url": "https://wallet.example.org/"}
-    with closing(World(tmp_path_factory.mktemp("strict"), settings)) as made:
-        made.start_gateway("/healthz")
-        yield made
 
 
 def mails(world: World, to: str, count: int = 1) -> list[dict[str, Any]]:

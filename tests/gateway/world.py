@@ -11,6 +11,8 @@ from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
 from tests.person import Deal, Person, deal
 from tests.processes import BrokerProcess, ProgramProcess, free_port
 
+STRICT_ATTEMPTS = 150
+"""A minute, from one address, at the shared gateway that is strict."""
 SECRETS = ("SHARDPAY_KEY_ENCRYPTION_KEY", "SHARDPAY_TOKEN_SECRET")
 
 
@@ -34,7 +36,7 @@ class World:
         write_key_file(folder / "usd.pem", USD_ISSUER)
         port = free_port()
         files = {"genesis": f"{folder}/genesis.json", "database": f"sqlite:///{folder}/gateway.db", "broker": self.broker.url}
-        values = {**files, "port": port, "devnet": True, **settings}
+        values = {**files, "port": port, "devnet": True, "attempts_per_address": 10_000, **settings}
         lines = [f"{k} = {str(v).lower() if isinstance(v, bool | int) else repr(v)}" for k, v in values.items()]
         text = "\n".join([*lines, "[issuer_keys]", f"USD = '{folder}/usd.pem'", ""])
         environment = os.environ | {name: secrets.token_hex(32) for name in SECRETS}

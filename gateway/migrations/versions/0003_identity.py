@@ -59,3 +59,12 @@ def upgrade() -> None:
         sa.Column("sent_at", _big, nullable=False),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("user_id", sa.String(32), sa.ForeignKey("users.id"), nullable=False, index=True),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("scopes", sa.String(100), nullable=False),
+        sa.Column("key_hash", sa.LargeBinary(), nullable=False, unique=True),
+        sa.Column("created_at", _big, nullable=False),
+    )

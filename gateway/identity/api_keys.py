@@ -1,0 +1,66 @@
+"""API keys: bearer tokens of a shop's programs, good for some things until they are revoked.
+
+A key has 256 random bits, so its SHA-256 is stored and no slow hash is needed. All are in memory, where requests look them up.
+"""
+
+import math
+import secrets
+import uuid
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select
+
+from gateway.database import Database, insert, now_ms
+from gateway.identity.tables import ApiKey
+from gateway.identity.tokens import KEY_PREFIX, Caller, Scope, Tokens
+from gateway.problems import Problem
+
+MAX_KEYS = 20
+"""Per user."""
+
+
+class ApiKeys:
+    """Everybody's."""
+
+    def __init__(self, database: Database, tokens: Tokens) -> None:
+        self._database, self._tokens = database, tokens
+
+    async def load(self) -> None:
+        """Learn all keys."""
+        for row in await self._database.read(lambda c: c.execute(select(ApiKey.__table__)).all()):
+            self._tokens.keys[row.key_hash] = _caller(row.user_id, row.id, row.scopes)
+
+    async def create(self, user_id: str, name: str, scopes: Sequence[Scope]) -> tuple[dict[str, Any], str]:
+        """A new key: its row, and itself, which nobody can tell again. Raises Problem (409) when there are too many."""
+        key = KEY_PREFIX + secrets.token_urlsafe(32)
+        row: dict[str, Any] = {"id": uuid.uuid4().hex, "user_id": user_id, "name": name, "scopes": " ".join(scopes)}
+        row |= {"key_hash": sha256(key.encode()).digest(), "created_at": now_ms()}
+
+        def save(connection: Connection) -> bool:
+            count = connection.execute(select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id)).scalar_one()
+            if count < MAX_KEYS:
+                connection.execute(insert(connection, ApiKey).values(**row))
+            return bool(count < MAX_KEYS)
+
+        if not await self._database.write(save):
+            raise Problem(409, "limit_exceeded", f"at most {MAX_KEYS} API keys")
+        self._tokens.keys[row["key_hash"]] = _caller(user_id, row["id"], row["scopes"])
+        return row, key
+
+    async def of(self, user_id: str) -> Sequence[Row[Any]]:
+        """A user's keys, the newest first."""
+        query = select(ApiKey.__table__).where(ApiKey.user_id == user_id).order_by(ApiKey.created_at.desc(), ApiKey.id)
+        return await self._database.read(lambda c: c.execute(query).all())
+
+    async def revoke(self, user_id: str, key_id: str) -> None:
+        """End a user's key, at once. Raises Problem (404) when it is not his."""
+        mine = (ApiKey.id == key_id, ApiKey.user_id == user_id)
+        if not await self._database.write(lambda c: c.execute(delete(ApiKey).where(*mine)).rowcount):
+            raise Problem(404, "api_key_not_found", "you have no such API key")
+        self._tokens.forget_keys(lambda caller: caller.session == key_id)
+
+
+def _caller(user_id: str, key_id: str, scopes: str) -> Caller:
+    return Caller(user_id, key_id, math.inf, frozenset(scopes.split()))

@@ -13,6 +13,7 @@ from gateway.follower import ShardFollower
 from gateway.history import History
 from gateway.identity.accounts import Accounts
 from gateway.identity.api_keys import ApiKeys
+from gateway.identity.closing import Closing
 from gateway.identity.mailer import Mailbox, Mailer
 from gateway.identity.mails import Mails
 from gateway.identity.passwords import Passwords
@@ -81,6 +82,7 @@ class Gateway:
         self.mails = Mails(self.database, self.jobs, mailer or Mailbox(self.database), public_url)
         self.accounts = Accounts(self.database, self.passwords, self.sessions, self.mails, must_verify)
         self.verification = Verification(self.passwords, self.sessions, self.mails)
+        self.closing = Closing(self.database, self.accounts, self.sessions, self.tokens, self.mails)
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs)
         self.payments = Payments(

@@ -29,6 +29,11 @@ class PasswordChange(BaseModel):
     new: NewPassword
 
 
+class Closure(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    password: Password
+
+
 class SessionView(BaseModel):
     id: str
     created_at: str | None
@@ -60,6 +65,14 @@ async def change_password(body: PasswordChange, login: Login, gateway: GatewayPa
     """Change the password. All other sessions end."""
     await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
     await gateway.accounts.change_password(login.user, login.session, body.current, body.new)
+
+
+@router.delete("/me", status_code=204)
+async def close(body: Closure, login: Login, gateway: GatewayPart) -> None:
+    """Close the account and erase your data. What the ledger says of your wallets stays, without your name. Not possible while a
+    wallet whose key is here holds money, or a payment is under way."""
+    await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
+    await gateway.closing.close(login.user, body.password)
 
 
 @router.get("/sessions")

@@ -65,7 +65,7 @@ class Accounts:
             unproven = ", or the address is not verified yet" if self.must_verify else ""
             raise Problem(401, "wrong_credentials", f"wrong e-mail address or password{unproven}")
         self.logins += 1
-        return await self._sessions.start(row.id, device)
+        return await self._sessions.start(row.id, row.password_hash, device)
 
     async def profile(self, user_id: str) -> Row[Any]:
         """A user's row. Raises Problem (401) when the user is gone."""

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, select
 from gateway.database import Database, insert, now_ms
 from gateway.identity.mail_texts import Letter, written
 from gateway.identity.mailer import Mail, Mailer, Undeliverable
-from gateway.identity.tables import MailOrder, MailToken, User
+from gateway.identity.tables import DevnetMail, MailOrder, MailToken, User
 from gateway.jobs import Jobs
 
 log = structlog.get_logger()
@@ -56,8 +56,16 @@ class Mails:
         """What a token proves, if it is good: in the caller's write, after which no token of the same purpose and user is."""
         found = _proof(connection, token, purpose)
         if found is not None:
-            forget_tokens(connection, found.user_id, purpose)
+            mine = (MailToken.user_id == found.user_id, MailToken.purpose == purpose.value)
+            connection.execute(delete(MailToken).where(*mine))
         return found
+
+    def forget(self, connection: Connection, user_id: str) -> None:
+        """Erase a user's tokens and mails, in the caller's write."""
+        email = select(User.email).where(User.id == user_id).scalar_subquery()
+        connection.execute(delete(MailToken).where(MailToken.user_id == user_id))
+        connection.execute(delete(MailOrder).where(MailOrder.email == email))
+        connection.execute(delete(DevnetMail).where(DevnetMail.recipient == email))
 
     async def purge(self) -> None:
         """Drop tokens that have expired."""
@@ -87,12 +95,6 @@ class Mails:
             if not isinstance(error, Undeliverable) and now_ms() < order.created_at + _GIVEN_UP_MS:
                 raise
             log.warning("a mail could not be sent", letter=letter.value, error=type(error).__name__)
-
-
-def forget_tokens(connection: Connection, user_id: str, purpose: Letter | None = None) -> None:
-    """Make links that were sent to a user worthless: of one purpose, or all."""
-    query = delete(MailToken).where(MailToken.user_id == user_id)
-    connection.execute(query if purpose is None else query.where(MailToken.purpose == purpose.value))
 
 
 def _letter(order: Row[Any]) -> Letter | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, delete, or_, select, update
 
 from gateway.database import Database, insert, now_ms
-from gateway.identity.tables import RefreshToken, Session
+from gateway.identity.tables import RefreshToken, Session, User
 from gateway.identity.tokens import Tokens
 from gateway.problems import Problem
 
@@ -59,11 +59,14 @@ class Sessions:
         for row in await self._database.read(lambda c: c.execute(query).all()):
             self._tokens.end(row.id, row.access_until / 1000)
 
-    async def start(self, user_id: str, device: Device) -> Issued:
-        """Log a user in."""
+    async def start(self, user_id: str, password_hash: str, device: Device) -> Issued:
+        """Log a user in, who knows the password with this hash. Raises Problem (401) when it is another by now."""
         session = uuid.uuid4().hex
+        same = select(User.id).where(User.id == user_id, User.password_hash == password_hash)
 
         def save(connection: Connection) -> tuple[str, list[Ended]]:
+            if connection.execute(same).first() is None:
+                raise Problem(401, "wrong_credentials", "the password has just been changed")
             now = now_ms()
             row = {"id": session, "user_id": user_id, "created_at": now, **self._used(now, device)}
             kept = select(Session.id).where(Session.user_id == user_id, Session.ended.is_(False))

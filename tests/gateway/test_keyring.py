@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database import Database, insert, open_engine
 from gateway.identity.sessions import Device, Sessions
-from gateway.identity.tables import User
 from gateway.identity.tokens import Tokens
 from gateway.vault import Keyring, Vault, WrongKey
 from node.protocol.address import address_of
 from node.protocol.crypto import KeyPair
 from tests.chains import key
+from tests.gateway.registered import ann_registered
 
 
 class CountedVault(Vault):
@@ -94,18 +93,16 @@ def test_a_key_sealed_for_another_address_does_not_open() -> None:
 
 def test_whoever_logs_out_takes_the_keys_along(tmp_path: Path) -> None:
     async def story() -> None:
-        purses, database = Purses(), Database(open_engine(f"sqlite:///{tmp_path}/gateway.db"))
-        sessions = Sessions(database, Tokens(bytes(32), 900))
-        sessions.on_end = purses.keyring.forget
-        row = {"id": "ann", "email": "ann@example.org", "name": "Ann", "password_hash": "", "created_at": 0}
-        await database.write(lambda c: c.execute(insert(c, User).values(**row)) and None)
-        session = await sessions.start("ann", Device("", ""))
-        purses.open("a", "ann")
-        purses.open("b", "bob")
-        await sessions.log_out("another")
-        assert len(purses.keyring) == 2
-        await sessions.log_out(session.refresh)
-        assert len(purses.keyring) == 1
-        database.close()
+        purses = Purses()
+        async with ann_registered(tmp_path) as database:
+            sessions = Sessions(database, Tokens(bytes(32), 900))
+            sessions.on_end = purses.keyring.forget
+            session = await sessions.start("ann", "", Device("", ""))
+            purses.open("a", "ann")
+            purses.open("b", "bob")
+            await sessions.log_out("another")
+            assert len(purses.keyring) == 2
+            await sessions.log_out(session.refresh)
+            assert len(purses.keyring) == 1
 
     asyncio.run(story())

@@ -18,12 +18,13 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 from sqlalchemy import select, update
 
 from config.settings import SettingsError
-from gateway.database import Database, insert, open_engine
+from gateway.database import Database
 from gateway.identity.mail_texts import Letter
 from gateway.identity.mailer import SMTP_PASSWORD, Mail, Mailer, SmtpMailer, Undeliverable
 from gateway.identity.mails import Mails
-from gateway.identity.tables import MailOrder, User
+from gateway.identity.tables import MailOrder
 from gateway.jobs import Jobs
+from tests.gateway.registered import ann_registered
 from tests.processes import free_port
 
 MAIL = Mail("17", "ann@example.org", "请确认您的电子邮箱", "打开以下链接\nhttps://wallet.example.org/#/verify?token=abc\n")
@@ -140,15 +141,10 @@ class Box:
 
 @asynccontextmanager
 async def opened(folder: Path, box: Mailer) -> AsyncIterator[tuple[Mails, Jobs, Database]]:
-    """Mails as a gateway has them; Ann is a user."""
-    database = Database(open_engine(f"sqlite:///{folder}/gateway.db"))
-    jobs = Jobs(database)
-    ann = {"id": "ann", "email": "ann@example.org", "name": "Ann", "password_hash": "", "created_at": 0}
-    try:
-        await database.write(lambda c: c.execute(insert(c, User).values(**ann).on_conflict_do_nothing()) and None)
+    """Mails as a gateway has them."""
+    async with ann_registered(folder) as database:
+        jobs = Jobs(database)
         yield Mails(database, jobs, box, "https://wallet.example.org"), jobs, database
-    finally:
-        database.close()
 
 
 def order(folder: Path, letter: Letter, ago: int = 0) -> None:

@@ -107,6 +107,24 @@ def test_from_outside_one_cannot_tell_who_has_an_account(strict: World, step: st
     assert slow < 2.5 * fast + 0.005, seconds
 
 
+def test_no_secret_is_in_the_logs(world: World) -> None:
+    ann = world.person().verify()
+    secrets = [PASSWORD, ANOTHER, "not the one", ann.refresh_token, ann.http.headers["Authorization"].removeprefix("Bearer ")]
+    secrets += [mailed_token(ann.http, ann.email, "verify")]
+    secrets += [ann.post("/v1/api-keys", {"name": "x", "scopes": ["read"]}).json()["key"]]
+    for path in ("/v1/me", f"/v1/wallets/{secrets[-1]}"):
+        world.gateway.http.get(path, headers={"Authorization": f"Bearer {secrets[-1]}x"})
+    login(world, ann.email, "not the one")
+    auth(world, "password/forgot", email=ann.email)
+    secrets += [mailed_token(ann.http, ann.email, "reset")]
+    auth(world, "password/reset", token=secrets[-1], password=ANOTHER)
+    auth(world, "verify", token=secrets[-1] + "x")
+    world.gateway.http.post("/v1/auth/login", content=f'{{"password": "{PASSWORD}')
+    logged = world.gateway.log.read_text()
+    assert "gateway starting" in logged
+    assert [secret for secret in secrets if secret in logged] == []
+
+
 def test_who_has_an_account_is_told_so_by_mail_and_who_has_none_gets_no_mail(strict: World) -> None:
     ann = known(strict, "told@example.org")
     auth(strict, "register", email=ann, password=ANOTHER, name="Somebody")

@@ -8,11 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.database import Database, insert, open_engine
 from gateway.identity.sessions import MAX_SESSIONS, Device, Sessions
-from gateway.identity.tables import User
 from gateway.identity.tokens import Tokens
 from gateway.problems import Problem
+from tests.gateway.registered import ann_registered
 from tests.gateway.test_accounts import auth, problem
 from tests.gateway.world import World
 from tests.person import PASSWORD, Person
@@ -56,22 +55,18 @@ def test_access_tokens_end_with_logout_and_with_a_stolen_refresh_token(world: Wo
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[tuple[Sessions, Tokens]]:
-    """Sessions as a gateway has them when it has started; Ann is a user."""
-    database, tokens = Database(open_engine(f"sqlite:///{folder}/gateway.db")), Tokens(bytes(32), 900)
-    ann = {"id": "ann", "email": "ann@example.org", "name": "Ann", "password_hash": "", "created_at": 0}
-    sessions = Sessions(database, tokens)
-    try:
-        await database.write(lambda c: c.execute(insert(c, User).values(**ann).on_conflict_do_nothing()) and None)
+    """Sessions as a gateway has them when it has started."""
+    async with ann_registered(folder) as database:
+        tokens = Tokens(bytes(32), 900)
+        sessions = Sessions(database, tokens)
         await sessions.load()
         yield sessions, tokens
-    finally:
-        database.close()
 
 
 def test_what_has_ended_is_refused_after_a_restart(tmp_path: Path) -> None:
     async def story() -> None:
         async with opened(tmp_path) as (sessions, _):
-            ended, alive = [await sessions.start("ann", Device("", "")) for _ in range(2)]
+            ended, alive = [await sessions.start("ann", "", Device("", "")) for _ in range(2)]
             await sessions.log_out(ended.refresh)
             await sessions.purge()
         async with opened(tmp_path) as (_, tokens):
@@ -82,10 +77,20 @@ def test_what_has_ended_is_refused_after_a_restart(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_login_with_a_password_that_is_changed_meanwhile_fails(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(tmp_path) as (sessions, _):
+            with pytest.raises(Problem, match="changed"):
+                await sessions.start("ann", "the hash of another", Device("", ""))
+            assert await sessions.of("ann") == []
+
+    asyncio.run(story())
+
+
 def test_a_user_has_a_bounded_number_of_sessions(tmp_path: Path) -> None:
     async def story() -> None:
         async with opened(tmp_path) as (sessions, tokens):
-            first, *_ = [await sessions.start("ann", Device("", str(number))) for number in range(MAX_SESSIONS + 1)]
+            first, *_ = [await sessions.start("ann", "", Device("", str(number))) for number in range(MAX_SESSIONS + 1)]
             assert {row.address for row in await sessions.of("ann")} == {str(number) for number in range(1, MAX_SESSIONS + 1)}
             with pytest.raises(Problem, match="ended"):
                 tokens.user_of(first.access)

@@ -84,7 +84,7 @@ class Gateway:
         self.verification = Verification(self.passwords, self.sessions, self.mails)
         self.closing = Closing(self.database, self.accounts, self.sessions, self.tokens, self.mails)
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
-        self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs)
+        self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs, devnet)
         self.payments = Payments(
             genesis,
             self.database,

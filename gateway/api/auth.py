@@ -107,9 +107,11 @@ async def register(response: Response, body: SignUp, device: DevicePart, gateway
 
 @router.post("/verify", status_code=204)
 async def verify(body: LinkToken, device: DevicePart, gateway: GatewayPart) -> None:
-    """Verify an e-mail address with the token of the mail's link, which is good once, for 24 hours."""
+    """Verify an e-mail address with the token of the mail's link, which is good once, for 24 hours. What was paid to it
+    before is yours from now on."""
     await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
-    await gateway.verification.verify(body.token)
+    proof = await gateway.verification.verify(body.token)
+    await gateway.receiving.claim(proof.user_id, proof.email)
 
 
 @router.post("/verification", status_code=202)
@@ -132,7 +134,8 @@ async def forgot(body: Address, device: DevicePart, gateway: GatewayPart) -> Mai
 async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
     """Set a new password with the token of the mail's link, which is good once, for an hour. All sessions end."""
     await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
-    await gateway.verification.reset(body.token, body.password)
+    proof = await gateway.verification.reset(body.token, body.password)
+    await gateway.receiving.claim(proof.user_id, proof.email)
 
 
 @router.post("/login")

@@ -6,12 +6,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.auth import Language, Name, NewPassword, Password, Profile, profile
-from gateway.api.requests import GatewayPart, Login
+from gateway.api.requests import ON_PASSWORD, GatewayPart, Login
 from gateway.history import iso
-from gateway.identity.throttle import Attempt, Limit
+from gateway.identity.throttle import Attempt
 
 router = APIRouter(prefix="/v1", tags=["accounts"])
-ON_PASSWORD = Limit("password", 10, 60.0)
 
 
 class ProfileChange(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from gateway.idempotency import Idempotency
 from gateway.identity.sessions import Device
+from gateway.identity.throttle import Limit
 from gateway.identity.tokens import Caller, Scope, Tokens
 from gateway.problems import Problem
 from gateway.service import Gateway
@@ -33,15 +34,19 @@ def scope(name: Scope) -> Any:
     return Depends(declare)
 
 
-async def _caller(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+def _caller(request: Request, credentials: HTTPAuthorizationCredentials | None, *scopes: str) -> Caller:
     if credentials is None:
         raise Problem(401, "not_authenticated", "log in and send the access token: Authorization: Bearer ...")
     tokens: Tokens = request.app.state.gateway.tokens
-    return tokens.caller(credentials.credentials, *getattr(request.state, "scopes", ()))
+    return tokens.caller(credentials.credentials, *scopes)
 
 
-async def _user(caller: Annotated[Caller, Depends(_caller)]) -> str:
-    return caller.user
+async def _login(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+    return _caller(request, credentials)
+
+
+async def _user(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+    return _caller(request, credentials, *getattr(request.state, "scopes", ())).user
 
 
 async def _verified(user: Annotated[str, Depends(_user)], gateway: Annotated[Gateway, Depends(_gateway)]) -> str:
@@ -55,9 +60,10 @@ async def _device(request: Request) -> Device:
 
 
 GatewayPart = Annotated[Gateway, Depends(_gateway)]
-Login = Annotated[Caller, Depends(_caller)]
-"""Of routers that declare no scope, where it is always a login."""
+Login = Annotated[Caller, Depends(_login)]
+"""Who is logged in; never an API key."""
 UserId = Annotated[str, Depends(_user)]
+"""Who is logged in, or sends an API key with the router's scope."""
 VerifiedUser = Annotated[str, Depends(_verified)]
 """A ``UserId`` whose e-mail address is verified."""
 DevicePart = Annotated[Device, Depends(_device)]
@@ -72,6 +78,8 @@ IdempotencyHeader = Annotated[
     ),
 ]
 LONGEST_WAIT = 30.0
+ON_PASSWORD = Limit("password", 10, 60.0)
+"""Of one who is logged in and must know it."""
 
 
 def idempotency(request: Request, body: BaseModel, key: str | None) -> Idempotency | None:

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
-from gateway.api.requests import GatewayPart, UserId, scope
+from gateway.api.requests import ON_PASSWORD, GatewayPart, Login, UserId, scope
 from gateway.history import iso
 from gateway.identity.text import one_line
+from gateway.identity.throttle import Attempt
 from gateway.keystore import MAX_PEM, decrypt_key, encrypt_key, proves_ownership
 from gateway.problems import Problem
 from gateway.service import Gateway
@@ -137,11 +138,12 @@ async def change(wallet_id: str, body: Changes, user: UserId, gateway: GatewayPa
 
 
 @router.post("/{wallet_id}/export")
-async def export(wallet_id: str, body: Export, user: UserId, gateway: GatewayPart) -> ExportedKey:
+async def export(wallet_id: str, body: Export, login: Login, gateway: GatewayPart) -> ExportedKey:
     """Take a wallet's private key along, encrypted. It stays here, too; what came by e-mail is on other addresses of the wallet,
     whose keys stay here alone."""
-    await gateway.accounts.check_password(user, body.password.get_secret_value())
-    row = await gateway.wallets.wallet(user, wallet_id)
+    await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
+    await gateway.accounts.check_password(login.user, body.password.get_secret_value())
+    row = await gateway.wallets.wallet(login.user, wallet_id)
     pair = gateway.wallets.signer(row)
     pem = await asyncio.to_thread(encrypt_key, pair, body.passphrase.get_secret_value())
     return ExportedKey(address=encode_address(row.address), encrypted_key=pem)

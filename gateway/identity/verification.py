@@ -4,7 +4,7 @@ from sqlalchemy import Connection, func, update
 
 from gateway.database import now_ms
 from gateway.identity.mail_texts import Letter
-from gateway.identity.mails import Mails
+from gateway.identity.mails import Mails, Proof
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Ended, Sessions, end
 from gateway.identity.tables import User
@@ -25,19 +25,21 @@ class Verification:
         """Send a link that sets a new password to who has this address."""
         await self._mails.write(lambda c: self._mails.order(c, Letter.RESET, email))
 
-    async def verify(self, token: str) -> None:
+    async def verify(self, token: str) -> Proof:
         """Note that an address is its user's. Raises Problem (422)."""
 
-        def save(connection: Connection) -> bool:
+        def save(connection: Connection) -> Proof | None:
             proof = self._mails.use(connection, token, Letter.VERIFY)
             if proof is not None:
                 connection.execute(update(User).where(User.id == proof.user_id).values(verified_at=now_ms()))
-            return proof is not None
+            return proof
 
-        if not await self._mails.write(save):
+        proof = await self._mails.write(save)
+        if proof is None:
             raise _worthless()
+        return proof
 
-    async def reset(self, token: str, password: str) -> None:
+    async def reset(self, token: str, password: str) -> Proof:
         """Set a new password and end all sessions. Who has the token reads the mails to the address: it is verified, too.
 
         Raises:
@@ -60,6 +62,7 @@ class Verification:
         if gone is None:
             raise _worthless()
         self._sessions.ended(gone)
+        return proof
 
 
 def _worthless() -> Problem:

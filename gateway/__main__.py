@@ -66,7 +66,7 @@ def _serve(settings: GatewaySettings) -> int:
             public_url=settings.public_url or url,
             mailer=mailer,
             must_verify=must_verify,
-            throttle=Throttle(Counts(), SharedCounts(settings.broker, genesis.network)),
+            throttle=Throttle(Counts(), SharedCounts(settings.broker, genesis.network, token_secret)),
             from_client=Limit("client", settings.attempts_per_address, 60.0),
         )
         running = (gateway, asyncio.get_running_loop())

@@ -20,7 +20,7 @@ _bearer = HTTPBearer(auto_error=False, description="The access token of a login,
 
 async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
-    if request.method == "POST":
+    if request.method not in ("GET", "HEAD"):
         gateway.database.check_room()
     return gateway
 

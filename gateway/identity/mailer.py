@@ -34,9 +34,13 @@ class Undeliverable(Exception):
     """The mail server says that this mail will never be taken."""
 
 
+class NotTaken(Exception):
+    """The mail server does not take a mail now. The text names nobody: it is logged."""
+
+
 class Mailer(Protocol):
     async def send(self, mail: Mail) -> None:
-        """Hand a mail over. Raises Undeliverable, or whatever stands in the way for now."""
+        """Hand a mail over. Raises Undeliverable, NotTaken, or OSError and the like, when the server is not there."""
 
 
 class SmtpMailer:
@@ -79,9 +83,10 @@ class SmtpMailer:
                 timeout=_TIMEOUT,
             )
         except aiosmtplib.SMTPRecipientsRefused as error:
-            if all(refused.code >= 500 for refused in error.recipients):
-                raise Undeliverable(f"refused with {error.recipients[0].code}") from None
-            raise
+            code = min(refused.code for refused in error.recipients)
+            raise (Undeliverable if code >= 500 else NotTaken)(f"refused with {code}") from None
+        except aiosmtplib.SMTPException as error:
+            raise NotTaken(type(error).__name__) from None
 
 
 class Mailbox:

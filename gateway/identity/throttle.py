@@ -5,11 +5,11 @@ who reaches it can change its counts.
 """
 
 import asyncio
+import hmac
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -45,8 +45,7 @@ class Attempt(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The same for the same, and tells nothing."""
-        return sha256(f"{self.limit.kind} {self.whose}".encode()).hexdigest()[:32]
+        return f"{self.limit.kind} {self.whose}"
 
 
 class _Count(NamedTuple):
@@ -77,9 +76,11 @@ class Counts:
 class SharedCounts:
     """The counts of all gateways of a network, kept by the broker."""
 
-    def __init__(self, url: str, network: bytes) -> None:
+    def __init__(self, url: str, network: bytes, secret: bytes) -> None:
+        """``secret``: the gateways' own; without it the names of counts tell nothing."""
         self._redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_ANSWER_SECONDS)
         self._prefix = f"shardpay:{network.hex()}:attempts"
+        self._secret = secret
         self._is_lost = False
 
     async def add(self, attempts: Sequence[Attempt]) -> list[_Count]:
@@ -87,7 +88,7 @@ class SharedCounts:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS), self._redis.pipeline() as pipeline:
                 for attempt in attempts:
-                    name = f"{self._prefix}:{attempt.name}"
+                    name = self._hidden(attempt)
                     pipeline.set(name, 0, px=round(attempt.limit.window * 1000), nx=True)
                     pipeline.incr(name)
                     pipeline.pttl(name)
@@ -99,6 +100,10 @@ class SharedCounts:
             return []
         self._is_lost = False
         return [_Count(count, left / 1000) for count, left in zip(answers[1::3], answers[2::3], strict=True)]
+
+    def _hidden(self, attempt: Attempt) -> str:
+        digest = hmac.digest(self._secret, f"shardpay/attempts {attempt.name}".encode(errors="replace"), "sha256")
+        return f"{self._prefix}:{digest.hex()[:32]}"
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -20,9 +20,9 @@ from sqlalchemy import select, update
 from config.settings import SettingsError
 from gateway.database import Database
 from gateway.identity.mail_texts import Letter
-from gateway.identity.mailer import SMTP_PASSWORD, Mail, Mailer, SmtpMailer, Undeliverable
+from gateway.identity.mailer import SMTP_PASSWORD, Mail, Mailer, NotTaken, SmtpMailer, Undeliverable
 from gateway.identity.mails import Mails
-from gateway.identity.tables import MailOrder
+from gateway.identity.tables import MailOrder, MailToken
 from gateway.jobs import Jobs
 from tests.gateway.registered import ann_registered
 from tests.processes import free_port
@@ -101,7 +101,7 @@ def test_only_what_a_server_refuses_for_good_is_not_tried_again(
 ) -> None:
     server, port = served
     server.refusing = answer
-    with pytest.raises(Exception, match=answer[:3]) as error:
+    with pytest.raises((Undeliverable, NotTaken), match=f"refused with {answer[:3]}$") as error:
         asyncio.run(SmtpMailer(f"smtp://gateway@127.0.0.1:{port}", "wallet@example.org").send(MAIL))
     assert isinstance(error.value, Undeliverable) is for_good
 
@@ -184,6 +184,22 @@ def test_a_mail_that_nobody_takes_is_given_up(tmp_path: Path, box: Box, ago: int
     order(tmp_path, Letter.VERIFY, ago)
     carry_out(tmp_path, box)
     assert box.taken == []
+
+
+def test_a_link_that_is_too_old_proves_nothing(tmp_path: Path) -> None:
+    async def proves(letter: Letter, token: str, hours: float) -> bool:
+        async with opened(tmp_path, Box()) as (mails, _, database):
+            sooner = update(MailToken).values(expires_at=MailToken.expires_at - int(hours * 3_600_000))
+            await database.write(lambda c: c.execute(sooner) and None)
+            return await mails.prove(token, letter) is not None
+
+    for letter, lifetime in ((Letter.VERIFY, 24), (Letter.RESET, 1)):
+        box = Box()
+        order(tmp_path, letter)
+        carry_out(tmp_path, box)
+        token = box.taken[0].text.partition("token=")[2].split()[0]
+        assert asyncio.run(proves(letter, token, lifetime - 0.05))
+        assert not asyncio.run(proves(letter, token, 0.1))
 
 
 def test_the_token_of_a_link_is_not_in_the_database(tmp_path: Path) -> None:

@@ -1,12 +1,22 @@
 """Paying an e-mail address: its owner's addresses stay unknown, money waits for who has no account yet, and goes back in time."""
 
+import asyncio
 import sqlite3
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection, update
 
+from gateway.database import ReceivingAddress, Wallet, insert
+from gateway.events.outbox import Outbox
+from gateway.identity.tables import User
+from gateway.jobs import Jobs
+from gateway.ledger import Ledger
+from gateway.receiving import Receiving
 from gateway.sources import MOST, gather
+from tests.gateway.registered import ann_registered
 from tests.gateway.test_payments import events_of
 from tests.gateway.world import World
 from tests.person import Person
@@ -70,6 +80,35 @@ def test_what_nobody_claims_in_time_goes_back_and_can_be_claimed_no_more(world: 
     late = Person(world.gateway.url, email)
     wallet = late.wallet()
     assert (late.balance(wallet), late.history(wallet)) == (("0.00", "0.00"), [])
+
+
+def test_outside_a_devnet_only_a_verified_address_claims_what_was_paid_to_it(tmp_path: Path) -> None:
+    paid: dict[str, Any] = {
+        "address": b"a",
+        "email": "ann@example.org",
+        "wallet_id": None,
+        "transaction_id": bytes(32),
+        "sealed_key": b"",
+    }
+    paid |= {"public_key": b"", "returned": None, "created_at": 0}
+    wallet = {"id": "w", "user_id": "ann", "label": "", "address": b"w", "public_key": b"", "sealed_key": b"", "archived": False}
+
+    async def story() -> list[int]:
+        async with ann_registered(tmp_path) as database:
+            outbox, missing = Outbox(database), cast(Any, None)
+            ledger, jobs = Ledger(database, outbox), Jobs(database)
+            receiving = Receiving(database, missing, missing, ledger, outbox, jobs, devnet=False)
+
+            def save(connection: Connection) -> None:
+                connection.execute(insert(connection, Wallet).values(**wallet, created_at=0))
+                connection.execute(insert(connection, ReceivingAddress).values(**paid))
+
+            await database.write(save)
+            before = await receiving.claim("ann", "ann@example.org")
+            await database.write(lambda c: c.execute(update(User).values(verified_at=1)) and None)
+            return [before, await receiving.claim("ann", "ann@example.org")]
+
+    assert asyncio.run(story()) == [0, 1]
 
 
 @given(st.lists(_AMOUNTS, max_size=12), st.integers(1, 300), st.integers(0, 5), st.integers(0, 10))

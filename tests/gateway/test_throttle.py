@@ -26,7 +26,7 @@ def broker() -> Iterator[BrokerProcess]:
 
 def throttle(url: str, network: bytes = b"a") -> Throttle:
     """That of a gateway."""
-    return Throttle(Counts(), SharedCounts(url, network))
+    return Throttle(Counts(), SharedCounts(url, network, bytes(32)))
 
 
 def test_gateways_count_together(broker: BrokerProcess) -> None:

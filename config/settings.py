@@ -77,7 +77,7 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Asset code to the path of its issuer's private key (PEM): what this gateway may mint."""
     public_url: str = ""
     """Where browsers reach this gateway, e.g. https://wallet.example.org; links in mails begin so. By default host and port."""
-    verification: Literal["optional", "required"] | None = None
+    verification: Literal["", "optional", "required"] = ""
     """Whether an e-mail address must be verified before the first login. By default it must, but not on a devnet."""
     smtp: str = ""
     """Mail server: smtps://USER@HOST:465 (TLS) or smtp://USER@HOST:587 (STARTTLS); password in SHARDPAY_SMTP_PASSWORD.

@@ -110,7 +110,7 @@ def _mailing(settings: GatewaySettings) -> tuple[SmtpMailer | None, bool]:
     """The mail server, if there is one, and whether addresses must be verified. Raises SettingsError."""
     if not settings.smtp and not settings.devnet:
         raise SettingsError("smtp: outside a devnet a mail server is needed")
-    must_verify = settings.verification == "required" or (settings.verification is None and not settings.devnet)
+    must_verify = settings.verification == "required" or (not settings.verification and not settings.devnet)
     return SmtpMailer(settings.smtp, settings.mail_from) if settings.smtp else None, must_verify
 
 

@@ -33,6 +33,16 @@ def test_an_account_with_money_or_a_payment_under_way_stays(world: World) -> Non
     made.ann.transfer(made.ann.pay(made.purse, made.till["address"], "10.00", key="all of it").json()["id"], wait=20)
 
 
+def test_what_came_by_e_mail_or_may_come_back_keeps_an_account_open(world: World) -> None:
+    made, carol = world.deal(), world.person()
+    carol.wallet()
+    assert made.ann.pay(made.purse, carol.email, "4.00", wait=20).json()["status"] == "committed"
+    assert made.ann.pay(made.purse, f"nobody-{carol.email}", "6.00", wait=20).json()["status"] == "committed"
+    assert problem(close(carol)) == (409, "wallets_not_empty")
+    assert problem(close(made.ann)) == (409, "under_way")
+    assert close(made.bob).status_code == 204
+
+
 def test_what_is_left_of_a_closed_account_is_what_the_ledger_says(world: World) -> None:
     made = world.deal()
     ann = made.ann.verify()

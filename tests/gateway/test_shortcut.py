@@ -32,7 +32,7 @@ def order(made: Deal, **changes: Any) -> str:
 
 
 def test_both_ways_are_one_endpoint(made: Deal) -> None:
-    path, content = "/v1/transfers?wait=20", order(made, memo="für Anna ☕")
+    path, content = "/v1/transfers?wait=20", order(made, memo="fu\u0308r Anna ☕")
     first = [ask(made.ann, kind, content, path, **{"Idempotency-Key": kind}) for kind in (USUAL, THE_LONG_WAY)]
     assert [answer.status_code for answer in first] == [200, 200]
     assert first[0].json().keys() == first[1].json().keys()
@@ -77,6 +77,8 @@ def test_a_header_twice_means_the_same_both_ways(made: Deal) -> None:
         ({"memo": "é" * 71}, {}, ""),
         ({"memo": "\ud800"}, {}, ""),
         ({"memo": None}, {}, ""),
+        ({"memo": "two\nlines"}, {}, ""),
+        ({"memo": "Ann\u202ebob"}, {}, ""),
         ({"surprise": 1}, {}, ""),
         ({}, {"Authorization": "Bearer nonsense"}, ""),
         ({}, {"Authorization": "Basic abc"}, ""),

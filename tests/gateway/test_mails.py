@@ -93,10 +93,10 @@ def test_nobody_logs_in_with_an_address_that_must_be_verified_and_is_not(strict:
 def test_from_outside_one_cannot_tell_who_has_an_account(strict: World, step: str, body: dict[str, str]) -> None:
     seconds: dict[bool, list[float]] = {True: [], False: []}
     answers = []
-    for number in range(6):
-        label = f"{step.replace('/', '-')}-{len(body)}-{len(body.get('password', ''))}-{number}"
-        emails = {True: known(strict, f"ann-{label}@example.org"), False: f"nobody-{label}@example.org"}
-        for is_known, email in emails.items():
+    label = f"{step.replace('/', '-')}-{len(body.get('password', ''))}@example.org"
+    ann = known(strict, f"ann-{label}")
+    for number in range(4):
+        for is_known, email in ((True, ann), (False, f"nobody-{number}-{label}")):
             begun = time.perf_counter()
             answer = auth(strict, step, email=email, **body)
             seconds[is_known].append(time.perf_counter() - begun)

@@ -92,6 +92,9 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Seconds an access token is good for."""
     transaction_lifetime: Annotated[int, Meta(ge=1_000)] = 60_000
     """Milliseconds from signing to ``valid_until``."""
+    webhook_allow_private: bool | None = None
+    """Whether webhooks may go to loopback and private networks (127/8, 10/8, 172.16/12, 192.168/16, ::1, fc00::/7), at any port.
+    As ``devnet`` by default."""
 
 
 class DashboardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -16,6 +16,7 @@ from config.logs import configure
 from config.settings import GatewaySettings, SettingsError, read_settings
 from gateway.app import create_app
 from gateway.database import open_engine
+from gateway.events.targets import Targets
 from gateway.identity.mailer import SmtpMailer
 from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
 from gateway.server import Connection, Server
@@ -45,6 +46,7 @@ def _serve(settings: GatewaySettings) -> int:
     vault = Vault(read_secret(KEY_ENCRYPTION_KEY, settings.devnet))
     token_secret = read_secret(TOKEN_SECRET, settings.devnet)
     issuers = _read_issuers(settings, genesis)
+    targets = _targets(settings)
     line = Line(settings.broker)
     mailer, must_verify = _mailing(settings)
     for proxy in settings.trusted_proxies:
@@ -68,6 +70,7 @@ def _serve(settings: GatewaySettings) -> int:
             must_verify=must_verify,
             throttle=Throttle(Counts(), SharedCounts(settings.broker, genesis.network, token_secret)),
             from_client=Limit("client", settings.attempts_per_address, 60.0),
+            targets=targets,
         )
         running = (gateway, asyncio.get_running_loop())
         return gateway
@@ -75,7 +78,7 @@ def _serve(settings: GatewaySettings) -> int:
     def on_exit() -> None:
         if running is not None:
             gateway, loop = running
-            loop.call_soon_threadsafe(gateway.ledger.stop_waiting)
+            loop.call_soon_threadsafe(gateway.stop_waiting)
 
     def on_crash() -> None:
         nonlocal crashed
@@ -112,6 +115,12 @@ def _mailing(settings: GatewaySettings) -> tuple[SmtpMailer | None, bool]:
         raise SettingsError("smtp: outside a devnet a mail server is needed")
     must_verify = settings.verification == "required" or (not settings.verification and not settings.devnet)
     return SmtpMailer(settings.smtp, settings.mail_from) if settings.smtp else None, must_verify
+
+
+def _targets(settings: GatewaySettings) -> Targets:
+    """Where webhooks may go."""
+    private = settings.webhook_allow_private
+    return Targets(insecure=settings.devnet, private=settings.devnet if private is None else private)
 
 
 def _read_issuers(settings: GatewaySettings, genesis: Genesis) -> dict[str, KeyPair]:

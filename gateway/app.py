@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problems
-from gateway.api import api_keys, auth, devnet, explorer, operations, profile, transfers, wallets
+from gateway.api import api_keys, auth, devnet, events, explorer, operations, profile, transfers, wallets, webhooks
 from gateway.api.shortcut import Shortcut
 from gateway.metrics import Metrics
 from gateway.reporter import Reporter
@@ -62,7 +62,7 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
         description="Wallets and payments over HTTP. Amounts are decimal strings; errors are problem documents (RFC 9457).",
         lifespan=lifespan,
     )
-    for part in (auth, profile, api_keys, wallets, transfers, explorer, operations, devnet):
+    for part in (auth, profile, api_keys, wallets, transfers, events, webhooks, explorer, operations, devnet):
         app.include_router(part.router)
     problems.install(app)
     app.add_middleware(Gatekeeper)

@@ -8,6 +8,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+LINGER = 10.0
+"""Seconds."""
+
 
 class Server(uvicorn.Server):
     """Calls ``on_exit`` when told to end, before it waits for open connections."""
@@ -41,7 +44,10 @@ class OneWrite:
         self._held.append(data)
 
     def close(self) -> None:
+        """At once, or when what was written has left; but who takes nothing is not waited for longer than ``LINGER``."""
         self._flush()
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
         self._transport.close()
 
     def _flush(self) -> None:

@@ -8,7 +8,14 @@ from sqlalchemy import Engine
 
 from gateway.database import Database
 from gateway.epochs import StoredEpochs
+from gateway.events.deliveries import Deliveries
+from gateway.events.fanout import FanOut
 from gateway.events.outbox import Outbox
+from gateway.events.posting import Poster
+from gateway.events.shown import Shower
+from gateway.events.stream import Streams
+from gateway.events.targets import Targets
+from gateway.events.webhooks import Webhooks
 from gateway.follower import ShardFollower
 from gateway.history import History
 from gateway.identity.accounts import Accounts
@@ -67,6 +74,7 @@ class Gateway:
         must_verify: bool,
         throttle: Throttle,
         from_client: Limit,
+        targets: Targets,
     ) -> None:
         self.name, self.genesis, self.devnet, self.broker = name, genesis, devnet, line
         self.database = Database(engine)
@@ -99,6 +107,11 @@ class Gateway:
         self.returns = Returns(self.jobs, self.receiving, self.payments)
         self.history = History(self.database, self.payments.assets, self.ledger.under_way)
         self.throttle, self.from_client = throttle, from_client
+        shower = Shower(self.history.view)
+        self.streams = Streams(self.database, self.outbox, shower)
+        self.webhooks = Webhooks(self.database, vault, targets)
+        self.deliveries = Deliveries(self.database, shower, Poster(targets), self.webhooks.secrets, devnet)
+        self.fanout = FanOut(self.database, self.outbox, self.deliveries.wake)
         self.followers: dict[int, ShardFollower] = {}
         self._refusals: dict[int, RefusalTally] = {}
         self._formed = asyncio.Event()
@@ -121,6 +134,9 @@ class Gateway:
                     self.relay.run,
                     self.ledger.mark_submitted,
                     self.jobs.run,
+                    self.streams.run,
+                    self.fanout.run,
+                    self.deliveries.run,
                     self._purge,
                 ):
                     tasks.create_task(work())
@@ -133,6 +149,11 @@ class Gateway:
         finally:
             await self.throttle.close()
             self.database.close()
+
+    def stop_waiting(self) -> None:
+        """The process ends: whoever waits gets what is known now, and streams end."""
+        self.ledger.stop_waiting()
+        self.streams.close()
 
     def missing(self) -> list[str]:
         """What is not ready, in words; empty when all is."""
@@ -170,6 +191,7 @@ class Gateway:
             await self.sessions.purge()
             await self.mails.purge()
             await self.outbox.purge()
+            await self.deliveries.purge()
             for _ in range(_DROPS):
                 await asyncio.sleep(_PURGE_EVERY / _DROPS)
                 self.wallets.keyring.drop_old()

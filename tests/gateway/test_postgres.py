@@ -12,10 +12,12 @@ from sqlalchemy import Connection, text
 
 from gateway.database import Database, open_engine
 from scripts.devnet.postgres import USER, PostgresError, find_programs, running_server
+from tests.gateway.listener import Listener
 from tests.gateway.test_database import differences
 from tests.gateway.world import World
 from tests.payment_stories import PaymentStories
 from tests.person import PASSWORD, Person
+from tests.receiver import Receiver
 from tests.waiting import until
 
 
@@ -65,6 +67,17 @@ def test_a_gateway_that_is_killed_goes_on_with_what_it_took_in(world: World) -> 
     until(lambda: made.ann.http.post("/v1/auth/login", json={"email": made.ann.email, "password": PASSWORD}).is_success)
     assert made.ann.transfer(pending["id"], wait=30)["status"] == "committed"
     assert made.available() == ("6.00", "4.00")
+
+
+def test_events_reach_streams_and_webhooks(world: World) -> None:
+    made = world.deal()
+    with closing(Receiver()) as shop, closing(Listener(made.bob)) as listener:
+        endpoint = {"url": shop.url, "events": ["*"]}
+        assert made.bob.post("/v1/webhook-endpoints", endpoint).status_code == 201
+        paid = made.pay("1.00")["id"]
+        (told,), (got,) = listener.wait(1), shop.wait(1)
+        assert (told.event, told.data["data"]["id"]) == ("transfer.received", paid)
+        assert got.event == told.data
 
 
 def test_the_migrations_make_what_the_tables_say(new_url: Callable[[], str]) -> None:

@@ -8,6 +8,7 @@ import httpx
 import msgspec
 import pytest
 
+from gateway import server
 from gateway.api.shortcut import PlainTransfer
 from gateway.api.transfers import NewTransfer
 from gateway.server import OneWrite
@@ -157,6 +158,14 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.done: list[bytes | None] = []
+        self.unsent = 0
+        self.aborted = asyncio.Event()
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted.set()
 
     def write(self, data: Any) -> None:
         self.done.append(data)
@@ -183,5 +192,21 @@ def test_what_is_written_in_one_turn_leaves_together_in_order_and_before_the_end
         assert transport.is_closing()
         await asyncio.sleep(0)
         assert len(wire.done) == 3
+
+    asyncio.run(story())
+
+
+def test_who_takes_nothing_is_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LINGER", 0.01)
+
+    async def story() -> None:
+        slow, quick = Wire(), Wire()
+        slow.unsent = 5
+        for wire in (slow, quick):
+            OneWrite(wire).close()
+            assert wire.done == [None]
+        async with asyncio.timeout(10):
+            await slow.aborted.wait()
+        assert not quick.aborted.is_set()
 
     asyncio.run(story())

@@ -19,6 +19,7 @@ from gateway.database import open_engine
 from gateway.events.targets import Targets
 from gateway.identity.mailer import SmtpMailer
 from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
+from gateway.proofs.command import main as verify
 from gateway.server import Connection, Server
 from gateway.service import Gateway
 from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
@@ -29,7 +30,9 @@ from node.protocol.keys import read_key_file
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT. Exit code 2: wrong settings; 1: failed while running."""
+    """Run until SIGTERM or SIGINT. Exit code 2: wrong settings; 1: failed while running. Or ``verify`` a proof."""
+    if sys.argv[1:2] == ["verify"]:
+        return verify(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m gateway", description="The wallet gateway: accounts and payments over HTTP.")
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="settings (TOML), see config/settings.py")
     arguments = parser.parse_args()

@@ -7,13 +7,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problems
-from gateway.api import api_keys, auth, devnet, events, explorer, operations, profile, transfers, wallets, webhooks
+from gateway.api import (
+    api_keys,
+    auth,
+    devnet,
+    events,
+    explorer,
+    operations,
+    profile,
+    proofs,
+    reads,
+    transfers,
+    wallets,
+    webhooks,
+)
+from gateway.api.requests import known_parameters
 from gateway.api.shortcut import Shortcut
 from gateway.metrics import Metrics
 from gateway.reporter import Reporter
@@ -61,8 +75,9 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
         version="1",
         description="Wallets and payments over HTTP. Amounts are decimal strings; errors are problem documents (RFC 9457).",
         lifespan=lifespan,
+        dependencies=[Depends(known_parameters)],
     )
-    for part in (auth, profile, api_keys, wallets, transfers, events, webhooks, explorer, operations, devnet):
+    for part in (auth, profile, api_keys, wallets, transfers, reads, proofs, events, webhooks, explorer, operations, devnet):
         app.include_router(part.router)
     problems.install(app)
     app.add_middleware(Gatekeeper)

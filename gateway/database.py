@@ -65,7 +65,11 @@ UNDER_WAY = text("status IN ('queued', 'submitted', 'prepared')")
 
 
 class Transfer(Base):
-    """A transaction and where it stands. ``user_id``: who handed it in here; None when it was found in a block."""
+    """A transaction and where it stands. ``user_id``: who handed it in here; None when it was found in a block.
+
+    ``height``: of the home shard's last receipt. ``committed_in``: of the block that committed it, by shard, as JSON.
+    ``text``: its memo, as it is searched for.
+    """
 
     __tablename__ = "transfers"
     __table_args__ = (Index("transfers_under_way", "valid_until", sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY),)
@@ -79,25 +83,35 @@ class Transfer(Base):
     code: Mapped[str] = mapped_column(String(32))
     hint: Mapped[str] = mapped_column(String(32))
     height: Mapped[int | None]
-    committed_in: Mapped[str] = mapped_column(String(200))
+    committed_in: Mapped[str] = mapped_column(String(1000))
+    text: Mapped[str] = mapped_column(String(420))
     valid_until: Mapped[int]
     created_at: Mapped[int]
     finalized_at: Mapped[int | None]
 
 
 class Posting(Base):
-    """A line in a wallet's history: one leg of a transfer, seen from one side."""
+    """A line in a wallet's history: one leg of a transfer, seen from one side.
+
+    ``at``: when it came to be: of what is sent when it was handed in, of what is received when it had arrived. Lines are listed
+    by it, so that a page that was read stays as it is. ``counterparty``: the address on the other side.
+    """
 
     __tablename__ = "postings"
     __table_args__ = (
-        Index("postings_once", "wallet_id", "transaction_id", "leg", unique=True),
-        Index("postings_of_transaction", "transaction_id"),
+        Index("postings_once", "transaction_id", "leg", "direction", unique=True),
+        Index("postings_of_wallet", "wallet_id", "at", "id"),
+        Index("postings_of_user", "user_id", "at", "id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     wallet_id: Mapped[str] = mapped_column(ForeignKey("wallets.id"))
+    user_id: Mapped[str] = mapped_column(String(32))
     transaction_id: Mapped[bytes] = mapped_column(ForeignKey("transfers.transaction_id"))
     leg: Mapped[int]
     direction: Mapped[str] = mapped_column(String(8))
+    asset: Mapped[str] = mapped_column(String(12))
+    counterparty: Mapped[bytes]
+    at: Mapped[int]
 
 
 class ReceivingAddress(Base):
@@ -136,6 +150,20 @@ class AccountBalance(Base):
     held: Mapped[int]
     frozen: Mapped[bool]
     height: Mapped[int]
+
+
+class BalanceChange(Base):
+    """What a wallet's address held of an asset right after a block that changed it. ``time``: block time; 0: before
+    it was followed."""
+
+    __tablename__ = "balance_changes"
+    __table_args__ = {"sqlite_with_rowid": False}
+    address: Mapped[bytes] = mapped_column(primary_key=True)
+    asset: Mapped[str] = mapped_column(String(12), primary_key=True)
+    height: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[int]
+    available: Mapped[int]
+    held: Mapped[int]
 
 
 class Cursor(Base):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from msgspec import Struct
 
+from gateway.problems import Problem
 from gateway.queries import Queries
 from node.client.blocks import ProvenBlock, prove_block, read_block
 from node.client.follower import Follower, Progress
@@ -18,6 +19,7 @@ from node.protocol.queries import BlockList, GetBlocks
 log = structlog.get_logger()
 
 _REPLY_TIMEOUT = 1.5
+_TRIES = 3
 _RECENT = 100
 _SMALL = 8 << 10
 """Bytes of blocks that are read without a thread: some ten payments and the certificate."""
@@ -102,6 +104,17 @@ class ShardFollower:
         member, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
         blocks = await self._ask(member, GetBlocks(first, count))
         return None if blocks is None else [block for block in blocks if block is not None]
+
+    async def block(self, height: int) -> ProvenBlock:
+        """One proven block that is final. Raises Problem (503): no member gives it now."""
+        try:
+            for _ in range(_TRIES):
+                found = await self.fetch(height, 1)
+                if found and found[0].header.height == height:
+                    return found[0]
+        except BrokerUnavailable:
+            raise Problem(503, "not_ready", "the broker cannot be reached", retry_after=2) from None
+        raise Problem(503, "no_answer", "no member gives this block now", retry_after=2)
 
     async def _ask(self, member: int, request: GetBlocks) -> list[ProvenBlock | None] | None:
         answer = await self._queries.ask_one(self._electorate, member, request, _REPLY_TIMEOUT)

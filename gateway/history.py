@@ -1,9 +1,6 @@
-"""Transfers as the API shows them: one at a time, and page by page as a wallet's history."""
+"""Transfers as the API shows them."""
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -13,19 +10,11 @@ from gateway.database import Database, Posting, Transfer, Wallet
 from gateway.ledger import tracked_row
 from gateway.problems import Problem
 from gateway.projection import Status, Tracked
+from gateway.times import iso as iso
 from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.genesis import Asset
 from node.protocol.transaction import Leg
-
-_LATEST = 253_402_300_799_999
-
-
-def iso(milliseconds: int | None) -> str | None:
-    """A time as ISO 8601 in UTC, with milliseconds; None beyond the year 9999, which a captured committee may name."""
-    if milliseconds is None or milliseconds > _LATEST:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def legs_view(legs: Sequence[Leg], assets: Mapping[str, Asset]) -> list[dict[str, str]]:
@@ -63,30 +52,10 @@ class History:
         row = await self._database.read(lambda c: c.execute(query).mappings().first())
         if row is None:
             raise Problem(404, "transfer_not_found", "there is no such transfer")
-        return self._view_of(row)
+        return self.view_of(row)
 
-    async def page(self, wallet_id: str, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
-        """A wallet's history, latest first, and the cursor of the next page. Raises Problem (422) on a bad cursor."""
-        query = (
-            select(Transfer.__table__, Posting.id.label("posting"), Posting.leg, Posting.direction)
-            .join(Posting, Posting.transaction_id == Transfer.transaction_id)
-            .where(Posting.wallet_id == wallet_id)
-            .order_by(Posting.id.desc())
-            .limit(limit + 1)
-        )
-        if cursor is not None:
-            query = query.where(Posting.id < _read_cursor(cursor))
-        rows = await self._database.read(lambda c: c.execute(query).mappings().all())
-        items = [self._line(row) for row in rows[:limit]]
-        return items, _write_cursor(rows[limit - 1]["posting"]) if len(rows) > limit else None
-
-    def _line(self, row: Mapping[Any, Any]) -> dict[str, Any]:
-        view = self._view_of(row)
-        leg = view["legs"][row["leg"]]
-        counterparty = leg["to"] if row["direction"] == "sent" else leg["from"]
-        return {**view, **leg, "direction": row["direction"], "counterparty": counterparty}
-
-    def _view_of(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+    def view_of(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        """A transfer, of its row, or further if it is under way."""
         tracked = tracked_row(row)
         if (under_way := self._under_way(tracked.id)) is not None:
             tracked.shown, tracked.hint = under_way.shown, under_way.hint
@@ -123,14 +92,3 @@ class History:
             return None
         paid = sum(leg.amount for leg in legs[1:] if leg.asset == asset.code and leg.payee == asset.issuer_address)
         return format_amount(paid, asset.decimals)
-
-
-def _write_cursor(posting: int) -> str:
-    return base64.urlsafe_b64encode(str(posting).encode()).decode().rstrip("=")
-
-
-def _read_cursor(text: str) -> int:
-    try:
-        return int(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")) % (1 << 63)
-    except (ValueError, binascii.Error):
-        raise Problem(422, "invalid_cursor", "this cursor is not one that was given out") from None

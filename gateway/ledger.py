@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, select
 
 from gateway.database import UNDER_WAY, AccountBalance, Cursor, Database, ReceivingAddress, Transfer, Wallet, now_ms
 from gateway.events.outbox import Outbox
 from gateway.projection import Projection, Sent, Status, Tracked, Update
-from gateway.statements import ADD_POSTING, ADD_TRANSFER, MARK, MOVE, PUT_BALANCE, PUT_CURSOR
+from gateway.statements import ADD_BALANCE_CHANGE, ADD_POSTING, ADD_TRANSFER, MARK, MOVE, PUT_BALANCE, PUT_CURSOR
 from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
 from node.protocol.codes import Code
@@ -24,6 +25,10 @@ MAX_WAITERS = 10_000
 _LATENCY_WINDOW = 60.0
 _MAX_LATENCIES = 4000
 """Sorted every second for the report: enough for a 99th percentile, and a millisecond or two."""
+
+
+read_heights = msgspec.json.Decoder(dict[int, int]).decode
+"""``Transfer.committed_in``."""
 
 
 class Ledger:
@@ -140,8 +145,9 @@ class Ledger:
                 _release(future)
 
     def put_balances(self, connection: Connection, address: bytes, height: int, balances: list[tuple[str, Balance]]) -> None:
-        """Write balances of an account as of ``height``, unless newer ones are there."""
+        """Write balances that an account had before it was followed, as of ``height``, unless newer ones are there."""
         PUT_BALANCE.run_all(connection, [_balance_row(address, asset, balance, height) for asset, balance in balances])
+        ADD_BALANCE_CHANGE.run_all(connection, [_change_row(address, asset, one, height, 0) for asset, one in balances])
 
     async def _keep(self, change: Update) -> None:
         # Everything is turned into plain rows now: the writer's thread must not see what later blocks make of it.
@@ -157,14 +163,16 @@ class Ledger:
         found = [transfer_row(tracked, None) for tracked in change.found]
         moves = [_moves(tracked) for tracked in changed]
         balances = [_balance_row(c.address, c.asset, c.balance, height) for c, height in change.balances.values()]
+        changes = [_change_row(c.address, c.asset, c.balance, height, time) for c, height, time in change.changes]
         last, postings = change.last, change.postings
         ends = [(tracked.id, tracked.status.value) for tracked in final]
 
         def save(connection: Connection) -> None:
             ADD_TRANSFER.run_all(connection, found)
             MOVE.run_all(connection, moves)
-            put_postings(connection, postings)
+            put_postings(connection, postings, now)
             PUT_BALANCE.run_all(connection, balances)
+            ADD_BALANCE_CHANGE.run_all(connection, changes)
             if last is not None:
                 header = last.header
                 row = {"shard": header.shard, "height": header.height, "hash": last.hash, "time": header.time}
@@ -199,17 +207,33 @@ def _release(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-def put_postings(connection: Connection, postings: list[Sent]) -> None:
+def put_postings(connection: Connection, postings: list[Sent], at: int) -> None:
     """Add history lines; those already there stay as they are."""
     ADD_POSTING.run_all(
         connection,
-        [{"wallet_id": p.wallet, "transaction_id": p.transaction_id, "leg": p.leg, "direction": p.direction} for p in postings],
+        [
+            {
+                "wallet_id": posting.wallet,
+                "transaction_id": posting.transaction_id,
+                "leg": posting.leg,
+                "direction": posting.direction,
+                "asset": posting.asset,
+                "counterparty": posting.counterparty,
+                "at": at,
+            }
+            for posting in postings
+        ],
     )
 
 
 def _balance_row(address: bytes, asset: str, balance: Balance, height: int) -> dict[str, Any]:
     amounts = {"available": balance.available, "held": balance.held, "frozen": balance.frozen}
     return {"address": address, "asset": asset, **amounts, "height": height}
+
+
+def _change_row(address: bytes, asset: str, balance: Balance, height: int, time: int) -> dict[str, Any]:
+    amounts = {"available": balance.available, "held": balance.held}
+    return {"address": address, "asset": asset, "height": height, "time": time, **amounts}
 
 
 def _moves(tracked: Tracked) -> dict[str, Any]:
@@ -219,7 +243,7 @@ def _moves(tracked: Tracked) -> dict[str, Any]:
         "new_code": tracked.code.value,
         "new_hint": tracked.hint.value,
         "new_height": tracked.height,
-        "new_committed_in": _listed(frozenset(tracked.committed)),
+        "new_committed_in": _heights(tracked.committed),
         "new_finalized_at": tracked.finalized_at,
     }
 
@@ -237,17 +261,28 @@ def transfer_row(tracked: Tracked, user_id: str | None) -> dict[str, Any]:
         "code": tracked.code.value,
         "hint": tracked.hint.value,
         "height": tracked.height,
-        "committed_in": _listed(frozenset(tracked.committed)),
+        "committed_in": _heights(tracked.committed),
+        "text": searched(tracked.memo),
         "valid_until": tracked.valid_until,
         "created_at": tracked.created_at,
         "finalized_at": tracked.finalized_at,
     }
 
 
+def searched(text: str) -> str:
+    """A text as it is compared: whatever the case of its letters. PostgreSQL keeps no zeros in texts."""
+    return text.casefold().replace("\0", "")
+
+
 @lru_cache(maxsize=1024)
 def _listed(shards: frozenset[int]) -> str:
     """As JSON."""
     return json.dumps(sorted(shards))
+
+
+def _heights(committed: dict[int, int]) -> str:
+    """As JSON."""
+    return msgspec.json.encode(committed).decode()
 
 
 def tracked_row(row: Any) -> Tracked:
@@ -268,5 +303,5 @@ def tracked_row(row: Any) -> Tracked:
     )
     tracked.status = tracked.shown = Status(row["status"])
     tracked.code, tracked.hint, tracked.height = Code(row["code"]), Code(row["hint"]), row["height"]
-    tracked.committed = set(json.loads(row["committed_in"]))
+    tracked.committed = read_heights(row["committed_in"])
     return tracked

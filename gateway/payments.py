@@ -253,7 +253,7 @@ class Payments:
                 return earlier, False
             row = transfer_row(tracked, user_id) | {"kind": kind, "created_at": created_at}
             fresh = bool(ADD_TRANSFER.run(connection, row).rowcount)
-            put_postings(connection, postings)
+            put_postings(connection, postings, created_at)
             if refused is not Code.OK:
                 self._ledger.outbox.emit_ends(connection, [(transaction_id, Status.REJECTED.value)], created_at)
             if also is not None:

@@ -39,12 +39,14 @@ class Status(StrEnum):
 
 
 class Sent(NamedTuple):
-    """A history line to add: ``leg`` of a transaction, in a wallet, ``sent`` or ``received``."""
+    """A history line to add: ``leg`` of a transaction, in a wallet, ``sent`` to or ``received`` from ``counterparty``."""
 
     wallet: str
     transaction_id: bytes
     leg: int
     direction: str
+    asset: str
+    counterparty: bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +69,8 @@ class Tracked:
     """What the database has of the status, so what may be told."""
     code: Code = Code.OK
     height: int | None = None
-    committed: set[int] = field(default_factory=set)
+    committed: dict[int, int] = field(default_factory=dict)
+    """Height of the block that committed it, by shard."""
     hint: Code = Code.OK
     """What f+1 members gave as reason not to take it now. No verdict: another member, or a later block, may take it."""
     owed: dict[tuple[bytes, str], int] = field(default_factory=dict)
@@ -85,6 +88,9 @@ class Update:
 
     last: ProvenBlock | None = None
     balances: dict[tuple[bytes, str], tuple[BalanceChange, int]] = field(default_factory=dict)
+    """The last of each, and its height."""
+    changes: list[tuple[BalanceChange, int, int]] = field(default_factory=list)
+    """All of them, with height and block time."""
     found: list[Tracked] = field(default_factory=list)
     changed: dict[bytes, Tracked] = field(default_factory=dict)
     postings: list[Sent] = field(default_factory=list)
@@ -146,6 +152,7 @@ class Projection:
             for change in effects.changes.balances:
                 if change.address in self.wallets:
                     update.balances[change.address, change.asset] = (change, header.height)
+                    update.changes.append((change, header.height, header.time))
                     self.balances[change.address, change.asset] = change.balance
             self.heights[header.shard], self.times[header.shard] = header.height, header.time
             update.last = block
@@ -161,9 +168,9 @@ class Projection:
         """The history lines of a transaction in the wallets here: ``sent``, ``received`` or both."""
         lines = []
         for index, leg in enumerate(tracked.legs):
-            for direction, address in (("sent", leg.payer), ("received", leg.payee)):
+            for direction, address, other in (("sent", leg.payer, leg.payee), ("received", leg.payee, leg.payer)):
                 if direction in directions and (wallet := self.wallets.get(address)):
-                    lines.append(Sent(wallet, tracked.id, index, direction))
+                    lines.append(Sent(wallet, tracked.id, index, direction, leg.asset, other))
         return lines
 
     def _find(self, block: ProvenBlock, shards: ShardTable) -> list[Tracked]:
@@ -186,9 +193,9 @@ class Projection:
             tracked.height = header.height
             self._pay_off(tracked)
         if receipt.outcome == Outcome.COMMITTED:
-            tracked.committed.add(header.shard)
+            tracked.committed[header.shard] = header.height
             update.changed[tracked.id] = tracked
-            if tracked.committed >= tracked.shards:
+            if tracked.committed.keys() >= tracked.shards:
                 self._finish(tracked, Status.COMMITTED, Code.OK, update)
                 signed_here = tracked.kind == "transfer"  # then its payer's lines are there already
                 update.postings += self.postings_of(tracked, ("received",) if signed_here else ("sent", "received"))

@@ -136,7 +136,9 @@ class Receiving:
         done = [tracked_row(row) for row in connection.execute(query).mappings()]
         for tracked in done:
             legs = [number for number, leg in enumerate(tracked.legs) if payments.get(leg.payee) == tracked.id]
-            put_postings(connection, [Sent(wallet_id, tracked.id, number, "received") for number in legs])
+            paid = [(number, tracked.legs[number]) for number in legs]
+            lines = [Sent(wallet_id, tracked.id, number, "received", leg.asset, leg.payer) for number, leg in paid]
+            put_postings(connection, lines, now_ms())
         self._outbox.emit_received(connection, [tracked.id for tracked in done], now_ms())
 
     async def unclaimed(self, address: bytes) -> Unclaimed | None:

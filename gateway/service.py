@@ -32,7 +32,11 @@ from gateway.jobs import Jobs
 from gateway.ledger import Ledger
 from gateway.network_view import NetworkView
 from gateway.payments import Payments
+from gateway.proofs.making import Proofs
 from gateway.queries import Queries
+from gateway.reads.balances import Balances
+from gateway.reads.lines import Lines
+from gateway.reads.statement import Statements
 from gateway.receiving import Receiving
 from gateway.relay import Relay
 from gateway.returns import Returns
@@ -113,6 +117,10 @@ class Gateway:
         self.deliveries = Deliveries(self.database, shower, Poster(targets), self.webhooks.secrets, devnet)
         self.fanout = FanOut(self.database, self.outbox, self.deliveries.wake)
         self.followers: dict[int, ShardFollower] = {}
+        self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
+        self.balances = Balances(self.database, lambda: self.epochs.require().shards)
+        self.statements = Statements(self.database, self.payments.assets, lambda: self.epochs.require().shards)
+        self.proofs = Proofs(genesis, self.database, self.epochs, self.followers)
         self._refusals: dict[int, RefusalTally] = {}
         self._formed = asyncio.Event()
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.database import AccountBalance, Base, Cursor, IdempotencyKey, Posting, Transfer
+from gateway.database import AccountBalance, BalanceChange, Base, Cursor, IdempotencyKey, Posting, Transfer, Wallet
 
 Row = Mapping[str, Any]
 
@@ -75,7 +75,17 @@ CLAIMED = Statement(
 )
 ADD_TRANSFER = Statement(_insert(Transfer))
 """Unless it is there: then ``rowcount`` is 0."""
-ADD_POSTING = Statement(_insert(Posting, "id"))
+
+
+def _add_posting(insert: Any) -> Any:
+    values: dict[str, Any] = {column.key: bindparam(column.key) for column in Posting.__table__.columns if column.key != "id"}
+    values["user_id"] = select(Wallet.user_id).where(Wallet.id == bindparam("wallet_id")).scalar_subquery()
+    return insert(Posting).values(values).on_conflict_do_nothing()
+
+
+ADD_POSTING = Statement(_add_posting)
+"""Its user is its wallet's."""
+ADD_BALANCE_CHANGE = Statement(_insert(BalanceChange))
 MOVE = Statement(
     lambda _: (
         update(Transfer)

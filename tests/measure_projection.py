@@ -109,7 +109,7 @@ class Chain:
 
         def save(connection: Connection) -> None:
             ADD_TRANSFER.run(connection, transfer_row(tracked, "u"))
-            put_postings(connection, lines)
+            put_postings(connection, lines, tracked.created_at)
 
         await self.database.write(save)
 

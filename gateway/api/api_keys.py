@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.auth import Name
 from gateway.api.requests import GatewayPart, Login, VerifiedUser
-from gateway.history import iso
 from gateway.identity.tokens import Scope
+from gateway.times import iso
 
 router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
 

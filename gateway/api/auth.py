@@ -6,11 +6,11 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.api.requests import DevicePart, GatewayPart
-from gateway.history import iso
 from gateway.identity.sessions import Device, Issued
 from gateway.identity.text import MAX_EMAIL, any_text, email_address, one_line
 from gateway.identity.throttle import Attempt, Limit, client_of
 from gateway.service import Gateway
+from gateway.times import iso
 
 router = APIRouter(prefix="/v1/auth", tags=["accounts"])
 FROM_CLIENT_ON_ACCOUNT = Limit("client and account", 10, 60.0)

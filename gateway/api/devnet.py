@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from gateway.api.auth import Email
 from gateway.api.requests import GatewayPart
-from gateway.history import iso
 from gateway.problems import Problem
+from gateway.times import iso
 
 router = APIRouter(prefix="/v1/devnet", tags=["devnet"])
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from fastapi import APIRouter, Query
 
-from gateway.api.requests import GatewayPart
+from gateway.api.requests import GatewayPart, account_address
 from gateway.follower import ShardFollower, summary_of
-from gateway.history import iso, legs_view
+from gateway.history import legs_view
 from gateway.problems import Problem
 from gateway.service import Gateway
+from gateway.times import iso
 from node.client.line import BrokerUnavailable
-from node.protocol.address import decode_address, encode_address
+from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.codec import DecodeError
 from node.protocol.genesis import Asset
@@ -23,7 +24,6 @@ from node.protocol.transaction import decode_transaction
 router = APIRouter(prefix="/v1", tags=["explorer"])
 Limit = Annotated[int, Query(ge=1, le=100)]
 Shard = Annotated[int, Query(ge=0)]
-_TRIES = 3
 T = TypeVar("T")
 
 
@@ -38,6 +38,7 @@ async def network(gateway: GatewayPart) -> dict[str, Any]:
         "genesis": genesis.hash.hex(),
         "name": genesis.name,
         "epoch": document.number if document else None,
+        "document": document.hash.hex() if document else None,
         "phase": notice.phase.value if notice else None,
         "assets": [_asset_view(asset) for asset in genesis.assets],
         "committees": committees,
@@ -67,13 +68,7 @@ async def block(shard: int, height: int, gateway: GatewayPart) -> dict[str, Any]
     follower = _follower(gateway, shard)
     if not 1 <= height <= follower.height:
         raise Problem(404, "block_not_found", "there is no such block")
-    for _ in range(_TRIES):
-        found = await _ask(follower.fetch(height, 1))
-        if found and found[0].header.height == height:
-            proven = found[0]
-            break
-    else:
-        raise Problem(503, "no_answer", "no member gives this block now", retry_after=2)
+    proven = await follower.block(height)
     assets = gateway.payments.assets
     header, certified = proven.header, proven.certified
     return {
@@ -95,10 +90,7 @@ async def block(shard: int, height: int, gateway: GatewayPart) -> dict[str, Any]
 @router.get("/accounts/{address}")
 async def account(address: str, gateway: GatewayPart) -> dict[str, Any]:
     """Any account's balances, as more than f members of its committee tell alike."""
-    try:
-        raw = decode_address(address)
-    except ValueError as error:
-        raise Problem(422, "invalid_address", str(error)) from None
+    raw = account_address(address)
     document = gateway.epochs.require()
     shard = document.shards.shard_of(raw)
     gateway.wallets.balance_reads += 1

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.auth import Language, Name, NewPassword, Password, Profile, profile
 from gateway.api.requests import ON_PASSWORD, GatewayPart, Login
-from gateway.history import iso
 from gateway.identity.throttle import Attempt
+from gateway.times import iso
 
 router = APIRouter(prefix="/v1", tags=["accounts"])
 

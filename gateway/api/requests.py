@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, Header, Query, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
@@ -14,6 +15,7 @@ from gateway.identity.throttle import Limit
 from gateway.identity.tokens import Caller, Scope, Tokens
 from gateway.problems import Problem
 from gateway.service import Gateway
+from node.protocol.address import decode_address
 
 _bearer = HTTPBearer(auto_error=False, description="The access token of a login, or an API key.")
 
@@ -59,6 +61,25 @@ async def _device(request: Request) -> Device:
     return Device(request.headers.get("user-agent", ""), request.client.host if request.client else "")
 
 
+async def known_parameters(request: Request) -> None:
+    """Every endpoint's: what it does not know is not passed over, since a filter that does nothing looks like one that works.
+
+    Raises:
+        Problem: 422, a query parameter has another name than those of the endpoint, or comes twice.
+    """
+    if request.url.query:
+        known = _parameters(request.scope["route"].dependant)
+        given = [name for name, _ in request.query_params.multi_items()]
+        if strange := [name for name in given if name not in known or given.count(name) > 1]:
+            raise Problem(422, "unknown_parameter", f"not a parameter here, or there twice: {strange[0][:40]!r}")
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    """The names of an endpoint's query parameters, those of what it depends on included."""
+    names = {field.alias for field in dependant.query_params}
+    return names.union(*(_parameters(one) for one in dependant.dependencies))
+
+
 GatewayPart = Annotated[Gateway, Depends(_gateway)]
 Login = Annotated[Caller, Depends(_login)]
 """Who is logged in; never an API key."""
@@ -90,6 +111,14 @@ def idempotency(request: Request, body: BaseModel, key: str | None) -> Idempoten
 def fingerprinted(path: str, fields: dict[str, Any]) -> bytes:
     """What stands for a request: SHA-256 of where it went and what it asked for."""
     return sha256(msgspec.json.encode([path, fields], order="sorted")).digest()
+
+
+def account_address(text: str) -> bytes:
+    """The 20 bytes of an address. Raises Problem (422)."""
+    try:
+        return decode_address(text)
+    except ValueError as error:
+        raise Problem(422, "invalid_address", str(error)) from None
 
 
 def transaction_id(text: str) -> bytes:

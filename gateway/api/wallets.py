@@ -6,13 +6,15 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
+from gateway.api.reads import Lines
 from gateway.api.requests import ON_PASSWORD, GatewayPart, Login, UserId, scope
-from gateway.history import iso
 from gateway.identity.text import one_line
 from gateway.identity.throttle import Attempt
 from gateway.keystore import MAX_PEM, decrypt_key, encrypt_key, proves_ownership
 from gateway.problems import Problem
+from gateway.reads.lines import Wanted
 from gateway.service import Gateway
+from gateway.times import iso
 from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.keys import public_key_from
@@ -88,11 +90,6 @@ class WalletWithBalances(WalletView):
     height: int
 
 
-class Page(BaseModel):
-    items: list[dict[str, Any]]
-    next_cursor: str | None
-
-
 @router.post("", status_code=201)
 async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletView:
     """Create a wallet: one key pair, any number of assets."""
@@ -156,11 +153,10 @@ async def history(
     gateway: GatewayPart,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> Page:
-    """What was sent and received, latest first."""
+) -> Lines:
+    """What was sent and received, latest first. `/v1/transfers` has filters."""
     await gateway.wallets.wallet(user, wallet_id)
-    items, next_cursor = await gateway.history.page(wallet_id, cursor, limit)
-    return Page(items=items, next_cursor=next_cursor)
+    return Lines.model_validate((await gateway.lines.page(Wanted(user, wallet_id), cursor, limit))._asdict())
 
 
 def _view(row: Any, gateway: Gateway) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.requests import GatewayPart, UserId, scope
 from gateway.events.shown import EventType
 from gateway.events.targets import MAX_URL
-from gateway.history import iso
+from gateway.times import iso
 
 router = APIRouter(prefix="/v1", tags=["webhooks"], dependencies=[scope("webhooks")])
 

@@ -80,6 +80,21 @@ def test_events_reach_streams_and_webhooks(world: World) -> None:
         assert got.event == told.data
 
 
+def test_histories_balances_and_statements_are_read_alike(world: World) -> None:
+    made = world.deal(0, 1)
+    for memo in ("Straße 1", "2"):
+        assert made.pay("1.00", memo=memo, wait=15)["status"] == "committed"
+    ann, purse = made.ann, made.purse["id"]
+    first = ann.get("/v1/transfers", limit=2).json()
+    rest = ann.get("/v1/transfers", limit=2, cursor=first["next_cursor"]).json()
+    assert [line["balance"] for line in first["items"] + rest["items"]] == ["8.00", "9.00", "10.00"]
+    found = ann.get("/v1/transfers", text="STRASSE", status="committed", direction="sent", counterparty=made.till["address"])
+    assert [line["balance"] for line in found.json()["items"]] == ["9.00"]
+    assert ann.get(f"/v1/wallets/{purse}/balance").json()["balances"]["USD"]["available"] == "8.00"
+    rows = ann.get(f"/v1/statements/{purse}.csv").text.splitlines()
+    assert [row.rpartition(",")[2] for row in rows[1:]] == ["0.00", "10.00", "9.00", "8.00", "8.00"]
+
+
 def test_the_migrations_make_what_the_tables_say(new_url: Callable[[], str]) -> None:
     engine = open_engine(new_url())
     assert differences(engine) == []

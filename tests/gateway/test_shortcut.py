@@ -130,7 +130,7 @@ def test_a_body_in_pieces_and_other_methods_reach_the_endpoint(made: Deal) -> No
     assert (answer.status_code, answer.json()["code"]) == (200, "insufficient_funds")
     large = made.ann.http.post("/v1/transfers", content=iter([b" " * 50_000] * 2), headers={"Content-Type": USUAL})
     assert (large.status_code, large.json()["code"]) == (413, "too_large")
-    assert made.ann.http.get("/v1/transfers").status_code == 405
+    assert made.ann.http.put("/v1/transfers").status_code == 405
 
 
 def test_it_reads_what_the_description_of_the_api_says() -> None:

@@ -51,7 +51,7 @@ def upgrade() -> None:
         sa.Column("code", sa.String(32), nullable=False),
         sa.Column("hint", sa.String(32), nullable=False),
         sa.Column("height", _big),
-        sa.Column("committed_in", sa.String(200), nullable=False),
+        sa.Column("committed_in", sa.String(1000), nullable=False),
         sa.Column("valid_until", _big, nullable=False),
         sa.Column("created_at", _big, nullable=False),
         sa.Column("finalized_at", _big),

@@ -1,0 +1,160 @@
+"""Looking back: histories, balances at a time, statements. Each answer says up to which block it is true."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict
+
+from gateway.api.requests import GatewayPart, UserId, account_address, scope
+from gateway.problems import Problem
+from gateway.projection import Status
+from gateway.reads.lines import Wanted
+from gateway.reads.sheets import as_csv, as_html, where
+from gateway.reads.statement import Statement
+from gateway.service import Gateway
+from gateway.times import iso, read_time
+from node.protocol.amounts import format_amount
+
+router = APIRouter(prefix="/v1", tags=["history"], dependencies=[scope("payments")])
+
+AssetFilter = Annotated[str | None, Query(pattern="^[A-Z0-9]{1,12}$")]
+From = Annotated[str | None, Query(alias="from", max_length=40, description="Not before: a time (ISO 8601; UTC), or a day.")]
+To = Annotated[str | None, Query(alias="to", max_length=40, description="Before: a time, or the beginning of a day.")]
+
+
+class Line(BaseModel):
+    """A transfer, as `GET /v1/transfers/{id}` shows it, seen from one of your wallets: one leg of it.
+
+    `at`: when the line came to be: of what you sent when it was handed in, of what you received when it had arrived. `balance`:
+    what the wallet held of the asset, reserved amounts included, right after the block that carried it out; null until then,
+    and where a wallet has so many addresses that it takes long to add up.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+    kind: str
+    status: str
+    code: str | None
+    wallet_id: str
+    direction: Literal["sent", "received"]
+    counterparty: str
+    asset: str
+    amount: str
+    fee: str | None
+    memo: str
+    at: str | None
+    balance: str | None
+    created_at: str | None
+    finalized_at: str | None
+
+
+class Lines(BaseModel):
+    """`heights`: of each shard, the block up to which this is true. A filtered page may hold fewer lines than asked for, even
+    none, and have a next one."""
+
+    items: list[Line]
+    next_cursor: str | None
+    heights: dict[str, int]
+
+
+class HeldAmounts(BaseModel):
+    """`changed_at`: the time of the last block that changed it; null: it was there before the wallet."""
+
+    available: str
+    held: str
+    changed_at: str | None
+
+
+class BalanceThen(BaseModel):
+    """What the wallet held on all its addresses. `heights`: of the shards that keep them, the blocks up to which this is true."""
+
+    wallet_id: str
+    at: str | None
+    heights: dict[str, int]
+    balances: dict[str, HeldAmounts]
+
+
+@router.get("/transfers")
+async def transfers(
+    user: UserId,
+    gateway: GatewayPart,
+    wallet_id: Annotated[str | None, Query(max_length=64)] = None,
+    status: Status | None = None,
+    asset: AssetFilter = None,
+    direction: Literal["sent", "received"] | None = None,
+    counterparty: Annotated[str | None, Query(max_length=100, description="An address.")] = None,
+    text: Annotated[str | None, Query(min_length=1, max_length=140, description="In the memo, in any case of letters.")] = None,
+    since: From = None,
+    until: To = None,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Lines:
+    """What was sent and received in all your wallets, latest first. `from` and `to` are about `at`."""
+    if wallet_id is not None:
+        await gateway.wallets.wallet(user, wallet_id)
+    other = None if counterparty is None else account_address(counterparty)
+    wanted = Wanted(user, wallet_id, status, asset, direction, other, text, read_time(since), read_time(until))
+    return Lines.model_validate((await gateway.lines.page(wanted, cursor, limit))._asdict())
+
+
+@router.get("/wallets/{wallet_id}/balance")
+async def balance(
+    wallet_id: str,
+    user: UserId,
+    gateway: GatewayPart,
+    at: Annotated[str | None, Query(max_length=40, description="A time (ISO 8601; UTC), or the beginning of a day; now.")] = None,
+) -> BalanceThen:
+    """What a wallet held at a time, by the time of blocks.
+
+    409 `not_reached`: no block has come that far yet, so try again in a second. 409 `not_known`: the wallet was not here then.
+    """
+    wallet, time = await gateway.wallets.wallet(user, wallet_id), read_time(at)
+    found, seen = await gateway.balances.at(wallet, time)
+    balances = {}
+    for code, held in found.items():
+        if (asset := gateway.payments.assets.get(code)) is not None:
+            available, reserved = (format_amount(units, asset.decimals) for units in (held.available, held.held))
+            balances[code] = HeldAmounts(available=available, held=reserved, changed_at=iso(held.time or None))
+    return BalanceThen(
+        wallet_id=wallet_id,
+        at=iso(seen.time if time is None else time),
+        heights={str(shard): height for shard, height in seen.heights.items()},
+        balances=balances,
+    )
+
+
+@router.get("/statements/{wallet_id}.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
+async def statement_csv(
+    wallet_id: str, user: UserId, gateway: GatewayPart, asset: AssetFilter = None, since: From = None, until: To = None
+) -> Response:
+    """A wallet's statement as CSV: what it held, all that moved it, what it held then, by the time of blocks."""
+    made = await _statement(gateway, user, wallet_id, asset, since, until)
+    return Response(as_csv(made), media_type="text/csv; charset=utf-8; header=present", headers=_headers(made, "csv"))
+
+
+@router.get("/statements/{wallet_id}.html", response_class=Response, responses={200: {"content": {"text/html": {}}}})
+async def statement_html(
+    wallet_id: str, user: UserId, gateway: GatewayPart, asset: AssetFilter = None, since: From = None, until: To = None
+) -> Response:
+    """The same as a page to print."""
+    made = await _statement(gateway, user, wallet_id, asset, since, until)
+    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+    return Response(as_html(made), media_type="text/html; charset=utf-8", headers=_headers(made, "html") | policy)
+
+
+async def _statement(
+    gateway: Gateway, user: str, wallet_id: str, asset: str | None, since: str | None, until: str | None
+) -> Statement:
+    wallet = await gateway.wallets.wallet(user, wallet_id)
+    if asset is not None and asset not in gateway.payments.assets:
+        raise Problem(422, "unknown_asset", f"this network has no {asset}")
+    begin, end = read_time(since), read_time(until)
+    if begin is not None and end is not None and begin >= end:
+        raise Problem(422, "invalid_time", "the end is not after the beginning")
+    return await gateway.statements.of(wallet, asset, begin, end)
+
+
+def _headers(made: Statement, ending: str) -> dict[str, Any]:
+    """The blocks up to which it is true, too: a table has no place for them."""
+    name = f'attachment; filename="statement-{made.wallet.id}.{ending}"'
+    return {"Content-Disposition": name, "Shardpay-True-At": where(made), "X-Content-Type-Options": "nosniff"}

@@ -1,0 +1,147 @@
+"""Makes proofs out of blocks that members still have. Each is checked here as anybody would check it, before it is handed out."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sqlalchemy import select
+
+from gateway.database import AccountBalance, Database, Transfer
+from gateway.epochs import StoredEpochs
+from gateway.follower import ShardFollower
+from gateway.ledger import read_heights
+from gateway.problems import Problem
+from gateway.projection import Status
+from gateway.proofs.checking import Refused, prove_account, prove_transaction
+from gateway.proofs.form import AccountProof, CertifiedChanges, CertifiedReceipt, TransactionProof
+from node.client.blocks import ProvenBlock
+from node.protocol import merkle
+from node.protocol.address import encode_address
+from node.protocol.block import Outcome
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.epoch import Opening
+from node.protocol.genesis import Genesis
+from node.protocol.transaction import decode_transaction
+
+T = TypeVar("T")
+MAX_AT_ONCE = 16
+"""Proofs made at the same time: each asks members for up to 64 blocks."""
+
+
+class Proofs:
+    """``followers``: of each shard's chain, which ask its members for blocks."""
+
+    def __init__(
+        self, genesis: Genesis, database: Database, epochs: StoredEpochs, followers: Mapping[int, ShardFollower]
+    ) -> None:
+        self._genesis, self._database, self._epochs, self._followers = genesis, database, epochs, followers
+        self._under_way = 0
+
+    async def of_transaction(self, transaction_id: bytes) -> TransactionProof:
+        """What became of a transaction that is final.
+
+        Raises:
+            Problem: 404 not known here; 409 not final yet, or nothing in a block says so; 503.
+        """
+        query = select(Transfer.__table__).where(Transfer.transaction_id == transaction_id)
+        row = await self._database.read(lambda c: c.execute(query).mappings().first())
+        if row is None:
+            raise Problem(404, "transfer_not_found", "there is no such transfer")
+        status = Status(row["status"])
+        if not status.is_final:
+            raise Problem(409, "not_final", "what becomes of this transfer is not decided yet", retry_after=1)
+        if row["height"] is None:
+            raise Problem(409, "not_in_a_block", "no block took this transfer, and that it took none cannot be proven by one")
+        home, committed = row["home_shard"], read_heights(row["committed_in"])
+        places = [(home, row["height"])]
+        if status is Status.COMMITTED:
+            places += sorted(place for place in committed.items() if place[0] != home)
+        with self._making():
+            blocks = await self._blocks(places)
+            return await self._made(lambda opening: transaction_proof(self._genesis, opening, row["payload"], blocks))
+
+    async def of_account(self, address: bytes) -> AccountProof:
+        """The latest change of each asset's balance that this gateway has seen.
+
+        Raises:
+            Problem: 404 no wallet here has the account; 409 no block seen here changed it; 503.
+        """
+        query = select(AccountBalance.height).where(AccountBalance.address == address)
+        heights = await self._database.read(lambda c: sorted(set(c.execute(query).scalars())))
+        if not heights:
+            raise Problem(
+                404, "account_not_followed", "this gateway has seen no change of this account: it follows its wallets only"
+            )
+        shard = self._epochs.require().shards.shard_of(address)
+        with self._making():
+            followed = await self._blocks((shard, height) for height in heights if height)
+            blocks = [block for block in followed if _changes_account(block, address)]
+            if not blocks:
+                raise Problem(409, "not_in_a_block", "this account was last changed before this gateway followed it")
+            return await self._made(lambda opening: account_proof(self._genesis, opening, address, blocks))
+
+    async def _blocks(self, places: Iterable[tuple[int, int]]) -> list[ProvenBlock]:
+        return await asyncio.gather(*(self._followers[shard].block(height) for shard, height in places))
+
+    async def _made(self, make: Callable[[Opening], T]) -> T:
+        """In a thread: a block may have megabytes."""
+        opening = self._epochs.opening
+        assert opening is not None
+        try:
+            return await asyncio.to_thread(make, opening)
+        except Refused as refused:
+            raise Problem(409, "not_provable", f"what the committees have certified does not prove it: {refused}") from None
+
+    @contextmanager
+    def _making(self) -> Iterator[None]:
+        if self._under_way >= MAX_AT_ONCE:
+            raise Problem(503, "overloaded", "too many proofs are being made", retry_after=1)
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+
+def transaction_proof(genesis: Genesis, opening: Opening, transaction: bytes, blocks: Sequence[ProvenBlock]) -> TransactionProof:
+    """``transaction``: encoded, with its signatures; ``blocks``: with its verdicts, the home shard's first. Raises Refused."""
+    transaction_id, payload = decode_transaction(transaction).id, transaction.hex()
+    receipts = tuple(_certified_receipt(block, transaction_id) for block in blocks)
+    claim = prove_transaction(opening.document, genesis, payload, receipts)
+    shown = encode(opening).hex()
+    return TransactionProof(kind="transaction", version=1, claim=claim, opening=shown, transaction=payload, receipts=receipts)
+
+
+def account_proof(genesis: Genesis, opening: Opening, address: bytes, blocks: Sequence[ProvenBlock]) -> AccountProof:
+    """``blocks``: of the account's shard, which changed it. Raises Refused."""
+    changes = tuple(_certified_changes(block) for block in blocks)
+    claim = prove_account(opening.document, genesis, encode_address(address), changes)
+    return AccountProof(kind="account", version=1, claim=claim, opening=encode(opening).hex(), changes=changes)
+
+
+def _certified_receipt(block: ProvenBlock, transaction_id: bytes) -> CertifiedReceipt:
+    """The block's verdict about a transaction. Raises Refused when it has none."""
+    receipts = block.certified.effects.receipts
+    for index, receipt in enumerate(receipts):
+        verdict = receipt.outcome is not Outcome.PREPARED and receipt.code is not Code.DUPLICATE
+        if receipt.transaction_id == transaction_id and verdict:
+            branch = merkle.branch([encode(one) for one in receipts], index)
+            header, finality = _proven(block)
+            return CertifiedReceipt(header=header, finality=finality, receipt=encode(receipt).hex(), branch=encode(branch).hex())
+    raise Refused(f"shard {block.header.shard}: no verdict about it in block {block.header.height}")
+
+
+def _certified_changes(block: ProvenBlock) -> CertifiedChanges:
+    header, finality = _proven(block)
+    return CertifiedChanges(header=header, finality=finality, changes=encode(block.certified.effects.changes).hex())
+
+
+def _changes_account(block: ProvenBlock, address: bytes) -> bool:
+    return any(change.address == address for change in block.certified.effects.changes.balances)
+
+
+def _proven(block: ProvenBlock) -> tuple[str, str]:
+    """Header and finality."""
+    return encode(block.header).hex(), encode(block.certified.finality).hex()

@@ -8,15 +8,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import alembic.command
+import alembic.config
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, event, insert
+from sqlalchemy import Connection, Engine, create_engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
 import gateway.service  # noqa: F401 - imports all tables
 from gateway.database import Base, Database, open_engine
 from gateway.identity.tables import User
+from gateway.ledger import tracked_row
+from node.protocol.codec import encode
+from tests.chains import Network, key
 
 Story = Callable[[Database, list[str]], Awaitable[None]]
 
@@ -170,3 +175,36 @@ def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/gateway.db")
     assert differences(engine) == []
     engine.dispose()
+
+
+def test_histories_from_before_they_could_be_searched_are_kept(tmp_path: Path) -> None:
+    url, order = f"sqlite:///{tmp_path}/gateway.db", Network().pay(key("a"), key("b"), 5, memo="Straße")
+    transaction_id = order.id
+    engine = create_engine(url)
+    config = alembic.config.Config()
+    config.set_main_option("script_location", "gateway/migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0006")
+        run = connection.exec_driver_sql
+        run("INSERT INTO users (id, email, name, password_hash, created_at) VALUES ('u', 'e', 'n', 'h', 0)")
+        wallet = "INSERT INTO wallets (id, user_id, label, address, public_key, created_at) VALUES ('w', 'u', '', ?, ?, 0)"
+        run(wallet, (order.order.legs[0].payer, key("a").public))
+        row = (transaction_id, "transfer", encode(order), 0, "[0]", "committed", "", "", 7, "[0]", 9, 100, 200)
+        run(
+            "INSERT INTO transfers (transaction_id, kind, payload, home_shard, shards, status, code, hint, height, committed_in,"
+            " valid_until, created_at, finalized_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        run("INSERT INTO postings (wallet_id, transaction_id, leg, direction) VALUES ('w', ?, 0, 'sent')", (transaction_id,))
+    engine.dispose()
+    with open_engine(url).connect() as connection:
+        (line,) = connection.exec_driver_sql("SELECT * FROM postings").mappings()
+        assert (line["user_id"], line["direction"], line["counterparty"], line["at"]) == (
+            "u",
+            "sent",
+            order.order.legs[0].payee,
+            100,
+        )
+        (transfer,) = connection.exec_driver_sql("SELECT * FROM transfers").mappings()
+        assert (transfer["text"], tracked_row(transfer).committed) == ("strasse", {0: 7})

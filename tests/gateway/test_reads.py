@@ -24,7 +24,7 @@ def story(world: World) -> Deal:
     for amount, memo in (("1.00", "Straße 1"), ("2.00", "=HYPERLINK(1)")):
         assert made.pay(amount, memo=memo, wait=15)["status"] == "committed"
     assert made.pay("99.00", memo="too much")["status"] == "rejected"
-    back = made.bob.pay(made.till, made.purse["address"], "0.50", "back, with\nthanks", wait=15)
+    back = made.bob.pay(made.till, made.purse["address"], "0.50", 'back, with "thanks"', wait=15)
     assert back.json()["status"] == "committed"
     until(lambda: lines(made.ann, direction="received", counterparty=made.till["address"]), "it is back")
     return made
@@ -178,7 +178,7 @@ def test_a_statement_adds_up(story: Deal) -> None:
         ("transfer", "0.50", "", "7.50"),
         ("closing", "", "", "7.50"),
     ]
-    assert [row["memo"] for row in rows[1:5]] == ["faucet", "Straße 1", "'=HYPERLINK(1)", "back, with\nthanks"]
+    assert [row["memo"] for row in rows[1:5]] == ["faucet", "Straße 1", "'=HYPERLINK(1)", 'back, with "thanks"']
     times = [row["time"] for row in rows[1:]]
     assert times == sorted(times)
     part = statement(story.ann, story.purse, **{"from": rows[2]["time"], "to": rows[4]["time"], "asset": "USD"})

@@ -23,6 +23,7 @@ from gateway.api import (
     profile,
     proofs,
     reads,
+    second_factor,
     transfers,
     wallets,
     webhooks,
@@ -77,7 +78,7 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
         lifespan=lifespan,
         dependencies=[Depends(known_parameters)],
     )
-    for part in (auth, profile, api_keys, wallets, transfers, reads, proofs, events, webhooks, explorer, operations, devnet):
+    for part in (auth, profile, second_factor, api_keys, wallets, transfers, reads, proofs, events, webhooks, explorer, operations, devnet):
         app.include_router(part.router)
     problems.install(app)
     app.add_middleware(Gatekeeper)

@@ -24,6 +24,7 @@ from gateway.identity.closing import Closing
 from gateway.identity.mailer import Mailbox, Mailer
 from gateway.identity.mails import Mails
 from gateway.identity.passwords import Passwords
+from gateway.identity.second_factor import SecondFactor
 from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import Limit, Throttle
 from gateway.identity.tokens import Tokens
@@ -92,9 +93,11 @@ class Gateway:
         self.sessions, self.api_keys = Sessions(self.database, self.tokens), ApiKeys(self.database, self.tokens)
         self.passwords, self.mailbox = Passwords(), Mailbox(self.database) if mailer is None else None
         self.mails = Mails(self.database, self.jobs, mailer or Mailbox(self.database), public_url)
-        self.accounts = Accounts(self.database, self.passwords, self.sessions, self.mails, must_verify)
+        self.second_factor = SecondFactor(self.database, vault, throttle)
+        self.accounts = Accounts(self.database, self.passwords, self.second_factor, self.sessions, self.mails, must_verify)
         self.verification = Verification(self.passwords, self.sessions, self.mails)
-        self.closing = Closing(self.database, self.accounts, self.sessions, self.tokens, self.mails)
+        self.closing = Closing(self.database, self.accounts, self.sessions, self.tokens)
+        self.closing.erasers += [self.mails.forget, self.second_factor.forget]
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs, devnet)
         self.payments = Payments(

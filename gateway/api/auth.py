@@ -33,6 +33,9 @@ Password = Annotated[str, Field(max_length=200), AfterValidator(any_text)]
 NewPassword = Annotated[str, Field(min_length=8, max_length=200), AfterValidator(any_text)]
 
 
+Code = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True, max_length=40), AfterValidator(any_text)]
+
+
 class SignUp(BaseModel):
     model_config = ConfigDict(extra="forbid")
     email: Email
@@ -45,6 +48,7 @@ class Credentials(BaseModel):
     model_config = ConfigDict(extra="forbid")
     email: Email
     password: Password
+    code: Annotated[Code, Field(description="Where a second factor is on: of the app, or a recovery code.")] | None = None
 
 
 class Address(BaseModel):
@@ -85,6 +89,7 @@ class Profile(BaseModel):
     id: str
     email: str
     email_verified: bool
+    second_factor: bool
     name: str
     language: Language
     default_wallet: str | None
@@ -140,9 +145,10 @@ async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
 
 @router.post("/login")
 async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> Session:
-    """Log in. The access token is short-lived; trade the refresh token for new ones."""
+    """Log in. The access token is short-lived; trade the refresh token for new ones. 401 `code_required`: the password is right,
+    and a second factor is on."""
     await _count(gateway, device, body.email)
-    return _session(await gateway.accounts.login(body.email, body.password, device))
+    return _session(await gateway.accounts.login(body.email, body.password, body.code, device))
 
 
 @router.post("/refresh")
@@ -164,6 +170,7 @@ async def profile(user: str, gateway: GatewayPart) -> Profile:
         id=row.id,
         email=row.email,
         email_verified=row.verified_at is not None,
+        second_factor=await gateway.second_factor.is_on(user),
         name=row.name,
         language=row.language,
         default_wallet=row.default_wallet,

@@ -10,6 +10,7 @@ from gateway.database import Database, Wallet, insert, now_ms
 from gateway.identity.mail_texts import Letter
 from gateway.identity.mails import Mails
 from gateway.identity.passwords import Passwords
+from gateway.identity.second_factor import SecondFactor
 from gateway.identity.sessions import Device, Ended, Issued, Sessions, end
 from gateway.identity.tables import Session, User
 from gateway.problems import Problem
@@ -22,8 +23,17 @@ class Accounts:
         sign_ups, logins: since start.
     """
 
-    def __init__(self, database: Database, passwords: Passwords, sessions: Sessions, mails: Mails, must_verify: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        second_factor: SecondFactor,
+        sessions: Sessions,
+        mails: Mails,
+        must_verify: bool,
+    ) -> None:
         """``must_verify``: whether nobody logs in before he has verified his address."""
+        self._second_factor = second_factor
         self._database, self._passwords, self._sessions, self._mails = database, passwords, sessions, mails
         self.must_verify = must_verify
         self.sign_ups = self.logins = 0
@@ -56,14 +66,16 @@ class Accounts:
         self.sign_ups += 1
         return str(row["id"])
 
-    async def login(self, email: str, password: str, device: Device) -> Issued:
-        """Raises Problem (401), the same and after the same time whatever is wrong: address, password, or it is not verified."""
+    async def login(self, email: str, password: str, code: str | None, device: Device) -> Issued:
+        """Raises Problem (401), the same and after the same time whatever is wrong: address, password, or it is not verified.
+        With all that right, a second factor may be missing or wrong (401, with another code)."""
         query = select(User.id, User.password_hash, User.verified_at).where(User.email == email)
         row = await self._database.read(lambda c: c.execute(query).first())
         right = await self._passwords.match(row.password_hash if row else None, password)
         if row is None or not right or (self.must_verify and row.verified_at is None):
             unproven = ", or the address is not verified yet" if self.must_verify else ""
             raise Problem(401, "wrong_credentials", f"wrong e-mail address or password{unproven}")
+        await self._second_factor.demand(row.id, code)
         self.logins += 1
         return await self._sessions.start(row.id, row.password_hash, device)
 

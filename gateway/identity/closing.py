@@ -7,7 +7,6 @@ from sqlalchemy import Connection, Select, delete, exists, select, update
 from gateway.database import UNDER_WAY, AccountBalance, Database, IdempotencyKey, ReceivingAddress, Transfer, Wallet, now_ms
 from gateway.events.outbox import Event
 from gateway.identity.accounts import Accounts
-from gateway.identity.mails import Mails
 from gateway.identity.sessions import Ended, Sessions, end
 from gateway.identity.tables import ApiKey, User
 from gateway.identity.tokens import Tokens
@@ -26,10 +25,10 @@ class Closing:
         erasers: each deletes what a part knows of a person.
     """
 
-    def __init__(self, database: Database, accounts: Accounts, sessions: Sessions, tokens: Tokens, mails: Mails) -> None:
+    def __init__(self, database: Database, accounts: Accounts, sessions: Sessions, tokens: Tokens) -> None:
         self._database, self._accounts, self._sessions, self._tokens = database, accounts, sessions, tokens
         self.checks: list[Check] = [_pays, _waits]
-        self.erasers: list[Eraser] = [_forget_habits, mails.forget]
+        self.erasers: list[Eraser] = [_forget_habits]
 
     async def close(self, user_id: str, password: str) -> None:
         """Close an account.

@@ -91,3 +91,19 @@ class ApiKey(Base):
     scopes: Mapped[str] = mapped_column(String(100))
     key_hash: Mapped[bytes] = mapped_column(unique=True)
     created_at: Mapped[int]
+
+
+class TotpSecret(Base):
+    """``sealed``: in the vault. ``last_step``: of time, whose code was used last."""
+
+    __tablename__ = "totp_secrets"
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    sealed: Mapped[bytes]
+    confirmed: Mapped[bool]
+    last_step: Mapped[int]
+
+
+class RecoveryCode(Base):
+    __tablename__ = "recovery_codes"
+    code_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)

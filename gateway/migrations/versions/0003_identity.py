@@ -68,3 +68,15 @@ def upgrade() -> None:
         sa.Column("key_hash", sa.LargeBinary(), nullable=False, unique=True),
         sa.Column("created_at", _big, nullable=False),
     )
+    op.create_table(
+        "totp_secrets",
+        sa.Column("user_id", sa.String(32), sa.ForeignKey("users.id"), primary_key=True),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("confirmed", sa.Boolean(), nullable=False),
+        sa.Column("last_step", _big, nullable=False),
+    )
+    op.create_table(
+        "recovery_codes",
+        sa.Column("code_hash", sa.LargeBinary(), primary_key=True),
+        sa.Column("user_id", sa.String(32), sa.ForeignKey("users.id"), nullable=False, index=True),
+    )

@@ -56,6 +56,11 @@ class Metrics(Collector):
         for status, count in ledger.finished.items():
             finished.add_metric([status], count)
         yield finished
+        attempts = CounterMetricFamily(PREFIX + "webhook_attempts", "Attempts to deliver webhooks", labels=["succeeded"])
+        for succeeded, count in gateway.deliveries.attempts.items():
+            attempts.add_metric([str(succeeded).lower()], count)
+        yield attempts
+        yield GaugeMetricFamily(PREFIX + "streams", "Streams of events", value=len(gateway.streams))
         yield GaugeMetricFamily(PREFIX + "pending", "Transfers under way", value=len(gateway.relay))
         yield GaugeMetricFamily(PREFIX + "broker_connected", "1 when connected", value=gateway.broker.connected)
         heights = GaugeMetricFamily(PREFIX + "height", "Last block followed", labels=["shard"])

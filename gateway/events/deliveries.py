@@ -51,7 +51,11 @@ class _Work(NamedTuple):
 
 
 class Deliveries:
-    """All deliveries. ``secrets``: those that sign for an endpoint's row."""
+    """All deliveries. ``secrets``: those that sign for an endpoint's row.
+
+    Attributes:
+        attempts: since start, by whether they succeeded.
+    """
 
     def __init__(
         self, database: Database, shower: Shower, poster: Poster, secrets: Callable[[Any], list[str]], devnet: bool
@@ -60,6 +64,7 @@ class Deliveries:
         self._pauses = (*(FIRST_PAUSES_ON_DEVNET if devnet else ()), *PAUSES)
         self._sending: dict[int, str] = {}
         self._wake = asyncio.Event()
+        self.attempts = {True: 0, False: 0}
 
     def wake(self) -> None:
         """There may be new ones."""
@@ -145,6 +150,7 @@ class Deliveries:
             work = await self._database.read(lambda c: self._load(c, delivery_id))
             if work is not None:
                 outcome = await self._outcome(work)
+                self.attempts[outcome.error is None] += 1
                 pauses = self._pauses[work.tries : work.tries + 1] if work.body and not work.endpoint.disabled else ()
                 due = next((now_ms() + round(pause * random.uniform(800, 1000)) for pause in pauses), None)
                 if await self._database.write(lambda c: _record(c, work, outcome, due)):

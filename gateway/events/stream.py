@@ -5,6 +5,7 @@ few at a time; while it is slow, it only falls behind. Many streams that are rea
 """
 
 import asyncio
+import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from gateway.events.shown import Shower, Shown
 from gateway.problems import Problem
 
 MAX_STREAMS = 2000
+"""But not more than half of the files the process may open."""
 MAX_OF_USER = 5
 SEND_TIMEOUT = 10.0
 """Seconds a client may take to accept one event; it can come back and go on where it was."""
@@ -85,7 +87,8 @@ class Streams:
         """
         if sum(stream.user == user for stream in self._streams) >= MAX_OF_USER:
             raise Problem(429, "too_many_streams", f"at most {MAX_OF_USER} streams of one user", retry_after=15)
-        if len(self._streams) >= MAX_STREAMS or self._closed:
+        most = min(MAX_STREAMS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        if len(self._streams) >= most or self._closed:
             raise Problem(503, "overloaded", "no room for another stream", retry_after=15)
         stream = Stream(user, still_good)
         self._streams.add(stream)

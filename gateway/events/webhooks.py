@@ -122,7 +122,7 @@ class Webhooks:
         try:
             parts = self._targets.check_form(url)
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._targets.addresses(parts.host, parts.port or 0)
+                await self._targets.addresses(parts.raw_host.decode("ascii"), parts.port or 0)
         except BadUrl as error:
             raise Problem(422, "invalid_url", str(error)) from None
         except Refused:

@@ -125,6 +125,9 @@ def test_what_fails_is_tried_again_until_it_arrives(world: World, receiver: Rece
     assert first.body == second.body
     assert 0.7 < second.at - first.at < 5
     assert len(shop.delivery(lambda one: one["status"] == "succeeded")["attempts"]) == 2
+    metrics = dict(line.rsplit(" ", 1) for line in world.gateway.http.get("/metrics").text.splitlines())
+    for succeeded in ("true", "false"):
+        assert float(metrics[f'shardpay_gateway_webhook_attempts_total{{succeeded="{succeeded}"}}']) >= 1
     assert shop.person.get(shop.path()).json()["failing_since"] is None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,10 @@ def test_there_are_so_many_streams_and_no_more(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(stream, "MAX_STREAMS", 20)
 
     async def story(streams: Streams) -> None:
+        with monkeypatch.context() as few_files:
+            few_files.setattr(resource, "getrlimit", lambda _: (1, 1))
+            with pytest.raises(Problem, match="no room"):
+                streams.open("ann", None, lambda: True)
         clients = [Client(streams, f"user {number}") for number in range(20)]
         with pytest.raises(Problem, match="no room") as refused:
             streams.open("one more", None, lambda: True)

@@ -62,12 +62,9 @@ def _heights(connection: sa.Connection) -> None:
 
 def _copy(connection: sa.Connection) -> None:
     """The lines there were, with what their transfers say of them."""
-    old = "SELECT p.*, w.user_id, t.payload, t.created_at, t.finalized_at FROM postings_before p JOIN wallets w ON w.id = p.wallet_id"
-    rows = (
-        connection.execute(sa.text(f"{old} JOIN transfers t ON t.transaction_id = p.transaction_id ORDER BY p.id"))
-        .mappings()
-        .all()
-    )
+    tables = "postings_before p JOIN wallets w ON w.id = p.wallet_id JOIN transfers t ON t.transaction_id = p.transaction_id"
+    old = f"SELECT p.*, w.user_id, t.payload, t.created_at, t.finalized_at FROM {tables} ORDER BY p.id"
+    rows = connection.execute(sa.text(old)).mappings().all()
     names = ("wallet_id", "user_id", "transaction_id", "leg", "direction", "asset", "counterparty", "at")
     new = sa.text(f"INSERT INTO postings ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})")
     text = sa.text("UPDATE transfers SET text = :text WHERE transaction_id = :transaction_id")

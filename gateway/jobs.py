@@ -69,8 +69,12 @@ class Jobs:
     async def write(self, change: Callable[[Connection], T]) -> T:
         """A write of the database after which jobs may be due."""
         result = await self._database.write(change)
-        self._wake.set()
+        self.wake()
         return result
+
+    def wake(self) -> None:
+        """Jobs may be due."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Do what is due, until cancelled."""

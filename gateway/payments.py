@@ -1,7 +1,7 @@
 """Handing in transactions: the orders that wallets sign, and the one database transaction that accepts them."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row
@@ -33,6 +33,14 @@ MAX_TIME = 2**53
 
 Also = Callable[[Connection, bytes, Code], None]
 """What is written together with a transfer when it is accepted, once: given its id, and why it is rejected at once, if it is."""
+
+
+class Purse(NamedTuple):
+    """A wallet's addresses that have something of an asset, its own first, and what each of them can spend."""
+
+    addresses: list[bytes]
+    sealed_keys: list[bytes]
+    spendable: list[int]
 
 
 class Accepted(NamedTuple):
@@ -98,22 +106,53 @@ class Payments:
         return accepted
 
     async def draw(self, wallet: Row[Any], payee: bytes, asset: str, units: int) -> tuple[Sequence[KeyPair], Sequence[Leg]]:
-        """Keys and legs that pay from a wallet: from its own address, if that has enough, else also from those on which it
-        received. What it cannot pay is one leg as well. Raises Problem (409) when its owner keeps the key."""
-        pairs, legs = (self._wallets.signer(wallet),), (Leg(wallet.address, payee, asset, units),)
-        spendable = self._ledger.projection.spendable
-        if spendable(wallet.address, asset) >= units + self.fee(asset):
-            return pairs, legs
+        """Keys and legs that pay from a wallet: see ``draw_all``."""
+        return await self.draw_all(wallet, (Leg(wallet.address, payee, asset, units),))
+
+    async def draw_all(self, wallet: Row[Any], wanted: Sequence[Leg]) -> tuple[Sequence[KeyPair], Sequence[Leg]]:
+        """Keys and legs for payments from a wallet, given as legs from its own address: from that, if it has enough, else also
+        from those on which it received. What it cannot pay stays as it is. Raises Problem (409) when its owner keeps the key."""
+        pair = self._wallets.signer(wallet)
+        if self._covers(wallet.address, wanted):
+            return (pair,), wanted
+        purses, pairs, legs = dict[str, Purse](), {wallet.address: pair}, list[Leg]()
+        for leg in wanted:
+            if leg.asset not in purses:
+                purses[leg.asset] = await self._purse(wallet, leg.asset)
+            purse = purses[leg.asset]
+            fee = 0 if leg.payee == self._terms.issuers[leg.asset] else self.fee(leg.asset)
+            parts = gather(purse.spendable, leg.amount, fee, self._terms.smallest_balances.get(leg.asset, 0))
+            if parts is None:
+                return (pair,), wanted
+            for index, units in parts:
+                purse.spendable[index] -= units + fee
+                address = purse.addresses[index]
+                pairs[address] = self._wallets.keyring.open(wallet.user_id, purse.sealed_keys[index], address)
+                legs.append(Leg(address, leg.payee, leg.asset, units))
+        return list(pairs.values()), legs
+
+    async def signers(self, wallet: Row[Any], addresses: Iterable[bytes]) -> list[KeyPair]:
+        """The key pairs of some of a wallet's own addresses. Raises Problem (409) when its owner keeps the key."""
+        pairs = {wallet.address: self._wallets.signer(wallet)}
+        for row in await self._receiving.addresses(wallet.id, addresses):
+            pairs[row.address] = self._wallets.keyring.open(wallet.user_id, row.sealed_key, row.address)
+        return [pairs[address] for address in addresses]
+
+    def _covers(self, address: bytes, legs: Sequence[Leg]) -> bool:
+        """Whether an address alone has enough for some legs."""
+        if len(legs) == 1:
+            asset, owed = legs[0].asset, legs[0].amount + self.fee(legs[0].asset)
+            return self._ledger.projection.spendable(address, asset) >= owed
+        due: dict[str, int] = {}
+        for leg in legs:
+            due[leg.asset] = due.get(leg.asset, 0) + leg.amount + self.fee(leg.asset)
+        return all(self._ledger.projection.spendable(address, asset) >= units for asset, units in due.items())
+
+    async def _purse(self, wallet: Row[Any], asset: str) -> Purse:
         others = await self._receiving.funded(wallet.id, asset)
         addresses = [wallet.address, *(other.address for other in others)]
-        purse = [spendable(address, asset) for address in addresses]
-        fee = 0 if payee == self._terms.issuers[asset] else self.fee(asset)
-        parts = gather(purse, units, fee, self._terms.smallest_balances.get(asset, 0))
-        if parts is None:
-            return pairs, legs
-        keyring, sealed = self._wallets.keyring, [wallet.sealed_key, *(other.sealed_key for other in others)]
-        drawn = [keyring.open(wallet.user_id, sealed[index], addresses[index]) for index, _ in parts]
-        return drawn, [Leg(addresses[index], payee, asset, part) for index, part in parts]
+        sealed_keys = [wallet.sealed_key, *(other.sealed_key for other in others)]
+        return Purse(addresses, sealed_keys, [self._ledger.projection.spendable(address, asset) for address in addresses])
 
     async def mint(
         self,
@@ -170,19 +209,13 @@ class Payments:
         Raises:
             Problem: 422, it can never be valid; 503, too much is under way.
         """
-        if any(leg.payer == leg.payee for leg in legs):
-            raise Problem(422, "same_account", "payer and payee are the same")
-        legs = self._with_fees(legs)
-        if len(legs) > MAX_LEGS:
-            raise Problem(422, Code.LIMIT_EXCEEDED, f"at most {MAX_LEGS} legs, fees included")
-        if (code := self._terms.breach(legs)) is not Code.OK:
-            raise Problem(422, code, "it pays somebody less than the asset's smallest balance")
+        legs = self.with_fees(legs)
         # A gateway whose clock is slow still signs for long enough.
         valid_until = min(max(now_ms(), self._block_time(legs[0].payer)) + self._lifetime, MAX_TIME)
         order = Order(self._epochs.require().network_id, legs, memo, valid_until, secrets.token_bytes(8))
         signed = order.id
         # What cannot be paid is never signed, so that no block can ever take it.
-        code = self._shortfall(legs)
+        code = self.shortfall(legs)
         by_address = {address_of(pair.public): pair for pair in payers}
         pairs = [by_address[payer] for payer in order.payers]
         witnesses = tuple([Witness(pair.public, pair.sign(signed) if code is Code.OK else bytes(64)) for pair in pairs])
@@ -198,18 +231,27 @@ class Payments:
         """What a payment of an asset costs, in its smallest units."""
         return self._terms.fees.get(asset, 0)
 
-    def _with_fees(self, legs: Sequence[Leg]) -> tuple[Leg, ...]:
-        """The legs, and for each payer and asset one more with the fees of its payments."""
-        if not self._terms.fees:
-            return tuple(legs)
+    def with_fees(self, legs: Sequence[Leg]) -> tuple[Leg, ...]:
+        """The legs of an order, and for each payer and asset one more with the fees of its payments.
+
+        Raises:
+            Problem: 422, it can never be valid.
+        """
+        if any(leg.payer == leg.payee for leg in legs):
+            raise Problem(422, "same_account", "payer and payee are the same")
         due: dict[tuple[bytes, str], int] = {}
-        for leg in legs:
+        for leg in legs if self._terms.fees else ():
             fee = self._terms.fees.get(leg.asset, 0)
             if fee and self._terms.issuers[leg.asset] not in (leg.payer, leg.payee):
                 due[leg.payer, leg.asset] = due.get((leg.payer, leg.asset), 0) + fee
-        return (*legs, *(Leg(payer, self._terms.issuers[asset], asset, fees) for (payer, asset), fees in due.items()))
+        legs = (*legs, *(Leg(payer, self._terms.issuers[asset], asset, fees) for (payer, asset), fees in due.items()))
+        if len(legs) > MAX_LEGS:
+            raise Problem(422, Code.LIMIT_EXCEEDED, f"at most {MAX_LEGS} legs, fees included")
+        if (code := self._terms.breach(legs)) is not Code.OK:
+            raise Problem(422, code, "it pays somebody less than the asset's smallest balance")
+        return legs
 
-    def _shortfall(self, legs: Sequence[Leg]) -> Code:
+    def shortfall(self, legs: Sequence[Leg]) -> Code:
         """Why a payer cannot pay so much by what is verified and under way; OK if all can, or issue the asset."""
         owed: dict[tuple[bytes, str], int] = {}
         for leg in legs:

@@ -1,6 +1,6 @@
 """Errors as problem documents (RFC 9457), each with a stable ``code`` that programs can rely on."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,15 +15,29 @@ log = structlog.get_logger()
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
+VARIANT = "variant:"
+"""Begins the tags of a body's variants: no part of where an error is."""
+
+
 class Problem(Exception):
     """What the caller is told: an HTTP status, a stable code, a sentence for people, seconds after which to try again.
 
-    ``limit``: how many there may be in a window of time, if there were too many.
+    ``limit``: how many there may be in a window of time, if there were too many. ``pointer``: the part of the request it is
+    about, as in validation errors.
     """
 
-    def __init__(self, status: int, code: str, detail: str, retry_after: int | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        retry_after: int | None = None,
+        limit: int | None = None,
+        pointer: str | None = None,
+    ) -> None:
         super().__init__(detail)
-        self.status, self.code, self.detail, self.retry_after, self.limit = status, code, detail, retry_after, limit
+        self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
+        self.limit, self.pointer = limit, pointer
 
 
 class ProblemDocument(JSONResponse):
@@ -59,13 +73,18 @@ def answer(problem: Problem) -> ProblemDocument:
         headers |= {"RateLimit-Limit": str(problem.limit), "RateLimit-Remaining": "0", "RateLimit-Reset": headers["Retry-After"]}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return document(problem.status, problem.code, problem.detail, headers)
+    more = {} if problem.pointer is None else {"errors": [{"pointer": problem.pointer, "detail": problem.detail}]}
+    return document(problem.status, problem.code, problem.detail, headers, **more)
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> ProblemDocument:
     # The offending input is left out: it may be a password.
-    errors = [{"pointer": "/" + "/".join(str(part) for part in e["loc"]), "detail": e["msg"]} for e in error.errors()]
+    errors = [{"pointer": _pointer(e["loc"]), "detail": e["msg"]} for e in error.errors()]
     return document(422, "invalid_request", "the request does not have the expected form", errors=errors)
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    return "/" + "/".join(part for part in map(str, location) if not part.startswith(VARIANT))
 
 
 async def _http(_: Request, error: HTTPException) -> ProblemDocument:

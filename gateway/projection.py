@@ -124,7 +124,7 @@ class Projection:
                 if leg.payer in self.wallets:
                     account = (leg.payer, leg.asset)
                     tracked.owed[account] = tracked.owed.get(account, 0) + leg.amount
-                    self._owed[account] = self._owed.get(account, 0) + leg.amount
+                    self.owe(account, leg.amount)
 
     def untrack(self, tracked: Tracked) -> None:
         """Forget a transaction that nobody was told of."""
@@ -132,8 +132,17 @@ class Projection:
             del self.active[tracked.id]
         self._pay_off(tracked)
 
+    def owe(self, account: tuple[bytes, str], amount: int) -> None:
+        """Take an amount off what an address can spend of an asset; a negative one gives it back."""
+        owed = self._owed.get(account, 0) + amount
+        if owed:
+            self._owed[account] = owed
+        else:
+            self._owed.pop(account, None)
+
     def spendable(self, address: bytes, asset: str) -> int:
-        """A wallet's verified available balance less what transactions under way are going to take off it. May be negative."""
+        """A wallet's verified available balance less what is owed: what transactions under way are going to take off it, and what
+        is reserved. May be negative."""
         balance = self.balances.get((address, asset))
         return (balance.available if balance is not None else 0) - self._owed.get((address, asset), 0)
 
@@ -230,9 +239,7 @@ class Projection:
     def _pay_off(self, tracked: Tracked) -> None:
         """The verified balances say by themselves now what became of it."""
         for account, amount in tracked.owed.items():
-            self._owed[account] -= amount
-            if not self._owed[account]:
-                del self._owed[account]
+            self.owe(account, -amount)
         tracked.owed.clear()
 
     def _finish(self, tracked: Tracked, status: Status, code: Code, update: Update) -> None:

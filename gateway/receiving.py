@@ -5,7 +5,7 @@ is one more address of that wallet from the beginning. If not, it waits to be cl
 ``WAITS_MS`` the money goes back. Its key is made durable in the database transaction that accepts the payment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select, true, update
@@ -98,6 +98,12 @@ class Receiving:
         query = select(ReceivingAddress.__table__).join(AccountBalance, AccountBalance.address == ReceivingAddress.address)
         query = query.where(ReceivingAddress.wallet_id == wallet_id, AccountBalance.asset == asset, AccountBalance.available > 0)
         query = query.order_by(AccountBalance.available.desc(), ReceivingAddress.address).limit(_MOST_SOURCES)
+        return await self._database.read(lambda c: c.execute(query).all())
+
+    async def addresses(self, wallet_id: str, addresses: Iterable[bytes]) -> Sequence[Row[Any]]:
+        """Some of a wallet's receiving addresses: (address, sealed_key, ...)."""
+        query = select(ReceivingAddress.__table__).where(ReceivingAddress.wallet_id == wallet_id)
+        query = query.where(ReceivingAddress.address.in_(list(addresses)))
         return await self._database.read(lambda c: c.execute(query).all())
 
     async def claim(self, user_id: str, email: str) -> int:

@@ -6,6 +6,11 @@ from functools import partial
 import structlog
 from sqlalchemy import Engine
 
+from gateway.batches import Batches
+from gateway.checkout.closing import erase, under_way
+from gateway.checkout.exchanges import Exchanges
+from gateway.checkout.intents import Intents
+from gateway.checkout.views import Views
 from gateway.database import Database
 from gateway.epochs import StoredEpochs
 from gateway.events.deliveries import Deliveries
@@ -111,6 +116,7 @@ class Gateway:
             issuers,
             transaction_lifetime,
         )
+        self.batches = Batches(self.database, self.wallets, self.receiving, self.payments)
         self.returns = Returns(self.jobs, self.receiving, self.payments)
         self.history = History(self.database, self.payments.assets, self.ledger.under_way)
         self.throttle, self.from_client = throttle, from_client
@@ -119,6 +125,11 @@ class Gateway:
         self.webhooks = Webhooks(self.database, vault, targets)
         self.deliveries = Deliveries(self.database, shower, Poster(targets), self.webhooks.secrets, devnet)
         self.fanout = FanOut(self.database, self.outbox, self.deliveries.wake)
+        views = Views(self.payments.assets, public_url)
+        checkout = (self.database, self.jobs, self.outbox, self.ledger, self.wallets, self.payments, views)
+        self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
+        self.closing.checks.append(under_way)
+        self.closing.erasers.append(erase)
         self.followers: dict[int, ShardFollower] = {}
         self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
         self.balances = Balances(self.database, lambda: self.epochs.require().shards)
@@ -137,6 +148,7 @@ class Gateway:
                 await self.api_keys.load()
                 for tracked in await self.ledger.load():
                     self.relay.add(tracked)
+                await self.intents.load()
                 await self.epochs.load()
                 self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
                 for work in (

@@ -5,7 +5,7 @@ import binascii
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from gateway.api.requests import (
     LONGEST_WAIT,
@@ -17,12 +17,13 @@ from gateway.api.requests import (
     scope,
     transaction_id,
 )
+from gateway.batches import Part
 from gateway.identity.text import one_line
 from gateway.payments import Accepted
-from gateway.problems import Problem
+from gateway.problems import VARIANT, Problem
 from gateway.projection import Status
 from gateway.service import Gateway
-from node.protocol.limits import MAX_MEMO_BYTES, MAX_TRANSACTION_BYTES
+from node.protocol.limits import MAX_LEGS, MAX_MEMO_BYTES, MAX_TRANSACTION_BYTES
 
 router = APIRouter(prefix="/v1", tags=["transfers"], dependencies=[scope("payments")])
 
@@ -37,21 +38,48 @@ class Funding(BaseModel):
     amount: AmountField
 
 
+def _fits(memo: str) -> str:
+    memo = one_line(memo)
+    if len(memo.encode()) > MAX_MEMO_BYTES:
+        raise ValueError(f"at most {MAX_MEMO_BYTES} bytes of UTF-8")
+    return memo
+
+
+PayeeField = Annotated[str, Field(min_length=1, max_length=254, description="An address, an e-mail address or a wallet id.")]
+MemoField = Annotated[str, Field(max_length=MAX_MEMO_BYTES), AfterValidator(_fits)]
+
+
 class NewTransfer(BaseModel):
     model_config = ConfigDict(extra="forbid")
     from_wallet: Annotated[str, Field(max_length=64)]
-    to: Annotated[str, Field(min_length=1, max_length=254, description="An address, an e-mail address or a wallet id.")]
+    to: PayeeField
     asset: AssetField
     amount: AmountField
-    memo: Annotated[str, Field(max_length=MAX_MEMO_BYTES)] = ""
+    memo: MemoField = ""
 
-    @field_validator("memo")
-    @classmethod
-    def _fits(cls, memo: str) -> str:
-        memo = one_line(memo)
-        if len(memo.encode()) > MAX_MEMO_BYTES:
-            raise ValueError(f"at most {MAX_MEMO_BYTES} bytes of UTF-8")
-        return memo
+
+class NewLeg(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    to: PayeeField
+    asset: AssetField
+    amount: AmountField
+
+
+class NewBatch(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    from_wallet: Annotated[str, Field(max_length=64)]
+    legs: Annotated[list[NewLeg], Field(min_length=1, max_length=MAX_LEGS, description="All are paid, or none.")]
+    memo: MemoField = ""
+
+
+_ONE, _SEVERAL = f"{VARIANT}one", f"{VARIANT}several"
+
+
+def _variant(body: Any) -> str:
+    return _SEVERAL if isinstance(body, NewBatch) or (isinstance(body, dict) and "legs" in body) else _ONE
+
+
+Order = Annotated[Annotated[NewTransfer, Tag(_ONE)] | Annotated[NewBatch, Tag(_SEVERAL)], Discriminator(_variant)]
 
 
 class SignedTransaction(BaseModel):
@@ -79,7 +107,7 @@ async def faucet(
 
 @router.post("/transfers", status_code=202)
 async def transfer(
-    body: NewTransfer,
+    body: Order,
     request: Request,
     response: Response,
     user: UserId,
@@ -87,15 +115,18 @@ async def transfer(
     wait: WaitSeconds = 0,
     key: IdempotencyHeader = None,
 ) -> dict[str, Any]:
-    """Pay. 202 while under way, 200 when the status is final already.
+    """Pay one, or several at once with `legs`. 202 while under way, 200 when the status is final already.
 
     `rejected` with `insufficient_funds` or `below_smallest_balance` may come at once: the wallet's verified balance, less what it
     has under way, does not allow it, and nothing was signed. Later, `rejected` and `expired` are proven by the chain; `hint` is
-    only what members say meanwhile. A payment of an asset that costs a fee (see `/v1/network`) has a second leg: `fee`.
+    only what members say meanwhile. A payment of an asset that costs a fee (see `/v1/network`) has one leg more: `fee`.
     """
-    accepted = await gateway.payments.transfer(
-        user, body.from_wallet, body.to, body.asset, body.amount, body.memo, idempotency(request, body, key)
-    )
+    once = idempotency(request, body, key)
+    if isinstance(body, NewBatch):
+        parts = [Part(leg.to, leg.asset, leg.amount) for leg in body.legs]
+        accepted = await gateway.batches.pay(user, body.from_wallet, parts, body.memo, once)
+    else:
+        accepted = await gateway.payments.transfer(user, body.from_wallet, body.to, body.asset, body.amount, body.memo, once)
     response.status_code, view = await outcome(gateway, accepted, user, wait)
     return view
 

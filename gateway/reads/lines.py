@@ -4,17 +4,15 @@ Lines are listed by when they came to be, so that what comes later is before the
 ended. One request looks at a bounded number of lines: a page may hold fewer than asked for, even none, and have a next one.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
 
+from gateway.cursors import read_cursor, write_cursor
 from gateway.database import BalanceChange, Cursor, Database, Posting, ReceivingAddress, Transfer, Wallet
 from gateway.history import History
 from gateway.ledger import read_heights, searched
-from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.reads.balances import NOTHING, Held, Purse, held_at
 from gateway.times import iso
@@ -62,13 +60,13 @@ class Lines:
 
     async def page(self, wanted: Wanted, cursor: str | None, limit: int) -> Page:
         """The next lines. Raises Problem (422) on a bad cursor."""
-        scope = _scope(wanted, None if cursor is None else _read_cursor(cursor))
+        scope = _scope(wanted, None if cursor is None else read_cursor(cursor, 2))
         rows, balances, last, heights = await self._database.read(lambda c: self._read(c, wanted, scope, limit))
         items = [self._line(row, balances) for row in rows[:limit]]
         if wanted.status in _WAITING:  # what is published is told at once, and durable a second later
             items = [item for item in items if item["status"] == wanted.status]
         end = rows[limit - 1] if len(rows) > limit else last
-        return Page(items, None if end is None else _write_cursor(end), heights)
+        return Page(items, None if end is None else write_cursor(end["at"], end["line"] if "line" in end else end["id"]), heights)
 
     def _read(
         self, connection: Connection, wanted: Wanted, scope: Select[Any], limit: int
@@ -124,7 +122,7 @@ class Lines:
         return {**view, **leg, **line, "balance": None if units is None else format_amount(units, decimals)}
 
 
-def _scope(wanted: Wanted, before: tuple[int, int] | None) -> Select[Any]:
+def _scope(wanted: Wanted, before: tuple[int, ...] | None) -> Select[Any]:
     """The lines that are looked at, in order: what the indexes find."""
     whose = Posting.user_id == wanted.user_id if wanted.wallet_id is None else Posting.wallet_id == wanted.wallet_id
     conditions: list[ColumnElement[bool]] = [whose]
@@ -150,16 +148,3 @@ def _filtered(wanted: Wanted, scope: Select[Any], limit: int) -> Select[Any]:
     if wanted.text is not None:
         query = query.where(Transfer.text.contains(searched(wanted.text), autoescape=True))
     return query.order_by(line.c.at.desc(), line.c.id.desc()).limit(limit)
-
-
-def _write_cursor(row: Mapping[Any, Any]) -> str:
-    line = row["line"] if "line" in row else row["id"]
-    return base64.urlsafe_b64encode(f"{row['at']}.{line}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(text: str) -> tuple[int, int]:
-    try:
-        at, line = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").split(".")
-        return int(at) % (1 << 63), int(line) % (1 << 63)
-    except (ValueError, binascii.Error):
-        raise Problem(422, "invalid_cursor", "this cursor is not one that was given out") from None

@@ -1,0 +1,69 @@
+"""Several payments from one wallet in one transaction: all of them happen, or none."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row
+
+from gateway.database import Database
+from gateway.idempotency import Idempotency, claimed
+from gateway.payments import Accepted, Payments
+from gateway.problems import Problem
+from gateway.receiving import Fresh, Receiving
+from gateway.wallets import Wallets
+from node.protocol.codes import Code
+from node.protocol.transaction import Leg
+
+
+class Part(NamedTuple):
+    """One of them, as a client names it."""
+
+    to: str
+    asset: str
+    amount: str
+
+
+class Batches:
+    """What is paid together."""
+
+    def __init__(self, database: Database, wallets: Wallets, receiving: Receiving, payments: Payments) -> None:
+        self._database, self._wallets, self._receiving, self._payments = database, wallets, receiving, payments
+
+    async def pay(self, user_id: str, from_wallet: str, parts: Sequence[Part], memo: str, key: Idempotency | None) -> Accepted:
+        """Pay from a user's wallet to addresses, e-mail addresses and wallets. Raises Problem; one about a part names it."""
+        wallet = await self._wallets.wallet(user_id, from_wallet)
+        if key is not None and (earlier := await self._database.read(lambda c: claimed(c, user_id, key))) is not None:
+            return Accepted(earlier)
+        fresh, accepted = list[Fresh](), None
+
+        def also(connection: Connection, transaction_id: bytes, code: Code) -> None:
+            for one in fresh:
+                one.save(connection, transaction_id, code)
+
+        try:
+            wanted = [await self._leg(wallet, part, f"/body/legs/{index}", fresh) for index, part in enumerate(parts)]
+            pairs, legs = await self._payments.draw_all(wallet, wanted)
+            accepted = await self._payments.pay(user_id, "transfer", pairs, legs, memo, key, also)
+        finally:
+            if accepted is None or accepted.tracked is None or accepted.tracked.code is not Code.OK:
+                for one in fresh:
+                    one.drop()
+        self._payments.transfers += 1
+        return accepted
+
+    async def _leg(self, wallet: Row[Any], part: Part, pointer: str, fresh: list[Fresh]) -> Leg:
+        about = "amount" if part.asset in self._payments.assets else "asset"
+        try:
+            units, about = self._payments.units(part.asset, part.amount), "to"
+            payee = await self._payee(wallet, part.to, fresh)
+            if payee == wallet.address:
+                raise Problem(422, "same_account", "payer and payee are the same")
+        except Problem as problem:
+            raise Problem(problem.status, problem.code, problem.detail, pointer=f"{pointer}/{about}") from None
+        return Leg(wallet.address, payee, part.asset, units)
+
+    async def _payee(self, wallet: Row[Any], to: str, fresh: list[Fresh]) -> bytes:
+        if "@" not in to:
+            return await self._wallets.address_of(to)
+        fresh.append(await self._receiving.fresh(to, wallet.address))
+        return fresh[-1].address

@@ -95,6 +95,12 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     webhook_allow_private: bool | None = None
     """Whether webhooks may go to loopback and private networks (127/8, 10/8, 172.16/12, 192.168/16, ::1, fc00::/7), at any port.
     As ``devnet`` by default."""
+    purchase_limit: Annotated[int, Meta(ge=1)] = 5_000
+    """What one purchase by card may bring at most, in whole units of its asset."""
+    purchases_per_day: Annotated[int, Meta(ge=1)] = 10_000
+    """What one user's purchases of an asset may bring in any 24 hours, in whole units."""
+    faucet_per_day: Annotated[int, Meta(ge=1)] = 20_000_000
+    """What the faucet gives one user of an asset in any 24 hours, in whole units."""
 
 
 class DashboardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

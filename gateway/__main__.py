@@ -19,6 +19,8 @@ from gateway.database import open_engine
 from gateway.events.targets import Targets
 from gateway.identity.mailer import SmtpMailer
 from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
+from gateway.money.command import main as reconcile
+from gateway.money.limits import Limits
 from gateway.proofs.command import main as verify
 from gateway.server import Connection, Server
 from gateway.service import Gateway
@@ -28,11 +30,13 @@ from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import read_key_file
 
+_COMMANDS = {"verify": verify, "reconcile": reconcile}
+
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT. Exit code 2: wrong settings; 1: failed while running. Or ``verify`` a proof."""
-    if sys.argv[1:2] == ["verify"]:
-        return verify(sys.argv[2:])
+    """Run until SIGTERM or SIGINT. Exit code 2: wrong settings; 1: failed while running. Or do one of the other commands."""
+    if sys.argv[1:2] and (command := _COMMANDS.get(sys.argv[1])):
+        return command(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m gateway", description="The wallet gateway: accounts and payments over HTTP.")
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="settings (TOML), see config/settings.py")
     arguments = parser.parse_args()
@@ -68,6 +72,7 @@ def _serve(settings: GatewaySettings) -> int:
             *parts,
             *lifetimes,
             settings.devnet,
+            limits=Limits(settings.purchase_limit, settings.purchases_per_day, settings.faucet_per_day),
             public_url=settings.public_url or url,
             mailer=mailer,
             must_verify=must_verify,

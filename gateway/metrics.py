@@ -52,6 +52,9 @@ class Metrics(Collector):
         }
         for name, (value, text) in counts.items():
             yield CounterMetricFamily(PREFIX + name, text, value=value)
+        if (report := gateway.money.reconciliation.latest) is not None:
+            text = "Where money in and out did not add up when it was looked at last"
+            yield GaugeMetricFamily(PREFIX + "money_differences", text, value=len(report.differences))
         finished = CounterMetricFamily(PREFIX + "finished", "Transfers that became final", labels=["status"])
         for status, count in ledger.finished.items():
             finished.add_metric([status], count)

@@ -76,15 +76,6 @@ class Payments:
         self._terms = Terms(genesis)
         self.transfers = self.purchases = 0
 
-    async def fund(self, user_id: str, wallet_id: str, asset: str, amount: str, key: Idempotency | None) -> Accepted:
-        """Mint to a user's wallet, for nothing."""
-        units = self.units(asset, amount)
-        self.issuer(asset)
-        wallet = await self._wallets.wallet(user_id, wallet_id)
-        accepted = await self.mint(user_id, "faucet", wallet.address, asset, units, "faucet", key)
-        self.purchases += 1
-        return accepted
-
     async def transfer(
         self, user_id: str, from_wallet: str, to: str, asset: str, amount: str, memo: str, key: Idempotency | None
     ) -> Accepted:
@@ -167,7 +158,10 @@ class Payments:
     ) -> Accepted:
         """Pay with the issuer's key. Raises Problem as ``pay``, and 409 when that is not here."""
         issuer = self.issuer(asset)
-        return await self.pay(user_id, kind, (issuer,), (Leg(address_of(issuer.public), payee, asset, units),), memo, key, also)
+        legs = (Leg(address_of(issuer.public), payee, asset, units),)
+        accepted = await self.pay(user_id, kind, (issuer,), legs, memo, key, also)
+        self.purchases += 1
+        return accepted
 
     async def hand_in(self, user_id: str, encoded: bytes, key: Idempotency | None) -> Accepted:
         """Take in a transaction signed elsewhere. Raises Problem (422) with the ledger's code."""

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy import Engine
 
 from gateway.batches import Batches
-from gateway.checkout.closing import erase, under_way
+from gateway.checkout import closing as checkout_closing
 from gateway.checkout.exchanges import Exchanges
 from gateway.checkout.intents import Intents
 from gateway.checkout.views import Views
@@ -36,6 +36,9 @@ from gateway.identity.tokens import Tokens
 from gateway.identity.verification import Verification
 from gateway.jobs import Jobs
 from gateway.ledger import Ledger
+from gateway.money import records as money_records
+from gateway.money.desk import Money
+from gateway.money.limits import Limits
 from gateway.network_view import NetworkView
 from gateway.payments import Payments
 from gateway.proofs.making import Proofs
@@ -79,6 +82,7 @@ class Gateway:
         transaction_lifetime: int,
         devnet: bool,
         *,
+        limits: Limits,
         public_url: str,
         mailer: Mailer | None,
         must_verify: bool,
@@ -118,6 +122,20 @@ class Gateway:
         )
         self.batches = Batches(self.database, self.wallets, self.receiving, self.payments)
         self.returns = Returns(self.jobs, self.receiving, self.payments)
+        self.money = Money(
+            self.database,
+            self.jobs,
+            self.outbox,
+            self.ledger,
+            self.wallets,
+            self.payments,
+            self.epochs,
+            self.queries,
+            vault,
+            limits,
+            devnet,
+        )
+        self.refunds = self.money.refunds
         self.history = History(self.database, self.payments.assets, self.ledger.under_way)
         self.throttle, self.from_client = throttle, from_client
         shower = Shower(self.history.view)
@@ -128,8 +146,8 @@ class Gateway:
         views = Views(self.payments.assets, public_url)
         checkout = (self.database, self.jobs, self.outbox, self.ledger, self.wallets, self.payments, views)
         self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
-        self.closing.checks.append(under_way)
-        self.closing.erasers.append(erase)
+        self.closing.checks += [money_records.under_way, checkout_closing.under_way]
+        self.closing.erasers += [money_records.forget, checkout_closing.erase]
         self.followers: dict[int, ShardFollower] = {}
         self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
         self.balances = Balances(self.database, lambda: self.epochs.require().shards)
@@ -150,6 +168,7 @@ class Gateway:
                     self.relay.add(tracked)
                 await self.intents.load()
                 await self.epochs.load()
+                await self.money.start()
                 self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
                 for work in (
                     self.broker.run,

@@ -97,10 +97,10 @@ async def faucet(
     wait: WaitSeconds = 0,
     key: IdempotencyHeader = None,
 ) -> dict[str, Any]:
-    """Play money, on a development network only."""
+    """Play money, on a development network only: so much per user, asset and 24 hours (429 `faucet_limit`)."""
     if not gateway.devnet:
         raise Problem(404, "not_found", "this network has no faucet")
-    accepted = await gateway.payments.fund(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
+    accepted = await gateway.money.faucet.give(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
     response.status_code, view = await outcome(gateway, accepted, user, wait)
     return view
 

@@ -10,6 +10,7 @@ from gateway.batches import Batches
 from gateway.checkout import closing as checkout_closing
 from gateway.checkout.exchanges import Exchanges
 from gateway.checkout.intents import Intents
+from gateway.checkout.refunds import FIELD, IntentRefunds
 from gateway.checkout.views import Views
 from gateway.database import Database
 from gateway.epochs import StoredEpochs
@@ -148,6 +149,7 @@ class Gateway:
         self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
         self.closing.checks += [money_records.under_way, checkout_closing.under_way]
         self.closing.erasers += [money_records.forget, checkout_closing.erase]
+        self.refunds.sources[FIELD] = IntentRefunds(self.database, self.wallets, self.payments, self.refunds, self.intents)
         self.followers: dict[int, ShardFollower] = {}
         self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
         self.balances = Balances(self.database, lambda: self.epochs.require().shards)

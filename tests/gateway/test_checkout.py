@@ -267,6 +267,55 @@ class TestPaymentIntents:
             assert problem(made.bob.get("/v1/payment-intents", reference=text)) == (422, "invalid_request")
 
 
+class TestRefunds:
+    def refund(self, person: Person, intent: View, once: str | None = None, **body: str) -> httpx.Response:
+        return person.post("/v1/refunds", {"payment_intent_id": intent["id"]} | body, once, wait=15)
+
+    def test_a_shop_pays_back_in_parts_at_most_what_it_captured(self, world: World) -> None:
+        made = world.deal(0, 1)
+        intent = ask(made, "6.00")
+        assert problem(self.refund(made.bob, intent)) == (409, "not_refundable"), "nothing is paid yet"
+        paid(made, intent)
+        part = self.refund(made.bob, intent, "sorry", amount="2.50")
+        assert (part.status_code, part.json()["status"], part.json()["amount"]) == (200, "succeeded", "2.50")
+        assert self.refund(made.bob, intent, "sorry", amount="2.50").json() == part.json()
+        assert (made.available(), now(made.bob, intent)["amount_refunded"]) == (("6.50", "3.50"), "2.50")
+        assert problem(self.refund(made.bob, intent, amount="3.51")) == (409, "not_refundable")
+        assert self.refund(made.bob, intent).json()["amount"] == "3.50"
+        assert (made.available(), now(made.bob, intent)["amount_refunded"]) == (("10.00", "0.00"), "6.00")
+        assert problem(self.refund(made.bob, intent)) == (409, "not_refundable")
+        assert told(world, made.bob, intent)[-2:] == ["payment_intent.refunded"] * 2
+        assert told(world, made.bob, part.json()) == ["refund.succeeded"]
+        assert problem(self.refund(made.ann, intent)) == (404, "payment_intent_not_found"), "not the buyer"
+
+    def test_refunds_at_once_are_together_at_most_what_was_captured(self, world: World) -> None:
+        made = world.deal()
+        intent = ask(made, "6.00")
+        paid(made, intent)
+        made.bob.faucet(made.till, "20.00", wait=15)
+        with ThreadPoolExecutor(6) as pool:
+            answers = [*pool.map(lambda _: self.refund(made.bob, intent, amount="2.00").status_code, range(6))]
+        assert Counter(answers) == {200: 3, 409: 3}
+        assert made.available() == ("10.00", "20.00")
+
+    def test_a_refund_that_the_shop_cannot_pay_or_the_chain_rejects_refunds_nothing(self, world: World) -> None:
+        made = world.deal(0, 1)
+        intent = ask(made, "6.00")
+        paid(made, intent)
+        freeze(world, made.till)
+        failed = self.refund(made.bob, intent).json()
+        freeze(world, made.till, Action.UNFREEZE)
+        assert (failed["status"], failed["code"], now(made.bob, intent)["amount_refunded"]) == (
+            "failed",
+            "account_frozen",
+            "0.00",
+        )
+        assert made.bob.pay(made.till, made.purse["address"], "1.00", wait=15).json()["status"] == "committed"
+        assert problem(self.refund(made.bob, intent)) == (409, "insufficient_funds")
+        assert self.refund(made.bob, intent, amount="5.00").json()["status"] == "succeeded"
+        assert made.available() == ("10.00", "0.00")
+
+
 class TestAuthorization:
     def test_what_is_authorized_cannot_be_spent_until_it_is_captured_in_part(self, world: World) -> None:
         made = world.deal(0, 1)

@@ -148,7 +148,7 @@ class Gateway:
         checkout = (self.database, self.jobs, self.outbox, self.ledger, self.wallets, self.payments, views)
         self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
         self.closing.checks += [money_records.under_way, checkout_closing.under_way]
-        self.closing.erasers += [money_records.forget, checkout_closing.erase]
+        self.closing.erasers += [money_records.forget, checkout_closing.erase, self.webhooks.forget]
         self.refunds.sources[FIELD] = IntentRefunds(self.database, self.wallets, self.payments, self.refunds, self.intents)
         self.followers: dict[int, ShardFollower] = {}
         self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from gateway.api.requests import GatewayPart, UserId, scope
 from gateway.problems import Problem
 
-router = APIRouter(prefix="/v1", tags=["events"], dependencies=[scope("webhooks")])
+router = APIRouter(prefix="/v1", tags=["events"], dependencies=[scope("read")])
 
 _FORM = "^[0-9]{1,18}$"
 
@@ -30,7 +30,7 @@ async def events(
 
     def still_good() -> bool:
         try:
-            return gateway.tokens.user_of(token, "webhooks", "read") == user
+            return gateway.tokens.user_of(token, "read") == user
         except Problem:
             return False
 

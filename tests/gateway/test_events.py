@@ -86,3 +86,26 @@ def test_nothing_is_told_without_a_login_or_after_it(world: World) -> None:
         until(lambda: silent.ended, "its end")
         rejected(ann, wallet, 1)
     assert not silent.told
+    with closing(Listener(ann)) as listener:
+        assert ann.http.post("/v1/auth/logout", json={"refresh_token": ann.refresh_token}).status_code == 204
+        until(lambda: listener.ended, "its end")
+
+
+def test_an_api_key_that_may_read_opens_a_stream_until_it_is_revoked(world: World) -> None:
+    ann = world.person()
+    ann.verify()
+
+    def key(*scopes: str) -> dict[str, str]:
+        made = ann.post("/v1/api-keys", {"name": "shop", "scopes": list(scopes)})
+        assert made.status_code == 201, made.text
+        view: dict[str, str] = made.json()
+        return view
+
+    assert Listener(ann, token=key("checkout")["key"]).response.status_code == 403
+    reads = key("read")
+    with closing(Listener(ann, token=reads["key"])) as listener:
+        wallet = ann.wallet()
+        rejected(ann, wallet, 1)
+        listener.wait(1)
+        assert ann.http.delete(f"/v1/api-keys/{reads['id']}").status_code == 204
+        until(lambda: listener.ended, "its end")

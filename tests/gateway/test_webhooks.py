@@ -14,7 +14,7 @@ from gateway.events.webhooks import MAX_ENDPOINTS
 from tests.gateway.listener import Listener
 from tests.gateway.test_accounts import problem
 from tests.gateway.world import World
-from tests.person import Person
+from tests.person import PASSWORD, Person
 from tests.receiver import Got, Receiver
 from tests.waiting import until
 
@@ -254,6 +254,14 @@ def test_where_a_webhook_goes_is_looked_at_again_each_time(world: World, receive
     shop.happen()
     (attempt,) = shop.delivery(lambda one: one["attempts"])["attempts"]
     assert (attempt["status_code"], attempt["error"]) == (None, "address_refused")
+
+
+def test_a_closed_account_leaves_no_trace_of_where_its_events_went(world: World, receiver: Receiver) -> None:
+    shop = Shop(world, receiver)
+    assert shop.person.http.request("DELETE", "/v1/me", json={"password": PASSWORD}).status_code == 204
+    with sqlite3.connect(world.folder / "gateway.db") as database:
+        query = "SELECT url, secret, deleted FROM webhook_endpoints WHERE id = ?"
+        assert database.execute(query, [shop.endpoint["id"]]).fetchall() in ([], [("", b"", 1)])
 
 
 def test_nothing_is_lost_when_the_gateway_dies(new_world: Callable[..., World], receiver: Receiver) -> None:

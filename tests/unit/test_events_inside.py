@@ -21,7 +21,9 @@ from gateway.events.shown import Shower
 from gateway.events.stream import Streams
 from gateway.events.tables import Attempt, Consumer, Delivery, WebhookEndpoint
 from gateway.events.targets import Targets
+from gateway.events.webhooks import Webhooks
 from gateway.problems import Problem
+from gateway.vault import Vault
 
 Story = Callable[[Database, Outbox], Awaitable[None]]
 SHOWER = Shower(lambda _: {})
@@ -249,6 +251,22 @@ def test_a_process_that_dies_between_deliveries_and_cursor_loses_and_doubles_not
         monkeypatch.setattr(fanout, "_deliver", deliver)
         await fanned_out(database, outbox, 5)
         assert await pairs(database) == [("all", number, "pending") for number in range(1, 6)]
+
+    told(tmp_path, story)
+
+
+def test_an_endpoint_gets_nothing_from_before_it_was_made_or_enabled_however_late_the_events_are_read(tmp_path: Path) -> None:
+    async def story(database: Database, outbox: Outbox) -> None:
+        webhooks = Webhooks(database, Vault(bytes(32)), Targets(insecure=True, private=True))
+        await emit(outbox, "ann")
+        made, _ = await webhooks.create("ann", "http://127.0.0.1/", ["*"])
+        await webhooks.change("ann", made.id, None, None, False)
+        await emit(outbox, "ann")
+        await webhooks.change("ann", made.id, None, None, True)
+        await emit(outbox, "ann")
+        await webhooks.change("ann", made.id, None, None, True)  # which it was
+        await fanned_out(database, outbox, 3)
+        assert await pairs(database) == [(made.id, 3, "pending")]
 
     told(tmp_path, story)
 

@@ -76,7 +76,13 @@ async def known_parameters(request: Request) -> None:
 
 def _parameters(dependant: Dependant) -> set[str]:
     """The names of an endpoint's query parameters, those of what it depends on included."""
-    names = {field.alias for field in dependant.query_params}
+    names = set[str]()
+    for field in dependant.query_params:
+        form = field.field_info.annotation
+        if isinstance(form, type) and issubclass(form, BaseModel):
+            names.update(inner.alias or name for name, inner in form.model_fields.items())
+        else:
+            names.add(field.alias)
     return names.union(*(_parameters(one) for one in dependant.dependencies))
 
 

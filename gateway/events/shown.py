@@ -7,9 +7,9 @@ import msgspec
 from sqlalchemy import Connection, Row, select
 
 from gateway.database import Transfer
-from gateway.times import iso
 from gateway.ledger import tracked_row
 from gateway.projection import Tracked
+from gateway.times import iso
 
 EventType = Literal[
     "transfer.committed",

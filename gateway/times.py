@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from gateway.problems import Problem
-
 _LATEST = 253_402_300_799_999
 
 
@@ -14,15 +12,13 @@ def iso(milliseconds: int | None) -> str | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def read_time(text: str | None) -> int | None:
-    """A time, or a day: its beginning. UTC, unless it names an offset. Raises Problem (422)."""
-    if text is None:
-        return None
+def read_time(text: str) -> int:
+    """A time, or a day: its beginning. UTC, unless it names an offset. Raises ValueError."""
     try:
         read = datetime.fromisoformat(text)
         milliseconds = round((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise Problem(422, "invalid_time", "a time is written as 2026-11-22T09:30:00Z, or as a day") from None
+        raise ValueError("a time is written as 2026-11-22T09:30:00Z, or as a day") from None
     if milliseconds < 0:
-        raise Problem(422, "invalid_time", "there was nothing before 1970")
+        raise ValueError("there was nothing before 1970")
     return milliseconds

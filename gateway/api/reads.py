@@ -93,7 +93,7 @@ async def transfers(
     if wallet_id is not None:
         await gateway.wallets.wallet(user, wallet_id)
     other = None if counterparty is None else account_address(counterparty)
-    wanted = Wanted(user, wallet_id, status, asset, direction, other, text, read_time(since), read_time(until))
+    wanted = Wanted(user, wallet_id, status, asset, direction, other, text, _time(since), _time(until))
     return Lines.model_validate((await gateway.lines.page(wanted, cursor, limit))._asdict())
 
 
@@ -108,7 +108,7 @@ async def balance(
 
     409 `not_reached`: no block has come that far yet, so try again in a second. 409 `not_known`: the wallet was not here then.
     """
-    wallet, time = await gateway.wallets.wallet(user, wallet_id), read_time(at)
+    wallet, time = await gateway.wallets.wallet(user, wallet_id), _time(at)
     found, seen = await gateway.balances.at(wallet, time)
     balances = {}
     for code, held in found.items():
@@ -148,10 +148,18 @@ async def _statement(
     wallet = await gateway.wallets.wallet(user, wallet_id)
     if asset is not None and asset not in gateway.payments.assets:
         raise Problem(422, "unknown_asset", f"this network has no {asset}")
-    begin, end = read_time(since), read_time(until)
+    begin, end = _time(since), _time(until)
     if begin is not None and end is not None and begin >= end:
         raise Problem(422, "invalid_time", "the end is not after the beginning")
     return await gateway.statements.of(wallet, asset, begin, end)
+
+
+def _time(text: str | None) -> int | None:
+    """In ms. Raises Problem (422)."""
+    try:
+        return None if text is None else read_time(text)
+    except ValueError as error:
+        raise Problem(422, "invalid_time", str(error)) from None
 
 
 def _headers(made: Statement, ending: str) -> dict[str, Any]:

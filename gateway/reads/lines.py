@@ -41,6 +41,11 @@ class Wanted(NamedTuple):
     since: int | None = None
     until: int | None = None
 
+    @property
+    def is_filtered(self) -> bool:
+        """Whether lines have to be looked at to find those that are wanted: an index finds the rest."""
+        return any(one is not None for one in (self.status, self.asset, self.direction, self.counterparty, self.text))
+
 
 class Page(NamedTuple):
     """``heights``: of each shard, the block up to which this is true."""
@@ -74,7 +79,7 @@ class Lines:
         """The lines and one more if there is, the balances after them, and the last one looked at if there may be others."""
         rows = connection.execute(_filtered(wanted, scope, limit + 1)).mappings().all()
         last = None
-        if len(rows) <= limit:
+        if wanted.is_filtered and len(rows) <= limit:
             last = connection.execute(scope.offset(MAX_SCANNED - 1).limit(1)).mappings().first()
         balances = self._balances(connection, rows[:limit])
         heights = {str(shard): height for shard, height in connection.execute(select(Cursor.shard, Cursor.height))}
@@ -136,7 +141,7 @@ def _scope(wanted: Wanted, before: tuple[int, ...] | None) -> Select[Any]:
 
 
 def _filtered(wanted: Wanted, scope: Select[Any], limit: int) -> Select[Any]:
-    line = scope.limit(MAX_SCANNED).subquery()
+    line = scope.limit(MAX_SCANNED if wanted.is_filtered else limit).subquery()
     shown = (line.c.id.label("line"), *(line.c[name] for name in ("wallet_id", "leg", "direction", "asset", "at")))
     query = select(Transfer.__table__, *shown, Wallet.address)
     query = query.join(line, line.c.transaction_id == Transfer.transaction_id).join(Wallet, Wallet.id == line.c.wallet_id)

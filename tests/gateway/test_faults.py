@@ -1,7 +1,6 @@
 """Lies, losses and crashes around the gateway: nothing is lost or doubled, and nothing unproven is believed."""
 
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -233,7 +232,6 @@ def test_wrong_settings_end_it_with_one_clear_line(
     gateway = world.gateway_in(tmp_path, setting)
     for name, value in (*gateway.environment.items(), *([environment] if environment else [])):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["gateway", "--config", str(gateway.config)])
-    assert main() == 2
+    assert main(["--config", str(gateway.config)]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert complaint in told

@@ -15,6 +15,7 @@ from gateway.ledger import put_postings, searched, transfer_row
 from gateway.projection import Projection, Status, tracked_order
 from gateway.reads import lines
 from gateway.reads.lines import Lines, Wanted
+from gateway.reads.statement import _account, _Found
 from gateway.statements import ADD_TRANSFER
 from node.protocol.address import address_of
 from node.protocol.codec import encode
@@ -80,3 +81,9 @@ def test_histories_are_found_along_an_index(database: Database, wanted: Wanted) 
 
 def test_texts_are_compared_whatever_their_case_and_hold_no_zeros() -> None:
     assert searched("STRASSE\0") == searched("Straße")
+
+
+def test_a_change_of_the_balance_without_a_transfer_is_a_line_of_the_statement() -> None:
+    found = _Found("USD", 100, 800, {}, [])
+    (entry,) = _account(Network().document.shards, found, 2).entries
+    assert (entry.kind, entry.units, entry.balance) == ("unexplained", 700, 800)

@@ -5,7 +5,6 @@ import asyncio
 import json
 import secrets
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -300,8 +299,7 @@ def test_the_next_gateway_goes_on_and_reconciliation_names_each_difference(
 
     def reconciled() -> tuple[int, dict[str, Any]]:
         """Exit code and report."""
-        monkeypatch.setattr(sys, "argv", ["gateway", "reconcile", "--json", "--config", str(world.gateway.config)])
-        code = main()
+        code = main(["reconcile", "--json", "--config", str(world.gateway.config)])
         return code, json.loads(capsys.readouterr().out.splitlines()[-1])
 
     async def begin() -> tuple[str, str, str]:

@@ -9,8 +9,8 @@ import httpcore
 import pytest
 
 from config.settings import GatewaySettings
-from gateway.__main__ import _targets
 from gateway.events.targets import BadUrl, CheckedNetwork, NotFound, Refused, Targets
+from gateway.serve import _targets
 
 INSIDE = [
     "127.0.0.1",

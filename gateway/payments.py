@@ -233,17 +233,20 @@ class Payments:
         """
         if any(leg.payer == leg.payee for leg in legs):
             raise Problem(422, "same_account", "payer and payee are the same")
-        due: dict[tuple[bytes, str], int] = {}
-        for leg in legs if self._terms.fees else ():
-            fee = self._terms.fees.get(leg.asset, 0)
-            if fee and self._terms.issuers[leg.asset] not in (leg.payer, leg.payee):
-                due[leg.payer, leg.asset] = due.get((leg.payer, leg.asset), 0) + fee
-        legs = (*legs, *(Leg(payer, self._terms.issuers[asset], asset, fees) for (payer, asset), fees in due.items()))
+        legs = (*legs, *self._fee_legs(legs)) if self._terms.fees else tuple(legs)
         if len(legs) > MAX_LEGS:
             raise Problem(422, Code.LIMIT_EXCEEDED, f"at most {MAX_LEGS} legs, fees included")
         if (code := self._terms.breach(legs)) is not Code.OK:
             raise Problem(422, code, "it pays somebody less than the asset's smallest balance")
         return legs
+
+    def _fee_legs(self, legs: Sequence[Leg]) -> list[Leg]:
+        due: dict[tuple[bytes, str], int] = {}
+        for leg in legs:
+            fee = self._terms.fees.get(leg.asset, 0)
+            if fee and self._terms.issuers[leg.asset] not in (leg.payer, leg.payee):
+                due[leg.payer, leg.asset] = due.get((leg.payer, leg.asset), 0) + fee
+        return [Leg(payer, self._terms.issuers[asset], asset, fees) for (payer, asset), fees in due.items()]
 
     def shortfall(self, legs: Sequence[Leg]) -> Code:
         """Why a payer cannot pay so much by what is verified and under way; OK if all can, or issue the asset."""

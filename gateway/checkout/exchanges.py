@@ -64,12 +64,14 @@ class Exchanges:
         row |= {"want_asset": asked.want_asset, "want_amount": self._payments.units(asked.want_asset, asked.want_amount)}
         row |= {"status": ExchangeStatus.OFFERED, "expires_at": now + asked.expires_in * 1000}
 
+        mine = (Exchange.user_id == user_id, Exchange.status == ExchangeStatus.OFFERED)
+        open_now = select(func.count()).select_from(select(Exchange.id).where(*mine).limit(MAX_OPEN).subquery())
+        if await self._database.read(lambda c: c.execute(open_now).scalar_one()) >= MAX_OPEN:
+            raise Problem(409, "limit_exceeded", f"at most {MAX_OPEN} offers wait to be accepted")
+
         def save(connection: Connection) -> Row[Any]:
             if key is not None and (earlier := claim(connection, user_id, key, new, now)) is not None:
                 return _load(connection, earlier.hex())
-            open_now = select(Exchange.id).where(Exchange.user_id == user_id, Exchange.status == ExchangeStatus.OFFERED)
-            if connection.execute(select(func.count()).select_from(open_now.limit(MAX_OPEN).subquery())).scalar_one() >= MAX_OPEN:
-                raise Problem(409, "limit_exceeded", f"at most {MAX_OPEN} offers wait to be accepted")
             connection.execute(insert(connection, Exchange).values(**row))
             self._jobs.add(connection, KIND, row["id"], row["expires_at"])
             return _load(connection, row["id"])
@@ -115,17 +117,18 @@ class Exchanges:
     async def cancel(self, user_id: str, exchange_id: str) -> View:
         """Take an offer back. Raises Problem: 404; 409, it is not open."""
 
+        if (await self._row(exchange_id)).user_id != user_id:
+            raise _not_found()
+
         def save(connection: Connection) -> Row[Any]:
             row = _load(connection, exchange_id)
-            if row.user_id != user_id:
-                raise _not_found()
-            if row.status == ExchangeStatus.CANCELED:
-                return row
-            if row.status != ExchangeStatus.OFFERED:
-                raise Problem(409, "offer_not_open", f"this exchange is {row.status}")
-            return self._change(connection, row, {"status": ExchangeStatus.CANCELED})
+            offered = row.status == ExchangeStatus.OFFERED
+            return self._change(connection, row, {"status": ExchangeStatus.CANCELED}) if offered else row
 
-        return self._views.exchange(await self._database.write(save), user_id)
+        row = await self._database.write(save)
+        if row.status != ExchangeStatus.CANCELED:
+            raise Problem(409, "offer_not_open", f"this exchange is {row.status}")
+        return self._views.exchange(row, user_id)
 
     async def _pay(self, row: Row[Any], taker: Row[Any], key: Idempotency | None) -> None:
         maker = await self._wallets.wallet(row.user_id, row.wallet_id)

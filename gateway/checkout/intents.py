@@ -74,14 +74,14 @@ class Intents:
         row = _new_row(asked, self._payments.units(asked.asset, asked.amount), now)
         row |= {"id": new.hex(), "user_id": user_id, "wallet_id": wallet.id}
 
+        mine = (PaymentIntent.user_id == user_id, PaymentIntent.status == IntentStatus.REQUIRES_PAYMENT)
+        open_now = select(func.count()).select_from(select(PaymentIntent.id).where(*mine).limit(MAX_OPEN).subquery())
+        if await self._database.read(lambda c: c.execute(open_now).scalar_one()) >= MAX_OPEN:
+            raise Problem(409, "limit_exceeded", f"at most {MAX_OPEN} payment intents wait for a buyer")
+
         def save(connection: Connection) -> Row[Any]:
             if key is not None and (earlier := claim(connection, user_id, key, new, now)) is not None:
                 return load_intent(connection, earlier.hex())
-            open_now = select(PaymentIntent.id).where(
-                PaymentIntent.user_id == user_id, PaymentIntent.status == IntentStatus.REQUIRES_PAYMENT
-            )
-            if connection.execute(select(func.count()).select_from(open_now.limit(MAX_OPEN).subquery())).scalar_one() >= MAX_OPEN:
-                raise Problem(409, "limit_exceeded", f"at most {MAX_OPEN} payment intents wait for a buyer")
             connection.execute(insert(connection, PaymentIntent).values(**row))
             self._jobs.add(connection, KIND, row["id"], row["expires_at"])
             return load_intent(connection, row["id"])
@@ -150,14 +150,12 @@ class Intents:
 
         def save(connection: Connection) -> Row[Any]:
             row = load_intent(connection, intent_id)
-            if row.status == IntentStatus.CANCELED:
-                return row
-            if row.status not in _CANCELABLE:
-                raise Problem(409, "intent_not_cancelable", f"this payment intent is {row.status}")
-            return self._change(connection, row, {"status": IntentStatus.CANCELED})
+            return self._change(connection, row, {"status": IntentStatus.CANCELED}) if row.status in _CANCELABLE else row
 
         row = await self._outbox.write(save)
         self._reservations.follow(row)
+        if row.status != IntentStatus.CANCELED:
+            raise Problem(409, "intent_not_cancelable", f"this payment intent is {row.status}")
         return self._views.intent(row, user_id)
 
     async def checkout_url(self, intent_id: str) -> str:

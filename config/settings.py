@@ -101,6 +101,8 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """What one user's purchases of an asset may bring in any 24 hours, in whole units."""
     faucet_per_day: Annotated[int, Meta(ge=1)] = 20_000_000
     """What the faucet gives one user of an asset in any 24 hours, in whole units."""
+    shop: str = ""
+    """Where an example shop is: linked from the wallet page."""
 
 
 class DashboardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,6 +114,20 @@ class DashboardSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     port: Port = 8090
     gateway: str = "http://127.0.0.1:8080"
     """Where a person's browser reaches the gateway: linked from the page."""
+
+
+class ShopSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``python -m demo.shop --config FILE``"""
+
+    genesis: str
+    """Of the network whose proofs it believes."""
+    data: str
+    """Folder for its account's secrets and its orders; made when absent."""
+    gateway: str = "http://127.0.0.1:8080"
+    host: str = "127.0.0.1"
+    port: Port = 8070
+    url: str = "http://127.0.0.1:8070"
+    """Where browsers and the gateway's webhooks reach it."""
 
 
 def read_settings(kind: type[S], path: Path) -> S:

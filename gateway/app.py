@@ -21,6 +21,7 @@ from gateway.api import (
     exchanges,
     explorer,
     operations,
+    pages,
     payment_intents,
     payouts,
     profile,
@@ -62,11 +63,13 @@ _PARTS = (
     devnet,
 )
 """In the order in which the documentation shows them."""
+_PRIVATE = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _TOO_LARGE = f"a request has at most {MAX_BODY_BYTES} bytes"
 
 
-def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]) -> Shortcut:
-    """The application. ``make_gateway`` is called in the event loop; ``on_crash`` when the gateway cannot go on."""
+def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None], shop: str = "") -> Shortcut:
+    """The application. ``make_gateway`` is called in the event loop; ``on_crash`` when the gateway cannot go on.
+    ``shop``: URL of an example shop, for the wallet page."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -106,6 +109,7 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
     )
     for part in _PARTS:
         app.include_router(part.router)
+    pages.install(app, shop)
     problems.install(app)
     app.add_middleware(Gatekeeper)
     return Shortcut(app)
@@ -119,7 +123,8 @@ def _collect_less() -> None:
 
 
 class Gatekeeper:
-    """Refuses bodies beyond MAX_BODY_BYTES, however they are announced, and counts every answer."""
+    """Refuses bodies beyond MAX_BODY_BYTES, however they are announced, counts every answer, and lets nobody keep what is told to
+    one person."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -142,6 +147,8 @@ class Gatekeeper:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 scope["app"].state.metrics.request(scope["method"], message["status"], begun)
+                if scope["path"].startswith("/v1/"):
+                    message["headers"] = [*message["headers"], *_PRIVATE]
             await send(message)
 
         if too_large:

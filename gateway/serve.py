@@ -90,7 +90,7 @@ def _serve(settings: GatewaySettings) -> int:
 
     server = Server(
         uvicorn.Config(
-            create_app(make_gateway, on_crash),
+            create_app(make_gateway, on_crash, settings.shop),
             host=settings.host,
             port=settings.port,
             loop="uvloop",

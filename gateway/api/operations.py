@@ -1,7 +1,7 @@
 """For those who run it: health, readiness, metrics."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -9,11 +9,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.api.requests import GatewayPart
 
 router = APIRouter(tags=["operations"])
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
-    return RedirectResponse("/docs")
 
 
 @router.get("/healthz")

@@ -34,6 +34,8 @@ class DevnetState(Struct, forbid_unknown_fields=True):
     host: str = LOOPBACK
     nodes: bool = True
     """Whether the nodes run here."""
+    shop: bool = False
+    """Whether the example shop does."""
 
 
 def read_state(folder: Folder) -> DevnetState | None:
@@ -103,7 +105,8 @@ def write_settings(folder: Folder, settings: Mapping[str, msgspec.Struct]) -> No
     for name, values in settings.items():
         path = folder.settings(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, b"# Written on each start; edit a copy.\n" + msgspec.toml.encode(values), 0o644)
+        given = {key: value for key, value in msgspec.to_builtins(values).items() if value is not None}  # TOML knows no null
+        _write(path, b"# Written on each start; edit a copy.\n" + msgspec.toml.encode(given), 0o644)
         folder.home(name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -128,7 +131,7 @@ def clear(folder: Folder) -> None:
 
 
 def _owned(folder: Folder) -> list[Path]:
-    names = ("genesis.json", "genesis.draft", "keys", "config", "coordinator", "gateway", "dashboard", "logs", "run")
+    names = ("genesis.json", "genesis.draft", "keys", "config", "coordinator", "gateway", "dashboard", "shop", "logs", "run")
     return [folder.data / name for name in names] + sorted(folder.data.glob("node-[0-9]*"))
 
 
@@ -137,7 +140,7 @@ def _devnet(folder: Folder, state: DevnetState) -> Devnet:
         genesis = read_genesis(folder.genesis)
         nodes = genesis.parameters.committees * genesis.parameters.committee_size
         assets = tuple(asset.code for asset in genesis.assets)
-        return Devnet(folder, Ports(state.port_base), nodes, assets, state.broker, state.host, state.nodes)
+        return Devnet(folder, Ports(state.port_base), nodes, assets, state.broker, state.host, state.nodes, state.shop)
     except (OSError, ValueError) as error:
         raise FolderError(f"{folder.genesis}: {error}") from None
 

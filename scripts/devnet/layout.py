@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings
+from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings, ShopSettings
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,6 +38,10 @@ class Ports:
     @property
     def coordinator_metrics(self) -> int:
         return self.base + 21
+
+    @property
+    def shop(self) -> int:
+        return self.base + 70
 
     @property
     def gateway(self) -> int:
@@ -156,6 +160,8 @@ class Devnet:
     """Address other machines reach this one at; on loopback nothing listens for them."""
     has_nodes: bool = True
     """False when the nodes run elsewhere, started by ``scripts/launch``."""
+    has_shop: bool = False
+    """Whether the example shop runs, too."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MAX_NODES:
@@ -181,6 +187,11 @@ class Devnet:
     @property
     def dashboard_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.dashboard}"
+
+    @property
+    def shop_url(self) -> str:
+        """Where a person's browser reaches the example shop; empty when there is none."""
+        return f"http://{self.host}:{self.ports.shop}" if self.has_shop else ""
 
     @property
     def coordinator_address(self) -> str:
@@ -210,6 +221,7 @@ class Devnet:
                 devnet=True,
                 attempts_per_address=10_000,  # all programs of a development network share one
                 issuer_keys={asset: str(folder.issuer_key(asset)) for asset in self.assets},
+                shop=self.shop_url,
             ),
             "dashboard": DashboardSettings(
                 genesis=genesis,
@@ -219,6 +231,15 @@ class Devnet:
                 gateway=f"http://{self.host}:{ports.gateway}",
             ),
         }
+        if self.has_shop:
+            result["shop"] = ShopSettings(
+                genesis=genesis,
+                data=str(folder.home("shop")),
+                gateway=f"http://{self.host}:{ports.gateway}",
+                host=self.bind,
+                port=ports.shop,
+                url=self.shop_url,
+            )
         for index, name in enumerate(self.node_names):
             result[name] = node_settings(
                 folder,
@@ -255,6 +276,7 @@ class Devnet:
             *(node_program(folder, ports, index, name, python) for index, name in enumerate(self.node_names)),
             module("gateway", "gateway", ports.gateway, **gateway_secrets),
             module("dashboard", "demo", ports.dashboard),
+            *([module("shop", "demo.shop", ports.shop)] if self.has_shop else []),
         ]
 
 

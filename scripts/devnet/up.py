@@ -55,6 +55,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--host", metavar="IP", help="let other machines reach coordinator, broker, gateway and dashboard, at this address"
     )
     parser.add_argument("--without-nodes", action="store_true", help="a new network's nodes run elsewhere: ./scripts/launch")
+    parser.add_argument("--with-shop", action="store_true", help="run an example shop, too, that is paid through the gateway")
     parser.add_argument("--fresh", action="store_true", help="end what runs in DIR, delete its network, start a new one")
     parser.add_argument("--detach", action="store_true", help="leave everything running in the background once it is ready")
     parser.add_argument("--down", action="store_true", help="end everything that runs in DIR")
@@ -128,7 +129,8 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
     state = folders.read_state(folder)
     broker = options.broker or os.environ.get("SHARDPAY_BROKER") or None
     if state is None or not folder.genesis.exists():
-        new = DevnetState(options.port_base or DEFAULT_PORT_BASE, broker, options.host or LOOPBACK, not options.without_nodes)
+        base, host = options.port_base or DEFAULT_PORT_BASE, options.host or LOOPBACK
+        new = DevnetState(base, broker, host, not options.without_nodes, options.with_shop)
         devnet = folders.make_devnet(folder, new, options.committees, options.committee_size)
         screen.say(f"New network in {shown(folder.data)}: {devnet.nodes} nodes, assets {', '.join(devnet.assets)}.")
         return devnet
@@ -141,10 +143,11 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
             )
     if options.without_nodes and state.nodes:
         raise FolderError(f"the network in {shown(folder.data)} runs its nodes here: start a new one with --fresh")
-    wanted = DevnetState(options.port_base or state.port_base, broker or state.broker, options.host or state.host, state.nodes)
+    base, host = options.port_base or state.port_base, options.host or state.host
+    wanted = DevnetState(base, broker or state.broker, host, state.nodes, state.shop or options.with_shop)
     if wanted != state:
         if processes.programs_running(folder):
-            raise FolderError("ports, host and broker cannot change while the network runs: end it first with --down")
+            raise FolderError("ports, host, broker and shop cannot change while the network runs: end it first with --down")
         folders.write_state(folder, wanted)
     return folders.open_devnet(folder)
 
@@ -179,6 +182,8 @@ def wait_until_ready(
         "gateway": lambda: answers_http(devnet.ports.gateway, "/readyz" if devnet.has_nodes else "/healthz"),
         "dashboard": lambda: answers_http(devnet.ports.dashboard, "/healthz"),
     }
+    if devnet.has_shop and devnet.has_nodes:
+        checks["shop"] = lambda: answers_http(devnet.ports.shop, "/healthz")
     nodes = set(started) & set(devnet.node_names)
     deadline = time.monotonic() + 60 + 3 * devnet.nodes
     silent_since = 0.0
@@ -244,11 +249,19 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) and path != Path.cwd() else str(path)
 
 
+def addresses(devnet: Devnet) -> str:
+    """What to open in a browser."""
+    shop = f"\n  shop        {devnet.shop_url}   (an example, paid through the wallet)" if devnet.has_shop else ""
+    return f"""\
+  wallet      {devnet.gateway_url}   (API documentation: {devnet.gateway_url}/docs)
+  dashboard   {devnet.dashboard_url}{shop}"""
+
+
 def launch_command(devnet: Devnet) -> str:
     """What to run on each of the machines that shall run nodes."""
     broker = devnet.external_broker or f"redis://{devnet.host}:{devnet.ports.broker}"
     return f"""\
-  gateway     http://{devnet.host}:{devnet.ports.gateway}
+  wallet      http://{devnet.host}:{devnet.ports.gateway}
   dashboard   http://{devnet.host}:{devnet.ports.dashboard}
 
 Mining begins when {devnet.nodes} nodes have registered. On each machine that runs some, with a copy of {devnet.folder.genesis}:
@@ -260,8 +273,7 @@ Mining begins when {devnet.nodes} nodes have registered. On each machine that ru
 def tour(devnet: Devnet) -> str:
     """Addresses to open and commands to paste."""
     return f"""\
-  gateway     {devnet.gateway_url}   (API documentation: {devnet.gateway_url}/docs)
-  dashboard   {devnet.dashboard_url}
+{addresses(devnet)}
 
 Try a payment (paste into another terminal):
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings, read_settings
+from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings, ShopSettings, read_settings
 from node.protocol.genesis import Phase, read_genesis
 from node.protocol.keys import read_key_file
 from node.protocol.reports import Report
@@ -89,6 +89,24 @@ def test_a_broker_or_nodes_elsewhere_are_not_started_here_and_reach_this_machine
     settings = devnet.settings()
     assert set(settings) == {"coordinator", "gateway", "dashboard"}
     assert (settings["coordinator"].listen, settings["gateway"].host) == ("/ip4/0.0.0.0/tcp/8020", "0.0.0.0")  # type: ignore[attr-defined]
+
+
+def test_a_shop_runs_where_one_is_wanted_and_goes_on_with_the_network(tmp_path: Path) -> None:
+    def opened(*arguments: str) -> Devnet:
+        return up.open_or_make(Folder(tmp_path), up.parse(list(arguments)), Screen())
+
+    plain = opened("--port-base", "9000")
+    assert "shop" not in {*names_and_ports(plain)[0], *plain.settings()}
+    devnet = opened("--with-shop")
+    assert opened() == devnet
+    names, ports = names_and_ports(devnet)
+    assert (names[-1], ports[-1], len(set(ports))) == ("shop", 9070, len(ports))
+    folders.write_settings(devnet.folder, devnet.settings())
+    shop = read_settings(ShopSettings, devnet.folder.settings("shop"))
+    gateway = read_settings(GatewaySettings, devnet.folder.settings("gateway"))
+    assert (shop.url, shop.gateway, gateway.shop) == ("http://127.0.0.1:9070", "http://127.0.0.1:9080", shop.url)
+    folders.clear(devnet.folder)
+    assert not devnet.folder.home("shop").exists()
 
 
 def test_a_folder_is_taken_up_again_and_cleared_of_what_the_scripts_wrote_only(tmp_path: Path) -> None:

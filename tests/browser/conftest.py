@@ -1,0 +1,63 @@
+"""One browser for all stories, and one network whose gateway serves the page."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+from tests.browser.visitor import Device, Visitor
+from tests.gateway.world import World
+from tests.processes import ProgramProcess, free_port
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with closing(World(tmp_path_factory.mktemp("browser"))) as shared:
+        shared.start_gateway()
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window. Where there is none: skipped for a person, failed in continuous integration."""
+    with sync_playwright() as playwright:
+        program = _chromium(playwright)
+        if program is None:
+            missing = "no Chromium found: apt install chromium, or python -m playwright install --with-deps chromium"
+            pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        with closing(playwright.chromium.launch(executable_path=program, args=arguments)) as launched:
+            yield launched
+
+
+def _chromium(playwright: Playwright) -> str | None:
+    own = playwright.chromium.executable_path
+    if Path(own).exists():
+        return own
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def shop(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProgramProcess]:
+    """The example shop, with an account at that gateway."""
+    folder, port = tmp_path_factory.mktemp("shop"), free_port()
+    files = {"genesis": world.folder / "genesis.json", "data": folder / "data"}
+    places = {"gateway": world.gateway.url, "url": f"http://127.0.0.1:{port}"}
+    lines = [f"{name} = '{value}'" for name, value in (files | places).items()]
+    program = ProgramProcess("demo.shop", folder, "\n".join([*lines, f"port = {port}", ""]), port)
+    program.start("/healthz")
+    yield program
+    program.stop()
+
+
+@pytest.fixture(scope="session")
+def visitor(browser: Browser, world: World) -> Iterator[Callable[[Device], Visitor]]:
+    """Makes visitors, each in a browser profile of their own; no script of theirs may have failed. ``SHARDPAY_SHOTS`` names a
+    folder for pictures of what they looked at."""
+    shots = Path(os.environ["SHARDPAY_SHOTS"]) if "SHARDPAY_SHOTS" in os.environ else None
+    with ExitStack() as stack:
+        yield lambda device: stack.enter_context(closing(Visitor(browser, device, world.gateway.url, shots)))

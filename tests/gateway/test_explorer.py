@@ -104,7 +104,7 @@ def test_operators_see_health_readiness_and_metrics_and_docs_need_no_other_site(
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"ready": True, "missing": []}
     assert "shardpay_gateway_height{shard=" in http.get("/metrics").text
-    docs = http.get("/", follow_redirects=True).text
+    docs = http.get("/docs").text
     assert "swagger" in docs
     assert "https://" not in docs
     assert "/v1/transfers" in http.get("/openapi.json").json()["paths"]

@@ -21,6 +21,7 @@ _MAX_READ = 500
 _SKIPPED = 10_000
 """Events that concern no endpoint, after which that is written down; after a crash they are read again."""
 _PAUSE = 0.05
+_ALIVE = (WebhookEndpoint.disabled == "", WebhookEndpoint.deleted.is_(False))
 
 
 class FanOut:
@@ -64,7 +65,11 @@ class FanOut:
 
 
 def _look(connection: Connection, after: int) -> tuple[Sequence[int], bool]:
-    """The next events, and whether any endpoint wants one of them."""
+    """The next events, and whether any endpoint wants one of them. While there is no endpoint at all, only the last: one that is
+    made later wants none of those before."""
+    if connection.execute(select(WebhookEndpoint.id).where(*_ALIVE).limit(1)).first() is None:
+        last = connection.execute(select(func.max(Event.id))).scalar()
+        return [last] if last is not None and last > after else [], False
     ids = connection.execute(select(Event.id).where(Event.id > after).order_by(Event.id).limit(_MAX_READ)).scalars().all()
     return ids, bool(ids and _wanted(connection, after, ids[-1]))
 
@@ -74,7 +79,7 @@ def _wanted(connection: Connection, after: int, last: int) -> list[Any]:
     columns = (Event.id, Event.type, Event.user_id, WebhookEndpoint.id.label("endpoint"), WebhookEndpoint.events)
     query = select(*columns).join(WebhookEndpoint, WebhookEndpoint.user_id == Event.user_id)
     query = query.where(Event.id > after, Event.id <= last, Event.id > WebhookEndpoint.after_event)
-    query = query.where(WebhookEndpoint.disabled == "", WebhookEndpoint.deleted.is_(False)).order_by(Event.id)
+    query = query.where(*_ALIVE).order_by(Event.id)
     rows = connection.execute(query)
     return [row for row in rows if row.events == "*" or row.type in row.events.split()]
 

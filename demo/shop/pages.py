@@ -73,9 +73,7 @@ def ordered(order_id: str, request: Request) -> Response:
         return RedirectResponse("/", 303)
     status = STATUS[found.status].format(paid_in=found.paid_in)
     lines = f'<p>{escape(found.goods)}</p><p>Total <b>{found.amount} {ASSET}</b></p><p class="status" role="status">{status}</p>'
-    refund = (
-        f'<form method="post" action="/orders/{found.id}/refund"><button>Refund (for the shop, not the buyer)</button></form>'
-    )
+    refund = f'<form method="post" action="/orders/{found.id}/refund"><button>Refund (as the shop)</button></form>'
     under_way = found.status in (WAITING, REFUNDING)
     return _page(request, "Your order", lines + (refund if found.status == PAID else ""), refresh=under_way)
 

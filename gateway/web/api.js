@@ -64,7 +64,11 @@ const token = () => (navigator.locks ? navigator.locks.request("session", traded
 export async function request(method, path, options = {}) {
   const { body, headers = {}, anonymous = false, signal, again = false } = options;
   const bearer = anonymous ? null : await token();
-  const sent = { ...headers, ...(bearer && { Authorization: `Bearer ${bearer}` }), ...(body && { "Content-Type": "application/json" }) };
+  const sent = {
+    ...headers,
+    ...(bearer && { Authorization: `Bearer ${bearer}` }),
+    ...(body && { "Content-Type": "application/json" }),
+  };
   let response;
   try {
     response = await fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal });
@@ -86,7 +90,9 @@ async function problemOf(response) {
 
 export async function call(method, path, body, options = {}) {
   const response = await request(method, path, { ...options, body });
-  return response.status === 204 || response.status === 202 && response.headers.get("content-length") === "0" ? null : response.json();
+  return response.status === 204 || (response.status === 202 && response.headers.get("content-length") === "0")
+    ? null
+    : response.json();
 }
 
 export const get = (path, parameters = {}) => {
@@ -102,11 +108,15 @@ export const make = (path, body, key) => call("POST", path, body, { headers: { "
 // What moves money: the same, and the answer waits a little for the end.
 export const order = (path, body, key) => make(`${path}?wait=5`, body, key);
 
-export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+export const newKey = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-// A file that only who is logged in may have, handed to the person.
-export async function download(path, name) {
-  const address = URL.createObjectURL(await (await request("GET", path)).blob());
+// A file that only who is logged in may have.
+export const download = async (path, name) => save(await (await request("GET", path)).blob(), name);
+
+// Hands a file to the person.
+export function save(content, name) {
+  const address = URL.createObjectURL(content);
   Object.assign(document.createElement("a"), { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }

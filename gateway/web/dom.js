@@ -23,7 +23,8 @@ export function put(parent, ...children) {
   if (parent.isEqualNode(next)) return;
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   parent.replaceChildren(...next.childNodes);
-  if (focused && !focused.isConnected) [...parent.querySelectorAll(focused.tagName)].find((one) => one.isEqualNode(focused))?.focus();
+  if (focused && !focused.isConnected)
+    [...parent.querySelectorAll(focused.tagName)].find((one) => one.isEqualNode(focused))?.focus();
 }
 
 export function text(element, value) {

@@ -24,10 +24,29 @@ export function select(name, options, chosen, attributes = {}) {
 
 // Which control a problem is about, by its code, where the gateway names no field, or names one that is typed otherwise here.
 const ABOUT = {
-  below_smallest_balance: "amount", invalid_amount: "amount", invalid_address: "to", unknown_recipient: "to", same_account: "to",
-  amount_too_large: "amount", amount_too_small: "amount", code_required: "code", wrong_code: "code", email_taken: "email", invalid_recipient: "to", weak_password: "password new",
-  invalid_card_number: "number", invalid_cvc: "cvc", invalid_iban: "iban", invalid_url: "url", address_refused: "url", name_not_found: "url",
-  unknown_asset: "asset", purchase_limit: "amount", wrong_password: "current password", exp_month: "expiry", exp_year: "expiry",
+  below_smallest_balance: "amount",
+  invalid_amount: "amount",
+  invalid_address: "to",
+  unknown_recipient: "to",
+  same_account: "to",
+  amount_too_large: "amount",
+  amount_too_small: "amount",
+  code_required: "code",
+  wrong_code: "code",
+  email_taken: "email",
+  invalid_recipient: "to",
+  weak_password: "password new",
+  invalid_card_number: "number",
+  invalid_cvc: "cvc",
+  invalid_iban: "iban",
+  invalid_url: "url",
+  address_refused: "url",
+  name_not_found: "url",
+  unknown_asset: "asset",
+  purchase_limit: "amount",
+  wrong_password: "current password",
+  exp_month: "expiry",
+  exp_year: "expiry",
 };
 
 // `act(values, key)` does it. The key stays the same while the same is asked for and no answer came: for Idempotency-Key.
@@ -36,7 +55,9 @@ export function form(fields, label, act, ...more) {
   const submit = el("button", { type: "submit" }, label);
   const element = el("form", { novalidate: true }, ...fields, problem, el("div", { class: "buttons" }, submit, ...more));
   let key = newKey();
-  element.addEventListener("input", () => { key = newKey(); });
+  element.addEventListener("input", () => {
+    key = newKey();
+  });
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (submit.disabled) return;

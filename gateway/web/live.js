@@ -21,7 +21,9 @@ export async function follow(onEvent, onState) {
         last = event.id;
         onEvent(event);
       };
-      const ended = await stream(last, () => onState("live"), heard).catch((error) => error instanceof Problem || console.warn(error));
+      const ended = await stream(last, () => onState("live"), heard).catch(
+        (error) => error instanceof Problem || console.warn(error),
+      );
       if (ended === ENDED) continue; // with its access token, as it should
       onState(loggedIn() ? "polling" : "off");
       if (loggedIn()) onEvent(null);

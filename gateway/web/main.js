@@ -6,7 +6,7 @@ import { byId, el, say, text } from "./dom.js";
 import { wordsOf } from "./form.js";
 import { LANGUAGES, known, language, money, preferred, speak, t } from "./language.js";
 import { follow, wakeUp } from "./live.js";
-import { heading, note } from "./parts.js";
+import { heading, note, showBalances } from "./parts.js";
 import { MENU, VIEWS } from "./views.js";
 
 let leave = new AbortController();
@@ -72,12 +72,16 @@ function showFrame(name) {
   closeMenu();
   byId("menu").setAttribute("aria-label", t("frame.menu"));
   byId("menu").replaceChildren(
-    ...MENU.map((one) => el("a", { href: `#/${one === "overview" ? "" : one}`, "aria-current": one === name && "page" }, t(`menu.${one}`))),
+    ...MENU.map((one) =>
+      el("a", { href: `#/${one === "overview" ? "" : one}`, "aria-current": one === name && "page" }, t(`menu.${one}`)),
+    ),
   );
   text(byId("skip"), t("frame.skip"));
   text(byId("menu-button"), t("frame.menu"));
   text(byId("log-out"), t("frame.log_out"));
-  const options = Object.entries(LANGUAGES).map(([code, words]) => el("option", { value: code, lang: code, selected: code === language }, words));
+  const options = Object.entries(LANGUAGES).map(([code, words]) =>
+    el("option", { value: code, lang: code, selected: code === language }, words),
+  );
   byId("language").replaceChildren(...options);
   byId("language").setAttribute("aria-label", t("field.language"));
 }
@@ -89,7 +93,8 @@ function tell(event) {
     const { amount = "", asset = "" } = event.data;
     say(t(`event.${event.type}`, { sum: amount && money(amount, asset) }));
   }
-  for (const look of watchers) Promise.resolve(look(event)).catch((error) => error instanceof Problem || console.error(error));
+  for (const look of [...watchers, showBalances])
+    Promise.resolve(look(event)).catch((error) => error instanceof Problem || console.error(error));
 }
 
 function showLive(state) {

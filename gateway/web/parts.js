@@ -1,7 +1,7 @@
 // What several views show: wallets to choose, amounts to type, movements, states, what to copy, what to confirm.
 
-import { nameOf, short } from "./account.js";
-import { button, byId, el, say } from "./dom.js";
+import { nameOf, short, wallets } from "./account.js";
+import { button, byId, el, say, text } from "./dom.js";
 import { field, input, select } from "./form.js";
 import { known, money, t, time } from "./language.js";
 
@@ -14,15 +14,38 @@ export const link = (to, words, className) => el("a", { href: `#/${to}`, class: 
 export const balancesOf = (wallet) =>
   Object.entries(wallet.balances).filter(([, held]) => /[1-9]/.test(held.available + held.held));
 
+const described = (wallet) =>
+  [nameOf(wallet), ...balancesOf(wallet).map(([code, held]) => money(held.available, code))].join(" · ");
+
 export function walletField(wallets, label = t("field.wallet"), name = "wallet_id") {
-  const words = (wallet) => [nameOf(wallet), balancesOf(wallet).map(([code, held]) => money(held.available, code)).join(", ")];
-  return field(label, select(name, wallets.map((wallet) => [wallet.id, words(wallet).filter(Boolean).join(" · ")])));
+  return field(
+    label,
+    select(
+      name,
+      wallets.map((wallet) => [wallet.id, described(wallet)]),
+      null,
+      { "data-wallets": true },
+    ),
+  );
+}
+
+// What the wallets on show hold now.
+export async function showBalances() {
+  const options = [...document.querySelectorAll("select[data-wallets] option")];
+  if (options.length === 0) return;
+  for (const wallet of await wallets())
+    for (const option of options) if (option.value === wallet.id) text(option, described(wallet));
 }
 
 // An amount and its asset, side by side.
 export function amountFields(assets, { amount = "", asset, label = t("field.amount"), names = ["amount", "asset"] } = {}) {
   const typed = input(names[0], { inputmode: "decimal", "data-amount": true, value: amount, class: "amount" });
-  const codes = select(names[1], assets.map((one) => [one.code, one.code]), asset);
+  const codes = select(
+    names[1],
+    assets.map((one) => [one.code, one.code]),
+    asset,
+    { "aria-label": `${t("field.asset")} (${label})` },
+  );
   return el("div", { class: "beside" }, field(label, typed), field(t("field.asset"), codes));
 }
 
@@ -37,21 +60,28 @@ export function badge(status) {
 }
 
 export const facts = (rows) =>
-  el("dl", { class: "facts" }, rows.filter(([, value]) => value != null && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  el(
+    "dl",
+    { class: "facts" },
+    rows
+      .filter(([, value]) => value != null && value !== "")
+      .map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
 
-export const code = (text) => el("code", {}, text);
+export const code = (words) => el("code", {}, words);
 
 export const note = (words, kind = "") => el("p", { class: `notice ${kind}` }, words);
 
 export const empty = (words) => el("p", { class: "empty" }, words);
 
 // Text that somebody shall take elsewhere.
-export function copyable(label, text) {
-  const shown = el("input", { value: text, readonly: true, class: "mono" });
+export function copyable(label, value) {
+  const shown = el("input", { value, readonly: true, class: "mono" });
   shown.addEventListener("focus", () => shown.select());
   const copy = button(t("action.copy"), async () => {
     shown.select();
-    await navigator.clipboard?.writeText(text).catch(() => {});
+    if (navigator.clipboard) await navigator.clipboard.writeText(value);
+    else document.execCommand("copy"); // where the page came without TLS
     say(t("said.copied"));
     copy.textContent = t("said.copied");
   });

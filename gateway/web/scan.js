@@ -12,7 +12,13 @@ async function scan(onText) {
   const camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   const video = el("video", { playsinline: true, muted: true });
   const dialog = el("dialog", { "aria-label": t("scan.start") }, video);
-  dialog.append(el("div", { class: "buttons" }, button(t("action.back"), () => dialog.close())));
+  dialog.append(
+    el(
+      "div",
+      { class: "buttons" },
+      button(t("action.back"), () => dialog.close()),
+    ),
+  );
   dialog.addEventListener("close", () => {
     for (const track of camera.getTracks()) track.stop();
     dialog.remove();

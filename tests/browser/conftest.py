@@ -54,7 +54,7 @@ def shop(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
     program.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def visitor(browser: Browser, world: World) -> Iterator[Callable[[Device], Visitor]]:
     """Makes visitors, each in a browser profile of their own; no script of theirs may have failed. ``SHARDPAY_SHOTS`` names a
     folder for pictures of what they looked at."""

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
+import pyotp
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from node.protocol.address import decode_address
 from node.protocol.transaction import Leg
@@ -42,13 +44,21 @@ def test_money_that_comes_is_shown_without_a_reload(inside: Inside, world: World
     expect(ann.page.locator(".purse")).to_contain_text("7.50\u00a0USD")
     ann.sees("for lunch")
     expect(ann.page.locator("#said")).to_have_text(ann.t("event.transfer.received"))
+    ann.go("wallets")
+    ann.page.get_by_text(ann.t("wallets.change"), exact=True).click()
+    ann.looks_right("wallets")
+    ann.fill("field.password", PASSWORD)
+    ann.fill("wallets.passphrase", "blue umbrellas at noon")
+    with ann.page.expect_download() as download:
+        ann.press("wallets.export")
+    assert b"ENCRYPTED PRIVATE KEY" in download.value.path().read_bytes()
 
 
 def test_a_request_is_paid_by_whoever_has_the_link(inside: Inside, visitor: Make, world: World) -> None:
     ann, _ = inside(DESKTOP)
     ann.go("request")
     ann.fill("field.amount", "12.5")
-    ann.fill("field.description", "Tickets")
+    ann.fill("field.description", "Tickets <b>for two</b>")
     ann.press("request.make")
     link = ann.page.get_by_label(ann.t("request.link"), exact=True).input_value()
     qr = ann.page.get_by_role("img", name=ann.t("request.qr"))
@@ -61,7 +71,7 @@ def test_a_request_is_paid_by_whoever_has_the_link(inside: Inside, visitor: Make
     bob.page.goto(link)
     bob.log_in(payer.email, PASSWORD)
     bob.at("pay")
-    bob.sees("Tickets")
+    bob.sees("Tickets <b>for two</b>")
     bob.press("pay.now", sum="12,50\u00a0USD")
     bob.sees(bob.t("status.succeeded"))
     bob.follow("action.receipt")
@@ -131,6 +141,30 @@ def test_what_is_sent_is_checked_shown_again_and_explained_when_refused(inside: 
     ann.sees(ann.t("error.insufficient_funds"))
 
 
+def test_a_payment_sent_again_after_its_answer_was_lost_happens_once(inside: Inside) -> None:
+    ann, person = inside(DESKTOP, USD="5.00")
+    answers: list[dict[str, Any]] = []
+
+    def lose_the_first(route: Route) -> None:
+        if route.request.method == "POST" and not answers:
+            answers.append(route.fetch().json())
+            route.abort()
+        else:
+            route.continue_()
+
+    ann.page.route("**/v1/transfers?*", lose_the_first)
+    ann.go("send")
+    ann.fill("field.to", "somebody@example.org")
+    ann.fill("field.amount", "2")
+    for outcome in ("error.offline", "status.committed"):
+        ann.press("menu.send")
+        ann.confirm("menu.send")
+        ann.sees(ann.t(outcome))
+    assert ann.page.url.endswith(answers[0]["id"])
+    (wallet,) = person.get("/v1/wallets").json()["items"]
+    assert person.balance(wallet) == ("3.00", "0.00")
+
+
 def test_a_shop_of_ones_own_gets_a_key_and_webhooks(inside: Inside, world: World) -> None:
     ann, person = inside(DESKTOP, USD="5.00")
     person.verify()
@@ -189,6 +223,27 @@ def test_a_forgotten_password_is_replaced_by_mail(visitor: Make, world: World) -
     ann.log_in(person.email, PASSWORD)
     ann.sees(ann.t("error.wrong_credentials"))
     ann.log_in(person.email, "another good sentence for a wallet")
+    expect(ann.page.locator(".purse")).to_have_count(1)
+
+
+def test_a_second_factor_is_set_up_and_asked_for(inside: Inside) -> None:
+    ann, person = inside(PHONE)
+    ann.go("settings")
+    second = ann.page.locator(".panel", has=ann.page.get_by_role("heading", name=ann.t("settings.second"), exact=True))
+    ann.fill("field.password", PASSWORD, second)
+    ann.press("settings.second_start")
+    secret = ann.page.get_by_label(ann.t("settings.second_secret"), exact=True).input_value()
+    ann.fill("field.code", pyotp.TOTP(secret).now())
+    ann.press("action.confirm")
+    ann.sees(ann.t("settings.second_codes"))
+    recovery = second.locator("pre").inner_text().split()
+    ann.looks_right("second_factor")
+    ann.press("frame.menu")
+    ann.press("frame.log_out")
+    ann.log_in(person.email, PASSWORD)
+    ann.sees(ann.t("error.code_required"))
+    ann.fill("field.code", recovery[0])
+    ann.press("menu.login")
     expect(ann.page.locator(".purse")).to_have_count(1)
 
 

@@ -101,3 +101,10 @@ def cash_out(ann: Visitor, amount: str) -> None:
     ann.confirm("menu.cash_out")
     ann.sees(ann.t("status.paid"))
     ann.looks_right("cash_out")
+    ann.go("history")
+    for kind in ("purchase", "checkout", "refund", "payout"):
+        ann.sees(ann.t(f"kind.{kind}"))
+    ann.looks_right("history")
+    with ann.page.expect_download() as download:
+        ann.page.get_by_role("button", name="CSV").click()
+    assert b"payout,USD,,100.00" in download.value.path().read_bytes()

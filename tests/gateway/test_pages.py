@@ -68,6 +68,14 @@ def test_every_message_asked_for_is_there_and_none_is_left_over() -> None:
     assert MESSAGES["en"].keys() - quoted - chosen == set()
 
 
+def test_every_view_has_a_name_and_the_menu_leads_to_views() -> None:
+    text = (WEB / "views.js").read_text()
+    views = set(re.findall(r"^  (\w+): \{ view", text, re.MULTILINE))
+    menu = set(json.loads(text.partition("export const MENU = ")[2].rstrip(";\n")))
+    assert menu < views
+    assert {f"menu.{name}" for name in views} <= MESSAGES["en"].keys()
+
+
 def test_every_problem_the_gateway_answers_with_has_words() -> None:
     codes = OWN_PROBLEMS | {code.value for code in Code if code}
     for path in WEB.parent.rglob("*.py"):

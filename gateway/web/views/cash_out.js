@@ -16,7 +16,11 @@ export async function cashOut({ watch }) {
   const name = input("name", { autocomplete: "name", value: profile.name, maxlength: 100 });
   const fields = [amountFields(all), walletField(held), field(t("field.iban"), iban), field(t("field.holder"), name)];
   const pay = form(fields, t("menu.cash_out"), async (values, key) => {
-    const rows = [[t("field.amount"), money(values.amount, values.asset)], [t("field.iban"), values.iban], [t("field.holder"), values.name]];
+    const rows = [
+      [t("field.amount"), money(values.amount, values.asset)],
+      [t("field.iban"), values.iban],
+      [t("field.holder"), values.name],
+    ];
     if (!(await confirmed(t("cash_out.confirm"), rows, t("menu.cash_out")))) return;
     await order("/v1/payouts", values, key);
     pay.elements.amount.value = "";
@@ -24,13 +28,24 @@ export async function cashOut({ watch }) {
   });
   watch(look);
   await look();
-  return [heading(t("menu.cash_out")), await unverified(profile), panel(null, el("p", { class: "lead" }, t("cash_out.lead")), pay), panel(t("cash_out.list"), list)].filter(Boolean);
+  return [
+    heading(t("menu.cash_out")),
+    await unverified(profile),
+    panel(null, el("p", { class: "lead" }, t("cash_out.lead")), pay),
+    panel(t("cash_out.list"), list),
+  ].filter(Boolean);
 }
 
 const payouts = (items) => (items.length ? el("ul", { class: "cards" }, items.map(payout)) : empty(t("cash_out.none")));
 
 function payout(one) {
-  const line = el("p", {}, el("b", {}, money(one.amount, one.asset)), ` · ${one.iban} · ${time(one.created_at)} `, badge(one.status));
+  const line = el(
+    "p",
+    {},
+    el("b", {}, money(one.amount, one.asset)),
+    ` · ${one.iban} · ${time(one.created_at)} `,
+    badge(one.status),
+  );
   const proof = one.transfer_id && link(`receipt/${one.transfer_id}`, t("action.receipt"));
   return el("li", { class: "card" }, line, el("p", { class: "links" }, proof));
 }

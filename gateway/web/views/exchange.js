@@ -11,7 +11,8 @@ export async function exchange(context) {
   return context.id ? offer(context) : offers(context);
 }
 
-const sums = (one) => t("exchange.sums", { give: money(one.give.amount, one.give.asset), want: money(one.want.amount, one.want.asset) });
+const sums = (one) =>
+  t("exchange.sums", { give: money(one.give.amount, one.give.asset), want: money(one.want.amount, one.want.asset) });
 
 async function offers({ watch }) {
   const [held, all] = await Promise.all([wallets(), assets()]);
@@ -21,19 +22,36 @@ async function offers({ watch }) {
   const give = amountFields(all, { label: t("exchange.give"), names: ["give", "give_asset"] });
   const want = amountFields(all, { label: t("exchange.want"), names: ["want", "want_asset"], asset: all.at(1)?.code });
   const offering = form([give, want, walletField(held)], t("exchange.make"), async (values, key) => {
-    const body = { wallet_id: values.wallet_id, give: { asset: values.give_asset, amount: values.give }, want: { asset: values.want_asset, amount: values.want } };
+    const body = {
+      wallet_id: values.wallet_id,
+      give: { asset: values.give_asset, amount: values.give },
+      want: { asset: values.want_asset, amount: values.want },
+    };
     const one = await make("/v1/exchanges", body, key);
-    put(made, panel(t("exchange.ready"), el("p", {}, sums(one)), copyable(t("exchange.link"), `${location.origin}/#/exchange/${one.id}`)));
+    put(
+      made,
+      panel(t("exchange.ready"), el("p", {}, sums(one)), copyable(t("exchange.link"), `${location.origin}/#/exchange/${one.id}`)),
+    );
     made.querySelector("input").focus();
     await look();
   });
   watch(look);
   await look();
-  return [heading(t("menu.exchange")), panel(null, el("p", { class: "lead" }, t("exchange.lead")), offering), made, panel(t("exchange.list"), list)];
+  return [
+    heading(t("menu.exchange")),
+    panel(null, el("p", { class: "lead" }, t("exchange.lead")), offering),
+    made,
+    panel(t("exchange.list"), list),
+  ];
 }
 
 function listed(items) {
-  const line = (one) => el("li", { class: "card" }, el("p", {}, link(`exchange/${one.id}`, sums(one)), ` · ${time(one.created_at)} `, badge(one.status)));
+  const line = (one) =>
+    el(
+      "li",
+      { class: "card" },
+      el("p", {}, link(`exchange/${one.id}`, sums(one)), ` · ${time(one.created_at)} `, badge(one.status)),
+    );
   return items.length ? el("ul", { class: "cards" }, items.map(line)) : empty(t("exchange.none"));
 }
 
@@ -44,13 +62,25 @@ async function offer({ id, watch }) {
   const show = (one) => put(state, shown(one));
   const shown = (one) => {
     const [pays, gets] = one.mine ? [one.give, one.want] : [one.want, one.give];
-    const rows = [[t("exchange.you_give"), money(pays.amount, pays.asset)], [t("exchange.you_get"), money(gets.amount, gets.asset)], [t("pay.until"), time(one.expires_at)]];
+    const rows = [
+      [t("exchange.you_give"), money(pays.amount, pays.asset)],
+      [t("exchange.you_get"), money(gets.amount, gets.asset)],
+      [t("pay.until"), time(one.expires_at)],
+    ];
     const proof = one.transfer_id && link(`receipt/${one.transfer_id}`, t("action.receipt"));
-    return panel(null, el("p", { class: "big" }, badge(one.status)), facts(rows), el("p", { class: "links" }, proof), one.status === "offered" && deed(one));
+    return panel(
+      null,
+      el("p", { class: "big" }, badge(one.status)),
+      facts(rows),
+      el("p", { class: "links" }, proof),
+      one.status === "offered" && deed(one),
+    );
   };
   const deed = (one) => {
     if (one.mine) return button(t("exchange.withdraw"), async () => show(await post(`${path}/cancel`)));
-    return form([walletField(held)], t("exchange.accept"), async (values, key) => show(await order(`${path}/accept`, values, key)));
+    return form([walletField(held)], t("exchange.accept"), async (values, key) =>
+      show(await order(`${path}/accept`, values, key)),
+    );
   };
   watch(async () => show(await get(path)));
   show(await get(path));

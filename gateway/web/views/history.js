@@ -14,10 +14,26 @@ export async function history({ watch }) {
   const any = ["", t("history.any")];
   const choice = (name, label, options) => field(label, select(name, [any, ...options]));
   const fields = [
-    choice("wallet_id", t("field.wallet"), held.map((wallet) => [wallet.id, nameOf(wallet)])),
-    choice("asset", t("field.asset"), all.map(({ code }) => [code, code])),
-    choice("direction", t("history.direction"), ["sent", "received"].map((one) => [one, t(`history.${one}`)])),
-    choice("status", t("history.status"), STATES.map((one) => [one, t(`status.${one}`)])),
+    choice(
+      "wallet_id",
+      t("field.wallet"),
+      held.map((wallet) => [wallet.id, nameOf(wallet)]),
+    ),
+    choice(
+      "asset",
+      t("field.asset"),
+      all.map(({ code }) => [code, code]),
+    ),
+    choice(
+      "direction",
+      t("history.direction"),
+      ["sent", "received"].map((one) => [one, t(`history.${one}`)]),
+    ),
+    choice(
+      "status",
+      t("history.status"),
+      STATES.map((one) => [one, t(`status.${one}`)]),
+    ),
     field(t("history.text"), input("text", { type: "search", required: false, maxlength: 140 })),
     field(t("history.since"), input("from", { type: "date", required: false })),
     field(t("history.until"), input("to", { type: "date", required: false })),
@@ -35,10 +51,12 @@ export async function history({ watch }) {
       cursor = answer.next_cursor;
       if (cursor === null) break;
     }
-    const more = cursor !== null && button(t("history.more"), () => {
-      pages += 1;
-      return look();
-    });
+    const more =
+      cursor !== null &&
+      button(t("history.more"), () => {
+        pages += 1;
+        return look();
+      });
     put(list, movements(lines), more);
   };
   const find = form([el("div", { class: "filters" }, fields)], t("history.find"), async (values) => {
@@ -49,7 +67,9 @@ export async function history({ watch }) {
   });
   watch(look);
   await look();
-  const statements = held.map((wallet) => button(`${nameOf(wallet)} (CSV)`, () => download(`/v1/statements/${wallet.id}.csv`, `${nameOf(wallet)}.csv`)));
+  const statements = held.map((wallet) =>
+    button(`${nameOf(wallet)} (CSV)`, () => download(`/v1/statements/${wallet.id}.csv`, `${nameOf(wallet)}.csv`)),
+  );
   return [
     heading(t("menu.history")),
     panel(null, el("details", {}, el("summary", {}, t("history.filter")), find), list),

@@ -23,5 +23,7 @@ function shown(mail) {
 
 // Only addresses of this very page become links.
 function withLinks(text) {
-  return text.split(/(https?:\/\/\S+)/).map((part) => (part.includes("/#/") ? el("a", { href: part.slice(part.indexOf("#/")) }, part) : part));
+  return text
+    .split(/(https?:\/\/\S+)/)
+    .map((part) => (part.includes("/#/") ? el("a", { href: part.slice(part.indexOf("#/")) }, part) : part));
 }

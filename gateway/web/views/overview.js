@@ -26,16 +26,38 @@ export async function overview({ watch }) {
   });
   await look();
   put(warning, await unverified(profile));
-  const deeds = el("p", { class: "deeds" }, DEEDS.filter((one) => MENU.includes(one)).map((one) => link(one, t(`menu.${one}`), "button")));
+  const deeds = el(
+    "p",
+    { class: "deeds" },
+    DEEDS.filter((one) => MENU.includes(one)).map((one) => link(one, t(`menu.${one}`), "button")),
+  );
   const all = el("p", { class: "links" }, link("history", t("overview.all")));
   const shopping = shop && el("p", { class: "links" }, el("a", { href: shop }, t("overview.shop")));
-  return [heading(t("overview.hello", { name: profile.name })), warning, purses, deeds, shopping, panel(t("overview.latest"), latest, all)].filter(Boolean);
+  return [
+    heading(t("overview.hello", { name: profile.name })),
+    warning,
+    purses,
+    deeds,
+    shopping,
+    panel(t("overview.latest"), latest, all),
+  ].filter(Boolean);
 }
 
 function purse(wallet) {
   const lines = balancesOf(wallet).map(([asset, held]) =>
-    el("p", { class: "balance" }, money(held.available, asset), /[1-9]/.test(held.held) && el("small", {}, t("overview.held", { sum: money(held.held, asset) }))),
+    el(
+      "p",
+      { class: "balance" },
+      money(held.available, asset),
+      /[1-9]/.test(held.held) && el("small", {}, t("overview.held", { sum: money(held.held, asset) })),
+    ),
   );
   const address = el("small", { class: "quiet" }, code(short(wallet.address)));
-  return el("section", { class: "panel purse" }, el("h2", {}, nameOf(wallet)), lines.length ? lines : el("p", { class: "balance" }, "0"), address);
+  return el(
+    "section",
+    { class: "panel purse" },
+    el("h2", {}, nameOf(wallet)),
+    lines.length ? lines : el("p", { class: "balance" }, "0"),
+    address,
+  );
 }

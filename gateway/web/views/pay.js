@@ -19,21 +19,37 @@ export async function pay({ id, watch }) {
     if (intent.status === status) return;
     const wasOpen = status !== null;
     status = intent.status;
-    put(state, stateOf(intent, held, async (values, key) => show(await order(`${path}/confirm`, values, key))));
+    put(
+      state,
+      stateOf(intent, held, async (values, key) => show(await order(`${path}/confirm`, values, key))),
+    );
     if (wasOpen && PAID.has(status) && web(intent.success_url)) setTimeout(() => location.assign(intent.success_url), RETURN);
   };
   watch(async () => show(await get(path)));
   const intent = await get(path);
   show(intent);
-  const rows = [[t("pay.to"), intent.merchant], [t("field.description"), intent.description], [t("pay.until"), time(intent.expires_at)]];
-  return el("div", { class: "narrow" }, heading(t("menu.pay")), panel(null, el("p", { class: "big" }, money(intent.amount, intent.asset)), facts(rows)), state);
+  const rows = [
+    [t("pay.to"), intent.merchant],
+    [t("field.description"), intent.description],
+    [t("pay.until"), time(intent.expires_at)],
+  ];
+  return el(
+    "div",
+    { class: "narrow" },
+    heading(t("menu.pay")),
+    panel(null, el("p", { class: "big" }, money(intent.amount, intent.asset)), facts(rows)),
+    state,
+  );
 }
 
 function stateOf(intent, held, confirm) {
   const away = (url, words) => web(url) && el("a", { href: url, class: "plain" }, words);
   if (intent.status === "requires_payment") {
     const label = t("pay.now", { sum: money(intent.amount, intent.asset) });
-    return panel(null, form([walletField(held, t("field.from"), "from_wallet")], label, confirm, away(intent.cancel_url, t("pay.not"))));
+    return panel(
+      null,
+      form([walletField(held, t("field.from"), "from_wallet")], label, confirm, away(intent.cancel_url, t("pay.not"))),
+    );
   }
   const proof = intent.transfer_id && link(`receipt/${intent.transfer_id}`, t("action.receipt"));
   const back = PAID.has(intent.status) ? away(intent.success_url, t("pay.back")) : away(intent.cancel_url, t("pay.back"));

@@ -14,7 +14,11 @@ export async function receipt({ id, watch }) {
     if (done) return;
     const view = await get(`/v1/transfers/${id}`);
     done = FINAL.has(view.status);
-    put(state, panel(null, el("p", { class: "big" }, money(view.amount, view.asset), " ", badge(view.status)), facts(rows(view))), proof(view));
+    put(
+      state,
+      panel(null, el("p", { class: "big" }, money(view.amount, view.asset), " ", badge(view.status)), facts(rows(view))),
+      proof(view),
+    );
   };
   watch(look);
   await look();
@@ -22,7 +26,14 @@ export async function receipt({ id, watch }) {
 }
 
 function rows(view) {
-  const legs = view.legs.length > 1 ? el("ul", {}, view.legs.map((leg) => el("li", {}, `${money(leg.amount, leg.asset)} → `, code(leg.to)))) : null;
+  const legs =
+    view.legs.length > 1
+      ? el(
+          "ul",
+          {},
+          view.legs.map((leg) => el("li", {}, `${money(leg.amount, leg.asset)} → `, code(leg.to))),
+        )
+      : null;
   return [
     [t("receipt.why"), view.code && (known(`error.${view.code}`) ?? view.code)],
     [t("field.from"), code(view.from)],

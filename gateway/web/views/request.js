@@ -27,19 +27,38 @@ export async function request({ watch }) {
 }
 
 function toShow(intent) {
-  const qr = el("img", { src: `/v1/payment-intents/${intent.id}/qr.svg`, alt: t("request.qr"), width: 200, height: 200, class: "qr" });
-  return panel(t("request.ready", { sum: money(intent.amount, intent.asset) }), copyable(t("request.link"), intent.checkout_url), qr);
+  const qr = el("img", {
+    src: `/v1/payment-intents/${intent.id}/qr.svg`,
+    alt: t("request.qr"),
+    width: 200,
+    height: 200,
+    class: "qr",
+  });
+  return panel(
+    t("request.ready", { sum: money(intent.amount, intent.asset) }),
+    copyable(t("request.link"), intent.checkout_url),
+    qr,
+  );
 }
 
-const requests = (items, look) => (items.length ? el("ul", { class: "cards" }, items.map((one) => shown(one, look))) : empty(t("request.none")));
+const requests = (items, look) =>
+  items.length
+    ? el(
+        "ul",
+        { class: "cards" },
+        items.map((one) => shown(one, look)),
+      )
+    : empty(t("request.none"));
 
 function shown(intent, look) {
   const about = [intent.description, time(intent.created_at)].filter(Boolean).join(" · ");
   const line = el("p", {}, el("b", {}, money(intent.amount, intent.asset)), ` · ${about} `, badge(intent.status));
-  const cancel = OPEN.has(intent.status) && button(t("action.cancel"), async () => {
-    await post(`/v1/payment-intents/${intent.id}/cancel`);
-    await look();
-  });
+  const cancel =
+    OPEN.has(intent.status) &&
+    button(t("action.cancel"), async () => {
+      await post(`/v1/payment-intents/${intent.id}/cancel`);
+      await look();
+    });
   const where = intent.status === "requires_payment" && link(`pay/${intent.id}`, t("request.open"));
   const proof = intent.transfer_id && link(`receipt/${intent.transfer_id}`, t("action.receipt"));
   return el("li", { class: "card" }, line, el("p", { class: "links" }, where, proof, cancel));

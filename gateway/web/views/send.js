@@ -14,16 +14,29 @@ export async function send({ query, go }) {
   to.addEventListener("change", () => requested(to.value) && go(requested(to.value)));
   const amounts = amountFields(all, { amount: query.get("amount") ?? "", asset: query.get("asset") });
   const memo = field(t("field.memo"), input("memo", { required: false, maxlength: 140 }), t("hint.memo"));
-  const whom = el("div", { class: "beside end" }, field(t("field.to"), to, t("hint.to")), scanButton((text) => {
-    to.value = text;
-    to.dispatchEvent(new Event("change"));
-  }));
-  const pay = form([whom, amounts, walletField(held, t("field.from"), "from_wallet"), memo], t("menu.send"), async (values, key) => {
-    const rows = [[t("field.to"), values.to], [t("field.amount"), money(values.amount, values.asset)], [t("field.memo"), values.memo]];
-    if (!(await confirmed(t("send.confirm"), rows, t("menu.send")))) return;
-    const { id } = await order("/v1/transfers", values, key);
-    go(`receipt/${id}`);
-  });
+  const whom = el(
+    "div",
+    { class: "beside end" },
+    field(t("field.to"), to, t("hint.to")),
+    scanButton((text) => {
+      to.value = text;
+      to.dispatchEvent(new Event("change"));
+    }),
+  );
+  const pay = form(
+    [whom, amounts, walletField(held, t("field.from"), "from_wallet"), memo],
+    t("menu.send"),
+    async (values, key) => {
+      const rows = [
+        [t("field.to"), values.to],
+        [t("field.amount"), money(values.amount, values.asset)],
+        [t("field.memo"), values.memo],
+      ];
+      if (!(await confirmed(t("send.confirm"), rows, t("menu.send")))) return;
+      const { id } = await order("/v1/transfers", values, key);
+      go(`receipt/${id}`);
+    },
+  );
   return [heading(t("menu.send")), panel(null, pay)];
 }
 

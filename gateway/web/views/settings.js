@@ -11,7 +11,11 @@ import { code, unverified } from "./sign_in.js";
 export async function settings({ again }) {
   const profile = await me(true);
   const sessions = el("ul", { class: "cards" });
-  const look = async () => put(sessions, (await get("/v1/sessions")).items.map((one) => session(one, look)));
+  const look = async () =>
+    put(
+      sessions,
+      (await get("/v1/sessions")).items.map((one) => session(one, look)),
+    );
   await look();
   return [
     heading(t("menu.settings")),
@@ -25,11 +29,15 @@ export async function settings({ again }) {
 }
 
 function nameForm(profile) {
-  return form([field(t("field.name"), input("name", { value: profile.name, autocomplete: "name", maxlength: 100 }))], t("action.save"), async (values) => {
-    await call("PATCH", "/v1/me", values);
-    await me(true);
-    say(t("said.saved"));
-  });
+  return form(
+    [field(t("field.name"), input("name", { value: profile.name, autocomplete: "name", maxlength: 100 }))],
+    t("action.save"),
+    async (values) => {
+      await call("PATCH", "/v1/me", values);
+      await me(true);
+      say(t("said.saved"));
+    },
+  );
 }
 
 function passwordForm() {
@@ -59,7 +67,11 @@ function secondFactor(profile, again) {
       const { recovery_codes } = await post("/v1/me/totp/confirm", typed);
       place.replaceChildren(note(t("settings.second_codes"), "good"), el("pre", {}, recovery_codes.join("\n")));
     });
-    place.replaceChildren(copyable(t("settings.second_secret"), secret), el("p", {}, el("a", { href: uri }, t("settings.second_app"))), confirm);
+    place.replaceChildren(
+      copyable(t("settings.second_secret"), secret),
+      el("p", {}, el("a", { href: uri }, t("settings.second_app"))),
+      confirm,
+    );
     place.querySelector("input").focus();
   });
   const place = el("div", {}, el("p", {}, t("settings.second_lead")), start);

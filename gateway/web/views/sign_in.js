@@ -33,7 +33,13 @@ export async function login({ go }) {
     go("");
   });
   const others = el("p", { class: "links" }, link("signup", t("login.new")), link("forgot", t("login.forgot")));
-  return el("div", { class: "narrow" }, heading(t("menu.login")), el("p", { class: "lead" }, t("login.lead")), panel(null, enter, others));
+  return el(
+    "div",
+    { class: "narrow" },
+    heading(t("menu.login")),
+    el("p", { class: "lead" }, t("login.lead")),
+    panel(null, enter, others),
+  );
 }
 
 export async function signup({ go }) {
@@ -79,5 +85,11 @@ export async function unverified(profile) {
     await post("/v1/auth/verification", { email: profile.email });
     again.replaceWith(el("p", {}, t("verify.sent")));
   });
-  return el("div", { class: "notice wait" }, el("p", {}, t("verify.needed", { email: profile.email })), again, await outboxLink());
+  return el(
+    "div",
+    { class: "notice wait" },
+    el("p", {}, t("verify.needed", { email: profile.email })),
+    again,
+    await outboxLink(),
+  );
 }

@@ -265,7 +265,8 @@ class Monitor:
     # -- at the end ------------------------------------------------------------------------------------------------
 
     def is_settled(self) -> bool:
-        """Nothing held, and all honest members of a committee at one height with one root."""
+        """Nothing held, all honest members of a committee at one height with one root, and no client ahead of them: a liar may
+        have had a certificate first, and shown it."""
         for shard, chain in enumerate(self.oracle.chains):
             if shard == self._world.captured:
                 continue
@@ -281,6 +282,9 @@ class Monitor:
                         return False  # in a block that is on no disk yet, so that the oracle has not seen it
                     heads.add((state.height, state.state_root))
             if len(heads) != 1:
+                return False
+            ((height, _),) = heads
+            if any(len(gateway.seen_hashes[shard]) > height for gateway in self._world.gateways):
                 return False
         return True
 

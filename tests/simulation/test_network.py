@@ -110,6 +110,10 @@ def test_who_lost_its_votes_beside_a_liar_may_stop_its_shard_but_never_fork_it()
         assert simulate(Plan(seed=seed, faults=lost, byzantine=liars, active=4_000, is_live=False)).violation is None
 
 
+def test_a_run_does_not_end_while_a_liar_alone_has_shown_a_client_the_last_block() -> None:
+    assert simulate(draw(3008811)).violation is None
+
+
 def test_a_network_that_cannot_form_because_disks_were_lost_meanwhile_breaks_no_invariant() -> None:
     verdict = simulate(draw(3002611))
     assert (verdict.violation, verdict.blocks) == (None, 0)

@@ -14,14 +14,14 @@ from tests.gateway.world import World
 from tests.processes import ProgramProcess, free_port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with closing(World(tmp_path_factory.mktemp("browser"))) as shared:
         shared.start_gateway()
         yield shared
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Chromium, without a window. Where there is none: skipped for a person, failed in continuous integration."""
     with sync_playwright() as playwright:
@@ -41,7 +41,7 @@ def _chromium(playwright: Playwright) -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProgramProcess]:
     """The example shop, with an account at that gateway."""
     folder, port = tmp_path_factory.mktemp("shop"), free_port()

@@ -19,10 +19,13 @@ CHECKS = {
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
 }
-WORKERS = ["-n", "logical", "--dist", "loadgroup"]
-"""One for each core; tests/conftest.py says which tests share one."""
-ALL_TESTS = ["pytest", "-p", "scripts.coverage", *WORKERS]
-QUICK_TESTS = ["pytest", *WORKERS, "tests/unit"]
+WORKERS = ["-n", "logical"]
+"""One for each core."""
+ALL_TESTS = {
+    "tests": ["pytest", "-p", "scripts.coverage", *WORKERS, "-m", "not processes"],
+    "tests that start processes": ["pytest", "-p", "scripts.coverage", "-m", "processes"],
+}
+QUICK_TESTS = {"tests": ["pytest", *WORKERS, "tests/unit"]}
 
 
 def run(arguments: list[str]) -> int:
@@ -44,9 +47,9 @@ def main(arguments: list[str]) -> int:
     if arguments and not quick:
         return run(["pytest", *arguments])
     results: list[str] = []
-    for name, command in (CHECKS | {"tests": QUICK_TESTS if quick else ALL_TESTS}).items():
+    for name, command in (CHECKS | (QUICK_TESTS if quick else ALL_TESTS)).items():
         print(f"== {name}: {' '.join(command)}", flush=True)
-        if name == "tests":  # last: pytest's summary ends the output
+        if name.startswith("tests"):  # last: pytest's summary ends the output
             for line in results:
                 print(line)
         began = time.monotonic()

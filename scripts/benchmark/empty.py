@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +13,7 @@ from scripts.benchmark.client import LoadClient
 from scripts.benchmark.load import ASSET, BenchError, Payers, run_load, send
 from scripts.benchmark.measure import Usage
 from scripts.benchmark.network import Network
+from scripts.benchmark.profile import profile_figures, sampled
 from scripts.benchmark.report import memory_mb, say
 
 START_SECONDS = 120.0
@@ -22,12 +24,13 @@ BLOCKS_PER_SECOND = 20
 
 class Quiet(Struct, frozen=True):
     """The nodes' usage at both ends of a time, how long it was, and the blocks that all nodes together made final meanwhile: one
-    of a committee of four counts four times."""
+    of a committee of four counts four times. ``profile``: their CPU seconds by place, if that was asked for."""
 
     before: Usage
     after: Usage
     seconds: float
     blocks: int
+    profile: Mapping[str, float] = {}
 
 
 def measure_idle(network: Network, seconds: float) -> Quiet:
@@ -57,23 +60,26 @@ def measure_busy(network: Network, client: LoadClient, payers: Payers, options: 
     say(f"{BLOCKS_PER_SECOND} blocks a second with a payment each, for {seconds:.0f} s ...")
     pids, ports = network.pids(*network.devnet.node_names), network.metrics_ports()
     client.receipts(0.0)
-    before, height, began = measure.usage(pids, ports), client.height, time.monotonic()
-    for number, payment in enumerate(sent):
-        while (left := began + number / rate - time.monotonic()) > 0:
-            decided |= {r.transaction_id for r in client.receipts(left) if r.outcome is Outcome.COMMITTED}
-        send(client, [payment])
-    after, height, ended = measure.usage(pids, ports), client.height - height, time.monotonic()
+    with sampled(network, *network.devnet.node_names) as profile:
+        before, height, began = measure.usage(pids, ports), client.height, time.monotonic()
+        for number, payment in enumerate(sent):
+            while (left := began + number / rate - time.monotonic()) > 0:
+                decided |= {r.transaction_id for r in client.receipts(left) if r.outcome is Outcome.COMMITTED}
+            send(client, [payment])
+        after, height, ended = measure.usage(pids, ports), client.height - height, time.monotonic()
     late = [payment for payment in sent if payment.id not in decided]
     rest = run_load(client, late, len(sent))
     if rest.failed:
         raise BenchError(f"payments failed: {dict(rest.failed)}")
-    return Quiet(before, after, ended - began, height * client.genesis.parameters.committee_size)
+    return Quiet(before, after, ended - began, height * client.genesis.parameters.committee_size, profile.seconds)
 
 
 def empty_figures(idle: Quiet, busy: Quiet, check: float) -> dict[str, Any]:
     """Plain JSON values. ``check``: CPU seconds of a signature check; R6 is the CPU of a block with one payment in a node, in
     checks."""
     figures = {"idle": quiet_figures(idle, check), "busy": quiet_figures(busy, check)}
+    if busy.profile:
+        figures["busy"]["profile"] = profile_figures(busy.profile, figures["busy"]["cpu_per_block_us"])
     return figures | {"R6": figures["busy"]["checks_per_block"]}
 
 

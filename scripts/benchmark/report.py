@@ -89,9 +89,10 @@ def table(results: dict[str, Any]) -> str:
     for mode, rate in results.get("pgbench", {}).items():
         text = f"{rate['ratio']} times PostgreSQL's TPC-B, {mode}: {rate['before']}/s before, {rate['after']}/s after"
         rows.append(("pgbench", text))
-    rows += profile_rows("nodes, full load", results.get("profile", []))
+    rows += profile_rows("nodes, of a block with one payment", results.get("empty", {}).get("busy", {}).get("profile", []))
+    rows += profile_rows("nodes, full load, of a payment", results.get("profile", []))
     for loop in results.get("gateway", {}).get("waiting", [])[-1:]:
-        rows += profile_rows(f"gateway, HTTP {loop['clients']}", loop.get("profile", []))
+        rows += profile_rows(f"gateway, HTTP {loop['clients']}, of a payment", loop.get("profile", []))
     return "\n".join(f"  {name:<14} {text}" for name, text in rows)
 
 
@@ -147,10 +148,10 @@ def gateway_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def profile_rows(whose: str, parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """CPU by part of a payment; the last column names the files it is spent in."""
+    """CPU by part; ``whose``, and of what. The last column names the files it is spent in."""
     lines = [f"{part['share']:>6.1%} {part['us']:>8.1f} us  {part['part']:<24} {files_text(part)}" for part in parts]
     rows = [("", line.rstrip()) for line in lines]
-    return [("CPU by part", f"{whose}, of a payment"), *rows] if rows else []
+    return [("CPU by part", whose), *rows] if rows else []
 
 
 def files_text(part: dict[str, Any]) -> str:

@@ -70,7 +70,12 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     broker: str
     host: str = "127.0.0.1"
     port: Port = 8080
+    reuse_port: bool = False
+    """Whether other gateway processes listen on this port, too: the system spreads connections over them."""
+    own_port: Port = 0
+    """Another port, at which this process alone is reached: for its health and metrics. 0: none."""
     name: Name = "gateway"
+    """Of this process: each on a database has its own."""
     devnet: bool = False
     """Allows the faucet and weak secrets."""
     issuer_keys: dict[str, str] = msgspec.field(default_factory=dict)

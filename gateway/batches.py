@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row
 
-from gateway.database import Database
-from gateway.idempotency import Idempotency, claimed
-from gateway.payments import Accepted, Payments
+from gateway.acceptance import Accepted
+from gateway.idempotency import Idempotency
+from gateway.payments import Payments
 from gateway.problems import Problem
 from gateway.receiving import Fresh, Receiving
 from gateway.wallets import Wallets
@@ -26,28 +26,21 @@ class Part(NamedTuple):
 class Batches:
     """What is paid together."""
 
-    def __init__(self, database: Database, wallets: Wallets, receiving: Receiving, payments: Payments) -> None:
-        self._database, self._wallets, self._receiving, self._payments = database, wallets, receiving, payments
+    def __init__(self, wallets: Wallets, receiving: Receiving, payments: Payments) -> None:
+        self._wallets, self._receiving, self._payments = wallets, receiving, payments
 
     async def pay(self, user_id: str, from_wallet: str, parts: Sequence[Part], memo: str, key: Idempotency | None) -> Accepted:
         """Pay from a user's wallet to addresses, e-mail addresses and wallets. Raises Problem; one about a part names it."""
         wallet = await self._wallets.wallet(user_id, from_wallet)
-        if key is not None and (earlier := await self._database.read(lambda c: claimed(c, user_id, key))) is not None:
-            return Accepted(earlier)
-        fresh, accepted = list[Fresh](), None
+        fresh = list[Fresh]()
 
         def also(connection: Connection, transaction_id: bytes, code: Code) -> None:
             for one in fresh:
                 one.save(connection, transaction_id, code)
 
-        try:
-            wanted = [await self._leg(wallet, part, f"/body/legs/{index}", fresh) for index, part in enumerate(parts)]
-            pairs, legs = await self._payments.draw_all(wallet, wanted)
-            accepted = await self._payments.pay(user_id, "transfer", pairs, legs, memo, key, also)
-        finally:
-            if accepted is None or accepted.tracked is None or accepted.tracked.code is not Code.OK:
-                for one in fresh:
-                    one.drop()
+        wanted = [await self._leg(wallet, part, f"/body/legs/{index}", fresh) for index, part in enumerate(parts)]
+        pairs, legs = await self._payments.draw_all(wallet, wanted)
+        accepted = await self._payments.pay(user_id, "transfer", pairs, legs, memo, key, also)
         self._payments.transfers += 1
         return accepted
 

@@ -1,17 +1,22 @@
 """The gateway's database: its tables, its engine, and who reads and writes it."""
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import alembic.command
 import alembic.config
+import psycopg
+import sqlalchemy.exc
 from sqlalchemy import (
     BigInteger,
     Connection,
@@ -34,11 +39,21 @@ from gateway.problems import Problem
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
 Asked = tuple[Work, "asyncio.Future[Any]"]
+_LOST = (sqlite3.OperationalError, psycopg.OperationalError, sqlalchemy.exc.OperationalError)
+"""The database was not to be reached, or ended a transaction that stood still."""
+FENCE: ContextVar[Callable[[Connection], None] | None] = ContextVar("FENCE", default=None)
+"""Of a task that writes only while something holds: what raises when it does not, in each of its writes."""
 MAX_WAITING = 20_000
 MAX_GROUP = 500
 _REST = 2.0
 """Times as long as a group took, its thread rests, but not longer than ``_LONGEST_REST`` seconds."""
 _LONGEST_REST = 0.004
+_WRITES = "writes"
+_WRITE_LOCK = 0x73686172647061  # of this database alone: any number that nobody else takes
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    # A process that stands still in the middle of a write holds up all others: the server ends its transaction.
+    "postgresql+psycopg": {"options": "-c idle_in_transaction_session_timeout=3000"},
+}
 
 
 class Base(DeclarativeBase):
@@ -62,6 +77,8 @@ class Wallet(Base):
 
 UNDER_WAY = text("status IN ('queued', 'submitted', 'prepared')")
 """Of transfers; in these words, so that the index is used."""
+WAITING = text("status IN ('queued', 'submitted')")
+"""Of transfers: no block of their home shard has taken them in."""
 
 
 class Transfer(Base):
@@ -152,6 +169,16 @@ class AccountBalance(Base):
     height: Mapped[int]
 
 
+class Owed(Base):
+    """What is going to come off what an address has of an asset: transfers under way that no block of their home shard has taken
+    in, and reservations."""
+
+    __tablename__ = "owed"
+    address: Mapped[bytes] = mapped_column(primary_key=True)
+    asset: Mapped[str] = mapped_column(String(12), primary_key=True)
+    units: Mapped[int]
+
+
 class BalanceChange(Base):
     """What a wallet's address held of an asset right after a block that changed it. ``time``: block time; 0: before
     it was followed."""
@@ -199,22 +226,44 @@ def open_engine(url: str) -> Engine:
     address = make_url(url)
     if address.drivername == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
-    engine = create_engine(address, pool_size=2, pool_timeout=5, hide_parameters=True)  # errors are logged, what is stored is not
+    # Errors are logged, what is stored is not.
+    engine = create_engine(
+        address, pool_size=2, pool_timeout=5, hide_parameters=True, connect_args=_ARGUMENTS.get(address.drivername, {})
+    )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", lambda connection: connection.connection.driver_connection.execute("BEGIN"))
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "begin", _begin_postgresql)
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.begin() as connection:
+    with _writing(engine) as connection, connection.begin():
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
     return engine
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins no transactions of its own: ours, above, cover reads and DDL too
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+    connection.isolation_level = None  # the driver begins no transactions of its own: ours, below, cover reads and DDL too
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _writing(engine: Engine) -> Connection:
+    """A connection whose transactions write. Of all processes one at a time does: what it reads stays so until it commits, ids
+    grow in the order in which rows become visible, and no two can wait for each other. SQLite has no other way; PostgreSQL is
+    told to do the same, because many writes in one transaction take little longer than one."""
+    return engine.connect().execution_options(**{_WRITES: True})
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.connection.driver_connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")  # type: ignore[union-attr]
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get(_WRITES):
+        connection.connection.cursor().execute(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
 
 
 class _Lane:
@@ -278,14 +327,14 @@ class _Lane:
 class _Kept:
     """A connection that is kept from one transaction to the next, and given back to the engine after an error."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
         self._connection: Connection | None = None
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         if self._connection is None:
-            self._connection = self._engine.connect()
+            self._connection = self._connect()
         try:
             with self._connection.begin():
                 yield self._connection
@@ -304,7 +353,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._reading, self._writing = _Kept(engine), _Kept(engine)
+        self._reading, self._writing = _Kept(engine.connect), _Kept(partial(_writing, engine))
         self._reads = _Lane("reader", self._read)
         self._writes = _Lane("writer", self._commit)
 
@@ -317,6 +366,8 @@ class Database:
 
         ``change`` may run twice (the first time undone), so it must do nothing but database work. Raises what it raises.
         """
+        if (fence := FENCE.get()) is not None:
+            return await self._writes.do(lambda c: (fence(c), change(c))[1])
         return await self._writes.do(change)
 
     def check_room(self) -> None:
@@ -324,22 +375,26 @@ class Database:
         if max(len(self._reads.waiting), len(self._writes.waiting)) >= MAX_WAITING:
             raise Problem(503, "overloaded", "too many requests wait for the database", retry_after=2)
 
-    def _read(self, queries: list[Work]) -> list[Any]:
+    def _read(self, queries: list[Work], again: bool = True) -> list[Any]:
         try:
             with self._reading.begin() as connection:
-                return [_result(query, connection) for query in queries]
+                results = [_result(query, connection) for query in queries]
         except Exception as error:
-            return [error] * len(queries)
+            results = [error] * len(queries)
+        return self._read(queries, again=False) if again and any(isinstance(one, _LOST) for one in results) else results
 
-    def _commit(self, changes: list[Work]) -> list[Any]:
+    def _commit(self, changes: list[Work], again: bool = True) -> list[Any]:
+        done = False
         try:
             with self._writing.begin() as connection:
-                return [change(connection) for change in changes]
+                results = [change(connection) for change in changes]
+                done = True  # from here on it may be durable, whatever is heard of it
+            return results
         except Exception as error:
-            if len(changes) == 1:
-                return [error]
-        # One of them failed and undid the others: each on its own now, so that only the culprit fails.
-        return [self._commit([change])[0] for change in changes]
+            if done or (len(changes) == 1 and not (again and isinstance(error, _LOST))):
+                return [error] * len(changes)
+        # One failed and undid the others, or the connection was lost: each on its own now, so that only the culprit fails.
+        return [self._commit([change], again=len(changes) > 1)[0] for change in changes]
 
     def close(self) -> None:
         self._writes.close()

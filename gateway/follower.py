@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from msgspec import Struct
 
+from gateway.ledger import Place
 from gateway.problems import Problem
 from gateway.queries import Queries
 from node.client.blocks import ProvenBlock, prove_block, read_block
@@ -46,54 +47,72 @@ def summary_of(proven: ProvenBlock) -> BlockSummary:
 
 
 class ShardFollower:
-    """``apply`` is awaited with runs of consecutive blocks.
+    """``place`` tells how far the chain has been followed, by whichever process. ``apply`` is awaited with runs of consecutive
+    blocks.
 
     Attributes:
-        height: of the last block applied; 0 before the first.
-        recent: summaries of the latest blocks applied.
+        recent: summaries of the latest blocks applied here.
     """
 
     def __init__(
-        self, chain: Follower, electorate: Electorate, queries: Queries, apply: Callable[[list[ProvenBlock]], Awaitable[None]]
+        self,
+        electorate: Electorate,
+        queries: Queries,
+        place: Callable[[], Place],
+        apply: Callable[[list[ProvenBlock]], Awaitable[None]],
     ) -> None:
-        self._chain = chain
         self._electorate = electorate
         self._queries = queries
-        self._apply = apply
+        self._place, self._apply = place, apply
+        self._chain: Follower | None = None
         self._unread = Unread()
         self._next_member = 0
-        self.height = chain.height
+        self._before = (0, 0)
         self.recent: deque[BlockSummary] = deque(maxlen=_RECENT)
 
     @property
+    def height(self) -> int:
+        """Of the last block applied; 0 before the first."""
+        return self._place().height
+
+    @property
     def caught_up(self) -> bool:
-        return self._chain.caught_up
+        """Whether it is followed here, and its end has been reached."""
+        return self._chain is not None and self._chain.caught_up
 
     @property
     def refused(self) -> int:
-        return self._chain.refused
+        return self._before[0] + (self._chain.refused if self._chain is not None else 0)
 
     @property
     def nonsense(self) -> int:
         """Blocks followed whose content makes no sense, and certified ones that contradict the chain."""
-        return self._chain.nonsense + self._chain.forks
+        return self._before[1] + (self._chain.nonsense + self._chain.forks if self._chain is not None else 0)
 
     def hear(self, body: bytes) -> None:
         """Take in a published block; it is checked later. When too much waits it is dropped, and asked for later."""
-        self._unread.put(body)
+        if self._chain is not None:
+            self._unread.put(body)
 
     async def run(self) -> None:
         """Follow, until cancelled."""
+        place = self._place()
+        self._chain = chain = Follower(self._electorate, place.height, place.hash)
         clock = asyncio.get_running_loop().time
-        while True:
-            if bodies := await self._published(self._chain.due - clock()):
-                await self._keep(self._chain.published(await self._read(bodies), clock()))
-            if (asked := self._chain.ask(clock())) is not None:
-                try:
-                    answer = await self._ask(asked.member, asked.request)
-                except BrokerUnavailable:
-                    answer = None
-                await self._keep(self._chain.answered(answer, clock()))
+        try:
+            while True:
+                if bodies := await self._published(chain.due - clock()):
+                    await self._keep(chain.published(await self._read(bodies), clock()))
+                if (asked := chain.ask(clock())) is not None:
+                    try:
+                        answer = await self._ask(asked.member, asked.request)
+                    except BrokerUnavailable:
+                        answer = None
+                    await self._keep(chain.answered(answer, clock()))
+        finally:
+            self._before = (self.refused, self.nonsense)
+            self._chain = None
+            self.recent.clear()
 
     async def fetch(self, first: int, count: int) -> list[ProvenBlock] | None:
         """Up to ``count`` proven blocks from height ``first`` on, from the next member in turn; None when it does not answer.
@@ -142,5 +161,4 @@ class ShardFollower:
             log.warning(text)
         if progress.blocks:
             await self._apply(list(progress.blocks))
-            self.height = progress.blocks[-1].header.height
             self.recent.extend(summary_of(block) for block in progress.blocks)

@@ -1,15 +1,15 @@
 """Transfers as the API shows them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import and_, exists, select
 
 from gateway.database import Database, Posting, Transfer, Wallet
-from gateway.ledger import tracked_row
 from gateway.problems import Problem
 from gateway.projection import Status, Tracked
+from gateway.rows import tracked_row
 from gateway.times import iso as iso
 from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
@@ -32,12 +32,12 @@ _shown = lru_cache(maxsize=1 << 14)(encode_address)
 
 
 class History:
-    """Reads transfers. ``under_way`` finds those that are not final yet, which are ahead of their rows."""
+    """Reads transfers. ``sending``: those that this process sends, of which it knows a little more than their rows say."""
 
-    def __init__(self, database: Database, assets: Mapping[str, Asset], under_way: Callable[[bytes], Tracked | None]) -> None:
+    def __init__(self, database: Database, assets: Mapping[str, Asset], sending: Mapping[bytes, Tracked]) -> None:
         self._database = database
         self._assets = assets
-        self._under_way = under_way
+        self._sending = sending
 
     async def transfer(self, transaction_id: bytes, user_id: str | None) -> dict[str, Any]:
         """A transfer: for ``user_id`` one handed in by, or touching a wallet of, that user; for None any.
@@ -55,27 +55,29 @@ class History:
         return self.view_of(row)
 
     def view_of(self, row: Mapping[Any, Any]) -> dict[str, Any]:
-        """A transfer, of its row, or further if it is under way."""
+        """A transfer, of its row."""
         tracked = tracked_row(row)
-        if (under_way := self._under_way(tracked.id)) is not None:
-            tracked.shown, tracked.hint = under_way.shown, under_way.hint
+        if (sent := self._sending.get(tracked.id)) is not None:
+            tracked.hint = sent.hint
+            if tracked.is_waiting:
+                tracked.status = sent.status
         return self.view(tracked)
 
     def view(self, tracked: Tracked) -> dict[str, Any]:
-        """A transfer, as far as it is durable."""
+        """A transfer."""
         legs = legs_view(tracked.legs, self._assets)
         shown_id = tracked.id.hex()
-        final = tracked.shown.is_final
+        final = tracked.status.is_final
         return {
             "id": shown_id,
             "transaction_id": shown_id,
             "kind": tracked.kind,
-            "status": tracked.shown.value,
+            "status": tracked.status.value,
             "code": (tracked.code.value or None) if final else None,
             "hint": tracked.hint.value or None,
             "home_shard": tracked.home,
             "shards": sorted(tracked.shards),
-            "height": tracked.height if final or tracked.shown is Status.PREPARED else None,
+            "height": tracked.height if final or tracked.status is Status.PREPARED else None,
             **legs[0],
             "fee": self._fee(tracked.legs),
             "memo": tracked.memo,

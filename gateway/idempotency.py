@@ -29,9 +29,11 @@ def claim(connection: Connection, user_id: str, key: Idempotency, made: bytes, c
 def claimed(connection: Connection, user_id: str, key: Idempotency) -> bytes | None:
     """The id of what a user's key is bound to, if it is. Raises Problem (409) when it was used for another request."""
     row = CLAIMED.run(connection, {"user_id": user_id, "key": key.key}).fetchone()
-    if row is None:
-        return None
-    fingerprint, made = row
+    return None if row is None else matching(key, *row)
+
+
+def matching(key: Idempotency, fingerprint: bytes, made: bytes) -> bytes:
+    """The id that a key is bound to with a fingerprint. Raises Problem (409) when that is another one."""
     if bytes(fingerprint) != key.fingerprint:
         raise Problem(409, "idempotency_conflict", "this Idempotency-Key was used for another request")
     return bytes(made)

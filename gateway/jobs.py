@@ -46,10 +46,15 @@ class _Due(NamedTuple):
 
 
 class Jobs:
-    """All jobs of a gateway. A handler may be called again for what it did before a crash, so it must find out by itself."""
+    """All jobs of a gateway. A handler may be called again for what it did before a crash, so it must find out by itself.
+
+    Attributes:
+        ring: called when the process that does the jobs has to look.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.ring: Callable[[], None] = lambda: None
         self._handlers: dict[str, Handler] = {}
         self._running: dict[str, set[str]] = {}
         self._wake = asyncio.Event()
@@ -73,11 +78,18 @@ class Jobs:
         return result
 
     def wake(self) -> None:
-        """Jobs may be due."""
+        """Jobs may be due. Whichever process does them is told."""
+        self.look()
+        self.ring()
+
+    def look(self) -> None:
+        """Jobs may be due, if this process does them."""
         self._wake.set()
 
     async def run(self) -> None:
         """Do what is due, until cancelled."""
+        for running in self._running.values():
+            running.clear()
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()

@@ -1,307 +1,240 @@
-"""The read model: what the projection derives from blocks, made durable block by block, and those who wait for it told."""
+"""The read model: what follows from blocks, made durable with the cursor in one database transaction, and told then.
+
+What blocks speak of is read in that same transaction, so that whatever any process has made durable before is seen.
+"""
 
 import asyncio
-import json
 import time
-from collections import deque
-from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-import msgspec
 from sqlalchemy import Connection, select
 
-from gateway.database import UNDER_WAY, AccountBalance, Cursor, Database, ReceivingAddress, Transfer, Wallet, now_ms
+from gateway.database import Cursor, Database, now_ms
 from gateway.events.outbox import Outbox
-from gateway.projection import Projection, Sent, Status, Tracked, Update
-from gateway.statements import ADD_BALANCE_CHANGE, ADD_POSTING, ADD_TRANSFER, MARK, MOVE, PUT_BALANCE, PUT_CURSOR
+from gateway.owners import Owners
+from gateway.projection import Facts, Status, Tracked, Update, addresses_of, project, transactions_of
+from gateway.rows import balance_row, change_row, move_row, owed_rows, put_postings, tracked_row, transfer_row
+from gateway.statements import (
+    ADD_BALANCE_CHANGE,
+    ADD_TRANSFER,
+    MOVE,
+    OVERDUE,
+    OWE,
+    PUT_BALANCE,
+    PUT_CURSOR,
+    TRANSFER_COLUMNS,
+    TRANSFERS,
+)
 from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
-from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
-from node.protocol.transaction import decode_transaction
 
-MAX_WAITERS = 10_000
+_REMEMBERED = 20_000
 _LATENCY_WINDOW = 60.0
 _MAX_LATENCIES = 4000
 """Sorted every second for the report: enough for a 99th percentile, and a millisecond or two."""
 
+_MOST_OVERDUE = 1000
+"""Transfers that expire with one block; others with the next."""
 
-read_heights = msgspec.json.Decoder(dict[int, int]).decode
-"""``Transfer.committed_in``."""
+
+class Place(NamedTuple):
+    """The last block of a shard whose effects are in the database. ``time``: its block time, ms."""
+
+    height: int
+    hash: bytes
+    time: int
+
+
+_NOWHERE = Place(0, b"", 0)
+
+
+class Superseded(RuntimeError):
+    """Blocks follow another one than the last in the database: somebody else has followed the chain meanwhile."""
+
+
+class _Run:
+    """Consecutive blocks of one shard on their way into the database."""
+
+    def __init__(self, blocks: list[ProvenBlock]) -> None:
+        self.blocks = blocks
+        self.error: Exception | None = None
+        self.done = False
 
 
 class Ledger:
-    """The projection with its database. What the rest of the gateway asks about transactions under way, it asks here.
-
-    Attributes:
-        finished: own transfers that became final since start, by status.
-        latencies: (monotonic time, ms from acceptance to commit, whether it crossed shards) of the last minute, the latest
-            few thousand.
+    """Attributes:
+    on_final: called with each transaction that became final, once that is durable.
+    finished: own transfers that became final since start, by status.
+    latencies: (monotonic time, ms from acceptance to commit, whether it crossed shards) of the last minute, the latest
+        few thousand.
     """
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
-        self._database, self.outbox = database, outbox
-        self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
-        self._waiting = 0
-        self._begun: dict[bytes, float] = {}
-        self._settling: dict[bytes, Tracked] = {}  # final, but not durable yet: nobody is told before
-        self._published: list[Tracked] = []
-        self._stopping = False
-        self.projection = Projection()
-        self.on_final: Callable[[bytes], None] = lambda _: None
+    def __init__(self, database: Database, outbox: Outbox, owners: Owners) -> None:
+        self._database, self._outbox, self._owners = database, outbox, owners
+        self._places: dict[int, Place] = {}
+        self._under_way: OrderedDict[bytes, Tracked] = OrderedDict()
+        self._leads = False
+        self._runs: list[_Run] = []
+        self._turn = asyncio.Lock()
+        self.on_final: Callable[[Tracked], None] = lambda _: None
         self.shards: ShardTable | None = None
-        self.cursors: dict[int, tuple[int, bytes]] = {}
         self.finished = {status.value: 0 for status in Status if status.is_final}
         self.latencies: deque[tuple[float, float, bool]] = deque(maxlen=_MAX_LATENCIES)
 
-    async def load(self) -> list[Tracked]:
-        """Take up where the database stands. Returns the transactions handed in here that are not final: to be sent again."""
-        wallets, receiving, cursors, balances, rows = await self._database.read(
-            lambda c: (
-                c.execute(select(Wallet.address, Wallet.id)).all(),
-                c.execute(select(ReceivingAddress.address, ReceivingAddress.wallet_id)).all(),
-                c.execute(select(Cursor.shard, Cursor.height, Cursor.hash, Cursor.time)).all(),
-                c.execute(select(AccountBalance.__table__)).all(),
-                c.execute(select(Transfer.__table__).where(UNDER_WAY)).mappings().all(),
-            )
-        )
-        projection = self.projection
-        projection.wallets = {row.address: row.id for row in wallets}
-        projection.wallets.update((row.address, row.wallet_id or "") for row in receiving)
-        projection.balances = {(b.address, b.asset): Balance(b.available, b.held, b.frozen) for b in balances}
-        for shard, height, block_hash, block_time in cursors:
-            self.cursors[shard] = (height, block_hash)
-            projection.heights[shard], projection.times[shard] = height, block_time
-        mine = []
-        for row in rows:
-            tracked = tracked_row(row)
-            if tracked.own:
-                projection.track(tracked)
-                mine.append(tracked)
-            else:
-                projection.active[tracked.id] = tracked
-        return mine
+    def place(self, shard: int) -> Place:
+        """How far a shard's chain has been followed, as far as this process knows."""
+        return self._places.get(shard, _NOWHERE)
 
-    def track(self, tracked: Tracked) -> None:
-        self.projection.track(tracked)
-        self._begun[tracked.id] = time.monotonic()
+    async def look(self) -> None:
+        """Read how far the chains have been followed."""
+        for shard, place in (await self._database.read(_read_places)).items():
+            if place.height >= self.place(shard).height:
+                self._places[shard] = place
 
-    def untrack(self, tracked: Tracked) -> None:
-        """Forget a transaction that was not recorded after all."""
-        self.projection.untrack(tracked)
-        self._begun.pop(tracked.id, None)
+    def remember(self, tracked: Tracked) -> None:
+        """Keep in mind what has been taken in, so that it need not be read again with its block; not while another process may
+        move it."""
+        if not self._leads:
+            return
+        self._under_way[tracked.id] = tracked
+        if len(self._under_way) > _REMEMBERED:
+            self._under_way.popitem(last=False)
+
+    async def lead(self) -> None:
+        """This process alone applies blocks from now on."""
+        self._under_way.clear()
+        await self.look()
+        self._leads = True
+
+    def follow(self) -> None:
+        """Another process may apply blocks."""
+        self._leads = False
+        self._under_way.clear()
 
     async def apply(self, blocks: list[ProvenBlock]) -> None:
-        """Take in consecutive verified blocks of one shard: their effects and the cursor in one database transaction."""
-        assert self.shards is not None
-        await self._keep(self.projection.apply(blocks, self.shards))
+        """Take in consecutive verified blocks of one shard: their effects and the cursor in one database transaction. What waits
+        of several shards is one transaction, too.
 
-    def under_way(self, transaction_id: bytes) -> Tracked | None:
-        """A transaction that is not final, or not durably."""
-        return self.projection.active.get(transaction_id) or self._settling.get(transaction_id)
+        Raises:
+            Superseded: they do not follow the block at which the database stands.
+        """
+        run = _Run(blocks)
+        self._runs.append(run)
+        async with self._turn:
+            if not run.done:
+                runs, self._runs = self._runs, []
+                await self._take_in(runs)
+        if run.error is not None:
+            raise run.error
 
-    def submitted(self, ids: list[bytes]) -> None:
-        """Transactions have been published."""
-        for one in ids:
-            tracked = self.projection.active.get(one)
-            if tracked is not None and tracked.status is Status.QUEUED:
-                tracked.status = tracked.shown = Status.SUBMITTED
-                self._published.append(tracked)
-
-    async def mark_submitted(self, every: float = 1.0) -> None:
-        """Keep in the database, too, what is published and still waits for its block; most are final before. Until cancelled."""
-        while True:
-            await asyncio.sleep(every)
-            waiting, self._published = [tracked for tracked in self._published if tracked.status is Status.SUBMITTED], []
-            marks = [{"id": tracked.id, "old": Status.QUEUED.value, "new": Status.SUBMITTED.value} for tracked in waiting]
-            for first in range(0, len(marks), 500):
-                await self._database.write(partial(MARK.run_all, rows=marks[first : first + 500]))
-
-    async def wait_final(self, transaction_id: bytes, seconds: float) -> None:
-        """Return when the transaction is final, durably, or after ``seconds``."""
-        if self.under_way(transaction_id) is None or self._stopping or self._waiting >= MAX_WAITERS:
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _release, future)
-        waiting = self._waiters.setdefault(transaction_id, set())
-        waiting.add(future)
-        self._waiting += 1
+    async def _take_in(self, runs: list[_Run]) -> None:
+        for run in runs:
+            run.done = True
         try:
-            await future
-        finally:
-            timer.cancel()
-            self._waiting -= 1
-            waiting.discard(future)
-            if not waiting and self._waiters.get(transaction_id) is waiting:
-                del self._waiters[transaction_id]
+            updates = await self._database.write(lambda c: self._write(c, runs))
+        except Exception as error:
+            for run in runs:
+                run.error = error
+            return
+        for update in updates:
+            self._tell(update)
 
-    def stop_waiting(self) -> None:
-        """The process ends: whoever waits gets what is known now."""
-        self._stopping = True
-        for waiting in self._waiters.values():
-            for future in waiting:
-                _release(future)
+    def _write(self, connection: Connection, runs: Iterable[_Run]) -> list[Update]:
+        assert self.shards is not None
+        updates, now, places = list[Update](), now_ms(), _read_places(connection)
+        moved: dict[bytes, Tracked] = {}  # in this transaction
+        for run in runs:
+            first, last = run.blocks[0].header, run.blocks[-1]
+            if (place := places.get(first.shard)) is not None and place.height != first.height - 1:
+                raise Superseded(f"shard {first.shard} is at {place.height}, not before {first.height}")
+            facts = self._facts(connection, run.blocks, moved, {shard: place.height for shard, place in places.items()})
+            update = project(run.blocks, self.shards, facts)
+            _save(connection, self._outbox, update, now)
+            moved.update(update.changed)
+            moved.update((tracked.id, tracked) for tracked in update.found)
+            places[first.shard] = Place(last.header.height, last.hash, last.header.time)
+            updates.append(update)
+        return updates
+
+    def _facts(
+        self, connection: Connection, blocks: list[ProvenBlock], moved: dict[bytes, Tracked], heights: dict[int, int]
+    ) -> Facts:
+        asked = addresses_of(blocks)
+        wallets = self._owners.of(connection, asked)
+        known, unknown = dict[bytes, Tracked](), list[bytes]()
+        for one in transactions_of(blocks, wallets):
+            tracked = moved.get(one) or self._under_way.get(one)
+            if tracked is None:
+                unknown.append(one)
+            else:
+                known[one] = tracked
+        for row in TRANSFERS.run(connection, unknown):
+            tracked = tracked_row(dict(zip(TRANSFER_COLUMNS, row, strict=True)))
+            known[tracked.id] = tracked
+        parties = {address for tracked in known.values() for leg in tracked.legs for address in (leg.payer, leg.payee)}
+        wallets |= self._owners.of(connection, parties - asked)
+        header = blocks[-1].header
+        late = OVERDUE.run(connection, {"shard": header.shard, "time": header.time}).fetchmany(_MOST_OVERDUE)
+        overdue = [tracked_row(dict(zip(TRANSFER_COLUMNS, row, strict=True))) for row in late]
+        return Facts(wallets, known, overdue, heights)
+
+    def rejected(self, tracked: Tracked) -> None:
+        """What was handed in here could not be paid, and never left."""
+        self._count(tracked)
+        self._outbox.wake()
 
     def put_balances(self, connection: Connection, address: bytes, height: int, balances: list[tuple[str, Balance]]) -> None:
         """Write balances that an account had before it was followed, as of ``height``, unless newer ones are there."""
-        PUT_BALANCE.run_all(connection, [_balance_row(address, asset, balance, height) for asset, balance in balances])
-        ADD_BALANCE_CHANGE.run_all(connection, [_change_row(address, asset, one, height, 0) for asset, one in balances])
+        PUT_BALANCE.run_all(connection, [balance_row(address, asset, balance, height) for asset, balance in balances])
+        ADD_BALANCE_CHANGE.run_all(connection, [change_row(address, asset, one, height, 0) for asset, one in balances])
 
-    async def _keep(self, change: Update) -> None:
-        # Everything is turned into plain rows now: the writer's thread must not see what later blocks make of it.
-        now = now_ms()
-        for tracked in change.found:
-            tracked.created_at = now
-        changed = list(change.changed.values())
-        final = [tracked for tracked in changed if tracked.status.is_final]
-        for tracked in final:
-            tracked.finalized_at = now
-            self._settling[tracked.id] = tracked
-        told = [(tracked, tracked.status) for tracked in changed]
-        found = [transfer_row(tracked, None) for tracked in change.found]
-        moves = [_moves(tracked) for tracked in changed]
-        balances = [_balance_row(c.address, c.asset, c.balance, height) for c, height in change.balances.values()]
-        changes = [_change_row(c.address, c.asset, c.balance, height, time) for c, height, time in change.changes]
-        last, postings = change.last, change.postings
-        ends = [(tracked.id, tracked.status.value) for tracked in final]
+    def _tell(self, update: Update) -> None:
+        header = update.last.header
+        self._places[header.shard] = Place(header.height, update.last.hash, header.time)
+        for tracked in update.changed.values():
+            if tracked.status.is_final:
+                self._under_way.pop(tracked.id, None)
+                self._count(tracked)
+                self.on_final(tracked)
+            else:
+                self.remember(tracked)
+        if any(tracked.status.is_final for tracked in update.changed.values()):
+            self._outbox.wake()
 
-        def save(connection: Connection) -> None:
-            ADD_TRANSFER.run_all(connection, found)
-            MOVE.run_all(connection, moves)
-            put_postings(connection, postings, now)
-            PUT_BALANCE.run_all(connection, balances)
-            ADD_BALANCE_CHANGE.run_all(connection, changes)
-            if last is not None:
-                header = last.header
-                row = {"shard": header.shard, "height": header.height, "hash": last.hash, "time": header.time}
-                PUT_CURSOR.run(connection, row)
-            self.outbox.emit_ends(connection, ends, now)
-
-        await self._database.write(save)
-        for tracked, status in told:
-            tracked.shown = status
-        for tracked in final:
-            self._tell(tracked)
-        if final:
-            self.outbox.wake()
-
-    def _tell(self, tracked: Tracked) -> None:
-        self._settling.pop(tracked.id, None)
-        self.on_final(tracked.id)
-        begun = self._begun.pop(tracked.id, None)
-        if tracked.own:
-            self.finished[tracked.status] += 1
-            now = time.monotonic()
-            if begun is not None and tracked.status == Status.COMMITTED:
-                self.latencies.append((now, (now - begun) * 1000, len(tracked.shards) > 1))
-            while self.latencies and self.latencies[0][0] < now - _LATENCY_WINDOW:
-                self.latencies.popleft()
-        for future in self._waiters.pop(tracked.id, ()):
-            _release(future)
+    def _count(self, tracked: Tracked) -> None:
+        if not tracked.own or tracked.finalized_at is None:
+            return
+        self.finished[tracked.status] += 1
+        now = time.monotonic()
+        if tracked.status is Status.COMMITTED:
+            self.latencies.append((now, float(tracked.finalized_at - tracked.created_at), len(tracked.shards) > 1))
+        while self.latencies and self.latencies[0][0] < now - _LATENCY_WINDOW:
+            self.latencies.popleft()
 
 
-def _release(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
+def _read_places(connection: Connection) -> dict[int, Place]:
+    rows = connection.execute(select(Cursor.shard, Cursor.height, Cursor.hash, Cursor.time))
+    return {shard: Place(height, block_hash, at) for shard, height, block_hash, at in rows}
 
 
-def put_postings(connection: Connection, postings: list[Sent], at: int) -> None:
-    """Add history lines; those already there stay as they are."""
-    ADD_POSTING.run_all(
-        connection,
-        [
-            {
-                "wallet_id": posting.wallet,
-                "transaction_id": posting.transaction_id,
-                "leg": posting.leg,
-                "direction": posting.direction,
-                "asset": posting.asset,
-                "counterparty": posting.counterparty,
-                "at": at,
-            }
-            for posting in postings
-        ],
-    )
-
-
-def _balance_row(address: bytes, asset: str, balance: Balance, height: int) -> dict[str, Any]:
-    amounts = {"available": balance.available, "held": balance.held, "frozen": balance.frozen}
-    return {"address": address, "asset": asset, **amounts, "height": height}
-
-
-def _change_row(address: bytes, asset: str, balance: Balance, height: int, time: int) -> dict[str, Any]:
-    amounts = {"available": balance.available, "held": balance.held}
-    return {"address": address, "asset": asset, "height": height, "time": time, **amounts}
-
-
-def _moves(tracked: Tracked) -> dict[str, Any]:
-    return {
-        "id": tracked.id,
-        "new_status": tracked.status.value,
-        "new_code": tracked.code.value,
-        "new_hint": tracked.hint.value,
-        "new_height": tracked.height,
-        "new_committed_in": _heights(tracked.committed),
-        "new_finalized_at": tracked.finalized_at,
-    }
-
-
-def transfer_row(tracked: Tracked, user_id: str | None) -> dict[str, Any]:
-    """The row of ``Transfer``, as things stand."""
-    return {
-        "transaction_id": tracked.id,
-        "user_id": user_id,
-        "kind": tracked.kind,
-        "payload": tracked.encoded,
-        "home_shard": tracked.home,
-        "shards": _listed(tracked.shards),
-        "status": tracked.status.value,
-        "code": tracked.code.value,
-        "hint": tracked.hint.value,
-        "height": tracked.height,
-        "committed_in": _heights(tracked.committed),
-        "text": searched(tracked.memo),
-        "valid_until": tracked.valid_until,
-        "created_at": tracked.created_at,
-        "finalized_at": tracked.finalized_at,
-    }
-
-
-def searched(text: str) -> str:
-    """A text as it is compared: whatever the case of its letters. PostgreSQL keeps no zeros in texts."""
-    return text.casefold().replace("\0", "")
-
-
-@lru_cache(maxsize=1024)
-def _listed(shards: frozenset[int]) -> str:
-    """As JSON."""
-    return json.dumps(sorted(shards))
-
-
-def _heights(committed: dict[int, int]) -> str:
-    """As JSON."""
-    return msgspec.json.encode(committed).decode()
-
-
-def tracked_row(row: Any) -> Tracked:
-    """What ``transfer_row`` wrote."""
-    order = decode_transaction(row["payload"]).order
-    tracked = Tracked(
-        row["transaction_id"],
-        order.legs,
-        order.memo,
-        row["payload"],
-        row["home_shard"],
-        frozenset(json.loads(row["shards"])),
-        row["valid_until"],
-        row["user_id"] is not None,
-        row["kind"],
-        row["created_at"],
-        row["finalized_at"],
-    )
-    tracked.status = tracked.shown = Status(row["status"])
-    tracked.code, tracked.hint, tracked.height = Code(row["code"]), Code(row["hint"]), row["height"]
-    tracked.committed = read_heights(row["committed_in"])
-    return tracked
+def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> None:
+    for tracked in update.found:
+        tracked.created_at = now
+    changed = list(update.changed.values())
+    final = [tracked for tracked in changed if tracked.status.is_final]
+    for tracked in final:
+        tracked.finalized_at = now
+    ADD_TRANSFER.run_all(connection, [transfer_row(tracked, None) for tracked in update.found])
+    MOVE.run_all(connection, [move_row(tracked) for tracked in changed])
+    OWE.run_all(connection, owed_rows((account, -units) for account, units in update.paid_off.items()))
+    put_postings(connection, update.postings, now)
+    rows = [balance_row(c.address, c.asset, c.balance, height) for c, height in update.balances.values()]
+    PUT_BALANCE.run_all(connection, rows)
+    changes = [change_row(c.address, c.asset, c.balance, height, at) for c, height, at in update.changes]
+    ADD_BALANCE_CHANGE.run_all(connection, changes)
+    header = update.last.header
+    PUT_CURSOR.run(connection, {"shard": header.shard, "height": header.height, "hash": update.last.hash, "time": header.time})
+    outbox.emit_ends(connection, [(tracked.id, tracked.status.value) for tracked in final], now)

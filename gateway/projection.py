@@ -1,4 +1,5 @@
-"""What certified blocks mean for the gateway's wallets and transfers. Pure: blocks in, updates out, no I/O and no clock.
+"""What certified blocks mean for the gateway's wallets and transfers. Pure: blocks and what is known in, updates out; no I/O, no
+clock, and nothing is remembered from one call to the next.
 
 A transfer is shown committed only when *every* shard it touches has applied it, so whoever is told so finds the money on all
 sides. Each shard's chain is followed on its own, so the receipts of one transaction may come in any order between shards.
@@ -8,19 +9,22 @@ in the prepare that a participant took in - the latter only while the home shard
 because otherwise its verdict has been seen already and would never come again.
 """
 
-import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
 from typing import NamedTuple
 
 from node.client.blocks import ProvenBlock
-from node.protocol.block import Balance, BalanceChange, Header, Outcome, Receipt
+from node.protocol.block import BalanceChange, Header, Outcome, Receipt
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.shards import ShardTable
-from node.protocol.transaction import Leg, Order
+from node.protocol.transaction import Leg, Order, Transaction
+
+Account = tuple[bytes, str]
+"""Address and asset."""
 
 
 class Status(StrEnum):
@@ -51,7 +55,7 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """A transaction that is not final yet. ``own``: handed in here, so kept whatever becomes of it. Times in ms."""
+    """A transaction and where it stands. ``own``: handed in here, so kept whatever becomes of it. Times in ms."""
 
     id: bytes
     legs: tuple[Leg, ...]
@@ -65,187 +69,188 @@ class Tracked:
     created_at: int = 0
     finalized_at: int | None = None
     status: Status = Status.QUEUED
-    shown: Status = Status.QUEUED
-    """What the database has of the status, so what may be told."""
     code: Code = Code.OK
     height: int | None = None
-    committed: dict[int, int] = field(default_factory=dict)
+    """Of the home shard's last receipt."""
+    committed: Mapping[int, int] = field(default_factory=dict)
     """Height of the block that committed it, by shard."""
     hint: Code = Code.OK
     """What f+1 members gave as reason not to take it now. No verdict: another member, or a later block, may take it."""
-    owed: dict[tuple[bytes, str], int] = field(default_factory=dict)
-    """What is still to come off verified balances of wallets here, by address and asset."""
 
     @property
     def is_waiting(self) -> bool:
         """Whether no block of its home shard has been seen to include it."""
         return self.status in (Status.QUEUED, Status.SUBMITTED)
 
+    def due(self) -> dict[Account, int]:
+        """What it takes off its payers' accounts."""
+        owed: dict[Account, int] = {}
+        for leg in self.legs:
+            owed[leg.payer, leg.asset] = owed.get((leg.payer, leg.asset), 0) + leg.amount
+        return owed
+
+
+class Facts(NamedTuple):
+    """What is known of what some blocks of a shard speak of.
+
+    Fields:
+        wallets: wallet id by address, of those that are followed here; "" for one that is nobody's yet. Also of the addresses of
+            these transfers.
+        transfers: transactions known here, by id.
+        overdue: transactions handed in here whose home is this shard, which wait, and whose ``valid_until`` is before the last
+            block's time.
+        heights: how far each shard's chain has been followed.
+    """
+
+    wallets: Mapping[bytes, str]
+    transfers: Mapping[bytes, Tracked]
+    overdue: Sequence[Tracked]
+    heights: Mapping[int, int]
+
 
 @dataclass(slots=True)
 class Update:
     """What changed, to be made durable in one database transaction before anyone is told."""
 
-    last: ProvenBlock | None = None
-    balances: dict[tuple[bytes, str], tuple[BalanceChange, int]] = field(default_factory=dict)
+    last: ProvenBlock
+    balances: dict[Account, tuple[BalanceChange, int]] = field(default_factory=dict)
     """The last of each, and its height."""
     changes: list[tuple[BalanceChange, int, int]] = field(default_factory=list)
     """All of them, with height and block time."""
     found: list[Tracked] = field(default_factory=list)
     changed: dict[bytes, Tracked] = field(default_factory=dict)
     postings: list[Sent] = field(default_factory=list)
+    paid_off: dict[Account, int] = field(default_factory=dict)
+    """What verified balances say by themselves from now on, so that it is owed no more."""
 
 
-class Projection:
-    """The wallets' addresses, the transactions under way, and how far each shard's chain has been followed.
+def addresses_of(blocks: Iterable[ProvenBlock]) -> set[bytes]:
+    """All that some blocks speak of: it is to be found out which of them are followed here."""
+    found = set[bytes]()
+    for block in blocks:
+        for transaction in _transactions(block):
+            for leg in transaction.order.legs:
+                found.add(leg.payer)
+                found.add(leg.payee)
+        found.update(change.address for change in block.certified.effects.changes.balances)
+    return found
 
-    Attributes:
-        wallets: wallet id by address; "" for one that is followed and is nobody's yet.
-        active: transactions that are not final, by id.
-        heights, times: of the last block followed, by shard.
-        balances: of the wallets' addresses, by address and asset, as of that block.
-    """
 
-    def __init__(self) -> None:
-        self.wallets: dict[bytes, str] = {}
-        self.active: dict[bytes, Tracked] = {}
-        self.heights: dict[int, int] = {}
-        self.times: dict[int, int] = {}
-        self.balances: dict[tuple[bytes, str], Balance] = {}
-        self._owed: dict[tuple[bytes, str], int] = {}
-        self._expiries: dict[int, list[tuple[int, bytes]]] = {}
+def transactions_of(blocks: Iterable[ProvenBlock], wallets: Mapping[bytes, str]) -> set[bytes]:
+    """Ids of all that some blocks speak of and that may concern the gateway."""
+    found = set[bytes]()
+    for block in blocks:
+        found.update(receipt.transaction_id for receipt in block.certified.effects.receipts)
+        found.update(transaction.id for transaction in _transactions(block) if touches(transaction.order, wallets))
+    return found
 
-    def track(self, tracked: Tracked) -> None:
-        """Watch for the receipts of a transaction, or for the time after which none can come."""
-        self.active[tracked.id] = tracked
-        heapq.heappush(self._expiries.setdefault(tracked.home, []), (tracked.valid_until, tracked.id))
-        if tracked.is_waiting:
-            for leg in tracked.legs:
-                if leg.payer in self.wallets:
-                    account = (leg.payer, leg.asset)
-                    tracked.owed[account] = tracked.owed.get(account, 0) + leg.amount
-                    self.owe(account, leg.amount)
 
-    def untrack(self, tracked: Tracked) -> None:
-        """Forget a transaction that nobody was told of."""
-        if self.active.get(tracked.id) is tracked:
-            del self.active[tracked.id]
-        self._pay_off(tracked)
+def project(blocks: Sequence[ProvenBlock], shards: ShardTable, facts: Facts) -> Update:
+    """What consecutive blocks of one shard change. What ``facts`` has stays as it is."""
+    return _Projection(blocks[-1], shards, facts).run(blocks)
 
-    def owe(self, account: tuple[bytes, str], amount: int) -> None:
-        """Take an amount off what an address can spend of an asset; a negative one gives it back."""
-        owed = self._owed.get(account, 0) + amount
-        if owed:
-            self._owed[account] = owed
-        else:
-            self._owed.pop(account, None)
 
-    def spendable(self, address: bytes, asset: str) -> int:
-        """A wallet's verified available balance less what is owed: what transactions under way are going to take off it, and what
-        is reserved. May be negative."""
-        balance = self.balances.get((address, asset))
-        return (balance.available if balance is not None else 0) - self._owed.get((address, asset), 0)
+class _Projection:
+    def __init__(self, last: ProvenBlock, shards: ShardTable, facts: Facts) -> None:
+        self._shards, self._facts = shards, facts
+        self._wallets = facts.wallets
+        self._source_heights = dict(facts.heights)
+        self._active = {one.id: copy(one) for one in facts.transfers.values() if not one.status.is_final}
+        self._update = Update(last)
 
-    def apply(self, blocks: Iterable[ProvenBlock], shards: ShardTable) -> Update:
-        """Take in consecutive blocks of one shard."""
-        update = Update()
+    def run(self, blocks: Sequence[ProvenBlock]) -> Update:
         for block in blocks:
             header, effects = block.header, block.certified.effects
-            found = self._find(block, shards)
+            found = self._find(block)
             for receipt in effects.receipts:
-                tracked = self.active.get(receipt.transaction_id)
+                tracked = self._active.get(receipt.transaction_id)
                 if tracked is not None and receipt.code != Code.DUPLICATE:
-                    self._take(tracked, receipt, header, update)
-            self._keep_found(found, header.shard, update)
-            self._expire(header, update)
+                    self._take(tracked, receipt, header)
+            self._keep_found(found, header.shard)
             for change in effects.changes.balances:
-                if change.address in self.wallets:
-                    update.balances[change.address, change.asset] = (change, header.height)
-                    update.changes.append((change, header.height, header.time))
-                    self.balances[change.address, change.asset] = change.balance
-            self.heights[header.shard], self.times[header.shard] = header.height, header.time
-            update.last = block
-        return update
+                if change.address in self._wallets:
+                    self._update.balances[change.address, change.asset] = (change, header.height)
+                    self._update.changes.append((change, header.height, header.time))
+            self._source_heights[header.shard] = header.height
+        self._expire(blocks[-1].header)
+        return self._update
 
-    def hint(self, transaction_id: bytes, code: Code, shard: int) -> None:
-        """f+1 members of a shard's committee refuse a transaction now."""
-        tracked = self.active.get(transaction_id)
-        if tracked is not None and tracked.home == shard and tracked.is_waiting and code is not Code.DUPLICATE:
-            tracked.hint = code
-
-    def postings_of(self, tracked: Tracked, directions: tuple[str, ...]) -> list[Sent]:
-        """The history lines of a transaction in the wallets here: ``sent``, ``received`` or both."""
-        lines = []
-        for index, leg in enumerate(tracked.legs):
-            for direction, address, other in (("sent", leg.payer, leg.payee), ("received", leg.payee, leg.payer)):
-                if direction in directions and (wallet := self.wallets.get(address)):
-                    lines.append(Sent(wallet, tracked.id, index, direction, leg.asset, other))
-        return lines
-
-    def _find(self, block: ProvenBlock, shards: ShardTable) -> list[Tracked]:
+    def _find(self, block: ProvenBlock) -> list[Tracked]:
         """Start tracking the block's transactions that touch a wallet here and are not known yet."""
         found = []
-        unseen = (p.transaction for p in block.incoming if self.heights.get(p.source, 0) < p.height)
+        unseen = (p.transaction for p in block.incoming if self._source_heights.get(p.source, 0) < p.height)
         for transaction in chain(block.transactions, unseen):
-            if not any(leg.payer in self.wallets or leg.payee in self.wallets for leg in transaction.order.legs):
+            if not touches(transaction.order, self._wallets):
                 continue
             transaction_id = transaction.id
-            if transaction_id not in self.active:
-                tracked = tracked_order(transaction.order, transaction_id, encode(transaction), shards, own=False)
-                self.active[transaction_id] = tracked
+            if transaction_id not in self._active and transaction_id not in self._facts.transfers:
+                tracked = tracked_order(transaction.order, transaction_id, encode(transaction), self._shards, own=False)
+                self._active[transaction_id] = tracked
                 found.append(tracked)
         return found
 
-    def _take(self, tracked: Tracked, receipt: Receipt, header: Header, update: Update) -> None:
+    def _take(self, tracked: Tracked, receipt: Receipt, header: Header) -> None:
         at_home = header.shard == tracked.home
         if at_home:
             tracked.height = header.height
             self._pay_off(tracked)
         if receipt.outcome == Outcome.COMMITTED:
-            tracked.committed[header.shard] = header.height
-            update.changed[tracked.id] = tracked
+            tracked.committed = {**tracked.committed, header.shard: header.height}
+            self._update.changed[tracked.id] = tracked
             if tracked.committed.keys() >= tracked.shards:
-                self._finish(tracked, Status.COMMITTED, Code.OK, update)
+                self._finish(tracked, Status.COMMITTED, Code.OK)
                 signed_here = tracked.kind == "transfer"  # then its payer's lines are there already
-                update.postings += self.postings_of(tracked, ("received",) if signed_here else ("sent", "received"))
+                directions = ("received",) if signed_here else ("sent", "received")
+                self._update.postings += lines_of(tracked, self._wallets, directions)
+            elif at_home:
+                tracked.status = Status.PREPARED
         elif at_home and receipt.outcome == Outcome.PREPARED:
             tracked.status = Status.PREPARED
-            update.changed[tracked.id] = tracked
+            self._update.changed[tracked.id] = tracked
         elif at_home:  # a participant's release follows from the home shard's verdict and adds nothing to it
             status = Status.EXPIRED if receipt.outcome == Outcome.EXPIRED else Status.REJECTED
-            self._finish(tracked, status, receipt.code, update)
+            self._finish(tracked, status, receipt.code)
 
-    def _keep_found(self, found: list[Tracked], shard: int, update: Update) -> None:
+    def _keep_found(self, found: list[Tracked], shard: int) -> None:
         """Of what was found in this block keep what has happened or may yet; what its home shard rejected was nobody's here."""
         for tracked in found:
             if tracked.status == Status.QUEUED and shard != tracked.home:
                 tracked.status = Status.PREPARED
             if tracked.status in (Status.PREPARED, Status.COMMITTED):
-                update.found.append(tracked)
+                self._update.found.append(tracked)
             else:
-                self.active.pop(tracked.id, None)
-                update.changed.pop(tracked.id, None)
+                self._active.pop(tracked.id, None)
+                self._update.changed.pop(tracked.id, None)
 
-    def _expire(self, header: Header, update: Update) -> None:
+    def _expire(self, last: Header) -> None:
         """Block time never goes back, so past ``valid_until`` no later block of the home shard can take a transaction."""
-        expiries = self._expiries.get(header.shard, [])
-        while expiries and expiries[0][0] < header.time:
-            tracked = self.active.get(heapq.heappop(expiries)[1])
-            if tracked is None or not tracked.is_waiting or header.shard in tracked.committed:
-                continue
-            self._pay_off(tracked)
-            self._finish(tracked, Status.EXPIRED, Code.EXPIRED, update)
+        for one in self._facts.overdue:
+            tracked = self._active.get(one.id) or copy(one)
+            if tracked.is_waiting and one.id not in self._update.changed and tracked.valid_until < last.time:
+                self._active[one.id] = tracked
+                self._pay_off(tracked)
+                self._finish(tracked, Status.EXPIRED, Code.EXPIRED)
 
     def _pay_off(self, tracked: Tracked) -> None:
         """The verified balances say by themselves now what became of it."""
-        for account, amount in tracked.owed.items():
-            self.owe(account, -amount)
-        tracked.owed.clear()
+        if tracked.own and tracked.is_waiting:
+            for account, units in tracked.due().items():
+                self._update.paid_off[account] = self._update.paid_off.get(account, 0) + units
 
-    def _finish(self, tracked: Tracked, status: Status, code: Code, update: Update) -> None:
+    def _finish(self, tracked: Tracked, status: Status, code: Code) -> None:
         tracked.status, tracked.code = status, code
-        del self.active[tracked.id]
-        update.changed[tracked.id] = tracked
+        del self._active[tracked.id]
+        self._update.changed[tracked.id] = tracked
+
+
+def lines_of(tracked: Tracked, wallets: Mapping[bytes, str], directions: tuple[str, ...]) -> list[Sent]:
+    """The history lines of a transaction in some wallets: ``sent``, ``received`` or both."""
+    lines = []
+    for index, leg in enumerate(tracked.legs):
+        for direction, address, other in (("sent", leg.payer, leg.payee), ("received", leg.payee, leg.payer)):
+            if direction in directions and (wallet := wallets.get(address)):
+                lines.append(Sent(wallet, tracked.id, index, direction, leg.asset, other))
+    return lines
 
 
 def tracked_order(order: Order, transaction_id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
@@ -253,3 +258,12 @@ def tracked_order(order: Order, transaction_id: bytes, encoded: bytes, shards: S
     touched = frozenset(shards.shard_of(address) for leg in order.legs for address in (leg.payer, leg.payee))
     home = shards.shard_of(order.legs[0].payer)
     return Tracked(transaction_id, order.legs, order.memo, encoded, home, touched, order.valid_until, own)
+
+
+def touches(order: Order, wallets: Mapping[bytes, str]) -> bool:
+    """Whether a wallet here pays or is paid."""
+    return any(leg.payer in wallets or leg.payee in wallets for leg in order.legs)
+
+
+def _transactions(block: ProvenBlock) -> Iterable[Transaction]:
+    return chain(block.transactions, (incoming.transaction for incoming in block.incoming))

@@ -16,9 +16,9 @@ from gateway.events.outbox import Outbox
 from gateway.identity.tables import User
 from gateway.identity.text import email_address
 from gateway.jobs import Jobs
-from gateway.ledger import Ledger, put_postings, tracked_row
 from gateway.problems import Problem
 from gateway.projection import Sent, Status, Tracked
+from gateway.rows import put_postings, tracked_row
 from gateway.vault import Vault
 from node.protocol.address import address_of
 from node.protocol.codes import Code
@@ -42,7 +42,7 @@ class Unclaimed(NamedTuple):
 
 
 class Fresh:
-    """An address for one payment, followed from now on; it is stored with that payment, or forgotten with ``drop``."""
+    """An address for one payment, stored with it."""
 
     def __init__(self, receiving: "Receiving", row: dict[str, Any]) -> None:
         self._receiving, self._row = receiving, row
@@ -53,19 +53,13 @@ class Fresh:
         if refused is Code.OK:
             self._receiving.save(connection, self._row | {"transaction_id": transaction_id, "created_at": now_ms()})
 
-    def drop(self) -> None:
-        """There was no payment after all."""
-        self._receiving.forget(self.address)
-
 
 class Receiving:
     """All receiving addresses."""
 
-    def __init__(
-        self, database: Database, vault: Vault, epochs: StoredEpochs, ledger: Ledger, outbox: Outbox, jobs: Jobs, devnet: bool
-    ) -> None:
+    def __init__(self, database: Database, vault: Vault, epochs: StoredEpochs, outbox: Outbox, jobs: Jobs, devnet: bool) -> None:
         """``devnet``: who has registered an e-mail address receives by it without having verified it."""
-        self._database, self._vault, self._epochs, self._ledger = database, vault, epochs, ledger
+        self._database, self._vault, self._epochs = database, vault, epochs
         self._outbox, self._jobs = outbox, jobs
         self._proven: ColumnElement[bool] = true() if devnet else User.verified_at.is_not(None)
 
@@ -79,7 +73,6 @@ class Receiving:
         home = shards.shard_of(payer)
         pair = next(pair for pair in iter(generate, None) if shards.shard_of(address_of(pair.public)) == home)
         address, wallet_id = address_of(pair.public), await self._owner_of(email)
-        self._ledger.projection.wallets[address] = wallet_id or ""
         row = {"address": address, "email": email, "wallet_id": wallet_id, "public_key": pair.public, "returned": None}
         return Fresh(self, row | {"sealed_key": self._vault.seal(pair.secret, address)})
 
@@ -88,10 +81,6 @@ class Receiving:
         connection.execute(insert(connection, ReceivingAddress).values(**row))
         if row["wallet_id"] is None:
             self._jobs.add(connection, RETURN, row["address"].hex(), row["created_at"] + WAITS_MS)
-
-    def forget(self, address: bytes) -> None:
-        """An address that was not stored."""
-        self._ledger.projection.wallets.pop(address, None)
 
     async def funded(self, wallet_id: str, asset: str) -> Sequence[Row[Any]]:
         """A wallet's receiving addresses that hold something of an asset, those with most first: (address, sealed_key, ...)."""
@@ -119,8 +108,6 @@ class Receiving:
         )
         if wallet_id is None or not rows:
             return 0
-        # Before it is written: what a block brings meanwhile is the wallet's already.
-        self._ledger.projection.wallets.update({row.address: wallet_id for row in rows})
 
         def give(connection: Connection) -> int:
             given = {}

@@ -3,14 +3,18 @@
 import asyncio
 import heapq
 import time
+from collections.abc import Iterator, Mapping
 
 import structlog
+from sqlalchemy import Connection
 
-from gateway.ledger import Ledger
+from gateway.database import Database
 from gateway.problems import Problem
-from gateway.projection import Tracked
+from gateway.projection import Status, Tracked
+from gateway.statements import HINT, MARK, WAITS
 from node.client.line import BrokerUnavailable, Line
 from node.protocol.codec import encode
+from node.protocol.codes import Code
 from node.protocol.limits import MAX_BATCH_TRANSACTIONS, MAX_BROKER_BATCH_BYTES
 from node.protocol.topics import TransactionBatch, transactions_topic
 
@@ -22,12 +26,12 @@ _GATHER = 0.002
 """Seconds a transaction may wait for others to share its message."""
 
 
-class Relay:
-    """Transactions under way, each with the time of its next sending. The database remembers them; this sends them."""
+class Relay(Mapping[bytes, Tracked]):
+    """Transactions under way that this process sends, by id. They are in the database, which says when they need it no more."""
 
-    def __init__(self, line: Line, ledger: Ledger, network: bytes) -> None:
+    def __init__(self, database: Database, line: Line, network: bytes) -> None:
+        self._database = database
         self._line = line
-        self._ledger = ledger
         self._network = network
         self._pending: dict[bytes, Tracked] = {}
         self._due: list[tuple[float, float, bytes]] = []
@@ -37,6 +41,12 @@ class Relay:
     def __len__(self) -> int:
         return len(self._pending)
 
+    def __getitem__(self, transaction_id: bytes) -> Tracked:
+        return self._pending[transaction_id]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pending)
+
     def check_room(self) -> None:
         """Raises Problem (503) when no more can be taken in."""
         if len(self._pending) >= MAX_PENDING:
@@ -44,13 +54,20 @@ class Relay:
 
     def add(self, tracked: Tracked) -> None:
         """Send a transaction as soon as possible. It is in the database already."""
-        self._pending[tracked.id] = tracked
-        heapq.heappush(self._due, (time.monotonic(), _FIRST_RETRY, tracked.id))
-        self._wake.set()
+        if tracked.id not in self._pending:
+            self._pending[tracked.id] = tracked
+            heapq.heappush(self._due, (time.monotonic(), _FIRST_RETRY, tracked.id))
+            self._wake.set()
 
     def forget(self, transaction_id: bytes) -> None:
         """A transaction is final."""
         self._pending.pop(transaction_id, None)
+
+    def hint(self, transaction_id: bytes, code: Code, shard: int) -> None:
+        """f+1 members of a shard's committee refuse a transaction now."""
+        tracked = self._pending.get(transaction_id)
+        if tracked is not None and tracked.home == shard and tracked.is_waiting and code is not Code.DUPLICATE:
+            tracked.hint = code
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""
@@ -67,24 +84,59 @@ class Relay:
             await self._send_due()
 
     async def _send_due(self) -> None:
-        now = time.monotonic()
+        due = self._take_due()
+        if again := [one for one, is_first in due if not is_first]:
+            await self._look(again)
         by_shard: dict[int, list[Tracked]] = {}
-        while self._due and self._due[0][0] <= now:
-            _, pause, transaction_id = heapq.heappop(self._due)
+        for transaction_id, _ in due:
             if (tracked := self._pending.get(transaction_id)) is not None:
                 by_shard.setdefault(tracked.home, []).append(tracked)
-                heapq.heappush(self._due, (now + pause, min(pause * 2, _LAST_RETRY), transaction_id))
-        published: list[bytes] = []
+        published = 0
         try:
             for shard, transactions in by_shard.items():
                 for batch in _batches(transactions):
                     body = encode(TransactionBatch(tuple(t.encoded for t in batch)))
                     await self._line.publish(transactions_topic(self._network, shard), body)
-                    published += [t.id for t in batch]
+                    published += len(batch)
+                    for tracked in batch:
+                        tracked.status = Status.SUBMITTED
         except BrokerUnavailable as error:
             log.warning("broker unavailable; transactions stay queued", pending=len(self._pending), error=str(error))
-        self.sent += len(published)
-        self._ledger.submitted(published)
+        self.sent += published
+
+    def _take_due(self) -> list[tuple[bytes, bool]]:
+        """Ids, and whether it is the first time."""
+        now, due = time.monotonic(), list[tuple[bytes, bool]]()
+        while self._due and self._due[0][0] <= now:
+            _, pause, transaction_id = heapq.heappop(self._due)
+            if transaction_id in self._pending:
+                due.append((transaction_id, pause == _FIRST_RETRY))
+                heapq.heappush(self._due, (now + pause, min(pause * 2, _LAST_RETRY), transaction_id))
+        return due
+
+    async def _look(self, ids: list[bytes]) -> None:
+        """Forget what is decided; of the rest keep in the database, too, that it was published, and why members refuse it."""
+        found = await self._database.read(lambda c: list(WAITS.run(c, ids)))
+        waiting = {bytes(one): (status, hint) for one, status, hint in found}
+        marks, hints = list[dict[str, object]](), list[dict[str, object]]()
+        for transaction_id in ids:
+            tracked = self._pending.get(transaction_id)
+            if tracked is None:
+                continue
+            status, hint = waiting.get(transaction_id, ("", tracked.hint))
+            if not status:
+                self.forget(transaction_id)
+            elif status == Status.QUEUED and tracked.status is Status.SUBMITTED:
+                marks.append({"id": transaction_id, "old": status, "new": tracked.status.value})
+            if hint != tracked.hint:
+                hints.append({"id": transaction_id, "new_hint": tracked.hint.value})
+
+        def save(connection: Connection) -> None:
+            MARK.run_all(connection, marks)
+            HINT.run_all(connection, hints)
+
+        if marks or hints:
+            await self._database.write(save)
 
 
 def _batches(transactions: list[Tracked]) -> list[list[Tracked]]:

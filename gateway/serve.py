@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_network
@@ -108,8 +109,21 @@ def _serve(settings: GatewaySettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # the server raises it again when done; the exit code shall be 0
     log.info("gateway starting", url=url, network=genesis.network.hex())
-    server.run()
+    server.run(sockets=_listening(settings) if settings.reuse_port or settings.own_port else None)
     return 1 if crashed or not server.started else 0
+
+
+def _listening(settings: GatewaySettings) -> list[socket.socket]:
+    """Bound, and not listening yet: the system sends no connection here before the gateway has started. Raises OSError."""
+    bound = []
+    for port, shared in ((settings.port, settings.reuse_port), *([(settings.own_port, False)] if settings.own_port else [])):
+        one = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind((settings.host, port))
+        bound.append(one)
+    return bound
 
 
 def _mailing(settings: GatewaySettings) -> tuple[SmtpMailer | None, bool]:

@@ -4,15 +4,16 @@ import asyncio
 from functools import partial
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 
+from gateway.acceptance import Acceptance
 from gateway.batches import Batches
 from gateway.checkout import closing as checkout_closing
 from gateway.checkout.exchanges import Exchanges
 from gateway.checkout.intents import Intents
 from gateway.checkout.refunds import FIELD, IntentRefunds
 from gateway.checkout.views import Views
-from gateway.database import Database
+from gateway.database import Database, Owed
 from gateway.epochs import StoredEpochs
 from gateway.events.deliveries import Deliveries
 from gateway.events.fanout import FanOut
@@ -22,13 +23,14 @@ from gateway.events.shown import Shower
 from gateway.events.stream import Streams
 from gateway.events.targets import Targets
 from gateway.events.webhooks import Webhooks
-from gateway.follower import ShardFollower
+from gateway.following import Following
 from gateway.history import History
 from gateway.identity.accounts import Accounts
 from gateway.identity.api_keys import ApiKeys
 from gateway.identity.closing import Closing
 from gateway.identity.mailer import Mailbox, Mailer
 from gateway.identity.mails import Mails
+from gateway.identity.notices import Notices
 from gateway.identity.passwords import Passwords
 from gateway.identity.second_factor import SecondFactor
 from gateway.identity.sessions import Sessions
@@ -36,12 +38,15 @@ from gateway.identity.throttle import Limit, Throttle
 from gateway.identity.tokens import Tokens
 from gateway.identity.verification import Verification
 from gateway.jobs import Jobs
+from gateway.lease import Lease
 from gateway.ledger import Ledger
 from gateway.money import records as money_records
 from gateway.money.desk import Money
 from gateway.money.limits import Limits
 from gateway.network_view import NetworkView
+from gateway.owners import Owners
 from gateway.payments import Payments
+from gateway.projection import Tracked
 from gateway.proofs.making import Proofs
 from gateway.queries import Queries
 from gateway.reads.balances import Balances
@@ -51,20 +56,23 @@ from gateway.receiving import Receiving
 from gateway.relay import Relay
 from gateway.returns import Returns
 from gateway.vault import Vault
+from gateway.waiting import Waiting
+from gateway.wakeups import Wakeups
 from gateway.wallets import Wallets
-from node.client.follower import Follower
 from node.client.line import Line
 from node.client.refusals import RefusalTally
+from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
-from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES, MAX_REFUSALS_BYTES
-from node.protocol.topics import blocks_topic, epoch_topic, refusals_topic
+from node.protocol.limits import MAX_FRAME_BYTES, MAX_REFUSALS_BYTES
+from node.protocol.terms import Terms
+from node.protocol.topics import epoch_topic, refusals_topic
 
 log = structlog.get_logger()
 _PURGE_EVERY = 3600.0
-_DROPS = 360
-"""How often keys that are not used any more are dropped meanwhile."""
+_DROP_EVERY = 10.0
+"""Keys that are not used any more."""
 
 
 class Gateway:
@@ -96,11 +104,16 @@ class Gateway:
         self.epochs = StoredEpochs(genesis, self.database, self._form)
         self.queries = Queries(line, self.epochs, genesis.network)
         self.outbox, self.jobs = Outbox(self.database), Jobs(self.database)
-        self.ledger = Ledger(self.database, self.outbox)
-        self.relay = Relay(line, self.ledger, genesis.network)
+        owners = Owners()
+        self.ledger, self.waiting = Ledger(self.database, self.outbox, owners), Waiting(self.database)
+        self.relay = Relay(self.database, line, genesis.network)
+        self.lease = Lease(self.database, name)
+        self.following = Following(self.database, line, genesis.network, self.lease, self.ledger, self.relay)
+        self.followers = self.following.chains
         self.view = NetworkView(self.queries)
         self.tokens = Tokens(token_secret, token_lifetime)
-        self.sessions, self.api_keys = Sessions(self.database, self.tokens), ApiKeys(self.database, self.tokens)
+        self.sessions, self.notices = Sessions(self.database, self.tokens), Notices(self.database, self.tokens)
+        self.api_keys = ApiKeys(self.database, self.tokens, self.notices)
         self.passwords, self.mailbox = Passwords(), Mailbox(self.database) if mailer is None else None
         self.mails = Mails(self.database, self.jobs, mailer or Mailbox(self.database), public_url)
         self.second_factor = SecondFactor(self.database, vault, throttle)
@@ -109,10 +122,11 @@ class Gateway:
         self.closing = Closing(self.database, self.accounts, self.sessions, self.tokens)
         self.closing.erasers += [self.mails.forget, self.second_factor.forget]
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
-        self.receiving = Receiving(self.database, vault, self.epochs, self.ledger, self.outbox, self.jobs, devnet)
+        self.receiving = Receiving(self.database, vault, self.epochs, self.outbox, self.jobs, devnet)
         self.payments = Payments(
             genesis,
             self.database,
+            Acceptance(self.database, self.outbox, owners, Terms(genesis)),
             self.wallets,
             self.receiving,
             self.epochs,
@@ -121,13 +135,13 @@ class Gateway:
             issuers,
             transaction_lifetime,
         )
-        self.batches = Batches(self.database, self.wallets, self.receiving, self.payments)
+        self.batches = Batches(self.wallets, self.receiving, self.payments)
         self.returns = Returns(self.jobs, self.receiving, self.payments)
         self.money = Money(
             self.database,
             self.jobs,
             self.outbox,
-            self.ledger,
+            self.waiting,
             self.wallets,
             self.payments,
             self.epochs,
@@ -137,7 +151,7 @@ class Gateway:
             devnet,
         )
         self.refunds = self.money.refunds
-        self.history = History(self.database, self.payments.assets, self.ledger.under_way)
+        self.history = History(self.database, self.payments.assets, self.relay)
         self.throttle, self.from_client = throttle, from_client
         shower = Shower(self.history.view)
         self.streams = Streams(self.database, self.outbox, shower)
@@ -145,58 +159,65 @@ class Gateway:
         self.deliveries = Deliveries(self.database, shower, Poster(targets), self.webhooks.secrets, devnet)
         self.fanout = FanOut(self.database, self.outbox, self.deliveries.wake)
         views = Views(self.payments.assets, public_url)
-        checkout = (self.database, self.jobs, self.outbox, self.ledger, self.wallets, self.payments, views)
+        checkout = (self.database, self.jobs, self.outbox, self.waiting, self.wallets, self.payments, views)
         self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
         self.closing.checks += [money_records.under_way, checkout_closing.under_way]
         self.closing.erasers += [money_records.forget, checkout_closing.erase, self.webhooks.forget]
         self.refunds.sources[FIELD] = IntentRefunds(self.database, self.wallets, self.payments, self.refunds, self.intents)
-        self.followers: dict[int, ShardFollower] = {}
         self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
         self.balances = Balances(self.database, lambda: self.epochs.require().shards)
         self.statements = Statements(self.database, self.payments.assets, lambda: self.epochs.require().shards)
         self.proofs = Proofs(genesis, self.database, self.epochs, self.followers)
         self._refusals: dict[int, RefusalTally] = {}
         self._formed = asyncio.Event()
+        self.wakeups = Wakeups(line, genesis.network, token_secret, self._look)
+        self.following.duties = (self.jobs.run, self.fanout.run, self.deliveries.run, self._purge)
+        self._connect()
+
+    def _connect(self) -> None:
+        """What one part tells the others."""
+        self.ledger.on_final = self._forget
+        self.sessions.on_end = self.notices.on_end = self.wallets.keyring.forget
+        self.sessions.ring = self.notices.ring = self.outbox.ring = self.wakeups.ring
+        self.jobs.ring = self.deliveries.ring = partial(self.wakeups.ring, jobs=True)
 
     async def run(self, started: asyncio.Event) -> None:
         """Work until cancelled; sets ``started`` when requests can be taken."""
         try:
+            await self._load()
             async with asyncio.TaskGroup() as tasks:
-                self.ledger.on_final = self._forget
-                self.sessions.on_end = self.wallets.keyring.forget
-                await self.sessions.load()
-                await self.api_keys.load()
-                for tracked in await self.ledger.load():
-                    self.relay.add(tracked)
-                await self.intents.load()
-                await self.epochs.load()
-                await self.money.start()
                 self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
                 for work in (
                     self.broker.run,
                     self.queries.run,
                     self.relay.run,
-                    self.ledger.mark_submitted,
-                    self.jobs.run,
+                    self.wakeups.run,
+                    self.following.run,
                     self.streams.run,
-                    self.fanout.run,
-                    self.deliveries.run,
-                    self._purge,
+                    self._drop_keys,
                 ):
                     tasks.create_task(work())
                 started.set()
                 await self._formed.wait()
                 await self.epochs.save()
-                for shard, electorate in self.epochs.electorates.items():
-                    tasks.create_task(self.followers[shard].run())
+                for electorate in self.epochs.electorates.values():
                     tasks.create_task(self.view.watch(electorate))
         finally:
             await self.throttle.close()
             self.database.close()
 
+    async def _load(self) -> None:
+        """Learn what the database has to say before the first request."""
+        await self.notices.begin()
+        await self.sessions.load()
+        await self.api_keys.load()
+        await self.ledger.look()
+        await self.epochs.load()
+        await self.money.start()
+
     def stop_waiting(self) -> None:
         """The process ends: whoever waits gets what is known now, and streams end."""
-        self.ledger.stop_waiting()
+        self.waiting.stop()
         self.streams.close()
 
     def missing(self) -> list[str]:
@@ -206,36 +227,48 @@ class Gateway:
             lacking.append("broker not connected")
         if self.epochs.document is None:
             lacking.append("epoch document not known")
-        lacking += [f"shard {shard} not caught up" for shard, f in sorted(self.followers.items()) if not f.caught_up]
-        return lacking
+        return lacking + self.following.missing()
 
     def _form(self, document: EpochDocument) -> None:
         """The committees are known: listen to each."""
-        network = self.genesis.network
-        self.ledger.shards = document.shards
+        self.following.form(document, self.queries)
         for shard, electorate in document.electorates.items():
-            chain = Follower(electorate, *self.ledger.cursors.get(shard, (0, b"")))
-            follower = self.followers[shard] = ShardFollower(chain, electorate, self.queries, self.ledger.apply)
             self._refusals[shard] = RefusalTally(electorate)
-            self.broker.subscribe(blocks_topic(network, shard), MAX_BROKER_BODY_BYTES, follower.hear)
-            self.broker.subscribe(refusals_topic(network, shard), MAX_REFUSALS_BYTES, partial(self._hear_refusals, shard))
+            topic = refusals_topic(self.genesis.network, shard)
+            self.broker.subscribe(topic, MAX_REFUSALS_BYTES, partial(self._hear_refusals, shard))
         self._formed.set()
 
     def _hear_refusals(self, shard: int, body: bytes) -> None:
-        for transaction_id, code in self._refusals[shard].hear(body, self.ledger.projection.active):
-            self.ledger.projection.hint(transaction_id, code, shard)
+        for transaction_id, code in self._refusals[shard].hear(body, self.relay):
+            self.relay.hint(transaction_id, code, shard)
 
-    def _forget(self, transaction_id: bytes) -> None:
-        self.relay.forget(transaction_id)
+    def _forget(self, tracked: Tracked) -> None:
+        """A transaction is final, durably."""
+        self.waiting.tell(tracked)
+        if tracked.hint is Code.OK:
+            self.relay.forget(tracked.id)
         for tally in self._refusals.values():
-            tally.forget(transaction_id)
+            tally.forget(tracked.id)
+
+    async def _look(self, jobs: bool) -> None:
+        """See what other processes have written."""
+        await asyncio.gather(self.notices.look(), self.lease.look(), self.waiting.look())
+        if not self.lease.held:
+            await self.ledger.look()
+        elif jobs:
+            self.jobs.look()
+            self.deliveries.look()
+        self.outbox.look()
+        self.money.records.look()
+
+    async def _drop_keys(self) -> None:
+        while True:
+            await asyncio.sleep(_DROP_EVERY)
+            self.wallets.keyring.drop_old()
 
     async def _purge(self) -> None:
         while True:
-            await self.sessions.purge()
-            await self.mails.purge()
-            await self.outbox.purge()
-            await self.deliveries.purge()
-            for _ in range(_DROPS):
-                await asyncio.sleep(_PURGE_EVERY / _DROPS)
-                self.wallets.keyring.drop_old()
+            for part in (self.sessions, self.notices, self.mails, self.outbox, self.deliveries):
+                await part.purge()
+            await self.database.write(lambda c: c.execute(delete(Owed).where(Owed.units == 0)) and None)
+            await asyncio.sleep(_PURGE_EVERY)

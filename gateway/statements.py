@@ -3,15 +3,28 @@
 SQLAlchemy words them for SQLite or PostgreSQL; executing through it would cost ten times what SQLite takes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.database import AccountBalance, BalanceChange, Base, Cursor, IdempotencyKey, Posting, Transfer, Wallet
+from gateway.database import (
+    UNDER_WAY,
+    WAITING,
+    AccountBalance,
+    BalanceChange,
+    Base,
+    Cursor,
+    IdempotencyKey,
+    Owed,
+    Posting,
+    Transfer,
+    Wallet,
+)
 
 Row = Mapping[str, Any]
+_MOST_ASKED = 512
 
 
 class Statement:
@@ -46,6 +59,38 @@ class Statement:
         return found
 
 
+class Lookup:
+    """The rows whose key is among some: one query, however many they are.
+
+    ``columns`` and ``source`` are SQL for both databases; ``source`` names its keys as ``asked.a`` and ``asked.b``.
+    """
+
+    def __init__(self, columns: str, source: str, keys: int = 1) -> None:
+        names = ("a", "b")[:keys]
+        self._keys = keys
+        self._texts: dict[tuple[str, int], str] = {}
+        self._form = f"WITH asked({', '.join(names)}) AS (VALUES %s) SELECT {columns} FROM asked CROSS JOIN {source}"
+
+    def run(self, connection: Connection, keys: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """``keys``: different ones; of several columns as tuples."""
+        for first in range(0, len(keys), _MOST_ASKED):
+            asked = list(keys[first : first + _MOST_ASKED])
+            count = 1 << (len(asked) - 1).bit_length()  # so that there are few statements, all of them prepared
+            asked += [(None,) * self._keys if self._keys > 1 else None] * (count - len(asked))
+            parameters = [value for key in asked for value in key] if self._keys > 1 else asked
+            cursor = connection.connection.cursor()
+            cursor.execute(self._text(connection, count), parameters)
+            yield from cursor.fetchall()
+
+    def _text(self, connection: Connection, count: int) -> str:
+        name = connection.dialect.name
+        if (text := self._texts.get((name, count))) is None:
+            mark = "%s" if name == "postgresql" else "?"
+            row = f"({', '.join([mark] * self._keys)})"
+            text = self._texts[name, count] = self._form % ", ".join([row] * count)
+        return text
+
+
 def _insert(model: type[Base], *left_out: str) -> Callable[[Any], Any]:
     columns = [column.key for column in model.__table__.columns if column.key not in left_out]
     return lambda insert: insert(model).values({name: bindparam(name) for name in columns}).on_conflict_do_nothing()
@@ -64,7 +109,7 @@ def _put(model: type[Base], key: list[str], only_newer: str) -> Callable[[Any], 
     return build
 
 
-_MOVED = ("status", "code", "hint", "height", "committed_in", "finalized_at")
+_MOVED = ("status", "code", "height", "committed_in", "finalized_at")
 
 CLAIM = Statement(_insert(IdempotencyKey))
 """Bind a client's key, unless it is bound: then ``rowcount`` is 0."""
@@ -78,9 +123,10 @@ ADD_TRANSFER = Statement(_insert(Transfer))
 
 
 def _add_posting(insert: Any) -> Any:
-    values: dict[str, Any] = {column.key: bindparam(column.key) for column in Posting.__table__.columns if column.key != "id"}
-    values["user_id"] = select(Wallet.user_id).where(Wallet.id == bindparam("wallet_id")).scalar_subquery()
-    return insert(Posting).values(values).on_conflict_do_nothing()
+    given = [column.key for column in Posting.__table__.columns if column.key not in ("id", "user_id")]
+    values = [bindparam(name, type_=Posting.__table__.c[name].type) for name in given]
+    row = select(*values, Wallet.user_id).where(Wallet.id == bindparam("wallet_id"))
+    return insert(Posting).from_select([*given, "user_id"], row).on_conflict_do_nothing()
 
 
 ADD_POSTING = Statement(_add_posting)
@@ -94,6 +140,20 @@ MOVE = Statement(
     )
 )
 """A transfer's next state."""
+OVERDUE = Statement(
+    lambda _: (
+        select(Transfer)
+        .where(Transfer.valid_until < bindparam("time"), Transfer.home_shard == bindparam("shard"), UNDER_WAY, WAITING)
+        .where(Transfer.user_id.is_not(None))
+    )
+)
+"""Handed in here, and waiting past its time."""
+OWE = Statement(
+    lambda insert: (
+        put := insert(Owed).values({name: bindparam(name) for name in ("address", "asset", "units")})
+    ).on_conflict_do_update(index_elements=["address", "asset"], set_={"units": Owed.units + put.excluded.units})
+)
+"""So many units more; less if negative."""
 MARK = Statement(
     lambda _: (
         update(Transfer)
@@ -102,5 +162,32 @@ MARK = Statement(
     )
 )
 """A transfer's next status, if it still has the old one."""
+HINT = Statement(lambda _: update(Transfer).where(Transfer.transaction_id == bindparam("id")).values(hint=bindparam("new_hint")))
+"""What members gave as reason not to take it."""
 PUT_BALANCE = Statement(_put(AccountBalance, ["address", "asset"], "height"))
 PUT_CURSOR = Statement(_put(Cursor, ["shard"], "height"))
+
+CLAIMS = Lookup(
+    "k.user_id, k.key, k.fingerprint, k.made",
+    "idempotency_keys AS k WHERE k.user_id = asked.a AND k.key = asked.b",
+    keys=2,
+)
+FUNDS = Lookup(
+    "b.address, b.asset, b.available - coalesce(o.units, 0)",
+    "balances AS b LEFT JOIN owed AS o ON o.address = b.address AND o.asset = b.asset WHERE b.address = asked.a",
+)
+"""What addresses can spend: their verified balances less what is owed. May be negative."""
+WALLETS = Lookup("w.address, w.id", "wallets AS w WHERE w.address = asked.a")
+RECEIVING = Lookup("r.address, coalesce(r.wallet_id, '')", "receiving_addresses AS r WHERE r.address = asked.a")
+TRANSFER_COLUMNS = tuple(Transfer.__table__.columns.keys())
+TRANSFERS = Lookup(", ".join(f"t.{name}" for name in TRANSFER_COLUMNS), "transfers AS t WHERE t.transaction_id = asked.a")
+ENDS = Lookup(
+    "t.transaction_id, t.status, t.code, t.height, t.finalized_at",
+    "transfers AS t WHERE t.transaction_id = asked.a AND t.status IN ('committed', 'rejected', 'expired')",
+)
+"""Those of some transfers that are final."""
+WAITS = Lookup(
+    "t.transaction_id, t.status, t.hint",
+    "transfers AS t WHERE t.transaction_id = asked.a AND t.status IN ('queued', 'submitted')",
+)
+"""Those of some transfers that no block of their home shard has taken in."""

@@ -17,6 +17,7 @@ from gateway.ledger import Ledger
 from gateway.problems import Problem
 from gateway.queries import Queries
 from gateway.receiving import held_by
+from gateway.statements import RECEIVING, WALLETS
 from gateway.vault import Keyring, Vault
 from node.protocol.address import PREFIX, address_of, decode_address
 from node.protocol.crypto import KeyPair
@@ -54,34 +55,34 @@ class Wallets:
         assert public is not None
         address, wallet_id = address_of(public), uuid.uuid4().hex
         sealed = None if pair is None else self._vault.seal(pair.secret, address)
-        if address in self._ledger.projection.wallets:
-            raise Problem(409, "key_taken", "a wallet with this key exists already")
         row: dict[str, Any] = {"id": wallet_id, "user_id": user_id, "label": label, "address": address, "public_key": public}
         row |= {"sealed_key": sealed, "archived": False, "created_at": now_ms()}
 
-        def save(connection: Connection) -> bool:
+        def save(connection: Connection) -> Problem | None:
+            if any(any(lookup.run(connection, [address])) for lookup in (WALLETS, RECEIVING)):
+                return Problem(409, "key_taken", "a wallet with this key exists already")
             count = connection.execute(select(func.count()).select_from(Wallet).where(Wallet.user_id == user_id)).scalar_one()
-            if count < MAX_WALLETS:
-                connection.execute(insert(connection, Wallet).values(**row))
-            return bool(count < MAX_WALLETS)
+            if count >= MAX_WALLETS:
+                return Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
+            connection.execute(insert(connection, Wallet).values(**row))
+            return None
 
-        # Followed from the same moment on that its row waits to be written: no block may be missed in between.
-        self._ledger.projection.wallets[address] = wallet_id
-        if not await self._database.write(save):
-            del self._ledger.projection.wallets[address]
-            raise Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
+        # Its row is durable before anybody can pay it, so no block that concerns it is missed.
+        if (refused := await self._database.write(save)) is not None:
+            raise refused
         if public_key is not None or brought is not None:
             await self._import_balances(wallet_id, address)
         return await self.wallet(user_id, wallet_id)
 
     async def _import_balances(self, wallet_id: str, address: bytes) -> None:
-        """Start a wallet from what its account holds already; later blocks go on from there."""
+        """Start a wallet from what its account holds already; later blocks go on from there: those after the one at which the
+        database stands, now that the wallet's row is in it."""
         shard = self._epochs.require().shards.shard_of(address)
         electorate = self._epochs.require().electorates[shard]
         try:
-            account = await self._queries.account(electorate, address, self._ledger.projection.heights.get(shard, 0))
+            await self._ledger.look()
+            account = await self._queries.account(electorate, address, self._ledger.place(shard).height)
         except Exception:
-            del self._ledger.projection.wallets[address]
             self._known.pop(wallet_id, None)
             await self._database.write(lambda c: _remove_wallet(c, wallet_id))
             raise
@@ -95,8 +96,7 @@ class Wallets:
         if values:
             statement = update(Wallet).where(Wallet.id == wallet_id).values(**values)
             await self._database.write(lambda c: c.execute(statement) and None)
-            self._known.pop(wallet_id, None)
-        return await self.wallet(user_id, wallet_id)
+        return await self.latest(user_id, wallet_id)
 
     async def wallet(self, user_id: str, wallet_id: str) -> Row[Any]:
         """A user's wallet. Raises Problem (404), also when it is somebody else's."""
@@ -104,6 +104,11 @@ class Wallets:
         if row is None or row.user_id != user_id:
             raise Problem(404, "wallet_not_found", "you have no such wallet")
         return row
+
+    async def latest(self, user_id: str, wallet_id: str) -> Row[Any]:
+        """As ``wallet``, with the label it has now: another process may have changed it."""
+        self._known.pop(wallet_id, None)
+        return await self.wallet(user_id, wallet_id)
 
     async def wallets(self, user_id: str) -> Sequence[Row[Any]]:
         query = select(Wallet.__table__).where(Wallet.user_id == user_id).order_by(Wallet.created_at, Wallet.id)
@@ -142,7 +147,7 @@ class Wallets:
             self._known.move_to_end(wallet_id)
             return row
         row = await self._database.read(lambda c: c.execute(select(Wallet.__table__).where(Wallet.id == wallet_id)).first())
-        if row is not None and row.address in self._ledger.projection.wallets:  # else it is being removed
+        if row is not None:
             self._known[wallet_id] = row
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)

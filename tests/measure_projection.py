@@ -17,13 +17,14 @@ from gateway.database import Database, Wallet, insert, now_ms, open_engine
 from gateway.events.outbox import Outbox
 from gateway.follower import ShardFollower
 from gateway.identity.tables import User
-from gateway.ledger import Ledger, put_postings, transfer_row
-from gateway.projection import tracked_order
+from gateway.ledger import Ledger
+from gateway.owners import Owners
+from gateway.projection import lines_of, tracked_order
 from gateway.queries import Queries
-from gateway.statements import ADD_TRANSFER
+from gateway.rows import owed_rows, put_postings, transfer_row
+from gateway.statements import ADD_TRANSFER, OWE, PUT_CURSOR
 from node.client.blocks import ProvenBlock
 from node.client.epochs import Epochs
-from node.client.follower import Follower
 from node.client.line import Line
 from node.protocol.address import address_of
 from node.protocol.codec import encode
@@ -54,12 +55,11 @@ class Chain:
             self.network.fund(person, 10**9)
         self.shard = self.network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{folder}/{each}.db"))
-        self.ledger = Ledger(self.database, Outbox(self.database))
+        self.ledger = Ledger(self.database, Outbox(self.database), Owners())
         self.ledger.shards = self.network.document.shards
-        head = self.shard.head
         electorate = self.shard.electorate
         queries = Queries(Line("redis://localhost"), Epochs(self.network.genesis), self.network.genesis.network)
-        self.follower = ShardFollower(Follower(electorate, head.height, head.hash), electorate, queries, self._apply)
+        self.follower = ShardFollower(electorate, queries, lambda: self.ledger.place(0), self._apply)
         self.applied = asyncio.Event()
 
     async def _apply(self, blocks: list[ProvenBlock]) -> None:
@@ -67,9 +67,7 @@ class Chain:
         self.applied.set()
 
     async def open(self) -> None:
-        projection = self.ledger.projection
-        for number, person in enumerate(self.people):
-            projection.wallets[address_of(person.public)] = f"wallet {number}"
+        self.wallets = {address_of(person.public): f"wallet {number}" for number, person in enumerate(self.people)}
         rows = [
             {
                 "id": name,
@@ -81,15 +79,18 @@ class Chain:
                 "archived": False,
                 "created_at": 0,
             }
-            for address, name in projection.wallets.items()
+            for address, name in self.wallets.items()
         ]
         user = {"id": "u", "email": "e", "name": "n", "password_hash": "h", "created_at": 0}
 
         def save(connection: Connection) -> None:
             connection.execute(insert(connection, User), [user])
             connection.execute(insert(connection, Wallet), rows)
+            head = self.shard.head
+            PUT_CURSOR.run(connection, {"shard": 0, "height": head.height, "hash": head.hash, "time": head.time})
 
         await self.database.write(save)
+        await self.ledger.lead()
 
     async def block(self) -> bytes:
         """The next one, whose payments have been taken in."""
@@ -104,14 +105,15 @@ class Chain:
         shards = self.network.document.shards
         tracked = tracked_order(transaction.order, transaction.id, encode(transaction), shards, own=True)
         tracked.kind, tracked.created_at = "transfer", now_ms()
-        self.ledger.track(tracked)
-        lines = self.ledger.projection.postings_of(tracked, ("sent",))
+        lines = lines_of(tracked, self.wallets, ("sent",))
 
         def save(connection: Connection) -> None:
             ADD_TRANSFER.run(connection, transfer_row(tracked, "u"))
+            OWE.run_all(connection, owed_rows(tracked.due().items()))
             put_postings(connection, lines, tracked.created_at)
 
         await self.database.write(save)
+        self.ledger.remember(tracked)
 
 
 async def measure(folder: Path, each: int, blocks: int) -> float:
@@ -130,7 +132,7 @@ async def measure(folder: Path, each: int, blocks: int) -> float:
             if number >= 5:
                 spent += time.process_time() - began
         following.cancel()
-    assert not chain.ledger.projection.active
+    assert chain.ledger.finished["committed"] > 0
     chain.database.close()
     return spent / blocks * 1e6
 

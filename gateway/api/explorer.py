@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @router.get("/network")
 async def network(gateway: GatewayPart) -> dict[str, Any]:
-    """The committees and their members, as far as they answer."""
+    """The committees and their members, as far as they answer. `followed_by`: the gateway process that follows their chains."""
     document, notice = gateway.epochs.document, gateway.epochs.notice
     genesis = gateway.genesis
     committees = [_committee(gateway, shard) for shard in sorted(gateway.followers)]
@@ -42,6 +42,7 @@ async def network(gateway: GatewayPart) -> dict[str, Any]:
         "phase": notice.phase.value if notice else None,
         "assets": [_asset_view(asset) for asset in genesis.assets],
         "committees": committees,
+        "followed_by": gateway.lease.holder or None,
     }
 
 

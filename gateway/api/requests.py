@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from gateway.idempotency import Idempotency
 from gateway.identity.sessions import Device
 from gateway.identity.throttle import Limit
-from gateway.identity.tokens import Caller, Scope, Tokens
+from gateway.identity.tokens import Caller, Scope
 from gateway.problems import Problem
 from gateway.service import Gateway
 from node.protocol.address import decode_address
@@ -36,19 +36,19 @@ def scope(name: Scope) -> Any:
     return Depends(declare)
 
 
-def _caller(request: Request, credentials: HTTPAuthorizationCredentials | None, *scopes: str) -> Caller:
+async def _caller(request: Request, credentials: HTTPAuthorizationCredentials | None, *scopes: str) -> Caller:
     if credentials is None:
         raise Problem(401, "not_authenticated", "log in and send the access token: Authorization: Bearer ...")
-    tokens: Tokens = request.app.state.gateway.tokens
-    return tokens.caller(credentials.credentials, *scopes)
+    gateway: Gateway = request.app.state.gateway
+    return await gateway.notices.caller(credentials.credentials, *scopes)
 
 
 async def _login(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
-    return _caller(request, credentials)
+    return await _caller(request, credentials)
 
 
 async def _user(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
-    return _caller(request, credentials, *getattr(request.state, "scopes", ())).user
+    return (await _caller(request, credentials, *getattr(request.state, "scopes", ()))).user
 
 
 async def _verified(user: Annotated[str, Depends(_user)], gateway: Annotated[Gateway, Depends(_gateway)]) -> str:

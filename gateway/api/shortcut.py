@@ -74,7 +74,7 @@ class Shortcut:
 
 
 async def _pay(gateway: Gateway, request: _Request) -> tuple[int, dict[str, Any]]:
-    user = gateway.tokens.user_of(request.token, "payments")
+    user = (await gateway.notices.caller(request.token, "payments")).user
     gateway.database.check_room()
     order, key = request.order, None
     if request.key is not None:

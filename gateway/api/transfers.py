@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+from copy import copy
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from gateway.acceptance import Accepted
 from gateway.api.requests import (
     LONGEST_WAIT,
     GatewayPart,
@@ -19,7 +21,6 @@ from gateway.api.requests import (
 )
 from gateway.batches import Part
 from gateway.identity.text import one_line
-from gateway.payments import Accepted
 from gateway.problems import VARIANT, Problem
 from gateway.projection import Status
 from gateway.service import Gateway
@@ -137,7 +138,7 @@ async def transfer_status(transfer_id: str, user: UserId, gateway: GatewayPart, 
     raw = transaction_id(transfer_id)
     view = await gateway.history.transfer(raw, user)
     if wait and not Status(view["status"]).is_final:
-        await gateway.ledger.wait_final(raw, min(wait, LONGEST_WAIT))
+        await gateway.waiting.end(raw, min(wait, LONGEST_WAIT))
         view = await gateway.history.transfer(raw, user)
     return view
 
@@ -162,16 +163,23 @@ async def hand_in(
 async def transaction(transfer_id: str, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
     """A transaction this gateway sent, or that touches one of its wallets. The ledger is public, so is this."""
     raw = transaction_id(transfer_id)
-    if wait:
-        await gateway.ledger.wait_final(raw, min(wait, LONGEST_WAIT))
+    view = await gateway.history.transfer(raw, None)
+    if not wait or Status(view["status"]).is_final:
+        return view
+    await gateway.waiting.end(raw, min(wait, LONGEST_WAIT))
     return await gateway.history.transfer(raw, None)
 
 
 async def outcome(gateway: Gateway, accepted: Accepted, user: str | None, wait: float) -> tuple[int, dict[str, Any]]:
     """The answer after at most ``wait`` seconds: HTTP status and body."""
-    if wait:
-        await gateway.ledger.wait_final(accepted.id, min(wait, LONGEST_WAIT))
     known = accepted.tracked
+    if wait and (known is None or not known.status.is_final):
+        end = await gateway.waiting.end(accepted.id, min(wait, LONGEST_WAIT), fresh=known is not None)
+        if known is not None and end is not None:
+            known = copy(known)
+            known.status, known.code, known.height, known.finalized_at = end
+        else:
+            known = None  # what it has come to, the database knows
     view = await gateway.history.transfer(accepted.id, user) if known is None else gateway.history.view(known)
     return 200 if Status(view["status"]).is_final else 202, view
 

@@ -117,7 +117,7 @@ async def wallets(user: UserId, gateway: GatewayPart) -> dict[str, list[WalletVi
 @router.get("/{wallet_id}")
 async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalances:
     """A wallet with its balances, as of the block at ``height`` of its shard."""
-    row = await gateway.wallets.wallet(user, wallet_id)
+    row = await gateway.wallets.latest(user, wallet_id)
     rows, height = await gateway.wallets.balances(row)
     balances = {}
     for line in rows:

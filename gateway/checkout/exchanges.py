@@ -18,9 +18,9 @@ from gateway.database import Database, insert, now_ms
 from gateway.events.outbox import Outbox
 from gateway.idempotency import Idempotency, claim
 from gateway.jobs import Jobs
-from gateway.ledger import Ledger
 from gateway.payments import Payments
 from gateway.problems import Problem
+from gateway.waiting import Waiting
 from gateway.wallets import Wallets
 from node.protocol.codes import Code
 
@@ -46,9 +46,9 @@ class Exchanges:
     """Everybody's. Methods return the state that is durable, as ``user_id`` may see it."""
 
     def __init__(
-        self, database: Database, jobs: Jobs, outbox: Outbox, ledger: Ledger, wallets: Wallets, payments: Payments, views: Views
+        self, database: Database, jobs: Jobs, outbox: Outbox, waiting: Waiting, wallets: Wallets, payments: Payments, views: Views
     ) -> None:
-        self._database, self._jobs, self._outbox, self._ledger = database, jobs, outbox, ledger
+        self._database, self._jobs, self._outbox, self._waiting = database, jobs, outbox, waiting
         self._wallets, self._payments, self._views = wallets, payments, views
         jobs.handle(KIND, self._step)
 
@@ -110,7 +110,7 @@ class Exchanges:
                 raise
         row = await self._row(exchange_id)
         if wait and row.status == ExchangeStatus.PROCESSING:
-            await self._ledger.wait_final(row.transfer_id, wait)
+            await self._waiting.end(row.transfer_id, wait)
             await self._step(exchange_id)
         return await self.get(user_id, exchange_id)
 
@@ -134,9 +134,11 @@ class Exchanges:
         maker = await self._wallets.wallet(row.user_id, row.wallet_id)
         gives = await self._payments.draw(maker, taker.address, row.give_asset, row.give_amount)
         wants = await self._payments.draw(taker, maker.address, row.want_asset, row.want_amount)
-        if (code := self._payments.shortfall(self._payments.with_fees(wants[1]))) is not Code.OK:
-            refuse(code)
-        if self._payments.shortfall(self._payments.with_fees(gives[1])) is not Code.OK:
+        due = [self._payments.with_fees(legs) for _, legs in (wants, gives)]
+        wanted, given = await self._database.read(lambda c: [self._payments.shortfall(c, legs) for legs in due])
+        if wanted is not Code.OK:
+            refuse(wanted)
+        if given is not Code.OK:
             raise Problem(409, "offer_not_covered", "who made this offer has too little for it now")
 
         def also(connection: Connection, transaction_id: bytes, code: Code) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, select, update
 
-from gateway.checkout.reservations import Reservations, parts_of, read_parts, take, write_parts
+from gateway.checkout.reservations import parts_of, read_parts, reserve, take, write_parts
 from gateway.checkout.settling import FIRST_LOOK_MS, is_id, refuse, transfer_end
 from gateway.checkout.states import RESERVED_MS, Changes, IntentStatus, intent_changes, intent_deadline
 from gateway.checkout.tables import PaymentIntent
@@ -21,9 +21,9 @@ from gateway.events.outbox import Outbox
 from gateway.idempotency import Idempotency, claim, claimed
 from gateway.identity.tables import User
 from gateway.jobs import Jobs
-from gateway.ledger import Ledger
 from gateway.payments import Payments
 from gateway.problems import Problem
+from gateway.waiting import Waiting
 from gateway.wallets import Wallets
 from node.protocol.codes import Code
 from node.protocol.transaction import Leg
@@ -54,18 +54,11 @@ class Intents:
     """Everybody's. Methods return the state that is durable, as ``user_id`` may see it."""
 
     def __init__(
-        self, database: Database, jobs: Jobs, outbox: Outbox, ledger: Ledger, wallets: Wallets, payments: Payments, views: Views
+        self, database: Database, jobs: Jobs, outbox: Outbox, waiting: Waiting, wallets: Wallets, payments: Payments, views: Views
     ) -> None:
-        self._database, self._jobs, self._outbox, self._ledger = database, jobs, outbox, ledger
+        self._database, self._jobs, self._outbox, self._waiting = database, jobs, outbox, waiting
         self._wallets, self._payments, self._views = wallets, payments, views
-        self._reservations = Reservations(ledger.projection)
         jobs.handle(KIND, self._step)
-
-    async def load(self) -> None:
-        """Reserve what the database says; after the ledger is loaded, and before anybody pays."""
-        query = select(PaymentIntent.__table__).where(PaymentIntent.status == IntentStatus.REQUIRES_CAPTURE)
-        for row in await self._database.read(lambda c: c.execute(query).all()):
-            self._reservations.follow(row)
 
     async def create(self, user_id: str, asked: NewIntent, key: Idempotency | None) -> View:
         """Raises Problem: 404, no such wallet; 409, too many are open; 422, no such asset or amount."""
@@ -153,7 +146,6 @@ class Intents:
             return self._change(connection, row, {"status": IntentStatus.CANCELED}) if row.status in _CANCELABLE else row
 
         row = await self._outbox.write(save)
-        self._reservations.follow(row)
         if row.status != IntentStatus.CANCELED:
             raise Problem(409, "intent_not_cancelable", f"this payment intent is {row.status}")
         return self._views.intent(row, user_id)
@@ -177,25 +169,19 @@ class Intents:
     async def _authorize(self, intent: Row[Any], wallet: Row[Any], payee: bytes, key: Idempotency | None) -> None:
         # Raises if the key is elsewhere: then what is reserved could be spent.
         _, legs = await self._payments.draw(wallet, payee, intent.asset, intent.amount)
-        owed, now, attempt = self._payments.with_fees(legs), now_ms(), secrets.token_hex(16)
+        owed, now = self._payments.with_fees(legs), now_ms()
         parts, until = parts_of(legs, owed), now + RESERVED_MS
         changes = {"status": IntentStatus.REQUIRES_CAPTURE, "reserved": write_parts(parts), "capture_before": until}
 
         def save(connection: Connection) -> Row[Any]:
             if key is not None and claim(connection, wallet.user_id, key, bytes.fromhex(intent.id), now) is not None:
                 return load_intent(connection, intent.id)
+            if (code := self._payments.shortfall(connection, owed)) is not Code.OK:
+                refuse(code)
             self._jobs.add(connection, KIND, intent.id, until)
             return self._take(connection, intent.id, wallet, changes)
 
-        # Looking up and taking off are one step here, too. Under a name of its own: another buyer may be about to do the same.
-        if (code := self._payments.shortfall(owed)) is not Code.OK:
-            refuse(code)
-        self._reservations.put(attempt, intent.asset, parts)
-        try:
-            row = await self._outbox.write(save)
-        finally:
-            self._reservations.lift(attempt)
-        self._reservations.follow(row)
+        await self._outbox.write(save)
 
     async def _capture(self, intent: Row[Any], units: int, key: Idempotency | None) -> None:
         payer = await self._wallets.wallet(intent.payer_id, intent.payer_wallet_id) if intent.payer_id else None
@@ -203,29 +189,25 @@ class Intents:
         if payer is None or intent.status != IntentStatus.REQUIRES_CAPTURE:
             raise _not_capturable(intent)
 
-        def also(connection: Connection, transaction_id: bytes, code: Code) -> None:
+        def before(connection: Connection, transaction_id: bytes) -> None:
+            """What was reserved is free for the payment that takes it."""
             if key is not None:  # the shop's, though the transfer is the buyer's
                 claim(connection, intent.user_id, key, transaction_id, now_ms())
             row = load_intent(connection, intent.id)
             if row.status != IntentStatus.REQUIRES_CAPTURE:
                 raise _not_capturable(row)
-            if code is not Code.OK:
-                refuse(code)
             changes = {"status": IntentStatus.PROCESSING, "transfer_id": transaction_id, "capturing": units, "code": ""}
             self._change(connection, row, changes)
+
+        def also(connection: Connection, _: bytes, code: Code) -> None:
+            if code is not Code.OK:
+                refuse(code)
             self._jobs.add(connection, KIND, intent.id, now_ms() + FIRST_LOOK_MS)
 
         parts = take(read_parts(intent.reserved), units)
         legs = [Leg(part.address, shop.address, intent.asset, part.units) for part in parts]
         pairs = await self._payments.signers(payer, [part.address for part in parts])
-        self._reservations.lift(intent.id)  # from here until the transfer takes the amount off, nothing else runs
-        try:
-            await self._payments.pay(payer.user_id, "checkout", pairs, legs, also=also)
-        except BaseException:
-            self._reservations.follow(intent)
-            raise
-        finally:
-            self._reservations.follow(await self._latest(intent.id))
+        await self._payments.pay(payer.user_id, "checkout", pairs, legs, also=also, before=before)
         self._wake()
 
     def _take(self, connection: Connection, intent_id: str, wallet: Row[Any], changes: Changes) -> Row[Any]:
@@ -239,6 +221,7 @@ class Intents:
         """Its next state, of which the shop is told, unless it is open again."""
         connection.execute(update(PaymentIntent).where(PaymentIntent.id == row.id).values(**changes))
         changed = load_intent(connection, row.id)
+        reserve(connection, row, changed)
         if changed.status != IntentStatus.REQUIRES_PAYMENT:
             self.tell(connection, changed, changed.status)
         return changed
@@ -248,26 +231,24 @@ class Intents:
         self._outbox.emit(connection, intent.user_id, f"{KIND}.{what}", self._views.intent(intent, intent.user_id))
 
     async def _step(self, intent_id: str) -> float | None:
-        row, pause = await self._outbox.write(lambda c: self._advance(c, intent_id))
-        self._reservations.follow(row)
-        return pause
+        return await self._outbox.write(lambda c: self._advance(c, intent_id))
 
-    def _advance(self, connection: Connection, intent_id: str) -> tuple[Row[Any], float | None]:
+    def _advance(self, connection: Connection, intent_id: str) -> float | None:
         row, end, pause = load_intent(connection, intent_id), None, 0.0
         if row.status == IntentStatus.PROCESSING:
             end, pause = transfer_end(connection, row.transfer_id)
         if changes := intent_changes(row, end, now_ms()):
             row = self._change(connection, row, changes)
         if row.status == IntentStatus.PROCESSING:
-            return row, pause
+            return pause
         deadline = intent_deadline(row)
-        return row, None if deadline is None else max(0.0, (deadline - now_ms()) / 1000)
+        return None if deadline is None else max(0.0, (deadline - now_ms()) / 1000)
 
     async def _settled(self, user_id: str, intent_id: str, wait: float) -> View:
         """As it is after at most ``wait`` seconds, in which its transfer may end."""
         row = await self._row(intent_id)
         if wait and row.status == IntentStatus.PROCESSING:
-            await self._ledger.wait_final(row.transfer_id, wait)
+            await self._waiting.end(row.transfer_id, wait)
             await self._step(intent_id)
             row = await self._row(intent_id)
         return self._views.intent(row, user_id)

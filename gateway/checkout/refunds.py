@@ -4,13 +4,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, update
 
+from gateway.acceptance import Accepted
 from gateway.checkout.intents import Intents, load_intent
 from gateway.checkout.settling import refuse
 from gateway.checkout.tables import PaymentIntent
 from gateway.database import Database
 from gateway.idempotency import Idempotency
 from gateway.money.refunds import Refunds
-from gateway.payments import Accepted, Payments
+from gateway.payments import Payments
 from gateway.problems import Problem
 from gateway.wallets import Wallets
 from node.protocol.codes import Code

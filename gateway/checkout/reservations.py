@@ -1,17 +1,18 @@
 """Authorized amounts that nobody has captured yet: no other payment through this gateway can spend them.
 
-The chain knows nothing of them: they bind a wallet only because this gateway alone has its keys. The database's rows of payment
-intents say which there are; here they are taken off what the projection lets the wallets' addresses spend.
+The chain knows nothing of them: they bind a wallet only because this gateway alone has its keys. What is reserved is owed, as is
+what transfers under way take off, from the database transaction on in which the payment intent's row says so.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from gateway.checkout.states import IntentStatus
-from gateway.projection import Projection
+from gateway.rows import owed_rows
+from gateway.statements import OWE
 from node.protocol.transaction import Leg
 
 
@@ -51,29 +52,12 @@ def read_parts(text: str) -> list[Part]:
     return [Part(bytes.fromhex(address), units, fee) for address, units, fee in json.loads(text)]
 
 
-class Reservations:
-    """One for each name: a payment intent's id, or that of an attempt to authorize it."""
-
-    def __init__(self, projection: Projection) -> None:
-        self._projection = projection
-        self._held: dict[str, tuple[str, list[Part]]] = {}
-
-    def put(self, name: str, asset: str, parts: list[Part]) -> None:
-        """Reserve; what ``name`` had reserved before is free."""
-        self.lift(name)
-        self._held[name] = asset, parts
-        for part in parts:
-            self._projection.owe((part.address, asset), part.units + part.fee)
-
-    def lift(self, name: str) -> None:
-        """Free what ``name`` has reserved, if anything."""
-        asset, parts = self._held.pop(name, ("", []))
-        for part in parts:
-            self._projection.owe((part.address, asset), -part.units - part.fee)
-
-    def follow(self, intent: Row[Any]) -> None:
-        """Reserve what the row of a payment intent says, or free it. To be called with each new state, in their order."""
+def reserve(connection: Connection, before: Row[Any], after: Row[Any]) -> None:
+    """Take off what a payment intent's row reserves ``after`` a change, and give back what it did ``before``."""
+    owed: dict[tuple[bytes, str], int] = {}
+    for intent, sign in ((before, -1), (after, 1)):
         if intent.status == IntentStatus.REQUIRES_CAPTURE:
-            self.put(intent.id, intent.asset, read_parts(intent.reserved))
-        else:
-            self.lift(intent.id)
+            for part in read_parts(intent.reserved):
+                account = (part.address, intent.asset)
+                owed[account] = owed.get(account, 0) + sign * (part.units + part.fee)
+    OWE.run_all(connection, owed_rows(owed.items()))

@@ -55,6 +55,7 @@ class Deliveries:
 
     Attributes:
         attempts: since start, by whether they succeeded.
+        ring: called when the process that sends them has to look.
     """
 
     def __init__(
@@ -65,13 +66,20 @@ class Deliveries:
         self._sending: dict[int, str] = {}
         self._wake = asyncio.Event()
         self.attempts = {True: 0, False: 0}
+        self.ring: Callable[[], None] = lambda: None
 
     def wake(self) -> None:
-        """There may be new ones."""
+        """There may be new ones. Whichever process sends them is told."""
+        self.look()
+        self.ring()
+
+    def look(self) -> None:
+        """There may be new ones, if this process sends them."""
         self._wake.set()
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""
+        self._sending.clear()
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
@@ -156,8 +164,8 @@ class Deliveries:
                 if await self._database.write(lambda c: _record(c, work, outcome, due)):
                     log.warning("a webhook endpoint is disabled: it took nothing for days", endpoint=work.endpoint.id)
         finally:
-            del self._sending[delivery_id]
-            self.wake()
+            self._sending.pop(delivery_id, None)
+            self.look()
 
     def _load(self, connection: Connection, delivery_id: int) -> _Work | None:
         found = select(Delivery.__table__).where(Delivery.id == delivery_id, PENDING)

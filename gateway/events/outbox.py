@@ -60,11 +60,13 @@ class Outbox:
 
     Attributes:
         listeners: called in the event loop whenever there may be new ones.
+        ring: called when this process has written some.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.listeners: list[Callable[[], None]] = []
+        self.ring: Callable[[], None] = lambda: None
 
     def emit(self, connection: Connection, user_id: str, kind: str, data: dict[str, Any]) -> None:
         """Tell a user of ``data``, an object with an ``id``, in the caller's write."""
@@ -88,6 +90,11 @@ class Outbox:
         return result
 
     def wake(self) -> None:
+        """This process has written events."""
+        self.look()
+        self.ring()
+
+    def look(self) -> None:
         """There may be new events."""
         for listener in self.listeners:
             listener()

@@ -7,8 +7,8 @@ import msgspec
 from sqlalchemy import Connection, Row, select
 
 from gateway.database import Transfer
-from gateway.ledger import tracked_row
 from gateway.projection import Tracked
+from gateway.rows import tracked_row
 from gateway.times import iso
 
 EventType = Literal[

@@ -3,7 +3,6 @@
 A key has 256 random bits, so its SHA-256 is stored and no slow hash is needed. All are in memory, where requests look them up.
 """
 
-import math
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select
 
 from gateway.database import Database, insert, now_ms
+from gateway.identity.notices import KEYS_CHANGED, Notices, notify
 from gateway.identity.tables import ApiKey
-from gateway.identity.tokens import KEY_PREFIX, Caller, Scope, Tokens
+from gateway.identity.tokens import KEY_PREFIX, Scope, Tokens, api_key_caller
 from gateway.problems import Problem
 
 MAX_KEYS = 20
@@ -24,13 +24,13 @@ MAX_KEYS = 20
 class ApiKeys:
     """Everybody's."""
 
-    def __init__(self, database: Database, tokens: Tokens) -> None:
-        self._database, self._tokens = database, tokens
+    def __init__(self, database: Database, tokens: Tokens, notices: Notices) -> None:
+        self._database, self._tokens, self._notices = database, tokens, notices
 
     async def load(self) -> None:
         """Learn all keys."""
         for row in await self._database.read(lambda c: c.execute(select(ApiKey.__table__)).all()):
-            self._tokens.keys[row.key_hash] = _caller(row.user_id, row.id, row.scopes)
+            self._tokens.keys[row.key_hash] = api_key_caller(row.user_id, row.id, row.scopes)
 
     async def create(self, user_id: str, name: str, scopes: Sequence[Scope]) -> tuple[dict[str, Any], str]:
         """A new key: its row, and itself, which nobody can tell again. Raises Problem (409) when there are too many."""
@@ -42,11 +42,12 @@ class ApiKeys:
             count = connection.execute(select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id)).scalar_one()
             if count < MAX_KEYS:
                 connection.execute(insert(connection, ApiKey).values(**row))
+                notify(connection, KEYS_CHANGED, user_id)
             return bool(count < MAX_KEYS)
 
         if not await self._database.write(save):
             raise Problem(409, "limit_exceeded", f"at most {MAX_KEYS} API keys")
-        self._tokens.keys[row["key_hash"]] = _caller(user_id, row["id"], row["scopes"])
+        await self._notices.tell()
         return row, key
 
     async def of(self, user_id: str) -> Sequence[Row[Any]]:
@@ -57,10 +58,13 @@ class ApiKeys:
     async def revoke(self, user_id: str, key_id: str) -> None:
         """End a user's key, at once. Raises Problem (404) when it is not his."""
         mine = (ApiKey.id == key_id, ApiKey.user_id == user_id)
-        if not await self._database.write(lambda c: c.execute(delete(ApiKey).where(*mine)).rowcount):
+
+        def remove(connection: Connection) -> bool:
+            found = bool(connection.execute(delete(ApiKey).where(*mine)).rowcount)
+            if found:
+                notify(connection, KEYS_CHANGED, user_id)
+            return found
+
+        if not await self._database.write(remove):
             raise Problem(404, "api_key_not_found", "you have no such API key")
-        self._tokens.forget_keys(lambda caller: caller.session == key_id)
-
-
-def _caller(user_id: str, key_id: str, scopes: str) -> Caller:
-    return Caller(user_id, key_id, math.inf, frozenset(scopes.split()))
+        await self._notices.tell()

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Select, delete, exists, select, update
 from gateway.database import UNDER_WAY, AccountBalance, Database, IdempotencyKey, ReceivingAddress, Transfer, Wallet, now_ms
 from gateway.events.outbox import Event
 from gateway.identity.accounts import Accounts
+from gateway.identity.notices import KEYS_CHANGED, notify
 from gateway.identity.sessions import Ended, Sessions, end
 from gateway.identity.tables import ApiKey, User
 from gateway.identity.tokens import Tokens
@@ -80,6 +81,7 @@ def _waits(connection: Connection, user_id: str) -> bool:
 def _forget_habits(connection: Connection, user_id: str) -> None:
     for table in (ApiKey, Event, IdempotencyKey):
         connection.execute(delete(table).where(table.user_id == user_id))
+    notify(connection, KEYS_CHANGED, user_id)
     connection.execute(update(Wallet).where(Wallet.user_id == user_id).values(label=""))
     received = ReceivingAddress.wallet_id.in_(_wallets_of(user_id))
     connection.execute(update(ReceivingAddress).where(received).values(email=""))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, delete, or_, select, update
 
 from gateway.database import Database, insert, now_ms
+from gateway.identity.notices import SESSION_ENDED, notify
 from gateway.identity.tables import RefreshToken, Session, User
 from gateway.identity.tokens import Tokens
 from gateway.problems import Problem
@@ -47,11 +48,13 @@ class Sessions:
 
     Attributes:
         on_end: called with a user's id when a session of his ends.
+        ring: called when the other processes have to hear of it.
     """
 
     def __init__(self, database: Database, tokens: Tokens) -> None:
         self._database, self._tokens = database, tokens
         self.on_end: Callable[[str], None] = lambda _: None
+        self.ring: Callable[[], None] = lambda: None
 
     async def load(self) -> None:
         """Learn which sessions have ended though access tokens of theirs have not expired."""
@@ -132,6 +135,7 @@ class Sessions:
             self._tokens.end(session.id, session.access_until / 1000)
         for user_id in {session.user_id for session in gone}:
             self.on_end(user_id)
+            self.ring()
 
     async def purge(self) -> None:
         """Drop what has expired."""
@@ -160,6 +164,8 @@ def end(connection: Connection, user_id: str, which: Any = True) -> list[Ended]:
     names = [session.id for session in gone]
     connection.execute(delete(RefreshToken).where(RefreshToken.session_id.in_(names)))
     connection.execute(update(Session).where(Session.id.in_(names)).values(ended=True))
+    for session in gone:
+        notify(connection, SESSION_ENDED, user_id, session.id, session.access_until)
     return gone
 
 

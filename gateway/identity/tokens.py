@@ -3,6 +3,7 @@
 It is asked for each request, so all it needs is in memory: what has ended is refused from that moment on.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,6 +28,11 @@ class Caller(NamedTuple):
     session: str
     until: float
     scopes: frozenset[str] | None = None
+
+
+def api_key_caller(user_id: str, key_id: str, scopes: str) -> Caller:
+    """``scopes``: with spaces between them."""
+    return Caller(user_id, key_id, math.inf, frozenset(scopes.split()))
 
 
 class Tokens:

@@ -6,10 +6,10 @@ import structlog
 from sqlalchemy import Connection, Row, select, update
 
 from gateway.database import Database, Transfer
-from gateway.ledger import Ledger
 from gateway.money.tables import Payout, Purchase, Refund
 from gateway.payments import Payments
 from gateway.projection import Status
+from gateway.waiting import Waiting
 
 log = structlog.get_logger()
 LOOK_AGAIN = 0.5
@@ -33,12 +33,12 @@ class Coins:
     """Mints for records. A record and its payment are bound in the database transaction that accepts the payment, so that whoever
     repeats a step finds it."""
 
-    def __init__(self, database: Database, payments: Payments, ledger: Ledger) -> None:
-        self._database, self._payments, self._ledger = database, payments, ledger
+    def __init__(self, database: Database, payments: Payments, waiting: Waiting) -> None:
+        self._database, self._payments, self._waiting = database, payments, waiting
 
     async def end(self, transfer_id: bytes) -> End | None:
         """How a payment ended; None when it has not, after a moment."""
-        await self._ledger.wait_final(transfer_id, _WAIT)
+        await self._waiting.end(transfer_id, _WAIT)
         query = select(Transfer.status, Transfer.code).where(Transfer.transaction_id == transfer_id)
         row = await self._database.read(lambda c: c.execute(query).one())
         return End(Status(row.status), row.code) if Status(row.status).is_final else None

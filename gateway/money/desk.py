@@ -4,7 +4,6 @@ from gateway.database import Database
 from gateway.epochs import StoredEpochs
 from gateway.events.outbox import Outbox
 from gateway.jobs import Jobs
-from gateway.ledger import Ledger
 from gateway.money.coins import Coins
 from gateway.money.faucet import Faucet
 from gateway.money.limits import Limits
@@ -18,6 +17,7 @@ from gateway.money.testcards import TestProcessor
 from gateway.payments import Payments
 from gateway.queries import Queries
 from gateway.vault import Vault
+from gateway.waiting import Waiting
 from gateway.wallets import Wallets
 
 
@@ -29,7 +29,7 @@ class Money:
         database: Database,
         jobs: Jobs,
         outbox: Outbox,
-        ledger: Ledger,
+        waiting: Waiting,
         wallets: Wallets,
         payments: Payments,
         epochs: StoredEpochs,
@@ -38,7 +38,7 @@ class Money:
         limits: Limits,
         devnet: bool,
     ) -> None:
-        self.coins = coins = Coins(database, payments, ledger)
+        self.coins = coins = Coins(database, payments, waiting)
         processor, rail = (TestProcessor(database), TestBank(database)) if devnet else (None, None)
         self._jobs = jobs
         self.records = records = Records(database, jobs, outbox, payments.assets)

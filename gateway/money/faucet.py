@@ -2,11 +2,12 @@
 
 from sqlalchemy import Connection, func, select
 
+from gateway.acceptance import Accepted
 from gateway.database import insert, now_ms
 from gateway.idempotency import Idempotency
 from gateway.money.limits import DAY_MS, Limits, check_faucet
 from gateway.money.tables import FaucetGrant
-from gateway.payments import Accepted, Payments
+from gateway.payments import Payments
 from gateway.wallets import Wallets
 
 

@@ -52,6 +52,12 @@ class Records:
         for future in self._waiting.pop(record_id, ()):
             _release(future)
 
+    def look(self) -> None:
+        """Another process may have changed some."""
+        for waiting in self._waiting.values():
+            for future in waiting:
+                _release(future)
+
     def add(self, connection: Connection, model: Model, row: Mapping[str, Any], due_at: int | None = None) -> None:
         """Make a record, whose job is due at ``due_at`` (ms), now by default."""
         connection.execute(insert(connection, model).values(**row))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, func, select, update
 
+from gateway.acceptance import Accepted
 from gateway.database import Database, now_ms
 from gateway.idempotency import Idempotency, claimed
 from gateway.jobs import Jobs
@@ -19,7 +20,7 @@ from gateway.money.limits import MAX_REFUNDS, check_least
 from gateway.money.purchases import Purchases
 from gateway.money.records import Records
 from gateway.money.tables import Purchase, Refund
-from gateway.payments import Accepted, Payments
+from gateway.payments import Payments
 from gateway.problems import Problem
 from gateway.wallets import Wallets
 from node.protocol.address import address_of

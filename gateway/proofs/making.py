@@ -10,11 +10,11 @@ from sqlalchemy import select
 from gateway.database import AccountBalance, Database, Transfer
 from gateway.epochs import StoredEpochs
 from gateway.follower import ShardFollower
-from gateway.ledger import read_heights
 from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.proofs.checking import Refused, prove_account, prove_transaction
 from gateway.proofs.form import AccountProof, CertifiedChanges, CertifiedReceipt, TransactionProof
+from gateway.rows import read_heights
 from node.client.blocks import ProvenBlock
 from node.protocol import merkle
 from node.protocol.address import encode_address

@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
 from gateway.cursors import read_cursor, write_cursor
 from gateway.database import BalanceChange, Cursor, Database, Posting, ReceivingAddress, Transfer, Wallet
 from gateway.history import History
-from gateway.ledger import read_heights, searched
 from gateway.projection import Status
 from gateway.reads.balances import NOTHING, Held, Purse, held_at
+from gateway.rows import read_heights, searched
 from gateway.times import iso
 from node.protocol.amounts import format_amount
 from node.protocol.genesis import Asset

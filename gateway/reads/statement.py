@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 
 from gateway.database import BalanceChange, Database, Posting, Transfer
-from gateway.ledger import read_heights
 from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.reads.balances import NOTHING, Purse, Seen, Shards, followed, held_at
+from gateway.rows import read_heights
 from node.protocol.address import encode_address
 from node.protocol.genesis import Asset
 from node.protocol.shards import ShardTable

@@ -1,11 +1,14 @@
 """One broker, network and gateway for the tests that only use them; new ones for those that break them."""
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from scripts.devnet.postgres import USER, PostgresError, find_programs, running_server
 from tests.gateway.world import STRICT_ATTEMPTS, World
 
 
@@ -29,6 +32,27 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with closing(World(tmp_path_factory.mktemp("strict"), settings)) as shared:
         shared.start_gateway("/healthz")
         yield shared
+
+
+@pytest.fixture(scope="session")
+def new_database() -> Iterator[Callable[[], str]]:
+    """Makes empty databases on a PostgreSQL server."""
+    try:
+        programs = find_programs("psql")
+    except PostgresError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with running_server(programs) as socket:
+        names = iter(f"gateway{number}" for number in range(100))
+
+        def make() -> str:
+            name = next(names)
+            psql = [str(programs["psql"]), "-q", "-h", str(socket), "-U", USER, "-c", f"CREATE DATABASE {name}", "postgres"]
+            subprocess.run(psql, check=True)
+            return f"postgresql://{USER}@/{name}?host={socket}"
+
+        yield make
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.identity.api_keys import ApiKeys
+from gateway.identity.notices import Notices
 from gateway.identity.tokens import KEY_PREFIX, Tokens
 from gateway.problems import Problem
 from tests.gateway.registered import ann_registered
@@ -87,7 +88,7 @@ async def opened(folder: Path) -> AsyncIterator[tuple[ApiKeys, Tokens]]:
     """API keys as a gateway has them when it has started."""
     async with ann_registered(folder) as database:
         tokens = Tokens(bytes(32), 900)
-        keys = ApiKeys(database, tokens)
+        keys = ApiKeys(database, tokens, Notices(database, tokens))
         await keys.load()
         yield keys, tokens
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 import gateway.service  # noqa: F401 - imports all tables
 from gateway.database import Base, Database, open_engine
 from gateway.identity.tables import User
-from gateway.ledger import tracked_row
+from gateway.rows import tracked_row
 from node.protocol.codec import encode
 from tests.chains import Network, key
 

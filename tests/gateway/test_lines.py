@@ -11,11 +11,11 @@ from sqlalchemy.dialects import sqlite
 from gateway.database import Database, Wallet, open_engine
 from gateway.history import History
 from gateway.identity.tables import User
-from gateway.ledger import put_postings, searched, transfer_row
-from gateway.projection import Projection, Status, tracked_order
+from gateway.projection import Status, lines_of, tracked_order
 from gateway.reads import lines
 from gateway.reads.lines import Lines, Wanted
 from gateway.reads.statement import _account, _Found
+from gateway.rows import put_postings, searched, transfer_row
 from gateway.statements import ADD_TRANSFER
 from node.protocol.address import address_of
 from node.protocol.codec import encode
@@ -29,8 +29,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     """Of a wallet that has sent a payment with each of the memos."""
     network = Network()
     payer, payee = network.person(0), network.person(1)
-    projection = Projection()
-    projection.wallets[address_of(payer.public)] = "w"
+    wallets = {address_of(payer.public): "w"}
     engine = open_engine(f"sqlite:///{tmp_path}/gateway.db")
 
     def fill(connection: Connection) -> None:
@@ -41,7 +40,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
             paid = network.pay(payer, payee, 1, memo=memo)
             tracked = tracked_order(paid.order, paid.id, encode(paid), network.document.shards, own=True)
             ADD_TRANSFER.run(connection, transfer_row(tracked, "u"))
-            put_postings(connection, projection.postings_of(tracked, ("sent",)), at)
+            put_postings(connection, lines_of(tracked, wallets, ("sent",)), at)
 
     with engine.begin() as connection:
         fill(connection)
@@ -52,7 +51,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def test_a_search_goes_on_page_by_page_and_finds_the_oldest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_SCANNED", 10)
-    reader = Lines(database, History(database, {}, lambda _: None), {}, lambda: None)
+    reader = Lines(database, History(database, {}, {}), {}, lambda: None)
 
     async def search() -> tuple[list[int], list[str]]:
         sizes, found, cursor = list[int](), list[str](), None

@@ -1,8 +1,6 @@
 """The same gateway on a real PostgreSQL, which the tests start where its programs are."""
 
 import asyncio
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +9,6 @@ import pytest
 from sqlalchemy import Connection, text
 
 from gateway.database import Database, open_engine
-from scripts.devnet.postgres import USER, PostgresError, find_programs, running_server
 from tests.gateway.listener import Listener
 from tests.gateway.test_database import differences
 from tests.gateway.world import World
@@ -22,29 +19,8 @@ from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
-def new_url() -> Iterator[Callable[[], str]]:
-    """Makes empty databases on a server."""
-    try:
-        programs = find_programs("psql")
-    except PostgresError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with running_server(programs) as socket:
-        names = iter(f"gateway{number}" for number in range(100))
-
-        def make() -> str:
-            name = next(names)
-            psql = [str(programs["psql"]), "-q", "-h", str(socket), "-U", USER, "-c", f"CREATE DATABASE {name}", "postgres"]
-            subprocess.run(psql, check=True)
-            return f"postgresql://{USER}@/{name}?host={socket}"
-
-        yield make
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, new_url: Callable[[], str]) -> Iterator[World]:
-    with closing(World(tmp_path_factory.mktemp("postgres"), {"database": new_url()})) as made:
+def world(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str]) -> Iterator[World]:
+    with closing(World(tmp_path_factory.mktemp("postgres"), {"database": new_database()})) as made:
         made.start_gateway()
         yield made
 
@@ -95,13 +71,13 @@ def test_histories_balances_and_statements_are_read_alike(world: World) -> None:
     assert [row.rpartition(",")[2] for row in rows[1:]] == ["0.00", "10.00", "9.00", "8.00", "8.00"]
 
 
-def test_the_migrations_make_what_the_tables_say(new_url: Callable[[], str]) -> None:
-    engine = open_engine(new_url())
+def test_the_migrations_make_what_the_tables_say(new_database: Callable[[], str]) -> None:
+    engine = open_engine(new_database())
     assert differences(engine) == []
     engine.dispose()
 
 
-def test_one_change_that_fails_undoes_none_of_those_written_with_it(new_url: Callable[[], str], tmp_path: Path) -> None:
+def test_one_change_that_fails_undoes_none_of_those_written_with_it(new_database: Callable[[], str], tmp_path: Path) -> None:
     def put(number: int) -> Callable[[Connection], int]:
         def change(connection: Connection) -> int:
             connection.execute(text("INSERT INTO epochs VALUES (:number, '')"), {"number": number})
@@ -112,7 +88,7 @@ def test_one_change_that_fails_undoes_none_of_those_written_with_it(new_url: Cal
         return change
 
     async def story() -> None:
-        database = Database(open_engine(new_url()))
+        database = Database(open_engine(new_database()))
         done = await asyncio.gather(*(database.write(put(number)) for number in range(4)), return_exceptions=True)
         assert [result for result in done if isinstance(result, int)] == [0, 1, 3]
         kept = await database.read(lambda c: c.execute(text("SELECT number FROM epochs ORDER BY number")).scalars().all())

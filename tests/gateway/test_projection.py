@@ -1,5 +1,6 @@
 """The projection on its own: whatever order the shards' chains are seen in, a transfer ends the same way, and once."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from itertools import permutations
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from msgspec import structs
 
-from gateway.projection import Projection, Status, Tracked, tracked_order
+from gateway.projection import Account, Facts, Status, Tracked, Update, addresses_of, project, tracked_order, transactions_of
 from node.client.blocks import ProvenBlock, prove_block
 from node.protocol.address import address_of
 from node.protocol.block import Balance, BalanceChange, Outcome, Receipt
@@ -30,6 +31,41 @@ def proven(certified: CertifiedBlock) -> ProvenBlock:
     block = prove_block(certified, NETWORK.document.electorates[certified.block.header.shard])
     assert block is not None
     return block
+
+
+class Books:
+    """What a gateway has in its database, as far as it decides on what blocks mean."""
+
+    def __init__(self, wallets: dict[bytes, str] | None = None) -> None:
+        self.wallets = wallets or {}
+        self.transfers: dict[bytes, Tracked] = {}
+        self.heights: dict[int, int] = {}
+        self.owed: Counter[Account] = Counter()
+
+    def apply(self, blocks: list[ProvenBlock]) -> Update:
+        header = blocks[-1].header
+        asked = addresses_of(blocks)
+        wallets = {one: wallet for one, wallet in self.wallets.items() if one in asked}
+        known = {one: self.transfers[one] for one in transactions_of(blocks, wallets) if one in self.transfers}
+        parties = {address for tracked in known.values() for leg in tracked.legs for address in (leg.payer, leg.payee)}
+        wallets |= {one: wallet for one, wallet in self.wallets.items() if one in parties}
+        waiting = [one for one in self.transfers.values() if one.own and one.is_waiting and one.home == header.shard]
+        overdue = [one for one in waiting if one.valid_until < header.time]
+        update = project(blocks, SHARDS, Facts(wallets, known, overdue, dict(self.heights)))
+        self.transfers |= {one.id: one for one in update.found} | update.changed
+        self.heights[header.shard] = header.height
+        self.owed.subtract(update.paid_off)
+        return update
+
+    def track(self, transaction: Transaction) -> Tracked:
+        tracked = tracked_order(transaction.order, transaction.id, encode(transaction), SHARDS, own=True)
+        self.transfers[tracked.id] = tracked
+        self.owed.update(tracked.due())
+        return tracked
+
+    @property
+    def under_way(self) -> list[Tracked]:
+        return [one for one in self.transfers.values() if not one.status.is_final]
 
 
 class Payment(NamedTuple):
@@ -63,30 +99,25 @@ def played(frozen: bool) -> Payment:
 def test_in_whatever_order_it_ends_as_its_home_shard_says_and_leaves_nothing_behind(
     own: bool, frozen: bool, order: tuple[int, ...]
 ) -> None:
-    payment, projection = played(frozen), Projection()
-    projection.wallets = {address_of(PAYEE.public): "b"}
+    payment, books = played(frozen), Books({address_of(PAYEE.public): "b"})
     if own:
-        projection.apply(payment.before, SHARDS)
-        projection.wallets[address_of(PAYER.public)] = "a"
-        tracked = track(projection, payment.transaction)
+        for block in payment.before:
+            books.apply([block])
+        books.wallets[address_of(PAYER.public)] = "a"
+        books.track(payment.transaction)
     blocks = {shard: iter(chain) for shard, chain in payment.chains.items()}
-    updates = [projection.apply([next(blocks[shard])], SHARDS) for shard in order]
+    updates = [books.apply([next(blocks[shard])]) for shard in order]
     found, lines = [one for update in updates for one in update.found], sum(len(update.postings) for update in updates)
-    assert projection.active == {}
+    assert (books.under_way, +books.owed, -books.owed) == ([], Counter(), Counter())
     assert lines == (0 if frozen else 2 if own else 1)
     if own:
-        assert (tracked.status, found) == (Status.REJECTED if frozen else Status.COMMITTED, [])
+        status = books.transfers[payment.transaction.id].status
+        assert (status, found) == (Status.REJECTED if frozen else Status.COMMITTED, [])
     elif not frozen:
-        assert [one.status for one in found] == [Status.COMMITTED]
+        assert [books.transfers[one.id].status for one in found] == [Status.COMMITTED]
 
 
-def track(projection: Projection, transaction: Transaction) -> Tracked:
-    tracked = tracked_order(transaction.order, transaction.id, encode(transaction), SHARDS, own=True)
-    projection.track(tracked)
-    return tracked
-
-
-Step = tuple[Callable[[Projection], object], Status, Code]
+Step = tuple[Callable[[Books], object], Status, Code]
 
 
 def seen(shard: int, *receipts: Receipt, time: int = 10, status: Status, code: Code = Code.OK) -> Step:
@@ -94,11 +125,7 @@ def seen(shard: int, *receipts: Receipt, time: int = 10, status: Status, code: C
     made = NETWORK.shards[shard]
     effects = structs.replace(made.build().execution.effects, receipts=receipts)
     block = proven(made.forge(time=TIME + time, effects=effects))
-    return lambda projection: projection.apply([block], SHARDS), status, code
-
-
-def refused(reason: Code, shard: int = 0) -> Step:
-    return lambda projection: projection.hint(PAYMENT.id, reason, shard), Status.QUEUED, Code.OK
+    return lambda books: books.apply([block]), status, code
 
 
 @pytest.mark.parametrize(
@@ -118,15 +145,10 @@ def refused(reason: Code, shard: int = 0) -> Step:
             seen(0, PREPARED, time=1001, status=Status.PREPARED),
             seen(0, time=9999, status=Status.PREPARED),
         ],
-        "no refusal is a verdict": [
-            *map(refused, Code),
-            seen(0, PREPARED, status=Status.PREPARED),
+        "a verdict that comes before all others is taken, too": [
             seen(0, COMMITTED, status=Status.PREPARED),
+            seen(0, time=9999, status=Status.PREPARED),
             seen(1, COMMITTED, status=Status.COMMITTED),
-        ],
-        "it expires with the same code, whatever was refused": [
-            refused(Code.INSUFFICIENT_FUNDS),
-            seen(0, time=1001, status=Status.EXPIRED, code=Code.EXPIRED),
         ],
         "a duplicate in a block changes nothing": [
             seen(0, PREPARED, Receipt(PAYMENT.id, Outcome.REJECTED, Code.DUPLICATE), status=Status.PREPARED),
@@ -135,68 +157,54 @@ def refused(reason: Code, shard: int = 0) -> Step:
     ids=lambda story: story[0],
 )
 def test_a_transfers_status(steps: tuple[str, list[Step]]) -> None:
-    projection = Projection()
-    tracked = track(projection, PAYMENT)
+    books = Books()
+    books.track(PAYMENT)
     for step, status, code in steps[1]:
-        step(projection)
+        step(books)
+        tracked = books.transfers[PAYMENT.id]
         assert (tracked.status, tracked.code) == (status, code)
 
 
-def test_the_hint_is_what_the_home_committee_said_last() -> None:
-    projection = Projection()
-    tracked = track(projection, PAYMENT)
-    hints = []
-    for code, shard in ((Code.ACCOUNT_FROZEN, 1), (Code.LIMIT_EXCEEDED, 0), (Code.DUPLICATE, 0), (Code.INSUFFICIENT_FUNDS, 0)):
-        projection.hint(PAYMENT.id, code, shard)
-        hints.append(tracked.hint)
-    assert hints == [Code.OK, Code.LIMIT_EXCEEDED, Code.LIMIT_EXCEEDED, Code.INSUFFICIENT_FUNDS]
-
-
-@pytest.mark.parametrize("ending", ["prepared", "rejected", "expired", "withdrawn"])
-def test_what_is_under_way_is_off_the_balance_until_the_chain_has_said_what_became_of_it(ending: str) -> None:
+@pytest.mark.parametrize("ending", ["prepared", "rejected", "committed", "expired"])
+def test_what_is_under_way_is_owed_until_the_home_shard_has_said_what_became_of_it_and_then_once_no_more(ending: str) -> None:
+    receipts = {
+        "prepared": PREPARED,
+        "committed": COMMITTED,
+        "rejected": Receipt(PAYMENT.id, Outcome.REJECTED, Code.ACCOUNT_FROZEN),
+    }
     payer, shard = address_of(PAYER.public), NETWORK.shards[0]
-    rich = BalanceChange(payer, "USD", Balance(100, 0))
-    effects = shard.build().execution.effects
-    changes = structs.replace(effects.changes, balances=(rich,))
-    projection = Projection()
-    projection.wallets = {payer: "a"}
-    projection.apply([proven(shard.forge(effects=structs.replace(effects, changes=changes)))], SHARDS)
-    assert (projection.spendable(payer, "USD"), projection.spendable(payer, "VND")) == (100, 0)
-    tracked = track(projection, PAYMENT)
-    assert projection.spendable(payer, "USD") == 95
-    if ending == "withdrawn":
-        projection.untrack(tracked)
-        projection.untrack(tracked)
-    else:
-        receipts = {"prepared": (PREPARED,), "rejected": (Receipt(PAYMENT.id, Outcome.REJECTED, Code.ACCOUNT_FROZEN),)}
-        held = BalanceChange(payer, "USD", Balance(95, 5) if ending == "prepared" else Balance(100, 0))
-        found = structs.replace(effects, changes=structs.replace(changes, balances=(held,)), receipts=receipts.get(ending, ()))
-        projection.apply([proven(shard.forge(effects=found, time=TIME + (1001 if ending == "expired" else 10)))], SHARDS)
-    assert projection.spendable(payer, "USD") == (95 if ending == "prepared" else 100)
+    books, effects = Books(), shard.build().execution.effects
+    books.track(PAYMENT)
+    books.track(NETWORK.pay(PAYER, PAYEE, 7))
+    assert books.owed[payer, "USD"] == 12
+    books.apply([proven(shard.forge(effects=effects, time=TIME + 10))])
+    assert books.owed[payer, "USD"] == 12
+    told = structs.replace(effects, receipts=(receipts[ending],) if ending in receipts else ())
+    block = proven(shard.forge(effects=told, time=TIME + (1001 if ending == "expired" else 20)))
+    for _ in range(2):
+        books.apply([block, block])
+        assert books.owed[payer, "USD"] == 7
 
 
-def test_what_was_taken_in_before_its_payer_had_a_wallet_here_is_not_taken_off_what_others_pay() -> None:
-    payer, projection = address_of(PAYER.public), Projection()
-    early = track(projection, PAYMENT)
-    projection.wallets = {payer: "a"}
-    assert projection.spendable(payer, "USD") == 0
-    track(projection, NETWORK.pay(PAYER, PAYEE, 7))
-    projection.untrack(early)
-    assert projection.spendable(payer, "USD") == -7
+def test_what_is_known_is_left_as_it_is_so_that_a_block_can_be_looked_at_twice() -> None:
+    books, shard = Books(), NETWORK.shards[0]
+    tracked = books.track(PAYMENT)
+    effects = structs.replace(shard.build().execution.effects, receipts=(COMMITTED,))
+    books.apply([proven(shard.forge(effects=effects))])
+    assert (tracked.status, tracked.committed, tracked.height) == (Status.QUEUED, {}, None)
 
 
 def test_what_a_captured_committee_certifies_is_survived_and_leaves_nothing_behind() -> None:
-    projection, shard = Projection(), NETWORK.shards[0]
-    projection.wallets = {address_of(PAYEE.public): "b"}
+    books, shard = Books({address_of(PAYEE.public): "b"}), NETWORK.shards[0]
     undecided = proven(shard.forge(transactions=[encode(PAYMENT)]))
-    assert projection.apply([undecided], SHARDS).found == []
-    assert projection.active == {}
-    track(projection, PAYMENT)
+    assert books.apply([undecided]).found == []
+    assert books.under_way == []
+    books.track(PAYMENT)
     effects = shard.build().execution.effects
     fortune = BalanceChange(address_of(PAYEE.public), "NONSENSE", Balance(2**63 - 1, 2**63 - 1))
     strange = (Receipt(PAYMENT.id, Outcome.EXPIRED), Receipt(bytes(32), Outcome.COMMITTED))
     changes = structs.replace(effects.changes, balances=(fortune, fortune))
     effects = structs.replace(effects, receipts=(COMMITTED, PREPARED, COMMITTED, *strange), changes=changes)
     nonsense = shard.forge(effects=effects, transactions=[encode(PAYMENT)] * 3 + [b"?"], bundles=[b"?"], time=2**53)
-    assert projection.apply([proven(nonsense)] * 2, SHARDS).last is not None
-    assert projection.active == {}
+    books.apply([proven(nonsense)] * 2)
+    assert (books.under_way, +books.owed) == ([], Counter())

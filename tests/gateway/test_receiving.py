@@ -13,7 +13,6 @@ from gateway.database import ReceivingAddress, Wallet, insert
 from gateway.events.outbox import Outbox
 from gateway.identity.tables import User
 from gateway.jobs import Jobs
-from gateway.ledger import Ledger
 from gateway.receiving import Receiving
 from gateway.sources import MOST, gather
 from tests.gateway.registered import ann_registered
@@ -96,8 +95,7 @@ def test_outside_a_devnet_only_a_verified_address_claims_what_was_paid_to_it(tmp
     async def story() -> list[int]:
         async with ann_registered(tmp_path) as database:
             outbox, missing = Outbox(database), cast(Any, None)
-            ledger, jobs = Ledger(database, outbox), Jobs(database)
-            receiving = Receiving(database, missing, missing, ledger, outbox, jobs, devnet=False)
+            receiving = Receiving(database, missing, missing, outbox, Jobs(database), devnet=False)
 
             def save(connection: Connection) -> None:
                 connection.execute(insert(connection, Wallet).values(**wallet, created_at=0))

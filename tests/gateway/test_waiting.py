@@ -8,20 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from gateway import ledger as module
+from gateway import waiting as module
 from gateway.database import Database, open_engine
 from gateway.events.outbox import Outbox
-from gateway.ledger import Ledger, transfer_row
+from gateway.ledger import Ledger, Superseded
+from gateway.owners import Owners
 from gateway.projection import Status, Tracked, tracked_order
-from gateway.statements import ADD_TRANSFER, MARK
+from gateway.rows import transfer_row
+from gateway.statements import ADD_TRANSFER
+from gateway.waiting import End, Waiting
 from node.client.blocks import ProvenBlock, prove_block
 from node.protocol.codec import encode
 from tests.chains import Network, Shard
-from tests.waiting import until
 
 
 class Desk:
-    """A ledger that has taken in payments, and the chain that makes them final."""
+    """A ledger that has taken in payments, the chain that makes them final, and those who wait; ``elsewhere``: in another
+    process, which is told of nothing."""
 
     def __init__(self, folder: Path, payments: int = 1) -> None:
         self.path = folder / "gateway.db"
@@ -30,14 +33,15 @@ class Desk:
         network.fund(payer, 100)
         self.shard: Shard = network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{self.path}"))
-        self.ledger = Ledger(self.database, Outbox(self.database))
+        self.ledger = Ledger(self.database, Outbox(self.database), Owners())
         self.ledger.shards = network.document.shards
+        self.waiting, self.elsewhere = Waiting(self.database), Waiting(self.database)
+        self.ledger.on_final = self.waiting.tell
         self.made = [network.pay(payer, payee, 1) for _ in range(payments)]
         self.tracked = [tracked_order(t.order, t.id, encode(t), network.document.shards, own=True) for t in self.made]
 
     async def take_in(self) -> None:
         for tracked in self.tracked:
-            self.ledger.track(tracked)
             row = transfer_row(tracked, "ann")
             await self.database.write(lambda c, row=row: ADD_TRANSFER.run(c, row) and None)  # type: ignore[misc]
 
@@ -69,33 +73,32 @@ def told(tmp_path: Path) -> Callable[..., None]:
     return tell
 
 
+def status(end: End | None) -> Status | None:
+    return None if end is None else end.status
+
+
 def test_all_who_wait_are_told_and_not_before_it_is_durable(told: Callable[..., None]) -> None:
     async def story(desk: Desk) -> None:
-        async def wait(tracked: Tracked) -> str:
-            await desk.ledger.wait_final(tracked.id, 30)
-            assert tracked.shown is Status.COMMITTED
-            return desk.stored(tracked)
+        async def wait(tracked: Tracked) -> tuple[Status | None, str]:
+            return status(await desk.waiting.end(tracked.id, 30, fresh=True)), desk.stored(tracked)
 
         waiting = [asyncio.create_task(wait(tracked)) for tracked in desk.tracked for _ in range(3)]
         await asyncio.sleep(0)
         await desk.ledger.apply([desk.block()])
-        assert await asyncio.gather(*waiting) == ["committed"] * 15
+        assert await asyncio.gather(*waiting) == [(Status.COMMITTED, "committed")] * 15
 
     told(story, 5)
 
 
-def test_who_comes_while_it_is_being_written_is_told_too_and_who_comes_later_at_once(told: Callable[..., None]) -> None:
+def test_where_nobody_tells_the_database_does_and_who_comes_later_hears_at_once(told: Callable[..., None]) -> None:
     async def story(desk: Desk) -> None:
         (tracked,) = desk.tracked
-        applying = asyncio.create_task(desk.ledger.apply([desk.block()]))
+        waiting = asyncio.create_task(desk.elsewhere.end(tracked.id, 1000))
         await asyncio.sleep(0)
-        assert (tracked.status, tracked.shown) == (Status.COMMITTED, Status.QUEUED), "known here, but not durable yet"
-        assert desk.ledger.under_way(tracked.id) is tracked
-        await desk.ledger.wait_final(tracked.id, 30)
-        assert desk.stored(tracked) == "committed"
-        await applying
-        assert desk.ledger.under_way(tracked.id) is None
-        await desk.ledger.wait_final(tracked.id, 30)
+        await desk.ledger.apply([desk.block()])
+        await desk.elsewhere.look()
+        assert status(await waiting) is Status.COMMITTED
+        assert status(await desk.elsewhere.end(tracked.id, 1000)) is Status.COMMITTED
 
     told(story)
 
@@ -103,13 +106,12 @@ def test_who_comes_while_it_is_being_written_is_told_too_and_who_comes_later_at_
 def test_waiting_ends_after_its_time_and_at_the_end_of_the_process(told: Callable[..., None]) -> None:
     async def story(desk: Desk) -> None:
         (tracked,) = desk.tracked
-        await desk.ledger.wait_final(tracked.id, 0.05)
-        assert tracked.shown is Status.QUEUED
-        waiting = asyncio.create_task(desk.ledger.wait_final(tracked.id, 1000))
+        assert await desk.waiting.end(tracked.id, 0.05) is None
+        waiting = asyncio.create_task(desk.waiting.end(tracked.id, 1000))
         await asyncio.sleep(0)
-        desk.ledger.stop_waiting()
-        await waiting
-        await desk.ledger.wait_final(tracked.id, 1000)
+        desk.waiting.stop()
+        assert await waiting is None
+        assert await desk.waiting.end(tracked.id, 1000) is None
 
     told(story)
 
@@ -121,12 +123,12 @@ def test_so_many_may_wait_and_a_place_becomes_free_when_one_leaves(
 
     async def story(desk: Desk) -> None:
         (tracked,) = desk.tracked
-        first, second = (asyncio.create_task(desk.ledger.wait_final(tracked.id, 1000)) for _ in range(2))
+        first, second = (asyncio.create_task(desk.waiting.end(tracked.id, 1000, fresh=True)) for _ in range(2))
         await asyncio.sleep(0)
-        await desk.ledger.wait_final(tracked.id, 1000)  # one too many: answered at once
+        await desk.waiting.end(tracked.id, 1000, fresh=True)  # one too many: answered at once
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        third = asyncio.create_task(desk.ledger.wait_final(tracked.id, 1000))
+        third = asyncio.create_task(desk.waiting.end(tracked.id, 1000, fresh=True))
         await asyncio.sleep(0)
         assert not third.done()
         await desk.ledger.apply([desk.block()])
@@ -135,21 +137,11 @@ def test_so_many_may_wait_and_a_place_becomes_free_when_one_leaves(
     told(story)
 
 
-def test_that_it_was_published_is_told_at_once_and_reaches_the_database_unless_it_is_further_by_then(
-    told: Callable[..., None],
-) -> None:
+def test_a_block_that_somebody_else_has_taken_in_changes_nothing(told: Callable[..., None]) -> None:
     async def story(desk: Desk) -> None:
-        slow, fast = desk.tracked
-        desk.ledger.submitted([slow.id, fast.id])
-        assert (slow.shown, desk.stored(slow)) == (Status.SUBMITTED, "queued")
-        desk.made.pop(0)
-        await desk.ledger.apply([desk.block()])
-        marking = asyncio.create_task(desk.ledger.mark_submitted(0.01))
-        await asyncio.to_thread(until, lambda: desk.stored(slow) != "queued", "marked")
-        assert (desk.stored(slow), desk.stored(fast)) == ("submitted", "committed")
-        marking.cancel()
-        late = [{"id": fast.id, "old": "queued", "new": "submitted"}]
-        await desk.database.write(lambda c: MARK.run_all(c, late))
-        assert desk.stored(fast) == "committed"
+        block = desk.block()
+        await desk.ledger.apply([block])
+        with pytest.raises(Superseded):
+            await desk.ledger.apply([block])
 
-    told(story, 2)
+    told(story)

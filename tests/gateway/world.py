@@ -40,7 +40,16 @@ class World:
         lines = [f"{k} = {str(v).lower() if isinstance(v, bool | int) else repr(v)}" for k, v in values.items()]
         text = "\n".join([*lines, "[issuer_keys]", f"USD = '{folder}/usd.pem'", ""])
         environment = os.environ | {name: secrets.token_hex(32) for name in SECRETS}
+        self._settings = {setting: value for setting, value in values.items() if setting != "port"}
         return ProgramProcess("gateway", folder, text, port, environment)
+
+    def another(self, name: str) -> ProgramProcess:
+        """One more process of the gateway, on its database, not started."""
+        folder, first = self.folder / name, self.gateway
+        folder.mkdir()
+        made = self.gateway_in(folder, {**self._settings, "name": name})
+        made.environment = first.environment
+        return made
 
     def start_gateway(self, ready: str = "/readyz") -> None:
         self.gateway.start(ready)
@@ -48,8 +57,8 @@ class World:
     def person(self) -> Person:
         return Person(self.gateway.url)
 
-    def deal(self, home: int = 0, other: int = 0) -> Deal:
-        return deal(self.person, home, other)
+    def deal(self, home: int = 0, other: int = 0, amount: str = "10.00") -> Deal:
+        return deal(self.person, home, other, amount)
 
     def close(self) -> None:
         self.gateway.kill()

@@ -1,10 +1,14 @@
 """What time and a transfer's end make of payment intents and exchanges; and what is reserved for a capture."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from sqlalchemy import select
 
-from gateway.checkout.reservations import Part, Reservations, parts_of, read_parts, take, write_parts
+from gateway.checkout.reservations import Part, parts_of, read_parts, reserve, take, write_parts
 from gateway.checkout.states import (
     End,
     ExchangeStatus,
@@ -14,7 +18,8 @@ from gateway.checkout.states import (
     intent_deadline,
     next_look,
 )
-from gateway.projection import Projection, Status
+from gateway.database import Owed, open_engine
+from gateway.projection import Status
 from node.protocol.transaction import Leg
 
 UNDER_WAY, COMMITTED = End.of(Status.SUBMITTED, ""), End.of(Status.COMMITTED, "")
@@ -107,14 +112,15 @@ def test_a_capture_takes_exactly_its_amount_of_what_is_reserved(units: int, take
     assert [part.units for part in take([Part(ANN, 50, 3), Part(ANNS_OTHER, 7, 3)], units)] == taken
 
 
-def test_what_is_reserved_cannot_be_spent_until_it_is_lifted_once() -> None:
-    projection = Projection()
-    reservations = Reservations(projection)
-    reservations.put("a", "USD", [Part(ANN, 50, 3)])
-    reservations.put("b", "USD", [Part(ANN, 1, 0)])
-    assert [projection.spendable(ANN, asset) for asset in ("USD", "VND")] == [-54, 0]
-    reservations.put("a", "USD", [Part(ANN, 20, 3)])
-    assert projection.spendable(ANN, "USD") == -24
-    for _ in range(2):
-        reservations.lift("a")
-    assert projection.spendable(ANN, "USD") == -1
+def test_what_is_reserved_is_owed_while_it_waits_to_be_captured(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/gateway.db")
+    parts = write_parts([Part(ANN, 50, 3), Part(ANNS_OTHER, 7, 0)])
+    free, held = (SimpleNamespace(status=status, asset="USD", reserved=parts) for status in ("processing", "requires_capture"))
+    changes = [(free, held), (held, held), (held, free), (free, free), (free, held)]
+    seen = list[list[int]]()
+    with engine.begin() as connection:
+        for before, after in changes:
+            reserve(connection, cast(Any, before), cast(Any, after))
+            seen.append(list(connection.execute(select(Owed.units).order_by(Owed.address)).scalars()))
+    engine.dispose()
+    assert seen == [[53, 7], [53, 7], [0, 0], [0, 0], [53, 7]]

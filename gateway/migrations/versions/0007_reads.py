@@ -5,7 +5,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-from gateway.ledger import searched
+from gateway.rows import searched
 from node.protocol.transaction import decode_transaction
 
 revision = "0007"

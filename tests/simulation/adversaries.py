@@ -45,6 +45,7 @@ from node.replica.proposing import build_block
 from node.replica.replica import Replica
 from tests.simulation.clients import ISSUERS
 from tests.simulation.nonsense import NONSENSE
+from tests.simulation.twin import bring_what_was_signed_there, serve_blocks_of_there
 
 if TYPE_CHECKING:
     from tests.simulation.host import Host
@@ -383,6 +384,15 @@ def boast(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [] if isinstance(effect, SendBlocks) else [effect]
 
 
+def boast_in_silence(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Says that it is far ahead, and answers nobody who asks for blocks."""
+    if isinstance(effect, Broadcast) and isinstance(effect.message, Standing):
+        return [Broadcast(structs.replace(effect.message, height=effect.message.height + 1_000))]
+    if isinstance(effect, Send) and isinstance(effect.message, Standing):
+        return [Send(effect.peer, structs.replace(effect.message, height=effect.message.height + 1_000))]
+    return [] if isinstance(effect, SendBlocks) else [effect]
+
+
 def serve_forged_finality(liar: Adversary, peer: bytes, message: PeerMessage) -> None:
     """Answers who asks for blocks with others than the final ones: signed by itself in the name of all, under the certificate of
     another block, or of another kind."""
@@ -641,5 +651,11 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "out of turn": propose_out_of_turn,
     "bad signatures": sign_badly,
     "flood": flood,
+    "silent boaster": boast_in_silence,
+    "twin network": bring_what_was_signed_there,
 }
-REACTIONS: dict[str, Reaction] = {"two-faced voter": agree_with, "forged finality": serve_forged_finality}
+REACTIONS: dict[str, Reaction] = {
+    "two-faced voter": agree_with,
+    "forged finality": serve_forged_finality,
+    "twin network": serve_blocks_of_there,
+}

@@ -1,4 +1,5 @@
-"""A captured shard: more than f members of one committee in one hand. It certifies whatever it likes, and has no chain at all.
+"""A captured shard: more than f members of one committee in one hand. It certifies whatever it likes: what it sends other shards
+belongs to no chain at all, and the chain it shows clients makes no sense.
 
 It has some money that honest shards really sent it, accounts of its own everywhere, and everybody's public keys, but nobody's
 signature: neither those of other clients nor the issuers'.
@@ -15,7 +16,20 @@ from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.address import address_of
-from node.protocol.certificate import Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.block import (
+    AssetTotal,
+    Balance,
+    BalanceChange,
+    Block,
+    Changes,
+    Effects,
+    Header,
+    Outcome,
+    PeerTotal,
+    Receipt,
+    Totals,
+)
+from node.protocol.certificate import CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Figure, Figures, Prepare, PrepareVote, Record
 from node.protocol.codec import DecodeError, encode
 from node.protocol.codes import Code
@@ -30,6 +44,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _PAUSE = 200
+_NO_MESSAGE = b"\xc1"
+"""The one byte that begins nothing in MessagePack."""
 
 
 class Captor:
@@ -48,6 +64,8 @@ class Captor:
         self._taken = dict.fromkeys(self.others, 0)
         self._to_say: dict[int, list[Record]] = {other: [] for other in self.others}
         self._prepared: dict[int, list[Transaction]] = {other: [] for other in self.others}
+        self._odd = Random(f"{world.plan.seed}/captor/nonsense")
+        self._shown = self._head
         for node in world.committee(shard):
             node.adversary = Puppet(node, self)
 
@@ -68,7 +86,10 @@ class Captor:
     def _tick(self) -> None:
         for shard in self.others:
             self.chance.choice((self._export, self._export, self._forge, self._split, self._replay, self._boast))(shard)
+            if self._odd.random() < 0.3:
+                self._to_say[shard].append(self._malformed())
             self._send(shard)
+        self._show()
         self.world.after(_PAUSE, self._tick)
 
     # -- what it makes up ------------------------------------------------------------------------------------------
@@ -123,6 +144,55 @@ class Captor:
         self._to_say[shard].append(Figures(tuple(Figure(other, "USD", 10**6) for other in others)))
         self._to_say[shard].append(Figures((Figure(self.shard, "USD", 10**6),)))
 
+    def _malformed(self) -> Prepare:
+        """No transaction, or one that pays itself."""
+        data = _NO_MESSAGE + self._odd.randbytes(20)
+        if self._odd.random() < 0.5:
+            own = _address(self._treasury)
+            order = Order(self.world.document.network_id, (Leg(own, own, "USD", 1),), "", START, self._odd.randbytes(8))
+            data = encode(Transaction(order, (Witness(self._treasury.public, bytes(64)),)))
+        return Prepare(data, START + self.world.time + 1_000)
+
+    # -- what it shows clients -------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        """A certified block that makes no sense: whoever reads the chain has to go on."""
+        block, effects = self._nonsense()
+        header = structs.replace(
+            self._shown,
+            document=self._electorate.document,
+            view=self._shown.view + 1,
+            height=self._shown.height + 1,
+            parent=self._shown.hash,
+            time=self._odd.choice((START + self.world.time, START + self.world.time, 1)),
+            proposer=self._odd.choice((0, 60)),
+            payload_root=block.payload_root(),
+            receipts_root=merkle.root(list(map(encode, effects.receipts))),
+            changes_hash=effects.changes.hash(),
+            totals_hash=effects.totals.hash(),
+        )
+        self._shown = header
+        encoded = encode(CertifiedBlock(structs.replace(block, header=header), self._make_final(header), effects))
+        assert self.world.monitor.readers is not None
+        self.world.monitor.readers.read(self.shard, encoded)
+        for gateway in self.world.gateways:
+            gateway.on_block(self.shard, encoded)
+
+    def _nonsense(self) -> tuple[Block, Effects]:
+        """A payload that is none, decisions that others never made, receipts of others' transactions, others' balances."""
+        odd, known = self._odd, [known for gateway in self.world.gateways for known in gateway.tracked]
+        some = [odd.choice(known) if known else odd.randbytes(32) for _ in range(3)]
+        records: tuple[Record, ...] = (*(Decision(one, odd.random() < 0.5) for one in some), self._malformed())
+        made_up = Bundle(odd.choice(self.others), self.shard, 1, records)
+        bundles = (encode(self._certify(made_up)), _NO_MESSAGE)
+        transactions = (self._malformed().transaction, _NO_MESSAGE)
+        account = odd.choice([key for gateway in self.world.gateways for keys in gateway.accounts.values() for key in keys])
+        change = BalanceChange(_address(account), odd.choice(("USD", "XXX")), Balance(2**63 - 1, 1, True))
+        total = AssetTotal("USD", 5, 0, 2**64 - 1, 7, (PeerTotal(self.others[0], 9, 2**64 - 1),))
+        block = Block(self._head, bundles[: odd.randint(0, 2)], transactions[: odd.randint(0, 2)])
+        receipts = tuple(Receipt(one, odd.choice(list(Outcome)), odd.choice((Code.OK, Code.EXPIRED))) for one in some)
+        return block, Effects(receipts, Changes((change,), bytes(32)), Totals((total,), 3))
+
     # -- bundles ---------------------------------------------------------------------------------------------------
 
     def _send(self, shard: int) -> None:
@@ -145,9 +215,12 @@ class Captor:
         header = structs.replace(
             self._head, document=self._electorate.document, view=view, height=view, outbox_root=merkle.root(leaves)
         )
-        keys = [node.key for node in self.world.committee(self.shard)]
+        return CertifiedBundle(bundle, header, self._make_final(header), merkle.branch(leaves, 0))
+
+    def _make_final(self, header: Header) -> Finality:
+        keys, view = [node.key for node in self.world.committee(self.shard)], header.view
         votes = [sign_vote(key, i, self._electorate, VoteKind.FINALIZE, view, header.hash) for i, key in enumerate(keys)]
-        return CertifiedBundle(bundle, header, Finality((), make_certificate(votes, self._electorate)), merkle.branch(leaves, 0))
+        return Finality((), make_certificate(votes, self._electorate))
 
     def hears(self, message: PeerMessage) -> None:
         """Others' bundles are taken in order, and it says yes to everything."""

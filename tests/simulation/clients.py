@@ -28,6 +28,8 @@ TERMS = {"USD": (0, 0), "EUR": (2, 5)}
 _RESEND = 700
 _ACCOUNTS = 3
 _SPREAD = 8_000
+_SHUTTLED, _CROSSINGS = 100_000, 6
+_SHUTTLE_PAUSE, _SHUTTLE_TIME = 20, 4_000
 _PROBE = 15_000
 _MARGIN = 1_000
 """A block's time may be behind the clock, ms."""
@@ -194,9 +196,11 @@ class Gateway:
         for receipt in certified.effects.receipts:
             transaction_id = receipt.transaction_id
             pending = self.outbox.get(transaction_id)
+            if pending is None or pending.home != shard:
+                continue
             if receipt.outcome is Outcome.PREPARED:
                 self._begun.add(transaction_id)
-            elif pending is not None and pending.home == shard:
+            else:
                 self.receipts[transaction_id] = receipt
                 del self.outbox[transaction_id]
                 self.world.tell(self, "sees", f"transaction {transaction_id.hex()[:8]} {receipt.outcome.name} {receipt.code}")
@@ -206,6 +210,39 @@ class Gateway:
                 self.expired.add(transaction_id)
                 del self.outbox[transaction_id]
                 self.world.tell(self, "gives up", f"transaction {transaction_id.hex()[:8]}: no block took it in time")
+
+
+class Shuttle:
+    """A client with an account in each of two shards, which sends all it has to and fro until tallies begin again.
+
+    It has more than all others, but not half a tally.
+    """
+
+    def __init__(self, world: "World") -> None:
+        self.world, self._gateway = world, world.gateways[0]
+        chance = Random(f"{world.plan.seed}/shuttle")
+        self._here, self._there = (world.key_in(shard, chance) for shard in world.honest[:2])
+        self._sent: bytes | None = None
+        self._made = 0
+        """Payments, the issuer's included."""
+
+    @property
+    def is_done(self) -> bool:
+        return self._made > _CROSSINGS
+
+    def start(self) -> None:
+        """Pay what was paid last, once it is there; if it was not made, again."""
+        if self._sent is None or self._sent not in self._gateway.outbox:
+            receipt = self._gateway.receipts.get(self._sent) if self._sent is not None else None
+            if receipt is not None and receipt.outcome is Outcome.COMMITTED:
+                self._made, self._sent = self._made + 1, None
+                self._here, self._there = self._there, self._here
+            payer = ISSUERS["USD"] if not self._made else self._here
+            if not self.is_done:
+                leg = Leg(_address(payer), _address(self._there), "USD", _SHUTTLED)
+                self._sent = self._gateway.submit([leg], [payer], _SHUTTLE_TIME)
+        if not self.is_done:
+            self.world.after(_SHUTTLE_PAUSE, self.start)
 
 
 class Swindler:

@@ -23,6 +23,8 @@ from tests.simulation.plan import (
 )
 
 CAPTURED = "captured shard"
+_MORE = ("silent boaster", "twin network")
+"""What liars do beside what they do anyway: drawn apart, so that seeds stay as they were."""
 Liars = tuple[tuple[int, tuple[str, ...]], ...]
 
 if TYPE_CHECKING:
@@ -52,17 +54,20 @@ def draw(seed: int, behaviour: str = "") -> Plan:
         parameters["block_transactions"] = 6
     if Random(f"{seed}/window").random() < 0.2:  # ids are forgotten within the run
         parameters["validity_window"] = 6_000
-    byzantine = _byzantine(chance, committees, size)
+    byzantine = _with_more(Random(f"{seed}/more"), _byzantine(chance, committees, size))
     if behaviour and behaviour != CAPTURED:
         liars = {index // size: index for index, _ in reversed(byzantine)}
         focused = {liars.get(shard, shard * size + seed % size): (behaviour,) for shard in range(committees)}
         byzantine = tuple((dict(byzantine) | focused).items())
+    caps = limits.draw(Random(f"{seed}/limits"))
+    if Random(f"{seed}/tallies").random() < 0.05:
+        caps["tallies"] = 1 << 18
     links, broker = _links(chance), _links(chance)
     faults = _faults(chance, committees, size, active, byzantine) + _late_power_cut(
         Random(f"{seed}/late"), committees * size, active
     )
     amnesia = _amnesia(Random(f"{seed}/amnesia"), size, active, byzantine)
-    faults += amnesia
+    faults += amnesia + _away(Random(f"{seed}/away"), size, active, byzantine)
     return Plan(
         seed=seed,
         committees=committees,
@@ -72,7 +77,7 @@ def draw(seed: int, behaviour: str = "") -> Plan:
         broker=broker,
         timing=Random(f"{seed}/timing").choice(("", "", *TIMINGS)),
         is_live=not amnesia,
-        limits={} if captured else limits.draw(Random(f"{seed}/limits")),
+        limits={} if captured else caps,
         captured=captured,
         swindled=seed % 2 == 0,
         faults=tuple(sorted(faults, key=lambda fault: (fault.at, repr(fault)))),
@@ -96,12 +101,16 @@ def _links(chance: Random) -> Links:
 
 def _byzantine(chance: Random, committees: int, size: int) -> Liars:
     """Up to f liars in each committee, each with one to three ways to lie."""
-    liars = []
+    liars, names = [], sorted(BEHAVIOURS.keys() - set(_MORE))
     for shard in range(committees):
         count = chance.choice((0, 1, 1)) * ((size - 1) // 3)
         for member in chance.sample(range(size), count):
-            liars.append((shard * size + member, tuple(chance.sample(sorted(BEHAVIOURS), chance.randint(1, 3)))))
+            liars.append((shard * size + member, tuple(chance.sample(names, chance.randint(1, 3)))))
     return tuple(liars)
+
+
+def _with_more(chance: Random, byzantine: Liars) -> Liars:
+    return tuple((index, (*how, chance.choice(_MORE)) if chance.random() < 0.1 else how) for index, how in byzantine)
 
 
 def _faults(chance: Random, committees: int, size: int, active: int, byzantine: Liars) -> list[Fault]:
@@ -170,6 +179,14 @@ def _amnesia(chance: Random, size: int, active: int, byzantine: Liars) -> list[F
         LostDisk(chance.randint(200, active), node, chance.randint(10, 1_000))
         for node in chance.sample(honest, chance.randint(1, 2))
     ]
+
+
+def _away(chance: Random, size: int, active: int, byzantine: Liars) -> list[Fault]:
+    """Where somebody boasts of a height that nobody has, somebody else is away until faults stop, and has to catch up."""
+    liars = {index for index, _ in byzantine}
+    boasters = [index // size for index, how in byzantine if "silent boaster" in how]
+    members = [sorted(set(range(shard * size, (shard + 1) * size)) - liars) for shard in boasters]
+    return [Crash(active // 2, (chance.choice(honest),), (2 * active,), "idle") for honest in members]
 
 
 def schedule(world: "World") -> None:

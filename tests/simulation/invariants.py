@@ -20,6 +20,7 @@ from node.protocol.messages import PeerMessage, Proposal
 from node.protocol.transaction import decode_transaction
 from node.replica.replica import Replica
 from tests.simulation.oracle import Oracle
+from tests.simulation.readers import Readers
 from tests.simulation.violation import ViolationError, violated
 from tests.simulation.votes import Votes
 
@@ -37,6 +38,10 @@ _MAX_VIEWS = 4
 """Rounds of all leaders until a first block is final; 2 were the most in 40 runs."""
 _MAX_KEPT = 1 << 18
 """Bytes that a member keeps of what others send it; 52 KB were the most in 40 runs."""
+
+
+_MAX_CATCH_UP = 2_500
+"""Milliseconds until a member has what others had when all faults stopped; 1500 were the most in 60 runs."""
 
 
 class _Record(Struct):
@@ -66,6 +71,10 @@ class Monitor:
         self.chains: dict[int, list[bytes]] = {}
         """Hashes of each shard's final blocks, as the first honest node stored them."""
         self.oracle: Oracle
+        self.readers: Readers | None = None
+        """Where a captured shard certifies nonsense."""
+        self._behind: dict[int, int] = {}
+        """Honest nodes that are behind since all faults stopped, and the height that their shard had then."""
         self._healed: dict[int, int] = {}
         """The greatest view of each shard when all faults stopped, until a block of a later one is final."""
 
@@ -77,6 +86,7 @@ class Monitor:
             to_builtins(self._world.genesis), encode(document), self._world.plan.limits, violated, self._world.captured
         )
         self._records = {node.index: _Record(Votes(node)) for node in self._world.nodes}
+        self.readers = Readers(self._world, self.oracle) if self._world.captured is not None else None
 
     @contextmanager
     def guard(self, node: "Host") -> Iterator[None]:
@@ -134,6 +144,7 @@ class Monitor:
         block_hash, chain = header.hash, self.chains[node.index // self._world.plan.size]
         self._world.tell(node, "stores", f"block {header.height} {block_hash.hex()[:8]} as final", certified)
         record.height = header.height
+        self._check_catch_up(node, header.height)
         if header.height <= len(chain):
             if chain[header.height - 1] != block_hash:
                 theirs = chain[header.height - 1].hex()[:8]
@@ -144,7 +155,10 @@ class Monitor:
             chain.append(block_hash)
         else:
             violated("agreement", f"{node} finalizes height {header.height} after {len(chain)}")
-        self.oracle.stored(node, node.index // self._world.plan.size, commit.encoded, commit.bundles)
+        shard = node.index // self._world.plan.size
+        self.oracle.stored(node, shard, commit.encoded, commit.bundles)
+        if self.readers is not None and header.height > self.readers.height(shard):
+            self.readers.read(shard, commit.encoded)
         self._check_state(node, record)
         state = node.replica.state if node.replica is not None else None
         if state is not None and state.height == header.height and state.state_root != header.state_root:
@@ -246,6 +260,20 @@ class Monitor:
             replicas = [node.replica for node in self._world.committee(shard) if node.is_honest and node.replica is not None]
             views = [replica.consensus.view for replica in replicas]
             self._healed[shard] = max([*views, self.oracle.chains[shard].last_view])
+            height = len(self.chains[shard])
+            self._behind |= {node.index: height for node in self._world.committee(shard) if self._is_behind(node, height)}
+
+    def _is_behind(self, node: "Host", height: int) -> bool:
+        return node.is_honest and node.disk.height < height
+
+    def _check_catch_up(self, node: "Host", height: int) -> None:
+        """Once faults have stopped nobody is kept waiting for what others have."""
+        if height >= self._behind.get(node.index, height + 1):
+            del self._behind[node.index]
+            took = self._world.time - self._world.plan.active
+            self._world.tell(node, "has caught up", f"in {took} ms")
+            if took > _MAX_CATCH_UP:
+                violated("catch-up", f"{node} needed {took} ms to catch up, with nothing in its way")
 
     def has_recovered(self) -> bool:
         """Whether each honest shard has a final block of a view that began after all faults stopped."""
@@ -325,8 +353,8 @@ class Monitor:
             is_full = end == (Outcome.REJECTED, Code.LIMIT_EXCEEDED) and {"amount", "waiting"} & self._world.plan.limits.keys()
             if end != (Outcome.COMMITTED, Code.OK) and not is_full:
                 violated("refused", f"transaction {transaction_id.hex()[:8]} could be committed, and ends {end}")
-        for shard, hashes in gateway.seen_hashes.items():
-            known = self.chains[shard]
+        for shard in self._world.honest:
+            hashes, known = gateway.seen_hashes[shard], self.chains[shard]
             is_ahead = len(hashes) > len(known) and self._world.plan.is_live  # of a stopped shard a liar alone may have the last
             if is_ahead or hashes[: len(known)] != known[: len(hashes)]:
                 violated("acknowledged", f"{gateway} was shown final blocks of shard {shard} that are gone")

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from node.consensus import fetching, simplex
 from node.ledger import rules, transfer, two_phase_commit
+from node.protocol import block
 from node.replica import inbox, mempool, payloads, proposing, refusing
 
 CAPS: dict[str, tuple[tuple[tuple[ModuleType, str], ...], tuple[int, ...]]] = {
@@ -26,6 +27,7 @@ CAPS: dict[str, tuple[tuple[tuple[ModuleType, str], ...], tuple[int, ...]]] = {
     "blocks not final": (((proposing, "_MAX_UNFINALIZED"),), (1, 3)),
     "views repeated": (((simplex, "_REPEATED_VIEWS"),), (1,)),
     "refusals": (((refusing, "MAX_REFUSALS"),), (1, 3)),
+    "tallies": (((block, "_TALLIES"),), (1 << 18,)),
 }
 """By name: where the core has it, and small values."""
 
@@ -34,7 +36,8 @@ def draw(chance: Random) -> dict[str, int]:
     """Some caps, in some runs."""
     if chance.random() < 0.6:
         return {}
-    return {name: chance.choice(CAPS[name][1]) for name in chance.sample(sorted(CAPS), chance.randint(1, 4))}
+    names = sorted(CAPS.keys() - {"tallies"})  # that brings a client of its own
+    return {name: chance.choice(CAPS[name][1]) for name in chance.sample(names, chance.randint(1, 4))}
 
 
 @contextmanager

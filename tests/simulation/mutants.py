@@ -11,7 +11,10 @@ from msgspec import Struct, structs
 
 from gateway.projection import Projection, Status, Update
 from node import recovery
-from node.consensus import simplex
+from node.client import blocks
+from node.client.decisions import Decisions
+from node.client.follower import Follower
+from node.consensus import catching_up, simplex
 from node.consensus.fetching import Fetching
 from node.consensus.journal import ProposalRecord, journaled
 from node.consensus.round import Round
@@ -19,12 +22,12 @@ from node.consensus.simplex import Simplex
 from node.effects import Broadcast, Commit, Effect, Journal, Tell
 from node.ledger import admission, bulkhead, channels, execution, transfer, two_phase_commit
 from node.ledger.checkpoint import Checkpointing
-from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key
+from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key, flow_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
 from node.ledger.state import _SLOT_BITS, Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.membership import Membership
-from node.protocol import merkle
+from node.protocol import block, merkle
 from node.protocol.address import address_of
 from node.protocol.block import CompactBlock, Outcome, Receipt
 from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
@@ -36,7 +39,7 @@ from node.protocol.epoch import EpochDocument, Opening, Reveal, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
 from node.protocol.terms import Terms
-from node.protocol.transaction import Transaction
+from node.protocol.transaction import Transaction, decode_transaction
 from node.replica import inbox, proposing, replica, witnesses
 from node.replica.assembling import Assembling
 from node.replica.checking import Checking
@@ -230,6 +233,45 @@ def _certificate_of_any_block(_: Original) -> Any:
         return is_here and self.certificate.kind is VoteKind.FINALIZE and self.certificate.is_valid(electorate)
 
     return proves
+
+
+def _under_its_own_document(original: Original) -> Any:
+    """A header is final by the signatures that its own document asks for."""
+
+    def proves(self: Finality, header: Any, electorate: Electorate) -> bool:
+        return bool(original(self, header, structs.replace(electorate, document=header.document)))
+
+    return proves
+
+
+def _execute_of_any_document(original: Original) -> Any:
+    def execute(self: Replica, wanted: Any) -> Any:
+        electorate = self.electorate
+        self.electorate = structs.replace(electorate, document=wanted.block.header.document)
+        try:
+            return original(self, wanted)
+        finally:
+            self.electorate = electorate
+
+    return execute
+
+
+def _proves_of_any_document(original: Original) -> Any:
+    def proves(self: Finality, header: Any, electorate: Electorate) -> bool:
+        is_here = header.shard == electorate.shard and not self.path
+        certificate = self.certificate
+        named = (certificate.kind, certificate.view, certificate.block) == (VoteKind.FINALIZE, header.view, header.hash)
+        return (is_here and named and certificate.is_valid(electorate)) or bool(original(self, header, electorate))
+
+    return proves
+
+
+def _network_of_genesis(_: Original) -> Any:
+    return property(lambda self: digest("network", self.previous)[:16])
+
+
+def _one(_: Original) -> Any:
+    return 1
 
 
 # -- ledger ----------------------------------------------------------------------------------------------------------------
@@ -455,6 +497,23 @@ def _later_values(original: Original) -> Any:
     return write
 
 
+def _count_on(_: Original) -> Any:
+    """A tally never begins again."""
+    return lambda units: units
+
+
+def _run_out(original: Original) -> Any:
+    """What would take a tally over its end is refused: the channel is closed for good."""
+
+    def covers(overlay: Any, rules: Any, routes: Any, home: int) -> bool:
+        for (shard, suffix), (entering, _) in transfer.incoming(rules, routes, home).items():
+            if overlay.flow(flow_key(shard, suffix)).entered + entering >= block._TALLIES:
+                return False
+        return bool(original(overlay, rules, routes, home))
+
+    return covers
+
+
 def _cursor_stays(_: Original) -> Any:
     def advance(overlay: Overlay, bundle: Any) -> None:
         key = channel_key(bundle.source, CURSOR_ROW)
@@ -596,6 +655,47 @@ def _believe_all(_: Original) -> Any:
     return lambda known: lambda transaction: True
 
 
+def _read_all(original: Original) -> Any:
+    """A block is proven only if all in it can be read."""
+
+    def prove(certified: Any, electorate: Any) -> Any:
+        proven = original(certified, electorate)
+        if proven is not None and proven.unreadable:
+            raise DecodeError("no transaction")
+        return proven
+
+    return prove
+
+
+def _follow_sense(original: Original) -> Any:
+    def extend(self: Follower, block: Any, notables: Any) -> bool:
+        return not self._oddities(block) and bool(original(self, block, notables))
+
+    return extend
+
+
+def _prepare_transactions(original: Original) -> Any:
+    def prepare(self: TwoPhaseCommit, source: int, record: Any) -> None:
+        decode_transaction(record.transaction)
+        original(self, source, record)
+
+    return prepare
+
+
+def _take_unproven(_: Original) -> Any:
+    def taken(self: Decisions, certified: Any) -> Iterator[tuple[int, bytes, bool]]:
+        for encoded in certified.block.bundles:
+            try:
+                bundle = decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES).bundle
+            except DecodeError:
+                continue
+            for record in bundle.records:
+                if isinstance(record, Decision):
+                    yield bundle.source, record.transaction_id, record.commit
+
+    return taken
+
+
 def _on(owner: Any, attribute: str, make: Callable[[Original], Any]) -> tuple[Mutation, ...]:
     return (Mutation(owner, attribute, make),)
 
@@ -730,6 +830,12 @@ MUTANTS: dict[str, Mutant] = {
     "due-over-the-cap-dropped": Mutant(
         "what a block had no room to wake is forgotten", 12, _on(State, "commit", _forget_what_is_due), limits={"due": 1}
     ),
+    "tallies-count-on": Mutant(
+        "what came in since genesis is counted without end", 1, _on(transfer, "tally", _count_on), limits={"tallies": 1 << 18}
+    ),
+    "tallies-run-out": Mutant(
+        "who sends to and fro closes a channel for all", 1, _on(bulkhead, "covers", _run_out), limits={"tallies": 1 << 18}
+    ),
     "cursor-not-advanced": Mutant("a channel's cursor stays", 5, _on(channels, "advance", _cursor_stays)),
     "bundle-out-of-sequence": Mutant(
         "bundles are taken as they come",
@@ -761,6 +867,27 @@ MUTANTS: dict[str, Mutant] = {
     "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED)),
     "network-unchecked": Mutant("a payment of another network is taken", 12, _admission(Code.WRONG_NETWORK)),
     "document-unbound": Mutant("a vote counts in every document", 5, _on(Electorate, "statement", _of_any_document)),
+    "bundles-of-another-document": Mutant(
+        "what is signed under the document that it names itself is proven",
+        1,
+        _on(Finality, "proves", _under_its_own_document),
+        "twin network",
+    ),
+    "header-of-another-document": Mutant(
+        "a header may name any document",
+        1,
+        _on(Replica, "_execute", _execute_of_any_document) + _on(Finality, "proves", _proves_of_any_document),
+        "another document",
+    ),
+    "network-of-genesis-only": Mutant(
+        "payments of one document count under all of a genesis", 1, _on(EpochDocument, "network_id", _network_of_genesis)
+    ),
+    "boaster-waited-for": Mutant(
+        "who catches up waits for one peer before it asks the next",
+        2,
+        _on(catching_up, "_MAX_REQUESTS", _one),
+        "silent boaster",
+    ),
     "one-queue": Mutant(
         "who waits for one shard takes the room of who waits for another",
         12,
@@ -876,6 +1003,24 @@ MUTANTS: dict[str, Mutant] = {
     "figures-untold": Mutant("a shard tells nobody its figures", 5, _on(bulkhead, "tell", _nothing), CAPTURED),
     "uncovered-forgotten": Mutant(
         "what was not covered at once is never looked at again", 5, _on(TwoPhaseCommit, "look_again", _nothing), CAPTURED
+    ),
+    "two-faced-home-unnoticed": Mutant(
+        "nobody compares what a home shard told its participants", 1, _on(Decisions, "_compare", _nothing), CAPTURED
+    ),
+    "evidence-unproven": Mutant(
+        "what a shard is said to have decided needs no proof", 1, _on(Decisions, "_taken", _take_unproven), CAPTURED
+    ),
+    "malformed-record-ends-a-follower": Mutant(
+        "a block with something in it that cannot be read is no block", 1, _on(blocks, "prove_block", _read_all), CAPTURED
+    ),
+    "nonsense-ends-a-follower": Mutant(
+        "a certified block that makes no sense is not followed", 1, _on(Follower, "_extend", _follow_sense), CAPTURED
+    ),
+    "malformed-record-stops-a-node": Mutant(
+        "a participant takes whatever it is asked to prepare for a transaction",
+        1,
+        _on(TwoPhaseCommit, "_prepare", _prepare_transactions),
+        CAPTURED,
     ),
     "replayed-signatures": Mutant(
         "what a participant relied on counts again once it is decided",

@@ -219,10 +219,15 @@ class Oracle:
     def _take(self, where: str, data: bytes) -> list[Any]:
         certified = msgpack.unpackb(data)
         bundle: list[Any] = certified[0]
-        if bundle[0] >= len(self._electorates) or not reference.is_bundle(self._electorates[bundle[0]], certified, verify):
+        if not self.is_proven(certified):
             self._complain("proof", f"{where} takes a bundle that does not prove itself")
         self._match(where, self._taken, self._sent, bundle)
         return bundle
+
+    def is_proven(self, certified: list[Any]) -> bool:
+        """Whether a bundle is what its source's committee made final."""
+        source = certified[0][0]
+        return source < len(self._electorates) and reference.is_bundle(self._electorates[source], certified, verify)
 
     def _match(self, where: str, into: dict[Any, list[Any]], other: dict[Any, list[Any]], bundle: list[Any]) -> None:
         """What is taken must be what was sent; a bundle may be known before the block that sent it."""
@@ -288,7 +293,7 @@ class Oracle:
                 self._complain("holds", f"shard {shard} still holds something: {pending} undecided")
             for asset, available, held, issued, burned, _ in totals:
                 owned[asset] += available + held
-                minted[asset] += reference.signed(issued - burned)
+                minted[asset] += self._network.signed(issued - burned)
         if owned != minted:
             self._complain("conservation", f"all shards together own {dict(owned)}, but {dict(minted)} was issued")
         for channel in self._taken:

@@ -17,7 +17,7 @@ from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import search
 from tests.simulation import adversaries, faults
 from tests.simulation.captured import Captor
-from tests.simulation.clients import ISSUERS, TERMS, Gateway, Swindler
+from tests.simulation.clients import ISSUERS, TERMS, Gateway, Shuttle, Swindler
 from tests.simulation.coordinator import KEY, CoordinatorHost
 from tests.simulation.host import START, Host
 from tests.simulation.invariants import Monitor
@@ -76,6 +76,7 @@ class World(Loop):
         self.monitor.begin()
         self.gateways = [Gateway(self, number) for number in range(plan.gateways)]
         self.swindler = Swindler(self) if plan.swindled else None
+        self.shuttle = Shuttle(self) if "tallies" in plan.limits else None
         for index, behaviours in plan.byzantine:
             self.nodes[index].adversary = adversaries.Adversary(self.nodes[index], behaviours)
         self.captor = Captor(self, self.captured, ISSUERS["USD"]) if self.captured is not None else None
@@ -191,6 +192,8 @@ class World(Loop):
             gateway.start()
         if self.swindler is not None:
             self.swindler.start()
+        if self.shuttle is not None:
+            self.shuttle.start()
         if self.captor is not None:
             self.captor.start()
 
@@ -232,12 +235,16 @@ class World(Loop):
             gateway.probe(across=True)
 
     def is_done(self) -> bool:
-        return not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()
+        has_shuttled = self.shuttle is None or self.shuttle.is_done
+        return has_shuttled and not any(gateway.outbox for gateway in self.gateways) and self.monitor.is_settled()
 
     def undone(self) -> Sequence[str]:
         """What keeps a run from its end."""
         found = [] if self.has_probed else ["a shard has no further block, or none of a later view"]
         found += [f"{gateway} waits for {len(gateway.outbox)} transactions" for gateway in self.gateways if gateway.outbox]
+        found += (
+            ["a client has not done with sending to and fro"] if self.shuttle is not None and not self.shuttle.is_done else []
+        )
         for shard, chain in enumerate(self.monitor.oracle.chains):
             if chain.undecided:
                 found.append(f"shard {shard} has {chain.undecided} undecided")

@@ -194,6 +194,11 @@ class Network(NamedTuple):
     def shard_of(self, address: bytes) -> int:
         return bisect_right(self.firsts, address) - 1
 
+    def signed(self, difference: int) -> int:
+        """Of two tallies, which count modulo their limit."""
+        tallies = self.limits["tallies"]
+        return (difference + tallies // 2) % tallies - tallies // 2
+
 
 LIMITS = {
     "amount": 2**63 - 1,
@@ -203,6 +208,7 @@ LIMITS = {
     "hashed": 2048,
     "records": 4096,
     "payload": 2**20,
+    "tallies": 2**64,
 }
 VECTORS = Network(
     unhex(EPOCH["network_id"]),
@@ -233,11 +239,6 @@ def read(encoded: bytes) -> tuple[bytes, list[Any], list[Any]]:
     payers = list(dict.fromkeys(leg[0] for leg in legs))
     expect([address_of(public) for public, _ in witnesses] == payers, "one witness of each payer, in order")
     return digest("transaction", order), order, witnesses
-
-
-def signed(difference: int) -> int:
-    """Of two tallies, which count modulo 2^64."""
-    return (difference + 2**63) % 2**64 - 2**63
 
 
 def boundary(number: int, asset: str) -> bytes:
@@ -311,7 +312,7 @@ class Ledger:
         row = self.rows.get(key, [0, 0, False] if len(by) == 2 else [0, 0, 0, 0])
         moved = [value + more for value, more in zip(row, by, strict=False)]
         if len(by) == 4:
-            moved[:2] = [count % 2**64 for count in moved[:2]]
+            moved[:2] = [count % self.network.limits["tallies"] for count in moved[:2]]
         assert min(moved) >= 0, "nothing is owed that was not there"
         self.put(key, moved + row[len(by) :])
 
@@ -378,7 +379,7 @@ class Ledger:
 
     def may_issue(self, asset: bytes, minting: int, burning: int) -> bool:
         row = self.rows.get(boundary(0, asset.decode()), [0, 0, 0, 0])
-        issued = signed(row[0] - row[1]) + row[2]
+        issued = self.network.signed(row[0] - row[1]) + row[2]
         fits = issued + minting <= self.network.limits["amount"] and row[3] + burning <= issued
         return fits and self.may_hold(asset, minting)
 
@@ -452,7 +453,7 @@ class Ledger:
         row, code = self.rows.get(boundary(sender + 1, asset), [0, 0]), asset.encode()
         others = [other for other in range(len(self.network.firsts)) if other not in (sender, self.shard)]
         said = [self.rows.get(pair(other, sender) + code + b"g", 0) for other in others]
-        return signed(row[1] - row[0] + int(sum(said)))
+        return self.network.signed(row[1] - row[0] + int(sum(said)))
 
     def hear(self, source: int, figures: list[Any]) -> None:
         for shard, asset, units in figures:
@@ -469,7 +470,9 @@ class Ledger:
         if len(others) < 2 or self.time < time + 250:
             return
         rows = [(shard, asset, self.rows.get(boundary(shard + 1, asset))) for shard in others for asset in self.network.issuers]
-        now = sorted([shard, asset, units] for shard, asset, row in rows if row and (units := signed(row[1] - row[0])))
+        now = sorted(
+            [shard, asset, units] for shard, asset, row in rows if row and (units := self.network.signed(row[1] - row[0]))
+        )
         even = [[shard, asset, 0] for shard, asset, _ in told if [shard, asset] not in [figure[:2] for figure in now]]
         changed = sorted(figure for figure in now + even if figure not in told)
         for shard in others if changed else ():
@@ -580,6 +583,8 @@ class Ledger:
             transaction_id, order, witnesses = read(encoded)
         except Invalid:
             self.outbox[source].append([2, digest("transaction", msgpack.unpackb(encoded)[0]), "malformed"])
+            return
+        except ValueError:  # not even of a transaction's form
             return
         legs, here = order[1], self.legs_here(order[1], source)
         issued = [leg[0] for leg in here if leg[0] == self.network.issuers.get(leg[2])]

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
@@ -23,7 +24,7 @@ from msgspec import Struct
 from tests.mutation.planting import Fault
 
 ROOT = Path(__file__).parents[2]
-SEEDS = {"committee": 30, "network": 40}
+RUNS = {"committee": 30, "formation": 28, "network": 34, "liars": 5}
 """How many of each simulator a fault has to survive."""
 _TIMES_NORMAL, _AT_LEAST = 6, 20
 _MEMORY = 4 << 30
@@ -66,19 +67,19 @@ def copy_of(root: Path) -> Iterator[Path]:
 
 class Ground:
     """A copy of the project. ``reached``: functions that each test file calls, as (file, line). ``normal``: what each test file
-    and each simulator takes when nothing is wrong, s of processor time. ``seeds``: of each simulator."""
+    and each simulator takes when nothing is wrong, s of processor time. ``runs``: of each simulator."""
 
     def __init__(
-        self, folder: Path, reached: dict[str, set[tuple[str, int]]], normal: dict[str, float], seeds: dict[str, int] = SEEDS
+        self, folder: Path, reached: dict[str, set[tuple[str, int]]], normal: dict[str, float], runs: dict[str, int] = RUNS
     ) -> None:
-        self._folder, self._reached, self._normal, self._seeds = folder, reached, normal, seeds
+        self._folder, self._reached, self._normal, self._runs = folder, reached, normal, runs
 
     @classmethod
     def measure(cls, folder: Path) -> "Ground":
         """Run everything once without a fault. Raises ValueError when that fails already."""
         normal: dict[str, float] = {}
-        for part, seeds in SEEDS.items():
-            run = _simulate(folder, part, seeds, 600)
+        for part, runs in RUNS.items():
+            run = _simulate(folder, part, runs, 600)
             if run.code:
                 raise ValueError(f"the simulator finds a fault before any is planted: {run.said}")
             normal[part] = run.seconds
@@ -92,7 +93,7 @@ class Ground:
 
     def at(self, folder: Path) -> "Ground":
         """The same measures for another copy."""
-        return Ground(folder, self._reached, self._normal, self._seeds)
+        return Ground(folder, self._reached, self._normal, self._runs)
 
     def judge(self, fault: Fault) -> Result:
         """Plant a fault, see who notices, and take it out again."""
@@ -108,8 +109,8 @@ class Ground:
 
     def _judge(self, fault: Fault) -> Result:
         seconds = 0.0
-        for part, seeds in self._seeds.items():
-            run = _simulate(self._folder, part, seeds, self._limit(part))
+        for part, runs in self._runs.items():
+            run = _simulate(self._folder, part, runs, self._limit(part))
             seconds += run.seconds
             if run.code == _NOT_IMPORTED:
                 return Result(fault, Verdict.BROKEN, run.said, seconds)
@@ -134,8 +135,8 @@ class Ground:
         return _AT_LEAST + _TIMES_NORMAL * sum(self._normal[part] for part in parts)
 
 
-def _simulate(folder: Path, part: str, seeds: int, limit: float) -> Run:
-    return _run(folder, ["tests.mutation.running", part, str(seeds)], limit)
+def _simulate(folder: Path, part: str, runs: int, limit: float) -> Run:
+    return _run(folder, ["tests.mutation.running", part, str(runs)], limit)
 
 
 def _run(folder: Path, arguments: list[str], limit: float, reaching: str = "") -> Run:
@@ -186,26 +187,17 @@ def _last_word(text: str) -> str:
 _NOT_IMPORTED = 3
 
 
-def main(part: str, seeds: int) -> int:
+def main(part: str, runs: int) -> int:
     """Simulate until somebody notices something. Returns the exit code."""
     try:
-        from tests.simulation.adversaries import BEHAVIOURS
-        from tests.simulation.committee import Committee
-        from tests.simulation.faults import draw
-        from tests.simulation.run import simulate
+        from tests.mutation import simulating
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
         return _NOT_IMPORTED
     try:
-        if part == "committee":
-            for seed in range(seeds):
-                Committee(seed).run_plan()
-            return 0
-        behaviours = sorted(BEHAVIOURS)
-        for seed in range(1, seeds + 1):  # every other run is as the seed has it; the rest have each kind of liar in turn
-            verdict = simulate(draw(seed, "" if seed % 2 else behaviours[seed // 2 % len(behaviours)]))
-            if verdict.violation:
-                print(f"seed {seed}: {verdict.violation}")
+        for name, run in islice(simulating.runs(part), runs):
+            if noticed := run():
+                print(f"{name}: {noticed}")
                 return 1
     except Exception as error:
         print(f"{type(error).__name__}: {error}")

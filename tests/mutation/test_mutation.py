@@ -57,11 +57,11 @@ TESTS = "tests/unit/test_protocol_primitives.py"
 
 
 def test_who_notices_a_fault_is_known_and_it_is_gone_afterwards() -> None:
-    """A few known ones, with few seeds."""
-    normal, seeds = {"committee": 5.0, "network": 5.0, TESTS: 5.0}, {"committee": 2, "network": 2}
+    """A few known ones, with few runs."""
+    normal, runs = {"committee": 5.0, "network": 5.0, TESTS: 5.0}, {"committee": 2, "network": 2}
     with copy_of(ROOT) as folder:
-        tested = Ground(folder, {TESTS: {(FIGURE.path, FIGURE.defined)}}, normal, seeds)
-        results = [tested.judge(QUORUM), tested.judge(FIGURE), Ground(folder, {}, normal, seeds).judge(FIGURE)]
+        tested = Ground(folder, {TESTS: {(FIGURE.path, FIGURE.defined)}}, normal, runs)
+        results = [tested.judge(QUORUM), tested.judge(FIGURE), Ground(folder, {}, normal, runs).judge(FIGURE)]
         for path in (QUORUM.path, FIGURE.path):
             assert (folder / path).read_bytes() == (ROOT / path).read_bytes()
     assert [result.verdict for result in results] == [Verdict.SIMULATOR, Verdict.TESTS, Verdict.SURVIVED]

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-def draw(seed: int, behaviour: str = "") -> Plan:
+def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
     """The plan of a mixed run. ``behaviour``: of one more liar, in each committee that has none yet; or CAPTURED: a whole
-    committee, as in one of 50 runs anyway."""
+    committee, as in one of 50 runs anyway. ``other``: of every second committee's instead."""
     chance, active = Random(f"{seed}/plan"), 8_000
     committees, size = (3, 4) if chance.random() < 0.1 else (2, 4)
     if chance.random() < 0.05:
@@ -57,7 +57,8 @@ def draw(seed: int, behaviour: str = "") -> Plan:
     byzantine = _with_more(Random(f"{seed}/more"), _byzantine(chance, committees, size))
     if behaviour and behaviour != CAPTURED:
         liars = {index // size: index for index, _ in reversed(byzantine)}
-        focused = {liars.get(shard, shard * size + seed % size): (behaviour,) for shard in range(committees)}
+        names = [other if other and shard % 2 else behaviour for shard in range(committees)]
+        focused = {liars.get(shard, shard * size + seed % size): (names[shard],) for shard in range(committees)}
         byzantine = tuple((dict(byzantine) | focused).items())
     caps = limits.draw(Random(f"{seed}/limits"))
     if Random(f"{seed}/tallies").random() < 0.05:

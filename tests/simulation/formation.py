@@ -1,21 +1,33 @@
-"""How an epoch forms, in virtual time: the real coordinator and the nodes' real membership, through crashes, lost disks,
-strangers that take seats and stay away, and coordinators that are killed."""
+"""How an epoch forms, in virtual time: the real coordinator and the nodes' real membership.
+
+Nodes crash and lose disks, strangers take seats and stay away, others break every rule, and the coordinator is killed."""
 
 from collections import deque
+from functools import partial
 from pathlib import Path
 from random import Random
 
-import pytest
+from msgspec import structs
 
 from node.effects import AcceptDocument, Mine, Pledge, Tell
 from node.events import Stored
 from node.membership import Membership, MembershipEffect
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
-from node.protocol.epoch import Announcement, Opening, Reveal, SignedDocument, commitment_to
+from node.protocol.epoch import (
+    Announcement,
+    Application,
+    ApplicationRefused,
+    Opening,
+    Readiness,
+    Registration,
+    Reveal,
+    SignedDocument,
+    commitment_to,
+)
 from node.protocol.genesis import Phase
-from node.protocol.puzzle import search
-from signaling.phases import Announce, Coordinator, Drop, Effect, Persist, SendTo
+from node.protocol.puzzle import identity_prefix, is_solution, search
+from signaling.phases import MAX_MESSAGES_PER_SECOND, Announce, Coordinator, Drop, Effect, Persist, SendTo
 from signaling.storage import Storage
 from tests.chains import Network, key
 
@@ -155,6 +167,46 @@ class Formation:
         place, content = (announcement.notice.attempt, announcement.notice.phase.value), encode(announcement.content)
         assert self.contents.setdefault(place, content) == content
 
+    def pester(self) -> None:
+        """A stranger, and a member that lies, break each rule. Nothing may come of it but that they are refused or dropped."""
+        before = dict(self.coordinator.registrations), dict(self.coordinator.secrets), dict(self.coordinator.ready)
+        pair = key("pest")
+        known = next(iter(self.coordinator.registrations.values()), None)
+        if known is not None and self.coordinator.phase is Phase.REGISTRATION:
+            for registration in (known, *_wrong_registrations(known, pair)):
+                assert self._is_refused(pair.public, encode(Application(registration)))
+        assert self._is_dropped(pair.public, b"junk")
+        assert self._is_dropped(pair.public, bytes(2_000))
+        assert self._is_dropped(pair.public, *[encode(Reveal(1, bytes(32)))] * (MAX_MESSAGES_PER_SECOND + 1))
+        assert not self._is_dropped(pair.public, *[encode(Reveal(1, bytes(32)))] * MAX_MESSAGES_PER_SECOND)
+        document = self.coordinator.document
+        if self.coordinator.phase is Phase.REVEAL:
+            assert known is not None
+            assert self._is_dropped(known.public_key, encode(Reveal(self.coordinator.attempt, bytes(32))))
+            assert self._is_refused(pair.public, encode(Application(known)))
+        elif self.coordinator.phase is Phase.HANDOFF and document is not None:
+            silent = [m.public_key for c in document.committees for m in c.members if m.public_key not in self.coordinator.ready]
+            assert self._is_dropped(silent[0], encode(Readiness(document.hash, bytes(64))))
+            assert not self._is_dropped(pair.public, encode(Readiness(document.hash, bytes(64))))
+        self.coordinator.disconnect(pair.public, self.now)
+        assert before == (self.coordinator.registrations, self.coordinator.secrets, self.coordinator.ready)
+
+    def _is_dropped(self, peer: bytes, *frames: bytes) -> bool:
+        """Whether it is, at the last of the frames and not before; it comes back."""
+        self.coordinator.connect(peer, self.now)
+        answers = [self.coordinator.receive(peer, frame, self.now) for frame in frames]
+        assert not any(isinstance(effect, Drop) for answer in answers[:-1] for effect in answer)
+        is_dropped = any(isinstance(effect, Drop) for effect in answers[-1])
+        if is_dropped:
+            assert self.coordinator.receive(peer, frames[-1], self.now) == []
+            self.coordinator.connect(peer, self.now)
+        return is_dropped
+
+    def _is_refused(self, peer: bytes, frame: bytes) -> bool:
+        self.coordinator.connect(peer, self.now)
+        answers = self.coordinator.receive(peer, frame, self.now)
+        return any(isinstance(effect, SendTo) and isinstance(effect.message, ApplicationRefused) for effect in answers)
+
     def second(self, frames: int = 1_000) -> None:
         """``frames``: as many reach the coordinator at most."""
         self.now += 1_000
@@ -183,21 +235,25 @@ class Formation:
             assert sum(self.nodes[member].votes for member in committee.keys) >= committee.quorum
 
 
+def _wrong_registrations(known: Registration, pair: KeyPair) -> list[Registration]:
+    """Where nobody can dial; with a puzzle that is not solved; for another attempt; not signed."""
+    prefix = identity_prefix(known.network, known.epoch, NETWORK.genesis.hash, pair.public)
+    bits = NETWORK.genesis.parameters.puzzle_difficulty_bits
+    solved = search(prefix, bits, 0, 1 << 20)
+    assert solved is not None
+    unsolved = next(nonce for i in range(256) if not is_solution(prefix, nonce := i.to_bytes(8, "big"), bits))
+    own = structs.replace(known, public_key=pair.public, nonce=solved)
+    changes = {"addresses": ("/ip4/0.0.0.0/tcp/8100",)}, {"nonce": unsolved}, {"attempt": known.attempt + 1}
+    return [*(structs.replace(own, **change).signed(pair) for change in changes), own]
+
+
 def honest(world: Formation) -> None:
     for number in range(8):
         world.add(number, key(f"node {number}"))
 
 
-def test_a_calm_network_forms_within_the_first_announcements() -> None:
-    world = Formation(1)
-    honest(world)
-    world.run_until_mining(1_000)
-    world.check()
-    assert world.coordinator.attempt == 1
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_whoever_crashes_or_loses_a_disk_while_it_forms_the_network_forms_and_nobody_votes_from_another_disk(seed: int) -> None:
+def survive_crashes(seed: int) -> None:
+    """Whoever crashes or loses a disk while it forms, the network forms, and nobody votes from another disk."""
     world = Formation(seed, crash_rate=0.05)
     honest(world)
     loses_disk_at = world.chance.randrange(15)
@@ -220,9 +276,9 @@ def test_whoever_crashes_or_loses_a_disk_while_it_forms_the_network_forms_and_no
     world.check()
 
 
-@pytest.mark.parametrize("phase", [Phase.REVEAL, Phase.ASSIGNMENT, Phase.HANDOFF])
-def test_eight_strangers_that_take_all_seats_and_stay_away_delay_the_network_by_one_attempt(phase: Phase) -> None:
-    """The answer deadline they use up, the registration deadline of the next attempt, and a second for each phase."""
+def be_delayed_by_strangers(phase: Phase) -> None:
+    """Eight that take all seats and stay away from a phase on cost one attempt: the answer deadline they use up, the registration
+    deadline of the next attempt, and a second for each phase."""
     world = Formation(3)
     for number in range(8):
         world.add(100 + number, key(f"stranger {number}"), stays_away_from=phase)
@@ -234,9 +290,9 @@ def test_eight_strangers_that_take_all_seats_and_stay_away_delay_the_network_by_
     assert world.coordinator.attempt == 2
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_strangers_that_come_with_each_attempt_tell_their_secrets_and_then_stay_away_do_not_keep_it_for_ever(seed: int) -> None:
-    """Two of them among ten: seats are drawn again until no committee has both."""
+def outlast_strangers(seed: int) -> None:
+    """Two among ten that come with each attempt, tell their secrets and then stay away: seats are drawn again until no committee
+    has both."""
     world = Formation(seed)
     honest(world)
     attempts = 0
@@ -248,3 +304,27 @@ def test_strangers_that_come_with_each_attempt_tell_their_secrets_and_then_stay_
         world.second()
         assert world.now < 40 * (REGISTRATION + ANSWER)
     world.run_until_mining(world.now + 5_000)
+
+
+def drop_who_breaks_rules() -> None:
+    """Between any two messages somebody breaks every rule, and is refused or dropped for it; nobody else notices."""
+    world, phases = Formation(5), set()
+    honest(world)
+    while not all(node.membership.begun for node in world.nodes.values()):
+        assert world.now < 5_000, world.coordinator.doing
+        world.second(frames=0)
+        while world.frames:
+            phases.add(world.coordinator.phase)
+            world.pester()
+            world.receive(1)
+    world.pester()
+    world.check()
+    assert phases >= {Phase.REGISTRATION, Phase.REVEAL, Phase.ASSIGNMENT, Phase.HANDOFF}
+
+
+SCENES = (
+    *(partial(survive_crashes, seed) for seed in range(20)),
+    *(partial(be_delayed_by_strangers, phase) for phase in (Phase.REVEAL, Phase.ASSIGNMENT, Phase.HANDOFF)),
+    *(partial(outlast_strangers, seed) for seed in range(4)),
+    drop_who_breaks_rules,
+)

@@ -2,13 +2,17 @@
 nothing but the documents, arrives at."""
 
 from decimal import Decimal
-from hashlib import sha256
+from hashlib import pbkdf2_hmac, sha256
 from typing import Any
 
+import base58
 import msgpack  # type: ignore[import-untyped]
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from gateway.client.words import derive
 from node.protocol.address import decode_address
 from node.protocol.amounts import format_amount, parse_amount
 from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, Finality, Vote
@@ -125,6 +129,47 @@ def test_transactions() -> None:
         assert transaction_id.hex() == entry["id"]
         assert all(reference.verify(public, transaction_id, signature) for public, signature in witnesses)
         assert [reference.address_of(public) for public, _ in witnesses] == list(dict.fromkeys(leg[0] for leg in order[1]))
+
+
+def test_words_become_the_stated_keys() -> None:
+    signing = FILES["signing"]
+    for entry in signing["words"]:
+        seed = pbkdf2_hmac("sha512", entry["words"].encode(), b"mnemonic", 2048)
+        secret = reference.derived(seed, signing["path"])
+        public = reference.public_key(secret)
+        address = reference.bech32m("spay", reference.address_of(public))
+        assert (seed.hex(), secret.hex(), public.hex(), address) == tuple(
+            entry[name] for name in ("seed", "secret", "public", "address")
+        )
+    kept = signing["key_file"]
+    opened = load_pem_private_key(kept["pem"].encode(), kept["passphrase"].encode())
+    assert isinstance(opened, EllipticCurvePrivateKey)
+    assert opened.private_numbers().private_value == int(kept["secret"], 16)
+
+
+def test_derivation_is_the_standards() -> None:
+    """BIP-32, test vector 1."""
+    seed, path = bytes(range(16)), "m/0'/1/2'/2/1000000000"
+    extended = "xprvA41z7zogVVwxVSgdKUHDy1SKmdb533PjDz7J6N6mV6uS3ze1ai8FHa8kmHScGpWmj4WggLyQjgPie1rFSruoUihUZREPSL39UNdE3BBDu76"
+    secret = base58.b58decode_check(extended)[-32:]
+    assert derive(seed, path).secret == reference.derived(seed, path) == secret
+
+
+def test_what_a_wallet_elsewhere_signs() -> None:
+    for entry in FILES["signing"]["ownership"]:
+        signed = reference.digest("wallet-ownership", unhex(entry["network"]) + entry["user"].encode())
+        assert (signed.hex(), reference.sign(unhex(entry["secret"]), signed).hex()) == (entry["hash"], entry["signature"])
+    for entry in FILES["signing"]["payments"]:
+        secret = unhex(entry["secret"])
+        public = reference.public_key(secret)
+        payer, payee, issuer = (decode_address(entry[name]) for name in ("payer", "payee", "issuer"))
+        amount, fee = (int(Decimal(entry[name]).scaleb(entry["decimals"])) for name in ("amount", "fee"))
+        legs = [[payer, payee, entry["asset"], amount, 0]] + ([[payer, issuer, entry["asset"], fee, 0]] if fee else [])
+        order = [unhex(entry["network"]), legs, entry["memo"], entry["valid_until"], unhex(entry["salt"])]
+        transaction_id = reference.digest("transaction", order)
+        signature = reference.sign(secret, transaction_id)
+        made = (msgpack.packb(order), transaction_id, signature, msgpack.packb([order, [[public, signature]]]))
+        assert tuple(part.hex() for part in made) == tuple(entry[n] for n in ("order", "id", "signature", "transaction"))
 
 
 @pytest.mark.parametrize("entry", FILES["transactions"]["invalid"], ids=lambda entry: entry["name"])

@@ -12,8 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from mnemonic import Mnemonic
 from msgspec import Struct, structs, to_builtins
 
+from gateway.client.orders import order_of
+from gateway.client.words import PATH, key_of
+from gateway.keystore import decrypt_key, ownership
 from node.protocol import merkle
 from node.protocol.address import address_of, encode_address
 from node.protocol.amounts import format_amount, parse_amount
@@ -39,6 +43,20 @@ DOMAINS = [
     *("refusals", "reply"),
 ]
 sign = partial(NETWORK.sign, salt=0)
+WORDS = [
+    "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about",
+    "void come effort suffer camp survey warrior heavy shoot primary clutch crush"
+    " open amazing screen patrol group space point ten exist slush involve unfold",
+]
+KEY_FILE = """-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHrMFYGCSqGSIb3DQEFDTBJMCgGCSqGSIb3DQEFDDAbBAiFOOneZKLBMgIDAzRQ
+MAoGCCqGSIb3DQILMB0GCWCGSAFlAwQBKgQQ2l4vtEHysXPIZ0mxE+d5ngSBkIGt
+pYNcUrENkOne4jkxTWvavUNF/IF1YdKKvGtA1A1nstM0RODV0o8sR8qZDadfdrUt
+HfVj3WGy5qyAR/kKe1qwlOsl5MguJpAaBUBdDKjIHvF9d6oroxZlyIz9EWp0oJeY
+5zwwJkpkmNtYY6WW7Cvn00xvdeXovz6YIGBVl4YuLODxBJq2bGDiv2jnm65QRA==
+-----END ENCRYPTED PRIVATE KEY-----
+"""
+KEY_PASSPHRASE = "a passphrase of the vectors"
 
 
 def plain(value: Any) -> Any:
@@ -174,6 +192,38 @@ def _invalid_transactions(one: Transaction, exchange: Transaction) -> list[dict[
     }
     refused = [(Code.MALFORMED, malformed), (Code.BAD_SIGNATURE, {n: encode(t) for n, t in badly_signed.items()})]
     return table("name encoded code", ((name, data, code) for code, some in refused for name, data in some.items()))
+
+
+def _signing() -> dict[str, Any]:
+    """What a wallet outside a gateway does (docs/signing.md)."""
+    found = [
+        (words, Mnemonic.to_seed(words), pair.secret, pair.public, _text(pair)) for words in WORDS for pair in [key_of(words)]
+    ]
+    user, signed = "0f" * 16, ownership(DOCUMENT.network_id, "0f" * 16)
+    proof = (DOCUMENT.network_id, user, ALICE.secret, ALICE.public, signed, ALICE.sign(signed))
+    return {
+        "path": PATH,
+        "words": table("words seed secret public address", found),
+        "key_file": {"pem": KEY_FILE, "passphrase": KEY_PASSPHRASE, "secret": decrypt_key(KEY_FILE, KEY_PASSPHRASE).secret},
+        "ownership": table("network user secret public hash signature", [proof]),
+        "payments": [_payment("USD", "12.50", "", 0), _payment("VND", "25000", "Lunch, café", 2**64 - 1)],
+    }
+
+
+def _payment(asset: str, amount: str, memo: str, salt: int) -> dict[str, Any]:
+    terms = next(one for one in GENESIS.assets if one.code == asset)
+    order = order_of(GENESIS, DOCUMENT.network_id, address_of(ALICE.public), _text(CAROL), asset, amount, memo, TIME)
+    order = structs.replace(order, salt=salt.to_bytes(8, "big"))
+    asked: dict[str, Any] = {"secret": ALICE.secret, "payer": _text(ALICE), "payee": _text(CAROL), "asset": asset}
+    asked |= {"amount": amount, "memo": memo, "decimals": terms.decimals, "fee": format_amount(terms.fee, terms.decimals)}
+    asked |= {"issuer": encode_address(terms.issuer_address), "network": order.network, "valid_until": order.valid_until}
+    transaction = order.sign([ALICE])
+    made = {"order": encode(order), "id": order.id, "signature": transaction.witnesses[0].signature}
+    return {**asked, "salt": order.salt, **made, "transaction": encode(transaction)}
+
+
+def _text(pair: KeyPair) -> str:
+    return encode_address(address_of(pair.public))
 
 
 def _merkle() -> list[dict[str, Any]]:
@@ -332,6 +382,7 @@ def vectors() -> dict[str, Any]:
         "signatures.json": _signatures(),
         "amounts.json": _amounts(),
         "transactions.json": _transactions(),
+        "signing.json": _signing(),
         "merkle.json": _merkle(),
         "puzzles.json": _puzzles(),
         "epoch.json": _epoch(),

@@ -4,6 +4,7 @@ It knows nothing of the code under test: messages are plain lists, an electorate
 ``epoch.json``. Its ledger also gives the simulator's second opinion on every block.
 """
 
+import hmac
 import json
 from bisect import bisect_right
 from collections import defaultdict
@@ -56,6 +57,19 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
         return bool(ecdsa.VerifyingKey.from_string(public, ecdsa.SECP256k1).verify_digest(signature, message))
     except (ecdsa.BadSignatureError, ecdsa.keys.BadDigestError):
         return False
+
+
+def derived(seed: bytes, path: str) -> bytes:
+    """The private key at a path of BIP-32."""
+    both = hmac.new(b"Bitcoin seed", seed, "sha512").digest()
+    for step in path.split("/")[1:]:
+        secret, chain = both[:32], both[32:]
+        index = int(step[:-1]) + 2**31 if step.endswith("'") else int(step)
+        parent = b"\0" + secret if step.endswith("'") else public_key(secret)
+        both = hmac.new(chain, parent + index.to_bytes(4, "big"), "sha512").digest()
+        number = (int.from_bytes(both[:32], "big") + int.from_bytes(secret, "big")) % ORDER
+        both = number.to_bytes(32, "big") + both[32:]
+    return both[:32]
 
 
 def bech32m(prefix: str, data: bytes) -> str:

@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-COMMANDS = {"verify": "gateway.proofs.command", "reconcile": "gateway.money.command"}
+COMMANDS = {"verify": "gateway.proofs.command", "reconcile": "gateway.money.command", "rotate-key": "gateway.rotation"}
 """Where each is; loaded when it is called, so that checking a proof does not wait for a server to be loaded."""
 
 

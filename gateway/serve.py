@@ -22,9 +22,10 @@ from gateway.events.targets import Targets
 from gateway.identity.mailer import SmtpMailer
 from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
 from gateway.money.limits import Limits
+from gateway.rotation import check_key
 from gateway.server import Connection, Server
 from gateway.service import Gateway
-from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secret
+from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secrets
 from node.client.line import Line
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, read_genesis
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _serve(settings: GatewaySettings) -> int:
     genesis = read_genesis(Path(settings.genesis))
-    vault = Vault(read_secret(KEY_ENCRYPTION_KEY, settings.devnet))
-    token_secret = read_secret(TOKEN_SECRET, settings.devnet)
+    vault = Vault(*read_secrets(KEY_ENCRYPTION_KEY, settings.devnet))
+    token_secret, *former_secrets = read_secrets(TOKEN_SECRET, settings.devnet)
     issuers = _read_issuers(settings, genesis)
     targets = _targets(settings)
     line = Line(settings.broker)
@@ -55,6 +56,7 @@ def _serve(settings: GatewaySettings) -> int:
     for proxy in settings.trusted_proxies:
         ip_network(proxy)
     engine = open_engine(settings.database)
+    check_key(engine, vault)
     configure("gateway", settings.name)
     log = structlog.get_logger()
     crashed, url = False, f"http://{settings.host}:{settings.port}"
@@ -76,6 +78,7 @@ def _serve(settings: GatewaySettings) -> int:
             from_client=Limit("client", settings.attempts_per_address, 60.0),
             targets=targets,
         )
+        gateway.tokens.former = tuple(former_secrets)
         running = (gateway, asyncio.get_running_loop())
         return gateway
 

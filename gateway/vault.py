@@ -9,12 +9,15 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from Crypto.Cipher import AES
+from Crypto.Cipher._mode_gcm import GcmMode
 
 from node.protocol.crypto import KeyPair
 
 KEY_ENCRYPTION_KEY = "SHARDPAY_KEY_ENCRYPTION_KEY"
 TOKEN_SECRET = "SHARDPAY_TOKEN_SECRET"
 
+MAX_KEYS = 2
+ID_BYTES = 8
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _FEWEST_DISTINCT_BYTES = 16
@@ -29,17 +32,25 @@ class WrongKey(ValueError):
     """The sealed bytes were not sealed with this key for this owner, or were changed since."""
 
 
-def read_secret(name: str, devnet: bool) -> bytes:
-    """The 32-byte secret the environment holds, as hex, under ``name``. A devnet may go without: it has a well-known one.
+def read_secrets(name: str, devnet: bool) -> tuple[bytes, ...]:
+    """The 32-byte secrets the environment holds under ``name``, as hex: the one in use, and after a comma, while it is changed,
+    another one that is accepted, too. A devnet may go without: it has a well-known one.
 
     Raises:
-        SecretError: missing, not 32 bytes of hex, or (outside a devnet) plainly not random.
+        SecretError: missing, too many, not 32 bytes of hex, or (outside a devnet) plainly not random.
     """
     text = os.environ.get(name, "")
     if not text:
         if devnet:
-            return sha256(b"shardpay devnet " + name.encode()).digest()
+            return (sha256(b"shardpay devnet " + name.encode()).digest(),)
         raise SecretError(f"{name} is not set: it takes 32 random bytes in hex")
+    found = tuple(_secret(name, part, devnet) for part in text.split(","))
+    if len(found) > MAX_KEYS or len(set(found)) < len(found):
+        raise SecretError(f"{name} holds one secret, or two different ones with a comma between them")
+    return found
+
+
+def _secret(name: str, text: str, devnet: bool) -> bytes:
     try:
         secret = bytes.fromhex(text)
     except ValueError:
@@ -52,28 +63,46 @@ def read_secret(name: str, devnet: bool) -> bytes:
 
 
 class Vault:
-    """Seals small secrets under one key. A sealed secret opens only together with the same ``owner``."""
+    """Seals small secrets under one key; opens also what was sealed under the others it is given. A sealed secret opens only
+    together with the same ``owner``.
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    A sealed secret is key id || nonce || tag || ciphertext; ``owner`` is authenticated, not stored. The id tells the key, not
+    what it is.
+
+    Attributes:
+        key_id: of the key that seals.
+    """
+
+    def __init__(self, key: bytes, *others: bytes) -> None:
+        self._keys = {_key_id(one): one for one in (key, *others)}
+        self.key_id = _key_id(key)
 
     def seal(self, secret: bytes, owner: bytes) -> bytes:
-        """nonce || tag || ciphertext; ``owner`` is authenticated, not stored."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        cipher = AES.new(self._key, AES.MODE_GCM, nonce=nonce, mac_len=_TAG_BYTES)
-        cipher.update(owner)
-        ciphertext, tag = cipher.encrypt_and_digest(secret)
-        return nonce + tag + ciphertext
+        ciphertext, tag = self._cipher(self.key_id, nonce, owner).encrypt_and_digest(secret)
+        return self.key_id + nonce + tag + ciphertext
 
     def open(self, sealed: bytes, owner: bytes) -> bytes:
         """The secret. Raises WrongKey."""
-        nonce, tag = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES : _NONCE_BYTES + _TAG_BYTES]
-        cipher = AES.new(self._key, AES.MODE_GCM, nonce=nonce, mac_len=_TAG_BYTES)
-        cipher.update(owner)
+        key_id, rest = sealed[:ID_BYTES], sealed[ID_BYTES:]
+        nonce, tag, ciphertext = (
+            rest[:_NONCE_BYTES],
+            rest[_NONCE_BYTES : _NONCE_BYTES + _TAG_BYTES],
+            rest[_NONCE_BYTES + _TAG_BYTES :],
+        )
         try:
-            return cipher.decrypt_and_verify(sealed[_NONCE_BYTES + _TAG_BYTES :], tag)
-        except ValueError:
+            return self._cipher(key_id, nonce, owner).decrypt_and_verify(ciphertext, tag)
+        except (KeyError, ValueError):
             raise WrongKey("a stored key does not open: another key-encryption key, or a damaged database") from None
+
+    def _cipher(self, key_id: bytes, nonce: bytes, owner: bytes) -> GcmMode:
+        cipher = AES.new(self._keys[key_id], AES.MODE_GCM, nonce=nonce, mac_len=_TAG_BYTES)
+        cipher.update(owner)
+        return cipher
+
+
+def _key_id(key: bytes) -> bytes:
+    return sha256(b"shardpay key-encryption key " + key).digest()[:ID_BYTES]
 
 
 class _Held(NamedTuple):

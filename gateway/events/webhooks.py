@@ -112,10 +112,10 @@ class Webhooks:
         sealed = [endpoint.secret]
         if endpoint.old_secret is not None and now_ms() < endpoint.old_secret_until:
             sealed.append(endpoint.old_secret)
-        return [self._vault.open(one, _owner(endpoint.id)).decode() for one in sealed]
+        return [self._vault.open(one, owner_of(endpoint.id)).decode() for one in sealed]
 
     def _sealed(self, secret: str, endpoint_id: str) -> bytes:
-        return self._vault.seal(secret.encode(), _owner(endpoint_id))
+        return self._vault.seal(secret.encode(), owner_of(endpoint_id))
 
     async def _checked(self, url: str) -> str:
         """The URL in its usual form. Raises Problem (422)."""
@@ -132,7 +132,7 @@ class Webhooks:
         return str(parts)
 
 
-def _owner(endpoint_id: str) -> bytes:
+def owner_of(endpoint_id: str) -> bytes:
     return b"webhook endpoint " + endpoint_id.encode()
 
 

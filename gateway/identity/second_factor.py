@@ -36,7 +36,7 @@ class SecondFactor:
     async def begin(self, user_id: str, email: str) -> tuple[str, str]:
         """A new secret, which counts once it is confirmed: in base32, and as the URI that apps scan. Raises Problem (409)."""
         raw = secrets.token_bytes(_SECRET_BYTES)
-        row = {"user_id": user_id, "sealed": self._vault.seal(raw, _owner(user_id)), "confirmed": False, "last_step": 0}
+        row = {"user_id": user_id, "sealed": self._vault.seal(raw, owner_of(user_id)), "confirmed": False, "last_step": 0}
 
         def save(connection: Connection) -> bool:
             statement = insert(connection, TotpSecret).values(**row)
@@ -101,7 +101,9 @@ class SecondFactor:
     def _step(self, row: Row[Any], code: str) -> int:
         """The step of time that a code belongs to; 0 when it is none of now."""
         try:
-            return _totp(self._vault.open(row.sealed, _owner(row.user_id))).verify_and_get_timecode(code, valid_window=_STEPS_OFF)
+            return _totp(self._vault.open(row.sealed, owner_of(row.user_id))).verify_and_get_timecode(
+                code, valid_window=_STEPS_OFF
+            )
         except OTPVerificationError:
             return 0
 
@@ -111,7 +113,7 @@ class SecondFactor:
         return row
 
 
-def _owner(user_id: str) -> bytes:
+def owner_of(user_id: str) -> bytes:
     return f"totp {user_id}".encode()
 
 

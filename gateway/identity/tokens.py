@@ -7,8 +7,9 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jwt
 
@@ -40,11 +41,13 @@ class Tokens:
 
     Attributes:
         lifetime: of access tokens, seconds.
+        former: secrets whose signatures are good, too, while the secret is changed.
         keys: API keys, by the SHA-256 of each.
     """
 
     def __init__(self, secret: bytes, lifetime: int) -> None:
         self._secret, self.lifetime = secret, lifetime
+        self.former: tuple[bytes, ...] = ()
         self._checked: OrderedDict[bytes, Caller] = OrderedDict()
         self._ended: dict[str, float] = {}
         self.keys: dict[bytes, Caller] = {}
@@ -88,7 +91,7 @@ class Tokens:
 
     def _check(self, name: bytes, token: str) -> Caller:
         try:
-            claims = jwt.decode(token, self._secret, ["HS256"], options={"require": ["exp", "sub", "sid"]})
+            claims = self._claims(token)
         except jwt.ExpiredSignatureError:
             raise Problem(401, "token_expired", "the access token has expired; refresh it") from None
         except jwt.InvalidTokenError:
@@ -97,6 +100,13 @@ class Tokens:
         if len(self._checked) > _MAX_CHECKED:
             self._checked.popitem(last=False)
         return caller
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        """Raises jwt.InvalidTokenError."""
+        for secret in (self._secret, *self.former):
+            with suppress(jwt.InvalidSignatureError):
+                return jwt.decode(token, secret, ["HS256"], options={"require": ["exp", "sub", "sid"]})
+        raise jwt.InvalidSignatureError("no secret here has signed it")
 
     def _api_key(self, name: bytes, scopes: tuple[str, ...]) -> Caller:
         caller = self.keys.get(name)

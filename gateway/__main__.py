@@ -1,9 +1,15 @@
-"""``python -m gateway --config FILE``: the wallet gateway. ``... verify``, ``... reconcile``: what can be done beside it."""
+"""``python -m gateway --config FILE``: the wallet gateway. ``... verify`` and others: what can be done beside it."""
 
 import sys
 from importlib import import_module
 
-COMMANDS = {"verify": "gateway.proofs.command", "reconcile": "gateway.money.command", "rotate-key": "gateway.rotation"}
+COMMANDS = {
+    "verify": "gateway.proofs.command",
+    "reconcile": "gateway.money.command",
+    "rotate-key": "gateway.rotation",
+    "admin": "gateway.admin.command",
+    "audit-log": "gateway.admin.log_command",
+}
 """Where each is; loaded when it is called, so that checking a proof does not wait for a server to be loaded."""
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problems
 from gateway.api import (
+    admin,
     api_keys,
     auth,
     devnet,
@@ -60,6 +61,7 @@ _PARTS = (
     webhooks,
     explorer,
     operations,
+    admin,
     devnet,
 )
 """In the order in which the documentation shows them."""

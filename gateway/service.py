@@ -7,6 +7,8 @@ import structlog
 from sqlalchemy import Engine, delete
 
 from gateway.acceptance import Acceptance
+from gateway.admin.desk import Administration
+from gateway.admin.desk import forget as forget_administrator
 from gateway.batches import Batches
 from gateway.checkout import closing as checkout_closing
 from gateway.checkout.exchanges import Exchanges
@@ -162,7 +164,8 @@ class Gateway:
         checkout = (self.database, self.jobs, self.outbox, self.waiting, self.wallets, self.payments, views)
         self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
         self.closing.checks += [money_records.under_way, checkout_closing.under_way]
-        self.closing.erasers += [money_records.forget, checkout_closing.erase, self.webhooks.forget]
+        self.closing.erasers += [money_records.forget, checkout_closing.erase, self.webhooks.forget, forget_administrator]
+        self.administration = Administration(self.database, self.jobs, self.sessions, self.notices, self.payments)
         self.refunds.sources[FIELD] = IntentRefunds(self.database, self.wallets, self.payments, self.refunds, self.intents)
         self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
         self.balances = Balances(self.database, lambda: self.epochs.require().shards)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
+from gateway.admin import audit
 from gateway.api.reads import Lines
 from gateway.api.requests import ON_PASSWORD, GatewayPart, Login, UserId, scope
 from gateway.identity.text import one_line
@@ -143,6 +144,7 @@ async def export(wallet_id: str, body: Export, login: Login, gateway: GatewayPar
     row = await gateway.wallets.wallet(login.user, wallet_id)
     pair = gateway.wallets.signer(row)
     pem = await asyncio.to_thread(encrypt_key, pair, body.passphrase.get_secret_value())
+    await gateway.database.write(lambda c: audit.record(c, login.user, "key.exported", login.user, wallet=row.id))
     return ExportedKey(address=encode_address(row.address), encrypted_key=pem)
 
 

@@ -21,5 +21,10 @@ def erase(connection: Connection, user_id: str) -> None:
     unpaid = intents.where(PaymentIntent.status == IntentStatus.REQUIRES_PAYMENT)
     connection.execute(unpaid.values(status=IntentStatus.CANCELED))
     connection.execute(intents.values(description="", reference="", labels="{}", success_url=None, cancel_url=None))
+    withdraw_offers(connection, user_id)
+
+
+def withdraw_offers(connection: Connection, user_id: str) -> None:
+    """Cancel the exchanges that a user has offered and nobody has accepted."""
     offers = update(Exchange).where(Exchange.user_id == user_id, Exchange.status == ExchangeStatus.OFFERED)
     connection.execute(offers.values(status=ExchangeStatus.CANCELED))

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway.admin import audit
 from gateway.database import Database, Wallet, insert, now_ms
 from gateway.identity.mail_texts import Letter
 from gateway.identity.mails import Mails
@@ -118,6 +119,7 @@ class Accounts:
             if not connection.execute(update(User).where(*unchanged).values(password_hash=password_hash)).rowcount:
                 return None
             self._mails.order(connection, Letter.CHANGED, row.email)
+            audit.record(connection, user_id, "password.changed", user_id)
             return end(connection, user_id, Session.id != session)
 
         gone = await self._mails.write(save)

@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select
 
+from gateway.admin import audit
+from gateway.admin.suspensions import is_suspended
 from gateway.database import Database, insert, now_ms
 from gateway.identity.notices import KEYS_CHANGED, Notices, notify
 from gateway.identity.tables import ApiKey
@@ -33,16 +35,19 @@ class ApiKeys:
             self._tokens.keys[row.key_hash] = api_key_caller(row.user_id, row.id, row.scopes)
 
     async def create(self, user_id: str, name: str, scopes: Sequence[Scope]) -> tuple[dict[str, Any], str]:
-        """A new key: its row, and itself, which nobody can tell again. Raises Problem (409) when there are too many."""
+        """A new key: its row, and itself, which nobody can tell again. Raises Problem (403, 409)."""
         key = KEY_PREFIX + secrets.token_urlsafe(32)
         row: dict[str, Any] = {"id": uuid.uuid4().hex, "user_id": user_id, "name": name, "scopes": " ".join(scopes)}
         row |= {"key_hash": sha256(key.encode()).digest(), "created_at": now_ms()}
 
         def save(connection: Connection) -> bool:
+            if is_suspended(connection, user_id):
+                raise Problem(403, "suspended", "this account is suspended: ask who runs this gateway")
             count = connection.execute(select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id)).scalar_one()
             if count < MAX_KEYS:
                 connection.execute(insert(connection, ApiKey).values(**row))
                 notify(connection, KEYS_CHANGED, user_id)
+                audit.record(connection, user_id, "api_key.made", user_id, key=row["id"], scopes=row["scopes"])
             return bool(count < MAX_KEYS)
 
         if not await self._database.write(save):

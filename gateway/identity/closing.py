@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, Select, delete, exists, select, update
 
+from gateway.admin import audit
 from gateway.database import UNDER_WAY, AccountBalance, Database, IdempotencyKey, ReceivingAddress, Transfer, Wallet, now_ms
 from gateway.events.outbox import Event
 from gateway.identity.accounts import Accounts
@@ -48,6 +49,7 @@ class Closing:
                 erase(connection, user_id)
             gone = end(connection, user_id)
             _erase_person(connection, user_id)
+            audit.record(connection, user_id, "account.closed", user_id)
             return gone
 
         self._sessions.ended(await self._database.write(save))

@@ -9,7 +9,8 @@ import pyotp
 from pyotp.exceptions import OTPVerificationError
 from sqlalchemy import Connection, Row, delete, select, update
 
-from gateway.database import Database, insert
+from gateway.admin import audit
+from gateway.database import Database, insert, now_ms
 from gateway.identity.tables import RecoveryCode, TotpSecret
 from gateway.identity.throttle import Attempt, Limit, Throttle
 from gateway.problems import Problem
@@ -31,16 +32,16 @@ class SecondFactor:
 
     async def is_on(self, user_id: str) -> bool:
         row = await self._row(user_id)
-        return row is not None and bool(row.confirmed)
+        return row is not None and row.confirmed_at is not None
 
     async def begin(self, user_id: str, email: str) -> tuple[str, str]:
         """A new secret, which counts once it is confirmed: in base32, and as the URI that apps scan. Raises Problem (409)."""
         raw = secrets.token_bytes(_SECRET_BYTES)
-        row = {"user_id": user_id, "sealed": self._vault.seal(raw, owner_of(user_id)), "confirmed": False, "last_step": 0}
+        row = {"user_id": user_id, "sealed": self._vault.seal(raw, owner_of(user_id)), "confirmed_at": None, "last_step": 0}
 
         def save(connection: Connection) -> bool:
             statement = insert(connection, TotpSecret).values(**row)
-            replace = {"index_elements": ["user_id"], "set_": row, "where": TotpSecret.confirmed.is_(False)}
+            replace = {"index_elements": ["user_id"], "set_": row, "where": TotpSecret.confirmed_at.is_(None)}
             return bool(connection.execute(statement.on_conflict_do_update(**replace)).rowcount)
 
         if not await self._database.write(save):
@@ -51,16 +52,17 @@ class SecondFactor:
     async def confirm(self, user_id: str, code: str) -> list[str]:
         """Turn it on with the app's first code. Returns recovery codes, told this once. Raises Problem (403, 409)."""
         row, codes = await self._row(user_id), [secrets.token_hex(10) for _ in range(RECOVERY_CODES)]
-        if row is None or row.confirmed:
+        if row is None or row.confirmed_at is not None:
             raise Problem(409, "second_factor_not_begun", "there is nothing to confirm")
         await self._throttle.check(Attempt(ON_CODE, user_id))
         step = self._step(row, code)
 
         def save(connection: Connection) -> bool:
-            mine = (TotpSecret.user_id == user_id, TotpSecret.sealed == row.sealed, TotpSecret.confirmed.is_(False))
-            if not connection.execute(update(TotpSecret).where(*mine).values(confirmed=True, last_step=step)).rowcount:
+            mine = (TotpSecret.user_id == user_id, TotpSecret.sealed == row.sealed, TotpSecret.confirmed_at.is_(None))
+            if not connection.execute(update(TotpSecret).where(*mine).values(confirmed_at=now_ms(), last_step=step)).rowcount:
                 return False
             connection.execute(insert(connection, RecoveryCode), [{"code_hash": _hash(one), "user_id": user_id} for one in codes])
+            audit.record(connection, user_id, "second_factor.on", user_id)
             return True
 
         if step == 0 or not await self._database.write(save):
@@ -70,7 +72,7 @@ class SecondFactor:
     async def demand(self, user_id: str, code: str | None) -> None:
         """Where it is on, take a code. Raises Problem (401)."""
         row = await self._row(user_id)
-        if row is None or not row.confirmed:
+        if row is None or row.confirmed_at is None:
             return
         if code is None:
             raise Problem(401, "code_required", "send the code of your authenticator app, or a recovery code, too")
@@ -80,11 +82,16 @@ class SecondFactor:
     async def remove(self, user_id: str, code: str) -> None:
         """Turn it off with a code. Raises Problem (403, 409)."""
         row = await self._row(user_id)
-        if row is None or not row.confirmed:
+        if row is None or row.confirmed_at is None:
             raise Problem(409, "second_factor_off", "there is no second factor")
         if not await self._use(row, code):
             raise Problem(403, "wrong_code", "this code is wrong, or has been used")
-        await self._database.write(lambda c: self.forget(c, user_id))
+
+        def save(connection: Connection) -> None:
+            self.forget(connection, user_id)
+            audit.record(connection, user_id, "second_factor.off", user_id)
+
+        await self._database.write(save)
 
     def forget(self, connection: Connection, user_id: str) -> None:
         """Erase what is known of a user, in the caller's write."""

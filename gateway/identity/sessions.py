@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, or_, select, update
 
+from gateway.admin import audit
+from gateway.admin.roles import is_administrator
 from gateway.database import Database, insert, now_ms
 from gateway.identity.notices import SESSION_ENDED, notify
 from gateway.identity.tables import RefreshToken, Session, User
@@ -63,19 +65,23 @@ class Sessions:
             self._tokens.end(row.id, row.access_until / 1000)
 
     async def start(self, user_id: str, password_hash: str, device: Device) -> Issued:
-        """Log a user in, who knows the password with this hash. Raises Problem (401) when it is another by now."""
+        """Log a user in, who knows the password with this hash. Raises Problem: 401, it is another by now; 403, suspended."""
         session = uuid.uuid4().hex
-        same = select(User.id).where(User.id == user_id, User.password_hash == password_hash)
+        same = select(User.suspended_at).where(User.id == user_id, User.password_hash == password_hash)
 
         def save(connection: Connection) -> tuple[str, list[Ended]]:
-            if connection.execute(same).first() is None:
+            if (user := connection.execute(same).first()) is None:
                 raise Problem(401, "wrong_credentials", "the password has just been changed")
+            if user.suspended_at is not None:
+                raise Problem(403, "suspended", "this account is suspended: ask who runs this gateway")
             now = now_ms()
             row = {"id": session, "user_id": user_id, "created_at": now, **self._used(now, device)}
             kept = select(Session.id).where(Session.user_id == user_id, Session.ended.is_(False))
             oldest = connection.execute(kept.order_by(Session.last_used_at.desc()).offset(MAX_SESSIONS - 1)).scalars().all()
             gone = end(connection, user_id, Session.id.in_(oldest)) if oldest else []
             connection.execute(insert(connection, Session).values(**row))
+            if is_administrator(connection, user_id):
+                audit.record(connection, user_id, "administrator.login", user_id, session=session)
             return _new_refresh_token(connection, session, now), gone
 
         refresh, gone = await self._database.write(save)

@@ -7,7 +7,8 @@ from gateway.database import Base
 
 
 class User(Base):
-    """``verified_at``: when the e-mail address was proven; ``closed_at``: when nothing but the id was left, ms."""
+    """``verified_at``: when the e-mail address was proven; ``closed_at``: when nothing but the id was left;
+    ``suspended_at``: since then he cannot log in; ms."""
 
     __tablename__ = "users"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -19,6 +20,7 @@ class User(Base):
     default_wallet: Mapped[str | None] = mapped_column(String(32))
     verified_at: Mapped[int | None]
     closed_at: Mapped[int | None]
+    suspended_at: Mapped[int | None]
 
 
 class Session(Base):
@@ -94,12 +96,12 @@ class ApiKey(Base):
 
 
 class TotpSecret(Base):
-    """``sealed``: in the vault. ``last_step``: of time, whose code was used last."""
+    """``sealed``: in the vault. ``confirmed_at``: since when it counts, ms. ``last_step``: of time, whose code was used last."""
 
     __tablename__ = "totp_secrets"
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
     sealed: Mapped[bytes]
-    confirmed: Mapped[bool]
+    confirmed_at: Mapped[int | None]
     last_step: Mapped[int]
 
 

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, func, update
 
+from gateway.admin import audit
 from gateway.database import now_ms
 from gateway.identity.mail_texts import Letter
 from gateway.identity.mails import Mails, Proof
@@ -56,6 +57,7 @@ class Verification:
             verified = func.coalesce(User.verified_at, now_ms())
             connection.execute(update(User).where(User.id == proof.user_id).values(**values, verified_at=verified))
             self._mails.order(connection, Letter.CHANGED, proof.email)
+            audit.record(connection, proof.user_id, "password.reset", proof.user_id)
             return end(connection, proof.user_id)
 
         gone = await self._mails.write(save)

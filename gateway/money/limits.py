@@ -54,6 +54,12 @@ def check_purchase(asset: Asset, units: int, today: Today, limits: Limits) -> No
         raise Problem(429, "purchase_limit", f"at most {_shown(asset, most)} in 24 hours; {_left(asset, most, today.units)} left")
 
 
+def is_beyond(asset: Asset, units: int, today: Today, limits: Limits) -> bool:
+    """Whether a purchase is more than these limits allow at once or in a day."""
+    one = int(10**asset.decimals)
+    return units > limits.purchase * one or today.units + units > limits.purchases_per_day * one
+
+
 def check_faucet(asset: Asset, units: int, given: int, limits: Limits) -> None:
     """``given``: to this user in the last 24 hours. Raises Problem (429)."""
     if given + units > (most := limits.faucet_per_day * 10**asset.decimals):

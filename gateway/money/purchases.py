@@ -1,6 +1,6 @@
 """Buying coins by card: the card is charged, then the coins are minted; when they cannot be, the card gets its money back.
 
-    processing ──► requires_action ──► processing        the cardholder confirms
+    processing ──► requires_action ──► processing        the cardholder confirms; beyond the general limits, so do administrators
         │ └──► declined | failed                         nothing was taken
         ▼ captured
     minting ──► completed ──► refunded | disputed
@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import structlog
 from sqlalchemy import Connection, Row, case, func, select, update
 
+from gateway.admin.limits import Approval, approval, ask, limits_of
 from gateway.database import Database, now_ms
 from gateway.idempotency import Idempotency, claim
 from gateway.jobs import Jobs
 from gateway.money.cards import Card, CardProcessor, Charge, ChargeState, ProcessorUnavailable, brand_of
 from gateway.money.coins import LOOK_AGAIN, Coins
-from gateway.money.limits import DAY_MS, Limits, Today, check_purchase
+from gateway.money.limits import DAY_MS, Limits, Today, check_purchase, is_beyond
 from gateway.money.records import Records
 from gateway.money.tables import Purchase, StatusChange
 from gateway.payments import Payments
@@ -113,9 +114,12 @@ class Purchases:
         def save(connection: Connection) -> str:
             if key is not None and (earlier := claim(connection, user_id, key, bytes.fromhex(purchase_id), now)) is not None:
                 return earlier.hex()
-            today = _today(connection, user_id, asset, now - DAY_MS)
-            check_purchase(self._payments.assets[asset], units, today, self._limits)
+            today, kind = _today(connection, user_id, asset, now - DAY_MS), self._payments.assets[asset]
+            limits, set_by = limits_of(connection, user_id, self._limits)
+            check_purchase(kind, units, today, limits)
             self._records.add(connection, Purchase, row, now + _LOST_AFTER_MS)
+            if set_by is not None and is_beyond(kind, units, today, self._limits):
+                ask(connection, purchase_id, set_by)
             return purchase_id
 
         made = await self._database.write(save)
@@ -159,12 +163,26 @@ class Purchases:
         charge = (await self.require().states([purchase.id]))[purchase.id]
         if charge.state is ChargeState.UNKNOWN:  # what was asked was lost, and shall not arrive late
             charge = await self.require().cancel(purchase.id)
+        approved = await self._database.read(lambda c: approval(c, purchase.id))
+        if approved is Approval.REFUSED and charge.state in (ChargeState.AUTHORIZED, ChargeState.CANCELED):
+            await self._reject(purchase)
+            return None
         if charge.state is ChargeState.AUTHORIZED:
+            if approved is Approval.WAITING:
+                return pause(now_ms() - purchase.created_at)
             charge = await self.require().capture(purchase.id)
         if turn_of(charge).status is None:
             return pause(now_ms() - purchase.created_at)
         await self._take(purchase.id, charge)
         return 0.0
+
+    async def _reject(self, purchase: Row[Any]) -> None:
+        """Nothing is taken from the card."""
+        await self.require().cancel(purchase.id)
+        ended = {"code": "not_approved"}
+        await self._records.write(
+            lambda c: self._records.move(c, Purchase, purchase.id, "processing", "failed", **ended), purchase.id
+        )
 
     async def _await_confirmation(self, purchase: Row[Any]) -> float | None:
         query = select(func.max(StatusChange.at)).where(StatusChange.subject == purchase.id)

@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from gateway.identity.api_keys import ApiKeys
 from gateway.identity.notices import Notices
+from gateway.identity.tables import User
 from gateway.identity.tokens import KEY_PREFIX, Tokens
 from gateway.problems import Problem
 from tests.gateway.registered import ann_registered
@@ -112,3 +114,15 @@ def test_keys_outlive_a_restart_are_few_and_stored_as_hashes(tmp_path: Path, mon
     written = b"".join(path.read_bytes() for path in tmp_path.glob("gateway.*"))
     assert row["key_hash"] in written
     assert key.removeprefix(KEY_PREFIX).encode() not in written
+
+
+def test_a_key_that_was_asked_for_before_its_owner_was_suspended_is_not_made_after(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with ann_registered(tmp_path) as database:
+            tokens = Tokens(bytes(32), 900)
+            keys = ApiKeys(database, tokens, Notices(database, tokens))
+            await database.write(lambda c: c.execute(update(User).values(suspended_at=1)) and None)
+            with pytest.raises(Problem, match="suspended"):
+                await keys.create("ann", "till", ["read"])
+
+    asyncio.run(story())

@@ -9,6 +9,8 @@ COMMANDS = {
     "rotate-key": "gateway.rotation",
     "admin": "gateway.admin.command",
     "audit-log": "gateway.admin.log_command",
+    "backup": "gateway.backup",
+    "restored": "gateway.restored",
 }
 """Where each is; loaded when it is called, so that checking a proof does not wait for a server to be loaded."""
 

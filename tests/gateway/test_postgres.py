@@ -1,14 +1,24 @@
 """The same gateway on a real PostgreSQL, which the tests start where its programs are."""
 
 import asyncio
+import secrets
+import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
 
+from config.settings import GatewaySettings, read_settings
+from gateway.admin import audit
 from gateway.database import Database, open_engine
+from gateway.restored import after_restore
+from gateway.rotation import check_key, rotate
+from gateway.vault import KEY_ENCRYPTION_KEY, SecretError, Vault
+from node.protocol.address import decode_address
+from scripts.devnet.postgres import find_programs
 from tests.gateway.listener import Listener
 from tests.gateway.test_database import differences
 from tests.gateway.world import World
@@ -74,6 +84,53 @@ def test_histories_balances_and_statements_are_read_alike(world: World) -> None:
 def test_the_migrations_make_what_the_tables_say(new_database: Callable[[], str]) -> None:
     engine = open_engine(new_database())
     assert differences(engine) == []
+    engine.dispose()
+
+
+def test_everything_is_sealed_again_under_another_key(world: World) -> None:
+    made, new = world.deal(), secrets.token_bytes(32)
+    old = bytes.fromhex(world.gateway.environment[KEY_ENCRYPTION_KEY])
+    assert made.ann.pay(made.purse, "nobody@example.org", "1.00", wait=20).status_code == 200
+    engine = open_engine(read_settings(GatewaySettings, world.gateway.config).database)
+    assert rotate(engine, Vault(new, old)) == 0
+    check_key(engine, Vault(new))
+    with pytest.raises(SecretError):
+        check_key(engine, Vault(old))
+    assert rotate(engine, Vault(old, new)) == 0
+    engine.dispose()
+    assert made.pay("1.00", wait=20)["status"] == "committed"
+
+
+def test_the_audit_log_is_one_chain_however_many_write_it(new_database: Callable[[], str]) -> None:
+    engine = open_engine(new_database())
+
+    def write(who: int) -> None:
+        for number in range(25):
+            with engine.begin() as connection:
+                audit.record(connection, f"user {who}", "login", "", number=number)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, range(2)))
+    with engine.connect() as connection:
+        head, wrong = audit.verify(connection)
+    assert (head.number, wrong) == (50, "")
+    engine.dispose()
+
+
+def test_a_dump_is_put_back_as_the_documents_say(world: World, new_database: Callable[[], str], tmp_path: Path) -> None:
+    programs, made, url = find_programs("pg_dump", "pg_restore"), world.deal(), new_database()
+    source, file = read_settings(GatewaySettings, world.gateway.config).database, tmp_path / "gateway.dump"
+    subprocess.run([str(programs["pg_dump"]), "--format=custom", f"--file={file}", source], check=True)
+    subprocess.run([str(programs["pg_restore"]), "--exit-on-error", f"--dbname={url}", str(file)], check=True)
+    engine = open_engine(url)
+    assert differences(engine) == []
+    vault = Vault(bytes.fromhex(world.gateway.environment[KEY_ENCRYPTION_KEY]))
+    assert after_restore(engine, vault, 900, "tried") >= 2
+    with engine.connect() as connection:
+        assert audit.verify(connection).wrong == ""
+        query = text("SELECT available FROM balances WHERE address = :address")
+        assert connection.execute(query, {"address": decode_address(made.purse["address"])}).scalar() == 1000
+        assert connection.execute(text("SELECT count(*) FROM sessions WHERE NOT ended")).scalar() == 0
     engine.dispose()
 
 

@@ -83,6 +83,8 @@ class Lease:
                 with suppress(Exception):
                     async with asyncio.timeout(1):
                         await self._database.write(self._release)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # a group that fails and is cancelled at once tells of its failure alone
 
     async def look(self) -> None:
         """Read who has it; if nobody has, try to get it at once."""

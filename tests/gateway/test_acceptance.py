@@ -1,0 +1,144 @@
+"""What becomes of orders that are accepted together: as if they came one after the other."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, insert, select
+
+from gateway.acceptance import Acceptance, Accepted, Offer, Short
+from gateway.database import AccountBalance, Database, IdempotencyKey, Owed, Transfer, Wallet, open_engine
+from gateway.events.outbox import Event, Outbox
+from gateway.idempotency import Idempotency
+from gateway.identity.tables import User
+from gateway.owners import Owners
+from gateway.problems import Problem
+from gateway.projection import Status, tracked_order
+from node.protocol.address import address_of
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.terms import Terms
+from node.protocol.transaction import Transaction, Witness, decode_transaction
+from tests.chains import Network
+
+NETWORK = Network()
+PAYER, PAYEE = NETWORK.person(0), NETWORK.person(1)
+ADDRESS = address_of(PAYER.public)
+
+
+class Till:
+    """A gateway's acceptance, and a payer who has 10 units."""
+
+    def __init__(self, folder: Path) -> None:
+        engine = open_engine(f"sqlite:///{folder}/gateway.db")
+        self.database = Database(engine)
+        self.acceptance = Acceptance(self.database, Outbox(self.database), Owners(), Terms(NETWORK.genesis))
+        wallet = {"id": "w", "user_id": "u", "label": "", "address": ADDRESS, "public_key": b"", "archived": False}
+        funds = {"address": ADDRESS, "asset": "USD", "available": 10, "held": 0, "frozen": False, "height": 1}
+        with engine.begin() as connection:
+            connection.execute(insert(User), {"id": "u", "email": "e", "name": "n", "password_hash": "h", "created_at": 0})
+            connection.execute(insert(Wallet), {**wallet, "created_at": 0})
+            connection.execute(insert(AccountBalance), funds)
+
+    async def pay(
+        self,
+        units: int,
+        *,
+        key: str = "",
+        asked: bytes = b"",
+        raw: Transaction | None = None,
+        last: bool = True,
+        also: Callable[..., None] | None = None,
+    ) -> Accepted:
+        made = raw or NETWORK.pay(PAYER, PAYEE, units)
+        tracked = tracked_order(made.order, made.id, encode(made), NETWORK.document.shards, own=True)
+        tracked.kind = "raw" if raw else "transfer"
+        unsigned = encode(Transaction(made.order, tuple(Witness(one.public_key, bytes(64)) for one in made.witnesses)))
+        once = Idempotency(key, asked) if key else None
+        return await self.acceptance.accept(
+            Offer(tracked, "u", encode(made), None if raw else lambda: unsigned, once, last, also=also)
+        )
+
+    async def owed(self) -> int:
+        return await self.database.read(lambda c: c.execute(select(Owed.units)).scalar() or 0)
+
+    async def count(self, table: type) -> int:
+        return await self.database.read(lambda c: len(c.execute(select(table)).all()))
+
+
+@pytest.fixture
+def till(tmp_path: Path) -> Till:
+    return Till(tmp_path)
+
+
+def told(till: Till, story: Callable[[], Coroutine[None, None, None]]) -> None:
+    with closing(till.database):
+        asyncio.run(story())
+
+
+def test_each_takes_what_those_before_it_have_left(till: Till) -> None:
+    async def story() -> None:
+        done = await asyncio.gather(*(till.pay(units) for units in (6, 5, 4, 1)))
+        statuses = [one.tracked.status for one in done if one.tracked is not None]
+        assert statuses == [Status.QUEUED, Status.REJECTED, Status.QUEUED, Status.REJECTED]
+        assert (await till.owed(), await till.count(Transfer), await till.count(Event)) == (10, 4, 2)
+        rows = await till.database.read(lambda c: c.execute(select(Transfer.status, Transfer.payload)).all())
+        signed = {status: decode_transaction(payload).has_valid_signatures() for status, payload in rows}
+        assert signed == {"queued": True, "rejected": False}, "no block can take what was rejected"
+
+    told(till, story)
+
+
+def test_of_several_under_one_key_the_first_is_made_and_other_requests_are_refused(till: Till) -> None:
+    async def story() -> None:
+        asked = [("k", b"a"), ("k", b"a"), ("k", b"b"), ("l", b"b")]
+        done = await asyncio.gather(*(till.pay(3, key=key, asked=what) for key, what in asked), return_exceptions=True)
+        first, same, other, third = done
+        assert isinstance(first, Accepted)
+        assert isinstance(third, Accepted)
+        assert same == (first.id, None)
+        assert isinstance(other, Problem)
+        assert other.code == "idempotency_conflict"
+        assert (await till.owed(), await till.count(Transfer), await till.count(IdempotencyKey)) == (6, 2, 2)
+        again = await till.pay(99, key="k", asked=b"a")
+        assert again == (first.id, None), "whatever there is left"
+
+    told(till, story)
+
+
+def test_what_is_refused_to_try_otherwise_leaves_nothing(till: Till) -> None:
+    async def story() -> None:
+        with pytest.raises(Short):
+            await till.pay(11, key="k", last=False)
+        assert [await till.count(table) for table in (Transfer, IdempotencyKey, Owed, Event)] == [0, 0, 0, 0]
+        assert (await till.pay(10, key="k")).tracked is not None
+
+    told(till, story)
+
+
+def test_what_is_signed_elsewhere_is_owed_once_however_often_it_is_handed_in(till: Till) -> None:
+    async def story() -> None:
+        made = NETWORK.pay(PAYER, PAYEE, 99)
+        done = await asyncio.gather(*(till.pay(0, raw=made) for _ in range(3)))
+        assert [one.tracked is not None for one in done] == [True, False, False]
+        assert await till.pay(0, raw=made) == (made.id, None)
+        assert (await till.owed(), await till.count(Transfer)) == (99, 1)
+        rejected = (await till.pay(1)).tracked
+        assert rejected is not None
+        assert rejected.code is Code.INSUFFICIENT_FUNDS
+
+    told(till, story)
+
+
+def test_what_is_written_with_a_payment_undoes_it_when_it_fails_and_nobody_elses(till: Till) -> None:
+    def fail(connection: Connection, *_: object) -> None:
+        raise ArithmeticError
+
+    async def story() -> None:
+        done = await asyncio.gather(till.pay(3), till.pay(4, also=fail), till.pay(7), return_exceptions=True)
+        assert isinstance(done[1], ArithmeticError)
+        assert (await till.owed(), await till.count(Transfer)) == (10, 2)
+
+    told(till, story)

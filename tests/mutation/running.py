@@ -24,7 +24,7 @@ from msgspec import Struct
 from tests.mutation.planting import Fault
 
 ROOT = Path(__file__).parents[2]
-RUNS = {"committee": 30, "formation": 28, "network": 34, "liars": 5}
+RUNS = {"committee": 30, "formation": 28, "network": 33, "liars": 4}
 """How many of each simulator a fault has to survive."""
 _TIMES_NORMAL, _AT_LEAST = 6, 20
 _MEMORY = 4 << 30

@@ -654,6 +654,16 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "silent boaster": boast_in_silence,
     "twin network": bring_what_was_signed_there,
 }
+DROPPED_FOR = {
+    "bad signatures": "it sent a vote it did not sign",
+    "another document": "it sent a vote it did not sign",
+    "forged certificates": "it sent a certificate that is not valid",
+    "twin network": "it sent a certificate that is not valid",
+    "other transactions": "it sent other transactions than it proposed",
+    "swapped bodies": "it sent a proposal with another justification, or payload, than it says",
+    "out of turn": "it sent a proposal that is not the leader's",
+}
+"""Why liars that can be told from others by what they send are dropped."""
 REACTIONS: dict[str, Reaction] = {
     "two-faced voter": agree_with,
     "forged finality": serve_forged_finality,

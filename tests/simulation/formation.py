@@ -3,6 +3,7 @@
 Nodes crash and lose disks, strangers take seats and stay away, others break every rule, and the coordinator is killed."""
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -322,7 +323,7 @@ def drop_who_breaks_rules() -> None:
     assert phases >= {Phase.REGISTRATION, Phase.REVEAL, Phase.ASSIGNMENT, Phase.HANDOFF}
 
 
-SCENES = (
+SCENES: tuple[Callable[[], None], ...] = (
     *(partial(survive_crashes, seed) for seed in range(20)),
     *(partial(be_delayed_by_strangers, phase) for phase in (Phase.REVEAL, Phase.ASSIGNMENT, Phase.HANDOFF)),
     *(partial(outlast_strangers, seed) for seed in range(4)),

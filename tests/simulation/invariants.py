@@ -71,6 +71,7 @@ class Monitor:
         self.chains: dict[int, list[bytes]] = {}
         """Hashes of each shard's final blocks, as the first honest node stored them."""
         self.oracle: Oracle
+        self.dropped_for: set[str] = set()
         self.readers: Readers | None = None
         """Where a captured shard certifies nonsense."""
         self._behind: dict[int, int] = {}
@@ -245,6 +246,7 @@ class Monitor:
     def on_ban(self, node: "Host", other: "Host", reason: str) -> None:
         """Who does as the protocol has it is never dropped by one that does."""
         self._world.tell(node, "drops", f"{other}: {reason}")
+        self.dropped_for |= {reason} if node.is_honest else set()
         if node.is_honest and other.is_honest:
             violated("ban", f"{node} drops {other}: {reason}")
 

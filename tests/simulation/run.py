@@ -1,5 +1,6 @@
 """One run of a plan, from start to verdict."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,7 +23,8 @@ _cached_decode = lru_cache(maxsize=1 << 12)(codec.decode)
 
 
 class Verdict(Struct):
-    """``violation``: None when all invariants held. ``digest``: over everything that was sent and when."""
+    """``violation``: None when all invariants held. ``digest``: over everything that was sent and when. ``dropped_for``: why
+    honest members dropped others. ``messages``: between nodes; ``checks``: of signatures, by all."""
 
     plan: Plan
     violation: str | None
@@ -32,16 +34,25 @@ class Verdict(Struct):
     events: int
     blocks: int
     transactions: int
+    dropped_for: frozenset[str]
+    messages: int
+    checks: int
 
 
 @contextmanager
-def _remembered() -> Iterator[None]:
-    """Checking a signature and decoding a frame are pure functions; many members do it with the same ones."""
+def _remembered() -> Iterator[Counter[str]]:
+    """Checking a signature and decoding a frame are pure functions; many members do it with the same ones. Counts the checks."""
+    counts = Counter[str]()
+
+    def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
+        counts["checks"] += 1
+        return _cached_verify(public_key, message, signature)
+
     cast(Any, node).decode = _cached_decode
     for module in _VERIFIERS:
-        cast(Any, module).verify = _cached_verify
+        cast(Any, module).verify = verify
     try:
-        yield
+        yield counts
     finally:
         cast(Any, node).decode = codec.decode
         for module in _VERIFIERS:
@@ -51,7 +62,7 @@ def _remembered() -> Iterator[None]:
 def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) -> Verdict:
     """Run a plan, on the core as it is or with one of the mutations applied."""
     violation, kind = None, ""
-    with _remembered(), limited(plan.limits), mutated(mutant):
+    with _remembered() as counts, limited(plan.limits), mutated(mutant):
         world = World(plan, story)
         try:
             world.run_plan()
@@ -60,4 +71,6 @@ def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) 
             world.tell(None, "VIOLATION", violation)
     oracle = world.monitor.oracle
     blocks, transactions = sum(chain.height for chain in oracle.chains), len(oracle.transactions)
-    return Verdict(plan, violation, kind, world.digest, world.time, world.events, blocks, transactions)
+    dropped_for = frozenset(world.monitor.dropped_for)
+    result = plan, violation, kind, world.digest, world.time, world.events, blocks, transactions, dropped_for
+    return Verdict(*result, world.frames, counts["checks"])

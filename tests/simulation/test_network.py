@@ -12,7 +12,8 @@ from node.protocol.block import Outcome
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.transaction import Leg
-from tests.simulation.adversaries import BEHAVIOURS
+from tests.simulation.adversaries import BEHAVIOURS, DROPPED_FOR
+from tests.simulation.calm import calm_costs
 from tests.simulation.clients import ISSUERS, Gateway
 from tests.simulation.command import main
 from tests.simulation.coordinator import LIES
@@ -73,6 +74,11 @@ def test_one_liar_of_each_kind_in_each_committee_is_harmless(behaviour: str) -> 
     verdict = simulate(plan)
     assert verdict.violation is None
     assert verdict.transactions > 10
+    assert behaviour not in DROPPED_FOR or DROPPED_FOR[behaviour] in verdict.dropped_for
+
+
+def test_a_calm_network_sends_and_checks_no_more_than_it_has_to() -> None:
+    assert calm_costs() is None
 
 
 @pytest.mark.parametrize("seed", range(1, 9))

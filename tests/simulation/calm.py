@@ -1,0 +1,16 @@
+"""What a network costs in which nothing is wrong. A run depends on its seed alone, so these are counts, not measures."""
+
+from tests.simulation.plan import Plan
+from tests.simulation.run import simulate
+
+_PLAN = Plan(seed=1, transactions=tuple(range(20)), active=4_000)
+_MOST = {"blocks": 65, "messages": 2_450, "checks": 2_200, "events": 3_950, "time": 11_400}
+"""A twentieth more than it was."""
+
+
+def calm_costs() -> str | None:
+    """What is dearer than it was, if anything."""
+    verdict = simulate(_PLAN)
+    if verdict.violation:
+        return verdict.violation
+    return next((f"{name}: {found}" for name, most in _MOST.items() if (found := getattr(verdict, name)) > most), None)

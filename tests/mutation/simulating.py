@@ -41,7 +41,7 @@ def plans() -> Iterator[Plan]:
     pairs = list(zip(names[::2], [*names[1::2], names[0]], strict=False))
     for number, (one, other) in enumerate(pairs):
         if number % 2 == 0:
-            yield structs.replace(draw(1 + number), active=5_000)
+            yield structs.replace(draw(1 + number), active=5_000, asked=True)
         yield structs.replace(draw(100 + number, one, other), active=5_000)
         if number % 5 == 0:
             yield structs.replace(draw(200 + number, CAPTURED), limits={"uncovered": 1 + number}, active=3_000)

@@ -81,6 +81,7 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
         limits={} if captured else caps,
         captured=captured,
         swindled=seed % 2 == 0,
+        asked=Random(f"{seed}/questions").random() < 0.1,
         faults=tuple(sorted(faults, key=lambda fault: (fault.at, repr(fault)))),
         byzantine=byzantine,
         lies=tuple(lie for lie in LIES if chance.random() < 0.5) if chance.random() < 0.1 else (),

@@ -20,6 +20,7 @@ from node.effects import (
     Persist,
     Publish,
     Recover,
+    ReplyBlocks,
     Send,
     SendBlocks,
     SendBundles,
@@ -38,6 +39,7 @@ from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import BundleDelivery, ChainReply, PeerMessage
+from node.protocol.queries import GetBlocks
 from node.protocol.reports import Notable
 from node.recovery import recover
 from node.replica.replica import Replica
@@ -58,7 +60,7 @@ class Host:
 
     def __init__(self, world: "World", index: int, name: str, label: str, key: KeyPair, entropy: bytes, address: str) -> None:
         self.world, self.index, self.name, self.key = world, index, name, key
-        self._label, self._address = label, address
+        self.label, self._address = label, address
         self.disk = Disk()
         self._document = b""
         """The epoch document accepted: a file of its own, which outlives the database."""
@@ -118,7 +120,7 @@ class Host:
         union = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
         accepted = decode(union, self._document, MAX_FRAME_BYTES) if self._document else None
         stored = Stored(self._entropy, accepted, self.disk.pledge())
-        self.node = Node(self.world.genesis, self.key, self._label, (self._address,), stored)
+        self.node = Node(self.world.genesis, self.key, self.label, (self._address,), stored)
         self.world.coordinator.meet(self)
         self._perform(self.node.start())
 
@@ -286,6 +288,11 @@ class Host:
             case SendBundles(peer, destination, sequence):
                 for data in self.disk.bundles(destination, sequence, _SERVE_BYTES):
                     self.send(peer, BundleDelivery(decode(CertifiedBundle, data, MAX_FRAME_BYTES)))
+            case ReplyBlocks(query):
+                request = query.request
+                assert isinstance(request, GetBlocks)
+                assert self.replica is not None
+                self._do(self.replica.sign_blocks(query, self.disk.blocks(request.first, _SERVE_BYTES, request.count)))
             case Publish(topic, body):
                 self.world.broker.publish(self, topic, body)
             case Ban(peer, reason):

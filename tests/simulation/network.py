@@ -114,6 +114,9 @@ class Broker:
             for gateway in self._world.gateways:
                 self._carry(lambda gateway=gateway: gateway.on_refusals(shard, body))  # type: ignore[misc]
 
+        elif self._world.inquirer is not None and topic == self._world.inquirer.topic:
+            self._world.inquirer.on_reply(node, body)
+
     def query_blocks(self, gateway: "Gateway", shard: int, node: "Host", first: int) -> None:
         """A question to one member, and its answer: final blocks from ``first`` on."""
 

@@ -115,6 +115,8 @@ class Plan(Struct, frozen=True):
     settle: int = 60_000
     timing: str = ""
     swindled: bool = False
+    asked: bool = False
+    """Whether a client asks members questions."""
     captured: bool = False
     """Whether the committee of a shard that issues nothing is in one hand; of three or more."""
     limits: dict[str, int] = {}

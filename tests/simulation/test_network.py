@@ -109,6 +109,10 @@ def test_nothing_that_a_lying_client_submits_is_ever_in_a_block() -> None:
     assert simulate(Plan(seed=2, swindled=True, gateways=2, active=5_000)).violation is None
 
 
+def test_whoever_is_asked_answers_and_says_what_is_so() -> None:
+    assert simulate(Plan(seed=1, asked=True, byzantine=((2, ("silent",)),), active=5_000)).violation is None
+
+
 def test_who_lost_its_votes_beside_a_liar_may_stop_its_shard_but_never_fork_it() -> None:
     for seed in range(3):
         lost = (LostDisk(900 + 800 * seed, 0, 50), LostDisk(2_500, 3, 300))

@@ -24,6 +24,7 @@ from tests.simulation.invariants import Monitor
 from tests.simulation.loop import Loop
 from tests.simulation.network import Broker, Network
 from tests.simulation.plan import Links, Plan, Skew
+from tests.simulation.questions import Inquirer
 from tests.simulation.violation import violated
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class World(Loop):
         self.gateways = [Gateway(self, number) for number in range(plan.gateways)]
         self.swindler = Swindler(self) if plan.swindled else None
         self.shuttle = Shuttle(self) if "tallies" in plan.limits else None
+        self.inquirer = Inquirer(self) if plan.asked else None
         for index, behaviours in plan.byzantine:
             self.nodes[index].adversary = adversaries.Adversary(self.nodes[index], behaviours)
         self.captor = Captor(self, self.captured, ISSUERS["USD"]) if self.captured is not None else None
@@ -194,6 +196,8 @@ class World(Loop):
             self.swindler.start()
         if self.shuttle is not None:
             self.shuttle.start()
+        if self.inquirer is not None:
+            self.inquirer.start()
         if self.captor is not None:
             self.captor.start()
 

@@ -9,12 +9,14 @@ from gateway.api.requests import DevicePart, GatewayPart
 from gateway.identity.sessions import Device, Issued
 from gateway.identity.text import MAX_EMAIL, any_text, email_address, one_line
 from gateway.identity.throttle import Attempt, Limit, client_of
+from gateway.problems import Problem
 from gateway.service import Gateway
 from gateway.times import iso
 
 router = APIRouter(prefix="/v1/auth", tags=["accounts"])
 FROM_CLIENT_ON_ACCOUNT = Limit("client and account", 10, 60.0)
-ON_ACCOUNT = Limit("account", 60, 600.0)
+PASSWORDS_ON_ACCOUNT = Limit("account", 60, 600.0)
+"""Wrong ones, by all clients."""
 MAILS_TO_ACCOUNT = Limit("mails", 5, 600.0)
 
 Email = Annotated[
@@ -147,8 +149,15 @@ async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
 async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> Session:
     """Log in. The access token is short-lived; trade the refresh token for new ones. 401 `code_required`: the password is right,
     and a second factor is on."""
-    await _count(gateway, device, body.email)
-    return _session(await gateway.accounts.login(body.email, body.password, body.code, device))
+    await _count(gateway, device, body.email, PASSWORDS_ON_ACCOUNT)
+    try:
+        issued = await gateway.accounts.login(body.email, body.password, body.code, device)
+    except Problem as problem:
+        if problem.code == "code_required":  # the password was right
+            await gateway.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
+        raise
+    await gateway.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
+    return _session(issued)
 
 
 @router.post("/refresh")
@@ -182,7 +191,7 @@ async def _count(gateway: Gateway, device: Device, email: str, *limits: Limit) -
     """Count an attempt on an account, known or not, against the limits of client and account, and these. Raises Problem (429)."""
     client = client_of(device.address)
     attempts = [Attempt(FROM_CLIENT_ON_ACCOUNT, f"{client} {email}"), Attempt(gateway.from_client, client)]
-    await gateway.throttle.check(*attempts, *(Attempt(limit, email) for limit in (ON_ACCOUNT, *limits)))
+    await gateway.throttle.check(*attempts, *(Attempt(limit, email) for limit in limits))
 
 
 def _session(issued: Issued) -> Session:

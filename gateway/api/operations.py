@@ -1,5 +1,7 @@
 """For those who run it: health, readiness, metrics."""
 
+from ipaddress import ip_address
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -7,6 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.api.requests import GatewayPart
+from gateway.events.targets import PRIVATE
+from gateway.problems import Problem
 
 router = APIRouter(tags=["operations"])
 
@@ -30,5 +34,18 @@ async def readyz(gateway: GatewayPart) -> JSONResponse:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Prometheus metrics."""
+    """Prometheus metrics, for who asks from this machine or a private network, and through no proxy: their counts would tell a
+    stranger what becomes of a request of his."""
+    if not _comes_from_inside(request):
+        raise Problem(404, "not_found", "there is nothing here")
     return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _comes_from_inside(request: Request) -> bool:
+    if request.client is None or "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+        return False
+    try:
+        address = ip_address(request.client.host)
+    except ValueError:
+        return False
+    return any(address in network for network in PRIVATE)

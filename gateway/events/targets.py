@@ -23,7 +23,7 @@ _MAX_TRIED = 4
 """Addresses of one name."""
 _HTTPS_PORTS, _HTTP_PORTS = {443, 8443}, {80, 8080}
 _HOST = re.compile(r"[a-z0-9._:-]{1,253}")
-_PRIVATE = [ip_network(text) for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")]
+PRIVATE = [ip_network(text) for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")]
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 """Of IPv6, all that is given out: the rest is local, reserved, or another way to write an IPv4 address."""
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -101,7 +101,7 @@ class Targets:
     def allows(self, text: str) -> bool:
         """Whether a webhook may go to this address."""
         address = _meant(ip_address(text))
-        if self._private and any(address in network for network in _PRIVATE):
+        if self._private and any(address in network for network in PRIVATE):
             return True
         if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
             return False

@@ -61,16 +61,16 @@ class Counts:
         self._capacity, self._clock = capacity, clock
         self._windows: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
-    def add(self, attempt: Attempt) -> _Count:
+    def add(self, attempt: Attempt, by: int = 1) -> _Count:
         now, name = self._clock(), attempt.name
         attempts, end = self._windows.get(name, (0, 0.0))
         if end <= now:
             attempts, end = 0, now + attempt.limit.window
-        self._windows[name] = (attempts + 1, end)
+        self._windows[name] = (attempts + by, end)
         self._windows.move_to_end(name)
         if len(self._windows) > self._capacity:
             self._windows.popitem(last=False)
-        return _Count(attempts + 1, end - now)
+        return _Count(attempts + by, end - now)
 
 
 class SharedCounts:
@@ -83,14 +83,14 @@ class SharedCounts:
         self._secret = secret
         self._is_lost = False
 
-    async def add(self, attempts: Sequence[Attempt]) -> list[_Count]:
+    async def add(self, attempts: Sequence[Attempt], by: int = 1) -> list[_Count]:
         """Nothing while the broker does not answer."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS), self._redis.pipeline() as pipeline:
                 for attempt in attempts:
                     name = self._hidden(attempt)
                     pipeline.set(name, 0, px=round(attempt.limit.window * 1000), nx=True)
-                    pipeline.incr(name)
+                    pipeline.incrby(name, by)
                     pipeline.pttl(name)
                 answers = await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
@@ -121,6 +121,11 @@ class Throttle:
             _judge(attempt.limit, self._counts.add(attempt))
         for attempt, count in zip(attempts, await self._shared.add(attempts), strict=False):
             _judge(attempt.limit, count)
+
+    async def forgive(self, attempt: Attempt) -> None:
+        """One that was counted was right after all: others do not see it in what is left for them."""
+        self._counts.add(attempt, -1)
+        await self._shared.add([attempt], -1)
 
     async def close(self) -> None:
         await self._shared.close()

@@ -48,6 +48,22 @@ def test_gateways_count_together(broker: BrokerProcess) -> None:
     asyncio.run(story())
 
 
+def test_what_is_forgiven_is_not_missing_for_others(broker: BrokerProcess) -> None:
+    async def story() -> None:
+        gateways = [throttle(broker.url, b"forgiven") for _ in range(2)]
+        for number in range(9):
+            await gateways[number % 2].check(ANN)
+            await gateways[number % 2].forgive(ANN)
+        for _ in range(3):
+            await gateways[0].check(ANN)
+        with pytest.raises(Problem):
+            await gateways[1].check(ANN)
+        for gateway in gateways:
+            await gateway.close()
+
+    asyncio.run(story())
+
+
 def test_a_window_ends(broker: BrokerProcess) -> None:
     async def story() -> None:
         short, gateway = Attempt(Limit("short", 1, 0.3), "ann"), throttle(broker.url, b"window")

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -20,7 +20,7 @@ from node.protocol.codec import encode
 from node.protocol.transaction import Leg, Order
 from tests.gateway.test_proofs import verify
 from tests.gateway.world import World
-from tests.person import PASSWORD, Person, Wallet
+from tests.person import PASSWORD
 from tests.waiting import until
 
 PASSPHRASE = "a passphrase of our own"
@@ -28,14 +28,12 @@ SOMEBODY = b"\1" * 20
 
 
 class Home:
-    """Ann's machine, where her key is; her account at the gateway is hers, too."""
+    """Ann's machine, where her key is; she has an account at the gateway, too."""
 
     def __init__(self, world: World, folder: Path) -> None:
         self.world, self.folder, self.wallet = world, folder, str(folder / "wallet")
         for name, text in (("passphrase", PASSPHRASE), ("password", PASSWORD)):
             (folder / name).write_text(f"{text}\n")
-        self.ann = world.person()
-        self.login = ("--email", self.ann.email, "--password-file", f"{folder}/password")
         self.opens = ("--passphrase-file", f"{folder}/passphrase")
 
     def make(self, command: str, *arguments: str, wallet: str = "", gateway: str = "") -> int:
@@ -46,25 +44,45 @@ class Home:
     def run(self, command: str, *arguments: str) -> int:
         return main([command, self.wallet, *arguments])
 
-    def pay(self, to: str, amount: str, *more: str) -> int:
-        return self.run("pay", to, amount, "USD", *self.opens, *(more or self.login))
+    def place(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((Path(self.wallet) / "wallet.json").read_text())
+        return found
 
     def payments(self) -> list[Payment]:
         """Those not ended."""
         return Folder(Path(self.wallet)).under_way()
 
-    def place(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads((Path(self.wallet) / "wallet.json").read_text())
-        return found
 
-    def registered(self, amount: str) -> Wallet:
-        """Shown in her account, and with money."""
-        assert self.make("create", "--words-file", f"{self.folder}/words") == DONE
+class Funded(Home):
+    """Her wallet is shown in her account and has money. Bob has a till in the other shard, in which nothing is yet."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        super().__init__(world, folder)
+        self.ann, self.bob = world.person(), world.person()
+        self.login = ("--email", self.ann.email, "--password-file", f"{folder}/password")
+        assert self.make("create", "--words-file", f"{folder}/words") == DONE
         assert self.run("register", *self.opens, *self.login) == DONE
-        shown: Wallet = next(w for w in self.ann.get("/v1/wallets").json()["items"] if w["address"] == self.place()["address"])
-        assert not shown["custodial"]
-        assert self.ann.faucet(shown, amount, wait=30).json()["status"] == "committed"
-        return shown
+        (self.shown,) = self.ann.get("/v1/wallets").json()["items"]
+        assert (self.shown["address"], self.shown["custodial"]) == (self.place()["address"], False)
+        assert self.ann.faucet(self.shown, "100.00", wait=30).json()["status"] == "committed"
+        self.till = self.bob.wallet(1 - self.shown["shard"])
+        key = self.ann.verify().post("/v1/api-keys", {"name": "client", "scopes": ["payments"]}).json()["key"]
+        (folder / "api-key").write_text(key)
+        self.key = ("--api-key-file", f"{folder}/api-key")
+
+    def pay(self, amount: str, to: str = "", authorized: Sequence[str] = ()) -> int:
+        return self.run("pay", to or self.till["address"], amount, "USD", *self.opens, *(authorized or self.key))
+
+    def took(self) -> str:
+        """What is in Bob's till, which a payment of his own empties."""
+        available, _ = self.bob.balance(self.till)
+        if available != "0.00":
+            assert self.bob.pay(self.till, self.ann_address, available, wait=15).json()["status"] == "committed"
+        return available
+
+    @property
+    def ann_address(self) -> str:
+        return self.place()["address"]
 
 
 @pytest.fixture
@@ -72,83 +90,80 @@ def home(world: World, tmp_path: Path) -> Home:
     return Home(world, tmp_path)
 
 
-def test_a_key_kept_at_home_is_registered_paid_and_pays_with_proof(home: Home, world: World, tmp_path: Path, capsys: Any) -> None:
-    shown = home.registered("10.00")
-    bob = world.person()
-    till = bob.wallet(1 - shown["shard"])
+@pytest.fixture(scope="module")
+def funded(world: World, tmp_path_factory: pytest.TempPathFactory) -> Funded:
+    """Shared: a test leaves no payment under way."""
+    return Funded(world, tmp_path_factory.mktemp("home"))
+
+
+def test_a_key_kept_at_home_is_registered_paid_and_pays_with_proof(
+    funded: Funded, world: World, tmp_path: Path, capsys: Any
+) -> None:
     capsys.readouterr()
-    assert home.pay(till["address"], "2.50") == DONE
+    assert funded.pay("2.50", authorized=funded.login) == DONE
     said = capsys.readouterr()
-    assert f"2.50 USD from {shown['address']} to {till['address']}" in said.out
+    assert f"2.50 USD from {funded.shown['address']} to {funded.till['address']}" in said.out
     assert "Proven: transaction" in said.out
-    assert (bob.balance(till), home.payments()) == (("2.50", "0.00"), [])
-    proof = next(Path(home.wallet).glob("payments/*.proof.json"))
+    assert (funded.took(), funded.payments()) == ("2.50", [])
+    proof = next(Path(funded.wallet).glob("payments/*.proof.json"))
     assert verify(world, httpx.Response(200, content=proof.read_bytes()), tmp_path) == 0
     capsys.readouterr()
-    assert home.run("balance") == DONE
-    said = capsys.readouterr()
-    assert said.out.count("7.50 USD available") == 2
-    assert home.run("proof", proof.name.partition(".")[0]) == DONE
+    assert funded.run("balance") == DONE
+    assert capsys.readouterr().out.count("100.00 USD available") == 2, "told, and proven"
+    assert funded.run("proof", proof.name.partition(".")[0]) == DONE
     # A session lasts as long as a command: the one left is the person's own.
-    assert len(home.ann.get("/v1/sessions").json()["items"]) == 1
-    files = [path for path in Path(home.wallet).rglob("*") if path.is_file()]
-    assert [path for path in files if path.name not in ("genesis.json",) and path.stat().st_mode & 0o077] == []
+    assert len(funded.ann.get("/v1/sessions").json()["items"]) == 1
+    files = [path for path in Path(funded.wallet).rglob("*") if path.is_file() and path.name != "genesis.json"]
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
-def test_an_api_key_is_enough_to_pay(home: Home, world: World) -> None:
-    home.registered("5.00")
-    key = home.ann.verify().post("/v1/api-keys", {"name": "client", "scopes": ["payments"]}).json()["key"]
-    (home.folder / "api-key").write_text(key)
-    assert home.pay(world.person().wallet()["address"], "1.00", "--api-key-file", f"{home.folder}/api-key") == DONE
+def test_an_api_key_is_enough_to_pay(funded: Funded) -> None:
+    assert (funded.pay("1.00"), funded.took()) == (DONE, "1.00")
 
 
-def test_what_cannot_be_paid_is_not_signed(home: Home, world: World, capsys: Any) -> None:
-    shown = home.registered("1.00")
-    bob = world.person().wallet()["address"]
+def test_what_cannot_be_paid_is_not_signed(funded: Funded, capsys: Any) -> None:
+    before = sorted(Path(funded.wallet).glob("payments/*"))
+    bob = funded.till["address"]
     for to, amount, code, why in (
-        (bob, "1.01", REFUSED, "1.01 USD are needed, 1.00 are there"),
+        (bob, "100.01", REFUSED, "100.01 USD are needed, 100.00 are there"),
         (bob, "1.001", USAGE, "at most 2 digits"),
         (bob, "0", USAGE, "an amount is positive"),
-        (shown["address"], "1.00", USAGE, "payer and payee are the same"),
+        (funded.ann_address, "1.00", USAGE, "payer and payee are the same"),
         (bob[:-1] + ("q" if bob[-1] != "q" else "p"), "1.00", USAGE, "mistyped"),
     ):
-        assert home.pay(to, amount) == code
+        assert funded.pay(amount, to) == code
         assert why in capsys.readouterr().err
-    (home.folder / "passphrase").write_text("another passphrase")
-    assert home.pay(bob, "1.00") == USAGE
-    assert list(Path(home.wallet).glob("payments/*")) == []
+    (funded.folder / "passphrase").write_text("another passphrase")
+    assert funded.pay("1.00") == USAGE
+    (funded.folder / "passphrase").write_text(PASSPHRASE)
+    assert sorted(Path(funded.wallet).glob("payments/*")) == before
 
 
-def test_a_payment_whose_client_was_killed_happens_once(home: Home, world: World, capsys: Any) -> None:
-    home.registered("10.00")
-    bob = world.person()
-    till = bob.wallet()
-    command = [sys.executable, "-m", "gateway.client", "pay", home.wallet, till["address"], "3.00", "USD", *home.opens]
+def test_a_payment_whose_client_was_killed_happens_once(funded: Funded, world: World, capsys: Any) -> None:
+    command = [sys.executable, "-m", "gateway.client", "pay", funded.wallet, funded.till["address"], "3.00", "USD"]
     with world.network.switched(hold=True):
-        paying = subprocess.Popen([*command, *home.login], stdout=subprocess.DEVNULL)
-        until(home.payments, "a payment on the disk", 60)
-        (kept,) = home.payments()
+        paying = subprocess.Popen([*command, *funded.opens, *funded.key], stdout=subprocess.DEVNULL)
+        until(funded.payments, "a payment on the disk", 60)
+        (kept,) = funded.payments()
         path = f"/v1/transactions/{kept.decoded().id.hex()}"
         until(lambda: world.gateway.http.get(path).status_code == 200, "the gateway to have it")
         paying.kill()
         paying.wait()
-        assert home.pay(till["address"], "3.00") == REFUSED
+        assert funded.pay("3.00") == REFUSED
         assert "resume" in capsys.readouterr().err
-    assert home.run("resume", *home.login) == DONE
-    assert (home.payments(), bob.balance(till)) == ([], ("3.00", "0.00"))
-    assert home.run("resume", *home.login) == DONE
-    assert (home.pay(till["address"], "3.00"), bob.balance(till)) == (DONE, ("6.00", "0.00"))
+    assert funded.run("resume", *funded.key) == DONE
+    assert (funded.payments(), funded.bob.balance(funded.till)) == ([], ("3.00", "0.00"))
+    assert (funded.run("resume", *funded.key), funded.took()) == (DONE, "3.00")
 
 
-def test_a_payment_that_no_block_can_take_any_more_ends(home: Home, world: World, capsys: Any) -> None:
-    home.registered("10.00")
-    folder = Folder(Path(home.wallet))
+def test_a_payment_that_no_block_can_take_any_more_ends(funded: Funded, capsys: Any) -> None:
+    folder = Folder(Path(funded.wallet))
     leg = Leg(decode_address(folder.place.address), SOMEBODY, "USD", 100)
     old = Order(folder.network, (leg,), "", 1, bytes(8)).sign([folder.key(PASSPHRASE)])
     folder.keep(old.id, Payment(encode(old).hex()))
-    assert home.run("resume", *home.login) == REFUSED
+    assert funded.run("resume", *funded.key) == REFUSED
     assert "That is not proven" in capsys.readouterr().out
-    assert home.payments() == []
+    assert funded.payments() == []
 
 
 def test_words_and_key_files_give_the_same_key_again(home: Home, capsys: Any) -> None:
@@ -167,7 +182,7 @@ def test_words_and_key_files_give_the_same_key_again(home: Home, capsys: Any) ->
     (home.folder / "words").write_text(" ".join(mistyped))
     assert home.make("restore", "--words-file", f"{home.folder}/words", wallet=f"{home.folder}/other") == USAGE
     assert "mistyped" in capsys.readouterr().err
-    # Neither is a wallet written over.
+    # And no wallet is written over.
     assert home.make("import", f"{home.folder}/key.pem", *out) == USAGE
 
 
@@ -207,32 +222,27 @@ def liar(world: World) -> Iterator[tuple[str, dict[str, Callable[[Any], Any]]]]:
 
 
 def test_a_gateway_that_lies_is_not_believed(
-    home: Home, world: World, liar: tuple[str, dict[str, Callable[[Any], Any]]], capsys: Any
+    home: Home, funded: Funded, world: World, liar: tuple[str, dict[str, Callable[[Any], Any]]], capsys: Any
 ) -> None:
     url, lies = liar
     lies["network"] = lambda told: told | {"network": "00" * 16}
     assert home.make("create", "--words-file", f"{home.folder}/none", gateway=url) == REFUSED
     assert "another network" in capsys.readouterr().err
     lies.clear()
-    home.registered("10.00")
-    place = home.place()
-    (Path(home.wallet) / "wallet.json").write_text(json.dumps(place | {"gateway": url}))
-    bob: Person = world.person()
-    till = bob.wallet()
-    paid = bob.pay(bob.wallet(USD="2.00"), till["address"], "2.00", wait=15).json()["id"]
-    another = world.gateway.http.get(f"/v1/transactions/{paid}/proof").json()
-    for lie in (
-        lambda _: another,
-        lambda proof: proof | {"claim": proof["claim"] | {"status": "rejected"}},
-    ):
-        lies["proof"] = lie
-        code = home.pay(till["address"], "1.00") if not home.payments() else home.run("resume", *home.login)
-        assert code == UNDER_WAY
-        assert "Do not pay again" in capsys.readouterr().err
-    assert len(home.payments()) == 1
+    place = funded.place()
+    (Path(funded.wallet) / "wallet.json").write_text(json.dumps(place | {"gateway": url}))
+    earlier = next(Path(funded.wallet).glob("payments/*.proof.json"))
+    another = json.loads(earlier.read_text())
+    lies["proof"] = lambda _: another
+    assert funded.pay("1.00") == UNDER_WAY
+    assert "Do not pay again" in capsys.readouterr().err
+    lies["proof"] = lambda proof: proof | {"claim": proof["claim"] | {"status": "rejected"}}
+    assert funded.run("resume", *funded.key) == UNDER_WAY
+    lies["proof"] = lambda proof: proof | {"transaction": proof["transaction"][:-2] + "00"}
+    assert funded.run("resume", *funded.key) == UNDER_WAY
+    assert len(funded.payments()) == 1
     lies.clear()
-    assert home.run("resume", *home.login) == DONE
-    assert bob.balance(till) == ("3.00", "0.00")
+    assert (funded.run("resume", *funded.key), funded.took()) == (DONE, "1.00")
 
 
 def test_the_client_needs_nothing_of_the_server(tmp_path: Path) -> None:

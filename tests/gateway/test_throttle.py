@@ -9,6 +9,7 @@ from gateway.identity.throttle import Attempt, Counts, Limit, SharedCounts, Thro
 from gateway.problems import Problem
 from tests.gateway.test_accounts import problem
 from tests.gateway.world import STRICT_ATTEMPTS, World
+from tests.person import PASSWORD
 from tests.processes import BrokerProcess
 from tests.waiting import until
 
@@ -62,6 +63,21 @@ def test_what_is_forgiven_is_not_missing_for_others(broker: BrokerProcess) -> No
             await gateway.close()
 
     asyncio.run(story())
+
+
+def test_a_login_that_succeeds_leaves_others_as_many_attempts_as_before(world: World) -> None:
+    ann, counts = world.person(), world.broker.client
+
+    def counted(password: str) -> list[int]:
+        """On those counts that are only of this account."""
+        before = {name: counts.get(name) for name in counts.keys("shardpay:*:attempts:*")}
+        world.gateway.http.post("/v1/auth/login", json={"email": ann.email, "password": password})
+        now = {name: counts.get(name) for name in counts.keys("shardpay:*:attempts:*")}
+        return sorted(int(now[name] or 0) - int(before.get(name) or 0) for name in now if now[name] != before.get(name))
+
+    # By this client; and of all, beside this client and account, wrong ones on the account.
+    assert counted(PASSWORD) == [1, 1]
+    assert counted("not the one") == [1, 1, 1]
 
 
 def test_a_window_ends(broker: BrokerProcess) -> None:

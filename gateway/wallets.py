@@ -6,12 +6,12 @@ Nothing but a wallet's label and whether it is put aside ever changes, so the ro
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
-from gateway.database import Cursor, Database, Posting, Wallet, insert, now_ms
+from gateway.database import Cursor, Database, Wallet, insert, now_ms
 from gateway.epochs import StoredEpochs
 from gateway.ledger import Ledger
 from gateway.problems import Problem
@@ -22,10 +22,13 @@ from gateway.vault import Keyring, Vault
 from node.protocol.address import PREFIX, address_of, decode_address
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate
+from node.protocol.queries import Account
 
 MAX_WALLETS = 100
 """Per user."""
 _REMEMBERED = 20_000
+_TRIES = 5
+"""To take over an account that others may pay at this moment."""
 
 
 class Wallets:
@@ -58,36 +61,38 @@ class Wallets:
         row: dict[str, Any] = {"id": wallet_id, "user_id": user_id, "label": label, "address": address, "public_key": public}
         row |= {"sealed_key": sealed, "archived": False, "created_at": now_ms()}
 
-        def save(connection: Connection) -> Problem | None:
-            if any(any(lookup.run(connection, [address])) for lookup in (WALLETS, RECEIVING)):
-                return Problem(409, "key_taken", "a wallet with this key exists already")
-            count = connection.execute(select(func.count()).select_from(Wallet).where(Wallet.user_id == user_id)).scalar_one()
-            if count >= MAX_WALLETS:
-                return Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
-            connection.execute(insert(connection, Wallet).values(**row))
-            return None
+        for _ in range(_TRIES):
+            account = None if public_key is None and brought is None else await self._account(address)
+            done = await self._database.write(partial(self._save, row=row, account=account))
+            if isinstance(done, Problem):
+                raise done
+            if done:
+                return await self.wallet(user_id, wallet_id)
+        raise Problem(503, "not_ready", "the account changes too fast to be taken over now", retry_after=2)
 
-        # Its row is durable before anybody can pay it, so no block that concerns it is missed.
-        if (refused := await self._database.write(save)) is not None:
-            raise refused
-        if public_key is not None or brought is not None:
-            await self._import_balances(wallet_id, address)
-        return await self.wallet(user_id, wallet_id)
-
-    async def _import_balances(self, wallet_id: str, address: bytes) -> None:
-        """Start a wallet from what its account holds already; later blocks go on from there: those after the one at which the
-        database stands, now that the wallet's row is in it."""
+    async def _account(self, address: bytes) -> Account:
+        """What an account holds already, as of the block at which the database stands, or a later one."""
         shard = self._epochs.require().shards.shard_of(address)
-        electorate = self._epochs.require().electorates[shard]
-        try:
-            await self._ledger.look()
-            account = await self._queries.account(electorate, address, self._ledger.place(shard).height)
-        except Exception:
-            self._known.pop(wallet_id, None)
-            await self._database.write(lambda c: _remove_wallet(c, wallet_id))
-            raise
-        balances = list(account.balances)
-        await self._database.write(lambda c: self._ledger.put_balances(c, address, account.height, balances))
+        await self._ledger.look()
+        return await self._queries.account(self._epochs.require().electorates[shard], address, self._ledger.place(shard).height)
+
+    def _save(self, connection: Connection, row: dict[str, Any], account: Account | None) -> Problem | bool:
+        """A wallet's row, with what its account holds: it is durable before anybody can pay it, so no block that concerns it is
+        missed. False: the database has come further than what is known of the account."""
+        address = row["address"]
+        if any(any(lookup.run(connection, [address])) for lookup in (WALLETS, RECEIVING)):
+            return Problem(409, "key_taken", "a wallet with this key exists already")
+        mine = select(func.count()).select_from(Wallet).where(Wallet.user_id == row["user_id"])
+        if connection.execute(mine).scalar_one() >= MAX_WALLETS:
+            return Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
+        if account is not None:
+            shard = self._epochs.require().shards.shard_of(address)
+            height = connection.execute(select(Cursor.height).where(Cursor.shard == shard)).scalar()
+            if height is not None and height > account.height:
+                return False
+            self._ledger.put_balances(connection, address, account.height, list(account.balances))
+        connection.execute(insert(connection, Wallet).values(**row))
+        return True
 
     async def change(self, user_id: str, wallet_id: str, label: str | None, archived: bool | None) -> Row[Any]:
         """Rename a wallet, put it aside or take it up again. Returns its row. Raises Problem (404)."""
@@ -155,8 +160,3 @@ class Wallets:
 
 
 _decoded = lru_cache(maxsize=1 << 14)(decode_address)
-
-
-def _remove_wallet(connection: Connection, wallet_id: str) -> None:
-    connection.execute(delete(Posting).where(Posting.wallet_id == wallet_id))
-    connection.execute(delete(Wallet).where(Wallet.id == wallet_id))

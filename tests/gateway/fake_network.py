@@ -39,13 +39,14 @@ class FakeNetwork:
         refusing: members (by index) that refuse every transaction, with this code, instead of taking it in.
         deaf: so many messages with transactions are not taken in (but counted in ``batches``).
         slow_commit: no shard takes in what others send it.
+        silent: nobody says what an account holds.
         announcing: whether the coordinator speaks.
     """
 
     def __init__(self, broker_url: str, terms: Mapping[str, tuple[int, int]]) -> None:
         """``terms``: of its assets, see ``Network``."""
         self.lose_blocks = self.deaf = 0.0
-        self.hold = self.slow_commit = False
+        self.hold = self.slow_commit = self.silent = False
         self.announcing = True
         self.forge: Callable[[CertifiedBlock], CertifiedBlock] | None = None
         self.refusing: dict[int, Code] = {}
@@ -180,6 +181,8 @@ class FakeNetwork:
                     self._waiting[shard.number][transaction.id] = transaction
 
     def _answer(self, client: "redis.Redis", shard: Shard, query: Query) -> None:
+        if self.silent and isinstance(query.request, GetAccount):
+            return
         for member in range(len(shard.members)) if query.member < 0 else [query.member]:
             with self._lock:
                 reply = shard.reply(query, member, self._answer_of(shard, member, query))

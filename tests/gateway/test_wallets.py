@@ -28,6 +28,19 @@ def test_a_key_is_registered_only_by_who_has_it(world: World) -> None:
     assert owner.post("/v1/wallets", proof).json()["custodial"] is False
 
 
+def test_an_account_that_nobody_tells_of_is_not_registered_until_somebody_does(world: World) -> None:
+    owner, payer, pair = world.person(), world.person(), generate()
+    till = payer.wallet(USD="3.00")
+    with world.network.switched(silent=True):
+        assert problem(owner.post("/v1/wallets", owner.proof_of(pair))) == (503, "no_agreement")
+    assert owner.get("/v1/wallets").json()["items"] == []
+    assert payer.pay(till, encode_address(address_of(pair.public)), "3.00", wait=20).json()["status"] == "committed"
+    wallet = owner.wallet(key=pair)
+    assert owner.balance(wallet) == ("3.00", "0.00")
+    assert payer.pay(payer.wallet(USD="1.00"), wallet["address"], "1.00", wait=20).json()["status"] == "committed"
+    assert owner.balance(wallet) == ("4.00", "0.00")
+
+
 def test_a_proof_of_ownership_is_good_for_one_user_of_one_network() -> None:
     pair = KeyPair(bytes(31) + b"\x07")
     signature = pair.sign(ownership(bytes(32), "ann"))

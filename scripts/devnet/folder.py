@@ -36,6 +36,8 @@ class DevnetState(Struct, forbid_unknown_fields=True):
     """Whether the nodes run here."""
     shop: bool = False
     """Whether the example shop does."""
+    gateways: int = 1
+    """Gateway processes."""
 
 
 def read_state(folder: Folder) -> DevnetState | None:
@@ -70,7 +72,8 @@ def make_devnet(folder: Folder, state: DevnetState, committees: int | None, comm
     try:
         parameters = msgspec.convert(profile["parameters"], Parameters)
         assets = tuple(asset["code"] for asset in profile["assets"])
-        Devnet(folder, Ports(state.port_base), parameters.committees * parameters.committee_size, assets)
+        nodes = parameters.committees * parameters.committee_size
+        Devnet(folder, Ports(state.port_base), nodes, assets, gateways=state.gateways)
     except (ValueError, msgspec.ValidationError) as error:
         raise FolderError(str(error)) from None
 
@@ -132,7 +135,8 @@ def clear(folder: Folder) -> None:
 
 def _owned(folder: Folder) -> list[Path]:
     names = ("genesis.json", "genesis.draft", "keys", "config", "coordinator", "gateway", "dashboard", "shop", "logs", "run")
-    return [folder.data / name for name in names] + sorted(folder.data.glob("node-[0-9]*"))
+    numbered = [path for name in ("node", "gateway") for path in sorted(folder.data.glob(f"{name}-[0-9]*"))]
+    return [folder.data / name for name in names] + numbered
 
 
 def _devnet(folder: Folder, state: DevnetState) -> Devnet:
@@ -140,7 +144,9 @@ def _devnet(folder: Folder, state: DevnetState) -> Devnet:
         genesis = read_genesis(folder.genesis)
         nodes = genesis.parameters.committees * genesis.parameters.committee_size
         assets = tuple(asset.code for asset in genesis.assets)
-        return Devnet(folder, Ports(state.port_base), nodes, assets, state.broker, state.host, state.nodes, state.shop)
+        return Devnet(
+            folder, Ports(state.port_base), nodes, assets, state.broker, state.host, state.nodes, state.shop, state.gateways
+        )
     except (OSError, ValueError) as error:
         raise FolderError(f"{folder.genesis}: {error}") from None
 

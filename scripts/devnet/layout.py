@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 DEFAULT_PORT_BASE = 8000
 MAX_NODES = 250
+MAX_GATEWAYS = 9
 MAX_PORT_BASE = 65_535 - 400 - MAX_NODES
 LOOPBACK = "127.0.0.1"
 
@@ -46,6 +47,10 @@ class Ports:
     @property
     def gateway(self) -> int:
         return self.base + 80
+
+    def own_gateway(self, number: int) -> int:
+        """Of one of several gateway processes, counted from 1, alone."""
+        return self.base + 80 + number
 
     @property
     def dashboard(self) -> int:
@@ -162,14 +167,28 @@ class Devnet:
     """False when the nodes run elsewhere, started by ``scripts/launch``."""
     has_shop: bool = False
     """Whether the example shop runs, too."""
+    gateways: int = 1
+    """Gateway processes, on one database and at one address."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.gateways <= MAX_GATEWAYS:
+            raise ValueError(f"a network has 1 to {MAX_GATEWAYS} gateway processes here, not {self.gateways}")
         if not 1 <= self.nodes <= MAX_NODES:
             raise ValueError(f"one machine runs 1 to {MAX_NODES} nodes here, not {self.nodes}")
 
     @property
     def node_names(self) -> list[str]:
         return [f"node-{index}" for index in range(self.nodes)] if self.has_nodes else []
+
+    @property
+    def gateway_names(self) -> list[str]:
+        return ["gateway", *(f"gateway-{number}" for number in range(2, self.gateways + 1))]
+
+    @property
+    def gateway_ports(self) -> list[int]:
+        """Where each of them alone is reached."""
+        several = self.gateways > 1
+        return [self.ports.own_gateway(number) for number in range(1, self.gateways + 1)] if several else [self.ports.gateway]
 
     @property
     def bind(self) -> str:
@@ -212,17 +231,7 @@ class Devnet:
                 listen=_multiaddr(self.bind, ports.coordinator),
                 metrics_port=ports.coordinator_metrics,
             ),
-            "gateway": GatewaySettings(
-                genesis=genesis,
-                database=f"sqlite:///{folder.home('gateway') / 'gateway.db'}",
-                broker=self.broker_url,
-                host=self.bind,
-                port=ports.gateway,
-                devnet=True,
-                attempts_per_address=10_000,  # all programs of a development network share one
-                issuer_keys={asset: str(folder.issuer_key(asset)) for asset in self.assets},
-                shop=self.shop_url,
-            ),
+            **{name: self._gateway(name, port) for name, port in zip(self.gateway_names, self.gateway_ports, strict=True)},
             "dashboard": DashboardSettings(
                 genesis=genesis,
                 broker=self.broker_url,
@@ -254,6 +263,23 @@ class Devnet:
             )
         return result
 
+    def _gateway(self, name: str, own_port: int) -> GatewaySettings:
+        folder, port = self.folder, self.ports.gateway
+        return GatewaySettings(
+            genesis=str(folder.genesis),
+            database=f"sqlite:///{folder.home('gateway') / 'gateway.db'}",
+            broker=self.broker_url,
+            host=self.bind,
+            port=port,
+            reuse_port=self.gateways > 1,
+            own_port=0 if own_port == port else own_port,
+            name=name,
+            devnet=True,
+            attempts_per_address=10_000,  # all programs of a development network share one
+            issuer_keys={asset: str(folder.issuer_key(asset)) for asset in self.assets},
+            shop=self.shop_url,
+        )
+
     def programs(self, python: str, broker_binary: Path, gateway_secrets: dict[str, str]) -> list[Program]:
         """The process table, in starting order."""
         folder, ports = self.folder, self.ports
@@ -274,7 +300,10 @@ class Devnet:
             *([] if self.external_broker else [broker]),
             module("coordinator", "signaling", ports.coordinator, ports.coordinator_metrics),
             *(node_program(folder, ports, index, name, python) for index, name in enumerate(self.node_names)),
-            module("gateway", "gateway", ports.gateway, **gateway_secrets),
+            *(
+                module(name, "gateway", port, **gateway_secrets)
+                for name, port in zip(self.gateway_names, self.gateway_ports, strict=True)
+            ),
             module("dashboard", "demo", ports.dashboard),
             *([module("shop", "demo.shop", ports.shop)] if self.has_shop else []),
         ]

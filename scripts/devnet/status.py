@@ -39,7 +39,7 @@ def status(devnet: Devnet) -> dict[str, Any]:
         }
         for index, name in enumerate(devnet.node_names)
     ]
-    processes = {name: pids.get(name) for name in ("coordinator", "gateway", "dashboard")}
+    processes = {name: pids.get(name) for name in ("coordinator", *devnet.gateway_names, "dashboard")}
     return {
         "running": broker_up and all(processes.values()) and all(node["running"] for node in nodes),
         "data": str(folder.data),
@@ -71,7 +71,7 @@ def status_table(state: Mapping[str, Any]) -> str:
         if broker["pid"] or not broker["running"]
         else f"{'broker':<14} {'(not ours)':<16} {broker['url']}",
         process("coordinator", state["coordinator"]["pid"], state["coordinator"]["address"]),
-        process("gateway", state["processes"]["gateway"], state["gateway"]),
+        *(process(name, pid, state["gateway"]) for name, pid in state["processes"].items() if name.startswith("gateway")),
         process("dashboard", state["processes"]["dashboard"], state["dashboard"]),
     ]
     for node in state["nodes"]:

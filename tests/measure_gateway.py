@@ -1,19 +1,22 @@
-"""What a payment over HTTP costs the gateway: ``python -m tests.measure_gateway --clients 128``.
+"""What a payment over HTTP costs the gateway: ``python -m tests.measure_gateway --clients 128 --processes 1 2 3``.
 
-A real gateway and broker, and the small network of the gateway's tests. It makes blocks, and each client waits until its payment
-is final (``?wait=30``); with ``--accept-only`` it makes none. CPU time is the gateway's, from the first request to the last
-answer, in microseconds and in signature checks. The whole network is measured by ``./scripts/bench --gateway``.
+A real gateway, of one process or of several at one address, a real broker, and the small network of the gateway's tests. It makes
+blocks, and each client waits until its payment is final (``?wait=30``); with ``--accept-only`` it makes none. CPU time is that of
+all the gateway's processes, from the first request to the last answer, in microseconds and in signature checks; a database
+server's is told apart. The whole network is measured by ``./scripts/bench --gateway``.
 """
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import tempfile
 import time
 import uuid
 from collections import Counter
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from math import inf
 from pathlib import Path
 
@@ -21,6 +24,7 @@ import psutil
 
 from scripts.benchmark.checks import checks_timed
 from scripts.benchmark.http_client import Plan, Request, Seen, closed_loop
+from scripts.devnet.postgres import USER, find_programs, running_server
 from tests.gateway.world import World
 
 _FUNDS = "1000000.00"
@@ -106,15 +110,26 @@ def load(world: World, requests: list[Request], clients: int, seconds: float) ->
     return closed_loop(Plan(port, seconds, [requests[number::clients] for number in range(clients)]))
 
 
-def cpu(pid: int) -> Counter[tuple[int, str]]:
+def cpu(pids: Sequence[int]) -> Counter[tuple[int, str]]:
     """CPU seconds by thread, the main thread's id being the process's, and mode."""
     found: Counter[tuple[int, str]] = Counter()
-    for thread in psutil.Process(pid).threads():
+    for thread in [thread for pid in pids for thread in psutil.Process(pid).threads()]:
         found[thread.id, "user"], found[thread.id, "system"] = thread.user_time, thread.system_time  # type: ignore[assignment]
     return found
 
 
-def measure(arguments: argparse.Namespace, world: World, profile: Profile | None) -> None:
+def servers_cpu() -> float:
+    """CPU seconds of the database server's processes, if one runs here for us: it is a child of this process."""
+    total = 0.0
+    for child in psutil.Process().children():
+        if child.name() == "postgres":
+            for process in (child, *child.children()):
+                with suppress(psutil.NoSuchProcess):
+                    total += sum(process.cpu_times()[:2])
+    return total
+
+
+def measure(arguments: argparse.Namespace, world: World, pids: Sequence[int], profile: Profile | None) -> None:
     wait = 0.0 if arguments.accept_only else 30.0
     warm_up, most = 10 * arguments.clients, int(arguments.seconds * _MOST)
     requests = orders(world, warm_up + most, arguments.users, arguments.wallets, wait)
@@ -122,10 +137,11 @@ def measure(arguments: argparse.Namespace, world: World, profile: Profile | None
     load(world, requests[:warm_up], arguments.clients, 1.0)
     if profile is not None:
         profile.begin(world.gateway.pid)
-    began, before = time.monotonic(), cpu(world.gateway.pid)
+    began, before, server = time.monotonic(), cpu(pids), servers_cpu()
     with checks_timed() as timed:
         seen = load(world, requests[warm_up:], arguments.clients, arguments.seconds)
-    used, seconds, check = cpu(world.gateway.pid) - before, time.monotonic() - began, 1e6 * timed.cost.median
+    used, seconds, check = cpu(pids) - before, time.monotonic() - began, 1e6 * timed.cost.median
+    server = servers_cpu() - server
     if profile is not None:
         profile.end()
     payments, spent = sum(seen.answers.values()), sum(used.values())
@@ -140,7 +156,10 @@ def measure(arguments: argparse.Namespace, world: World, profile: Profile | None
             print(f"{name}: {len(ordered)}, p50 {p50:.0f} ms, p99 {p99:.0f} ms")
     print(f"R7: {each / check:.1f} checks of {check:.0f} us = {each:.0f} us of the gateway's CPU a payment")
     parts = [f"{mode} {1e6 * one / payments:.0f}" for (_, mode), one in used.most_common(8)]
-    print(f"its threads, largest first: {', '.join(parts)} us")
+    print(
+        f"its threads, largest first: {', '.join(parts)} us"
+        + (f"; PostgreSQL {1e6 * server / payments:.0f} us" if server else "")
+    )
     print(f"clients: {1e6 * seen.cpu / payments:.0f} us of CPU a payment")
     if profile is not None:
         profile.show(each)
@@ -152,14 +171,36 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=128)
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--wallets", type=int, default=8, help="of each user")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1], help="how many share the load; several: one after the other"
+    )
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--accept-only", action="store_true", help="no blocks are made, and nobody waits for one")
     parser.add_argument("--profile", action="store_true", help="a table of where the gateway's CPU time goes; needs py-spy")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        profile = Profile(Path(folder)) if arguments.profile else None
-        with closing(World(Path(folder), {"token_lifetime": 86_400, "transaction_lifetime": 600_000})) as world:
-            world.start_gateway()
-            measure(arguments, world, profile)
+    with ExitStack() as stack:
+        database: dict[str, object] = {}
+        if arguments.database == "postgresql":
+            socket = stack.enter_context(running_server(find_programs()))
+            database = {"database": f"postgresql://{USER}@/postgres?host={socket}"}
+        for count in arguments.processes:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            print(f"{arguments.database}, {count} process{'es' if count > 1 else ''}, {os.cpu_count()} cores:", flush=True)
+            run(arguments, folder, count, database)
+
+
+def run(arguments: argparse.Namespace, folder: Path, count: int, database: Mapping[str, object]) -> None:
+    """One measurement, with so many processes at one address."""
+    profile = Profile(folder) if arguments.profile else None
+    settings = {"token_lifetime": 86_400, "transaction_lifetime": 600_000, "reuse_port": True, **database}
+    with closing(World(folder, settings)) as world, ExitStack() as stack:
+        world.start_gateway()
+        port = int(world.gateway.url.rpartition(":")[2])
+        others = [world.another(f"gateway-{number}", port=port) for number in range(2, count + 1)]
+        for process in others:
+            stack.callback(process.kill)
+            process.start("/readyz")
+        measure(arguments, world, [process.pid for process in (world.gateway, *others)], profile)
 
 
 if __name__ == "__main__":

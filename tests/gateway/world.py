@@ -37,17 +37,19 @@ class World:
         port = free_port()
         files = {"genesis": f"{folder}/genesis.json", "database": f"sqlite:///{folder}/gateway.db", "broker": self.broker.url}
         values = {**files, "port": port, "devnet": True, "attempts_per_address": 10_000, **settings}
+        if values["port"] != port:  # another's, which is shared
+            values["own_port"] = port
         lines = [f"{k} = {str(v).lower() if isinstance(v, bool | int) else repr(v)}" for k, v in values.items()]
         text = "\n".join([*lines, "[issuer_keys]", f"USD = '{folder}/usd.pem'", ""])
         environment = os.environ | {name: secrets.token_hex(32) for name in SECRETS}
         self._settings = {setting: value for setting, value in values.items() if setting != "port"}
         return ProgramProcess("gateway", folder, text, port, environment)
 
-    def another(self, name: str) -> ProgramProcess:
+    def another(self, name: str, **settings: object) -> ProgramProcess:
         """One more process of the gateway, on its database, not started."""
         folder, first = self.folder / name, self.gateway
         folder.mkdir()
-        made = self.gateway_in(folder, {**self._settings, "name": name})
+        made = self.gateway_in(folder, {**self._settings, "name": name, **settings})
         made.environment = first.environment
         return made
 

@@ -63,6 +63,7 @@ class Metrics(Collector):
         for succeeded, count in gateway.deliveries.attempts.items():
             attempts.add_metric([str(succeeded).lower()], count)
         yield attempts
+        yield GaugeMetricFamily(PREFIX + "follows", "1 when this process follows the chains", value=gateway.lease.held)
         yield GaugeMetricFamily(PREFIX + "streams", "Streams of events", value=len(gateway.streams))
         yield GaugeMetricFamily(PREFIX + "pending", "Transfers under way", value=len(gateway.relay))
         yield GaugeMetricFamily(PREFIX + "broker_connected", "1 when connected", value=gateway.broker.connected)

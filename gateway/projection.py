@@ -75,12 +75,17 @@ class Tracked:
     committed: Mapping[int, int] = field(default_factory=dict)
     """Height of the block that committed it, by shard."""
     hint: Code = Code.OK
-    """What f+1 members gave as reason not to take it now. No verdict: another member, or a later block, may take it."""
+    """What f+1 members gave as reason not to take it now."""
 
     @property
     def is_waiting(self) -> bool:
         """Whether no block of its home shard has been seen to include it."""
         return self.status in (Status.QUEUED, Status.SUBMITTED)
+
+    def refused(self, code: Code, shard: int) -> None:
+        """f+1 members of a shard's committee refuse it now. No verdict: another member, or a later block, may take it."""
+        if shard == self.home and self.is_waiting and code is not Code.DUPLICATE:
+            self.hint = code
 
     def due(self) -> dict[Account, int]:
         """What it takes off its payers' accounts."""

@@ -65,9 +65,8 @@ class Relay(Mapping[bytes, Tracked]):
 
     def hint(self, transaction_id: bytes, code: Code, shard: int) -> None:
         """f+1 members of a shard's committee refuse a transaction now."""
-        tracked = self._pending.get(transaction_id)
-        if tracked is not None and tracked.home == shard and tracked.is_waiting and code is not Code.DUPLICATE:
-            tracked.hint = code
+        if (tracked := self._pending.get(transaction_id)) is not None:
+            tracked.refused(code, shard)
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""

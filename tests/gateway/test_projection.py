@@ -186,6 +186,20 @@ def test_what_is_under_way_is_owed_until_the_home_shard_has_said_what_became_of_
         assert books.owed[payer, "USD"] == 7
 
 
+def test_refusals_are_hints_of_the_home_committee_while_it_waits_and_no_verdict() -> None:
+    books, hints = Books(), list[Code]()
+    tracked = books.track(PAYMENT)
+    for code, shard in ((Code.ACCOUNT_FROZEN, 1), (Code.LIMIT_EXCEEDED, 0), (Code.DUPLICATE, 0), (Code.INSUFFICIENT_FUNDS, 0)):
+        tracked.refused(code, shard)
+        hints.append(tracked.hint)
+    assert hints == [Code.OK, Code.LIMIT_EXCEEDED, Code.LIMIT_EXCEEDED, Code.INSUFFICIENT_FUNDS]
+    assert tracked.status is Status.QUEUED
+    seen(0, PREPARED, status=Status.PREPARED)[0](books)
+    prepared = books.transfers[PAYMENT.id]
+    prepared.refused(Code.ACCOUNT_FROZEN, 0)
+    assert prepared.hint is Code.INSUFFICIENT_FUNDS
+
+
 def test_what_is_known_is_left_as_it_is_so_that_a_block_can_be_looked_at_twice() -> None:
     books, shard = Books(), NETWORK.shards[0]
     tracked = books.track(PAYMENT)

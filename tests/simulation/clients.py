@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from gateway.projection import Projection, Tracked, tracked_order
+from gateway.projection import Facts, Tracked, project, tracked_order, transactions_of
 from node.client.blocks import ProvenBlock
 from node.client.refusals import RefusalTally
 from node.protocol.address import address_of
@@ -60,8 +60,8 @@ class Gateway:
         self._begun: set[bytes] = set()
         self._ahead: dict[int, dict[int, ProvenBlock]] = {shard: {} for shard in world.shards}
         self._sent: list[Pending] = []
-        self.projection, self.tracked = Projection(), dict[bytes, Tracked]()
-        """The read model that gateways have, and what it says of what was submitted here."""
+        self.tracked: dict[bytes, Tracked] = {}
+        """What the read model that gateways have says of what was submitted here."""
         self._tallies = {shard: RefusalTally(electorate) for shard, electorate in world.document.electorates.items()}
         self._terms = Terms(world.genesis)
         self.accounts = {shard: [world.key_in(shard, self.chance) for _ in range(_ACCOUNTS)] for shard in world.honest}
@@ -138,7 +138,6 @@ class Gateway:
         self.outbox[transaction.id] = pending
         tracked = tracked_order(order, transaction.id, pending.encoded, self.world.document.shards, own=True)
         self.tracked[transaction.id] = tracked
-        self.projection.track(tracked)
         self._sent.append(pending)
         self.world.tell(self, "submits", "", transaction)
         self.world.broker.submit(pending.home, [pending.encoded])
@@ -184,13 +183,21 @@ class Gateway:
             if seen and header.parent != seen[-1]:
                 violated("agreement", f"{self} is shown two certified chains of shard {shard}")
             seen.append(header.hash)
-            self.projection.apply([following], self.world.document.shards)
+            self._project(following)
             self._read(shard, following.certified)
 
     def on_refusals(self, shard: int, encoded: bytes) -> None:
         """Refusals from the broker: hints."""
-        for transaction_id, code in self._tallies[shard].hear(encoded, self.projection.active):
-            self.projection.hint(transaction_id, code, shard)
+        for transaction_id, code in self._tallies[shard].hear(encoded, self.outbox):
+            self.tracked[transaction_id].refused(code, shard)
+
+    def _project(self, block: ProvenBlock) -> None:
+        header, waiting = block.header, (self.tracked[one] for one in self.outbox)
+        overdue = [one for one in waiting if one.home == header.shard and one.is_waiting and one.valid_until < header.time]
+        known = {one: self.tracked[one] for one in transactions_of([block], {}) if one in self.tracked}
+        heights = {shard: len(hashes) for shard, hashes in self.seen_hashes.items()}
+        update = project([block], self.world.document.shards, Facts({}, known, overdue, heights))
+        self.tracked |= update.changed
 
     def _read(self, shard: int, certified: CertifiedBlock) -> None:
         for receipt in certified.effects.receipts:

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from gateway.projection import Projection, Status, Update
+from gateway.projection import Status, Tracked
 from node import recovery
 from node.client import blocks
 from node.client.decisions import Decisions
@@ -721,12 +721,11 @@ def _one_queue(_: Original) -> Any:
 def _believe_refusals(_: Original) -> Any:
     """What f+1 members refuse is rejected."""
 
-    def hint(self: Projection, transaction_id: bytes, code: Code, shard: int) -> None:
-        tracked = self.active.get(transaction_id)
-        if tracked is not None and tracked.home == shard and tracked.is_waiting and code is not Code.DUPLICATE:
-            self._finish(tracked, Status.REJECTED, code, Update())
+    def refused(self: Tracked, code: Code, shard: int) -> None:
+        if shard == self.home and self.is_waiting and code is not Code.DUPLICATE:
+            self.status, self.code = Status.REJECTED, code
 
-    return hint
+    return refused
 
 
 def _no_breach(_: Original) -> Any:
@@ -909,7 +908,7 @@ MUTANTS: dict[str, Mutant] = {
         tuple(Mutation(module, "reserve", _leave_dust) for module in (execution, two_phase_commit)),
     ),
     "one-payer-takes-all": Mutant("transactions go into blocks in order of arrival", 12, _on(Mempool, "in_turn", _arrival_order)),
-    "refusal-taken-for-verdict": Mutant("a gateway believes refusals", 5, _on(Projection, "hint", _believe_refusals)),
+    "refusal-taken-for-verdict": Mutant("a gateway believes refusals", 5, _on(Tracked, "refused", _believe_refusals)),
     "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored)),
     "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
     "checkpoint-keeps-deleted-rows": Mutant(

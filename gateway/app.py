@@ -21,8 +21,10 @@ from gateway.api import (
     events,
     exchanges,
     explorer,
+    notifications,
     operations,
     pages,
+    payment_files,
     payment_intents,
     payouts,
     profile,
@@ -30,6 +32,7 @@ from gateway.api import (
     purchases,
     reads,
     refunds,
+    scheduled_payments,
     second_factor,
     transfers,
     wallets,
@@ -43,13 +46,19 @@ from gateway.service import Gateway
 
 log = structlog.get_logger()
 MAX_BODY_BYTES = 64 << 10
+MAX_FILE_BYTES = 256 << 10
+_FILES = ("POST", "/v1/payment-files")
+"""Where the body is a file."""
 _PARTS = (
     auth,
     profile,
+    notifications,
     second_factor,
     api_keys,
     wallets,
     transfers,
+    payment_files,
+    scheduled_payments,
     purchases,
     payouts,
     refunds,
@@ -66,7 +75,6 @@ _PARTS = (
 )
 """In the order in which the documentation shows them."""
 _PRIVATE = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
-_TOO_LARGE = f"a request has at most {MAX_BODY_BYTES} bytes"
 
 
 def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None], shop: str = "") -> Shortcut:
@@ -125,7 +133,7 @@ def _collect_less() -> None:
 
 
 class Gatekeeper:
-    """Refuses bodies beyond MAX_BODY_BYTES, however they are announced, counts every answer, and lets nobody keep what is told to
+    """Refuses bodies that are too large, however they are announced, counts every answer, and lets nobody keep what is told to
     one person."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -136,14 +144,14 @@ class Gatekeeper:
             await self._app(scope, receive, send)
             return
         begun, size = time.monotonic(), 0
-        too_large = _announced_size(scope) > MAX_BODY_BYTES
+        most = MAX_FILE_BYTES if (scope["method"], scope["path"]) == _FILES else MAX_BODY_BYTES
 
         async def limited() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise HTTPException(413, _TOO_LARGE)  # the one kind of exception FastAPI lets through while it reads
+            if size > most:
+                raise HTTPException(413, _too_large(most))  # the one kind of exception FastAPI lets through while it reads
             return message
 
         async def counted(message: Message) -> None:
@@ -153,11 +161,15 @@ class Gatekeeper:
                     message["headers"] = [*message["headers"], *_PRIVATE]
             await send(message)
 
-        if too_large:
-            answer = problems.document(413, "too_large", _TOO_LARGE)
+        if _announced_size(scope) > most:
+            answer = problems.document(413, "too_large", _too_large(most))
             await answer(scope, receive, counted)
             return
         await self._app(scope, limited, counted)
+
+
+def _too_large(most: int) -> str:
+    return f"a body has at most {most} bytes here"
 
 
 def _announced_size(scope: Scope) -> int:

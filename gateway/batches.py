@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row
 
-from gateway.acceptance import Accepted
+from gateway.acceptance import Accepted, Also
 from gateway.idempotency import Idempotency
 from gateway.payments import Payments
 from gateway.problems import Problem
@@ -29,18 +29,29 @@ class Batches:
     def __init__(self, wallets: Wallets, receiving: Receiving, payments: Payments) -> None:
         self._wallets, self._receiving, self._payments = wallets, receiving, payments
 
-    async def pay(self, user_id: str, from_wallet: str, parts: Sequence[Part], memo: str, key: Idempotency | None) -> Accepted:
-        """Pay from a user's wallet to addresses, e-mail addresses and wallets. Raises Problem; one about a part names it."""
+    async def pay(
+        self,
+        user_id: str,
+        from_wallet: str,
+        parts: Sequence[Part],
+        memo: str,
+        key: Idempotency | None,
+        also: Also | None = None,
+    ) -> Accepted:
+        """Pay from a user's wallet to addresses, e-mail addresses and wallets. Raises Problem; one about a part names it. What
+        ``also`` raises undoes everything."""
         wallet = await self._wallets.wallet(user_id, from_wallet)
         fresh = list[Fresh]()
 
-        def also(connection: Connection, transaction_id: bytes, code: Code) -> None:
+        def save(connection: Connection, transaction_id: bytes, code: Code) -> None:
             for one in fresh:
                 one.save(connection, transaction_id, code)
+            if also is not None:
+                also(connection, transaction_id, code)
 
         wanted = [await self._leg(wallet, part, f"/body/legs/{index}", fresh) for index, part in enumerate(parts)]
         pairs, legs = await self._payments.draw_all(wallet, wanted)
-        accepted = await self._payments.pay(user_id, "transfer", pairs, legs, memo, key, also)
+        accepted = await self._payments.pay(user_id, "transfer", pairs, legs, memo, key, save)
         self._payments.transfers += 1
         return accepted
 

@@ -1,6 +1,6 @@
 """Errors as problem documents (RFC 9457), each with a stable ``code`` that programs can rely on."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -23,7 +23,7 @@ class Problem(Exception):
     """What the caller is told: an HTTP status, a stable code, a sentence for people, seconds after which to try again.
 
     ``limit``: how many there may be in a window of time, if there were too many. ``pointer``: the part of the request it is
-    about, as in validation errors.
+    about, as in validation errors; ``errors``: all that is wrong with it.
     """
 
     def __init__(
@@ -34,10 +34,11 @@ class Problem(Exception):
         retry_after: int | None = None,
         limit: int | None = None,
         pointer: str | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
-        self.limit, self.pointer = limit, pointer
+        self.limit, self.pointer, self.errors = limit, pointer, errors
 
 
 class ProblemDocument(JSONResponse):
@@ -73,7 +74,8 @@ def answer(problem: Problem) -> ProblemDocument:
         headers |= {"RateLimit-Limit": str(problem.limit), "RateLimit-Remaining": "0", "RateLimit-Reset": headers["Retry-After"]}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    more = {} if problem.pointer is None else {"errors": [{"pointer": problem.pointer, "detail": problem.detail}]}
+    errors = problem.errors if problem.pointer is None else [{"pointer": problem.pointer, "detail": problem.detail}]
+    more = {"errors": list(errors)} if errors else {}
     return document(problem.status, problem.code, problem.detail, headers, **more)
 
 

@@ -48,6 +48,8 @@ from gateway.money.limits import Limits
 from gateway.network_view import NetworkView
 from gateway.owners import Owners
 from gateway.payments import Payments
+from gateway.plans import closing as plans_closing
+from gateway.plans.desk import Plans
 from gateway.projection import Tracked
 from gateway.proofs.making import Proofs
 from gateway.queries import Queries
@@ -163,10 +165,13 @@ class Gateway:
         views = Views(self.payments.assets, public_url)
         checkout = (self.database, self.jobs, self.outbox, self.waiting, self.wallets, self.payments, views)
         self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
-        self.closing.checks += [money_records.under_way, checkout_closing.under_way]
-        self.closing.erasers += [money_records.forget, checkout_closing.erase, self.webhooks.forget, forget_administrator]
+        self.closing.checks += [money_records.under_way, checkout_closing.under_way, plans_closing.under_way]
+        self.closing.erasers += [money_records.forget, checkout_closing.erase, plans_closing.erase]
+        self.closing.erasers += [self.webhooks.forget, forget_administrator]
         self.administration = Administration(self.database, self.jobs, self.sessions, self.notices, self.payments)
         self.refunds.sources[FIELD] = IntentRefunds(self.database, self.wallets, self.payments, self.refunds, self.intents)
+        paying = (self.database, self.jobs, self.outbox, self.wallets, self.payments, self.batches)
+        self.plans = Plans(*paying, mailer or Mailbox(self.database), public_url)
         self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
         self.balances = Balances(self.database, lambda: self.epochs.require().shards)
         self.statements = Statements(self.database, self.payments.assets, lambda: self.epochs.require().shards)
@@ -217,6 +222,7 @@ class Gateway:
         await self.ledger.look()
         await self.epochs.load()
         await self.money.start()
+        await self.plans.start()
 
     def stop_waiting(self) -> None:
         """The process ends: whoever waits gets what is known now, and streams end."""

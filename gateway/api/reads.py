@@ -1,5 +1,6 @@
 """Looking back: histories, balances at a time, statements. Each answer says up to which block it is true."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -9,6 +10,7 @@ from gateway.api.requests import GatewayPart, UserId, account_address, scope
 from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.reads.lines import Wanted
+from gateway.reads.pdf import as_pdf
 from gateway.reads.sheets import as_csv, as_html, where
 from gateway.reads.statement import Statement
 from gateway.service import Gateway
@@ -17,6 +19,8 @@ from node.protocol.amounts import format_amount
 
 router = APIRouter(prefix="/v1", tags=["history"], dependencies=[scope("payments")])
 
+_one_pdf = asyncio.Semaphore(1)
+"""They are made one after the other: each keeps the processor busy."""
 AssetFilter = Annotated[str | None, Query(pattern="^[A-Z0-9]{1,12}$")]
 From = Annotated[str | None, Query(alias="from", max_length=40, description="Not before: a time (ISO 8601; UTC), or a day.")]
 To = Annotated[str | None, Query(alias="to", max_length=40, description="Before: a time, or the beginning of a day.")]
@@ -140,6 +144,18 @@ async def statement_html(
     made = await _statement(gateway, user, wallet_id, asset, since, until)
     policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
     return Response(as_html(made), media_type="text/html; charset=utf-8", headers=_headers(made, "html") | policy)
+
+
+@router.get("/statements/{wallet_id}.pdf", response_class=Response, responses={200: {"content": {"application/pdf": {}}}})
+async def statement_pdf(
+    wallet_id: str, user: UserId, gateway: GatewayPart, asset: AssetFilter = None, since: From = None, until: To = None
+) -> Response:
+    """The same as PDF, of 1000 lines at most. Chinese needs a Chinese font in your reader; letters that few fonts have are
+    replaced."""
+    made = await _statement(gateway, user, wallet_id, asset, since, until)
+    async with _one_pdf:
+        document = await asyncio.to_thread(as_pdf, made)
+    return Response(document, media_type="application/pdf", headers=_headers(made, "pdf"))
 
 
 async def _statement(

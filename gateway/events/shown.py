@@ -36,6 +36,11 @@ EventType = Literal[
     "payment_intent.refunded",
     "exchange.settled",
     "exchange.failed",
+    "payment_file.completed",
+    "payment_file.canceled",
+    "scheduled_payment.paid",
+    "scheduled_payment.retrying",
+    "scheduled_payment.failed",
 ]
 
 

@@ -10,6 +10,10 @@ from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 
 COLUMNS = ("time", "shard", "height", "entry", "transfer_id", "counterparty", "memo", "asset", "in", "out", "balance")
+PRINTED = ("time", "entry", "counterparty", "memo", "in", "out", "balance")
+"""The columns that have a place on paper."""
+NUMBERS = ("in", "out", "balance")
+NOTHING_HELD = "This wallet has held nothing."
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _STYLE = """
 body { font: 10pt/1.4 system-ui, sans-serif; margin: 2em; color: #111; background: #fff }
@@ -27,35 +31,44 @@ def as_csv(statement: Statement) -> str:
     rows.writerow(COLUMNS)
     for account in statement.accounts:
         for entry in _with_ends(statement, account):
-            rows.writerow([_cell(value) for value in _row(account, entry)])
+            rows.writerow([cell(value) for value in _row(account, entry)])
     return text.getvalue()
 
 
 def as_html(statement: Statement) -> str:
     """A whole page, without scripts, that loads nothing."""
+    title, facts = heading(statement)
+    tables = "".join(_table(statement, account) for account in statement.accounts) or f"<p>{NOTHING_HELD}</p>"
+    body = f"<h1>{escape(title)}</h1>" + "".join(f"<p>{escape(fact)}</p>" for fact in facts) + tables
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+
+
+def heading(statement: Statement) -> tuple[str, list[str]]:
+    """The title, and what is said below it."""
     wallet = statement.wallet
-    title = f"Statement {wallet.label or wallet.id}"
     begin = "the beginning" if statement.since is None else iso(statement.since)
     facts = [
         f"Wallet {encode_address(wallet.address)}",
         f"From {begin} to {iso(_end(statement))}",
         f"True at {where(statement)}",
     ]
-    tables = "".join(_table(statement, account) for account in statement.accounts) or "<p>This wallet has held nothing.</p>"
-    body = f"<h1>{escape(title)}</h1>" + "".join(f"<p>{escape(fact)}</p>" for fact in facts) + tables
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+    return f"Statement {wallet.label or wallet.id}", facts
+
+
+def printed(statement: Statement, account: Account) -> list[list[str]]:
+    """The rows of an asset, in the columns ``PRINTED``."""
+    places = [COLUMNS.index(name) for name in PRINTED]
+    rows = (_row(account, entry) for entry in _with_ends(statement, account))
+    return [[row[place] for place in places] for row in rows]
 
 
 def _table(statement: Statement, account: Account) -> str:
-    shown = ("time", "entry", "counterparty", "memo", "in", "out", "balance")
-    places = [COLUMNS.index(name) for name in shown]
-    classes = {"counterparty": "a", "memo": "a", "in": "n", "out": "n", "balance": "n"}
-    head = "".join(f'<th class="{classes.get(name, "")}">{name}</th>' for name in shown)
+    classes = {"counterparty": "a", "memo": "a"} | dict.fromkeys(NUMBERS, "n")
+    head = "".join(f'<th class="{classes.get(name, "")}">{name}</th>' for name in PRINTED)
     rows = []
-    for entry in _with_ends(statement, account):
-        row = _row(account, entry)
-        values = zip(shown, (escape(row[place]) for place in places), strict=True)
+    for row in printed(statement, account):
+        values = zip(PRINTED, map(escape, row), strict=True)
         cells = "".join(f'<td class="{classes.get(name, "")}">{value}</td>' for name, value in values)
         rows.append(f"<tr>{cells}</tr>")
     return f"<h2>{escape(account.asset)}</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -95,5 +108,5 @@ def _row(account: Account, entry: Entry) -> list[str]:
     ]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -6,6 +6,8 @@ import httpx
 
 from tests.gateway.test_accounts import auth, problem
 from tests.gateway.test_api_keys import keyed
+from tests.gateway.test_payment_files import bring
+from tests.gateway.test_scheduled_payments import PATH, asked
 from tests.gateway.world import World
 from tests.person import PASSWORD, Person
 
@@ -49,6 +51,8 @@ def test_what_is_left_of_a_closed_account_is_what_the_ledger_says(world: World) 
     assert ann.http.patch("/v1/me", json={"name": "Annabel Lee"}).status_code == 200
     labelled = ann.post("/v1/wallets", {"label": "For the kingdom by the sea"}).json()
     with keyed(ann, "read") as program:
+        bring(made, f"{labelled['id']},USD,1.00,,To the seraphs")
+        ann.post(PATH, asked(made, reference="A kinsman's rent"))
         paid = made.pay("10.00", wait=20, key="annabels order")
         assert set(stored(world, ann.email)) >= {"users", "devnet_mails"}
         assert close(ann).status_code == 204
@@ -56,7 +60,7 @@ def test_what_is_left_of_a_closed_account_is_what_the_ledger_says(world: World) 
     assert problem(ann.get("/v1/wallets")) == (401, "session_ended")
     assert problem(auth(world, "refresh", refresh_token=ann.refresh_token)) == (401, "invalid_token")
     assert problem(auth(world, "login", email=ann.email, password=PASSWORD)) == (401, "wrong_credentials")
-    for personal in (ann.email, "Annabel", labelled["label"], "annabels order"):
+    for personal in (ann.email, "Annabel", labelled["label"], "annabels order", "seraphs", "kinsman"):
         assert stored(world, personal) == []
     assert made.bob.transfer(paid["id"])["status"] == "committed"
     assert made.bob.balance(made.till)[0] == "10.00"

@@ -21,6 +21,9 @@ from node.protocol.address import decode_address
 from scripts.devnet.postgres import find_programs
 from tests.gateway.listener import Listener
 from tests.gateway.test_database import differences
+from tests.gateway.test_mails import mails
+from tests.gateway.test_payment_files import act, bring, ended, look, results
+from tests.gateway.test_scheduled_payments import PATH, asked
 from tests.gateway.world import World
 from tests.payment_stories import PaymentStories
 from tests.person import PASSWORD, Person
@@ -46,13 +49,17 @@ class TestPayments(PaymentStories):
 
 def test_a_gateway_that_is_killed_goes_on_with_what_it_took_in(world: World) -> None:
     made = world.deal(0, 1)
+    file = bring(made, *(f"{made.till['id']},USD,0.01,,{number}" for number in range(200))).json()
     with world.network.switched(hold=True):
         pending = made.pay("4.00")
+        act(made.ann, file, "confirm")
+        until(lambda: look(made.ann, file)["lines"]["waiting"] < 200, "some are handed in")
         world.gateway.kill()
     world.start_gateway()
     until(lambda: made.ann.http.post("/v1/auth/login", json={"email": made.ann.email, "password": PASSWORD}).is_success)
     assert made.ann.transfer(pending["id"], wait=30)["status"] == "committed"
-    assert made.available() == ("6.00", "4.00")
+    assert ended(made.ann, file)["lines"]["paid"] == 200
+    until(lambda: made.available() == ("4.00", "6.00"), "each is paid, and once")
 
 
 def test_events_reach_streams_and_webhooks(world: World) -> None:
@@ -79,6 +86,22 @@ def test_histories_balances_and_statements_are_read_alike(world: World) -> None:
     assert ann.get(f"/v1/wallets/{purse}/balance").json()["balances"]["USD"]["available"] == "8.00"
     rows = ann.get(f"/v1/statements/{purse}.csv").text.splitlines()
     assert [row.rpartition(",")[2] for row in rows[1:]] == ["0.00", "10.00", "9.00", "8.00", "8.00"]
+
+
+def test_what_is_planned_is_paid_and_told(world: World) -> None:
+    made = world.deal()
+    made.ann.verify()
+    file = bring(made, f"{made.till['id']},USD,1.00,,", f"nobody-{made.bob.email},USD,2.00,工资,").json()
+    act(made.ann, file, "confirm")
+    planned = [made.ann.post(PATH, asked(made, 2, amount=amount)).json() for amount in ("3.00", "99.00")]
+    assert ended(made.ann, file)["lines"]["paid"] == 2
+    assert [row["status"] for row in results(made.ann, file)] == ["paid", "paid"]
+    paid = until(lambda: one if (one := made.ann.get(f"{PATH}/{planned[0]['id']}").json())["status"] == "completed" else {})
+    assert paid["last_run"]["status"] == "paid"
+    told = mails(world, made.ann.email, 3)[:2]
+    assert {one["subject"] for one in told} == {"A payment file has been paid", "A scheduled payment waits for money"}
+    assert made.ann.http.delete(f"{PATH}/{planned[1]['id']}").json()["last_run"]["code"] == "canceled"
+    assert made.available() == ("4.00", "4.00")
 
 
 def test_the_migrations_make_what_the_tables_say(new_database: Callable[[], str]) -> None:

@@ -2,12 +2,19 @@
 
 import csv
 import io
+import re
 import sqlite3
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pypdf import PdfReader
 
+from gateway.problems import Problem
+from gateway.reads import pdf
+from gateway.reads.balances import Seen
+from gateway.reads.statement import Account, Entry, Statement
 from gateway.times import iso
 from node.protocol.address import address_of, encode_address
 from tests.gateway.fake_network import USD_ISSUER
@@ -216,6 +223,40 @@ def test_a_statement_to_print_runs_nothing(story: Deal) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in answer.text
     assert "7.49" in answer.text
     assert f"Wallet {purse['address']}" in answer.text
+
+
+def test_a_pdf_has_the_figures_of_the_csv_and_every_script_or_a_stand_in(world: World) -> None:
+    made = world.deal()
+    memos = ["十一月的工资 November", "Łódź, Привет", "한 😀 end"]
+    for amount, memo in zip(("1.00", "2.00", "3.00"), memos, strict=True):
+        assert made.pay(amount, memo=memo, wait=15)["status"] == "committed"
+    answer = made.ann.get(f"/v1/statements/{made.purse['id']}.pdf", asset="USD")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+    text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(answer.content)).pages)
+    rows = statement(made.ann, made.purse, asset="USD")
+    assert [row["memo"] for row in rows[2:5]] == memos
+    stand_ins = {memos[1]: "Lódz, Привет", memos[2]: "? ? end"}
+    for row in rows:
+        line = " ".join(part for part in (row["time"], row["entry"], row["counterparty"]) if part)
+        figures = [row["in"] or row["out"], row["balance"]]
+        assert re.search(
+            r"\s*".join(map(re.escape, [line, *filter(None, [stand_ins.get(row["memo"], row["memo"]), *figures])])), text
+        ), (row, text)
+    assert f"Wallet {made.purse['address']}" in text
+    assert answer.headers["shardpay-true-at"] in text
+    assert problem(made.bob.get(f"/v1/statements/{made.purse['id']}.pdf")) == (404, "wallet_not_found")
+
+
+def test_a_long_pdf_repeats_its_columns_on_each_page_and_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdf, "MAX_LINES", 100)
+    wallet = SimpleNamespace(id="w", label="x" * 100, address=bytes(20))
+    entries = [Entry(number, "transfer", 1, number + 1, 0, 1, "", "a" * 44, "b" * 140) for number in range(1, 101)]
+    long = Statement(wallet, None, None, Seen({0: 1}, 2000), [Account("USD", 2, 1, entries, 101)])  # type: ignore[arg-type]
+    pages = [page.extract_text() for page in PdfReader(io.BytesIO(pdf.as_pdf(long))).pages]
+    assert all("counterparty" in page and page.rstrip().endswith(str(number + 1)) for number, page in enumerate(pages))
+    assert sum(page.count(" transfer ") for page in pages) == 100
+    with pytest.raises(Problem, match="at most 100 lines"):
+        pdf.as_pdf(long._replace(accounts=[*long.accounts, long.accounts[0]]))
 
 
 def test_statements_are_ones_own_and_of_a_time_that_can_be(story: Deal) -> None:

@@ -44,7 +44,7 @@ class Metrics(Collector):
         ledger, payments, wallets, accounts = gateway.ledger, gateway.payments, gateway.wallets, gateway.accounts
         counts = {
             "sign_ups": (accounts.sign_ups, "Users signed up"),
-            "logins": (accounts.logins, "Logins"),
+            "logins": (gateway.sessions.logins, "Logins"),
             "purchases": (payments.purchases, "Amounts minted to users"),
             "transfers": (payments.transfers, "Transfers accepted"),
             "balance_reads": (wallets.balance_reads, "Balances read"),

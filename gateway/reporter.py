@@ -50,7 +50,7 @@ class Reporter:
         return GatewayFigures(
             process=this_process(self._doing()),
             sign_ups=gateway.accounts.sign_ups,
-            logins=gateway.accounts.logins,
+            logins=gateway.sessions.logins,
             purchases=gateway.payments.purchases,
             transfers=gateway.payments.transfers,
             balance_reads=gateway.wallets.balance_reads,

@@ -33,6 +33,8 @@ from gateway.identity.closing import Closing
 from gateway.identity.mailer import Mailbox, Mailer
 from gateway.identity.mails import Mails
 from gateway.identity.notices import Notices
+from gateway.identity.passkeys import Passkeys
+from gateway.identity.passkeys import forget as forget_passkeys
 from gateway.identity.passwords import Passwords
 from gateway.identity.second_factor import SecondFactor
 from gateway.identity.sessions import Sessions
@@ -122,9 +124,10 @@ class Gateway:
         self.mails = Mails(self.database, self.jobs, mailer or Mailbox(self.database), public_url)
         self.second_factor = SecondFactor(self.database, vault, throttle)
         self.accounts = Accounts(self.database, self.passwords, self.second_factor, self.sessions, self.mails, must_verify)
+        self.passkeys = Passkeys(self.database, self.mails, self.sessions, token_secret, public_url)
         self.verification = Verification(self.passwords, self.sessions, self.mails)
         self.closing = Closing(self.database, self.accounts, self.sessions, self.tokens)
-        self.closing.erasers += [self.mails.forget, self.second_factor.forget]
+        self.closing.erasers += [self.mails.forget, self.second_factor.forget, forget_passkeys]
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.receiving = Receiving(self.database, vault, self.epochs, self.outbox, self.jobs, devnet)
         self.payments = Payments(

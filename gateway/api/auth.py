@@ -157,13 +157,13 @@ async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> 
             await gateway.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
         raise
     await gateway.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
-    return _session(issued)
+    return shown(issued)
 
 
 @router.post("/refresh")
 async def refresh(body: RefreshRequest, device: DevicePart, gateway: GatewayPart) -> Session:
     """Trade a refresh token for a new pair. Each is good once; using one twice ends the session."""
-    return _session(await gateway.sessions.refresh(body.refresh_token, device))
+    return shown(await gateway.sessions.refresh(body.refresh_token, device))
 
 
 @router.post("/logout", status_code=204)
@@ -194,5 +194,5 @@ async def _count(gateway: Gateway, device: Device, email: str, *limits: Limit) -
     await gateway.throttle.check(*attempts, *(Attempt(limit, email) for limit in limits))
 
 
-def _session(issued: Issued) -> Session:
+def shown(issued: Issued) -> Session:
     return Session(access_token=issued.access, expires_in=issued.expires_in, refresh_token=issued.refresh)

@@ -7,6 +7,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from gateway.service import Gateway
+
 WEB = Path(__file__).parent.parent / "web"
 _HEADERS = {
     "Content-Security-Policy": (
@@ -34,7 +36,10 @@ def install(app: FastAPI, shop: str) -> None:
         return _secured(FileResponse(WEB / "index.html"))
 
     async def place(request: Request) -> Response:
-        return _secured(JSONResponse({"devnet": request.app.state.gateway.devnet, "shop": shop or None}))
+        gateway: Gateway = request.app.state.gateway
+        party = gateway.passkeys.relying_party
+        known = {"devnet": gateway.devnet, "shop": shop or None, "passkeys": party and party.origin}
+        return _secured(JSONResponse(known))
 
     app.add_route("/", page)
     app.add_route("/web/place.json", place)

@@ -21,7 +21,7 @@ class Accounts:
     """The users.
 
     Attributes:
-        sign_ups, logins: since start.
+        sign_ups: since start.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Accounts:
         self._second_factor = second_factor
         self._database, self._passwords, self._sessions, self._mails = database, passwords, sessions, mails
         self.must_verify = must_verify
-        self.sign_ups = self.logins = 0
+        self.sign_ups = 0
 
     async def register(self, email: str, password_hash: str, name: str, language: str) -> str:
         """Create a user and send him a mail; returns the id.
@@ -77,7 +77,6 @@ class Accounts:
             unproven = ", or the address is not verified yet" if self.must_verify else ""
             raise Problem(401, "wrong_credentials", f"wrong e-mail address or password{unproven}")
         await self._second_factor.demand(row.id, code)
-        self.logins += 1
         return await self._sessions.start(row.id, row.password_hash, device)
 
     async def profile(self, user_id: str) -> Row[Any]:

@@ -12,6 +12,7 @@ class Letter(StrEnum):
     KNOWN = "known"
     RESET = "reset"
     CHANGED = "changed"
+    PASSKEY = "passkey"
 
 
 _TEXTS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))

@@ -23,7 +23,13 @@ KIND = "mail"
 _GIVEN_UP_MS = 3600 * 1000
 """After so long without a server that takes it, a mail is dropped: who still wants it has asked again."""
 _LIFETIME_MS = {Letter.VERIFY: 24 * 3600 * 1000, Letter.RESET: 3600 * 1000}
-_PAGES = {Letter.VERIFY: "verify?token=", Letter.RESET: "reset?token=", Letter.KNOWN: "login", Letter.CHANGED: "forgot"}
+_PAGES = {
+    Letter.VERIFY: "verify?token=",
+    Letter.RESET: "reset?token=",
+    Letter.KNOWN: "login",
+    Letter.CHANGED: "forgot",
+    Letter.PASSKEY: "forgot",
+}
 
 
 class Proof(NamedTuple):

@@ -69,15 +69,15 @@ class SecondFactor:
             raise Problem(403, "wrong_code", "this is not the app's code of now")
         return codes
 
-    async def demand(self, user_id: str, code: str | None) -> None:
-        """Where it is on, take a code. Raises Problem (401)."""
+    async def demand(self, user_id: str, code: str | None, status: int = 401) -> None:
+        """Where it is on, take a code. Raises Problem with this status."""
         row = await self._row(user_id)
         if row is None or row.confirmed_at is None:
             return
         if code is None:
-            raise Problem(401, "code_required", "send the code of your authenticator app, or a recovery code, too")
+            raise Problem(status, "code_required", "send the code of your authenticator app, or a recovery code, too")
         if not await self._use(row, code):
-            raise Problem(401, "wrong_code", "this code is wrong, or has been used")
+            raise Problem(status, "wrong_code", "this code is wrong, or has been used")
 
     async def remove(self, user_id: str, code: str) -> None:
         """Turn it off with a code. Raises Problem (403, 409)."""

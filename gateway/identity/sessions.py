@@ -51,12 +51,14 @@ class Sessions:
     Attributes:
         on_end: called with a user's id when a session of his ends.
         ring: called when the other processes have to hear of it.
+        logins: since start.
     """
 
     def __init__(self, database: Database, tokens: Tokens) -> None:
         self._database, self._tokens = database, tokens
         self.on_end: Callable[[str], None] = lambda _: None
         self.ring: Callable[[], None] = lambda: None
+        self.logins = 0
 
     async def load(self) -> None:
         """Learn which sessions have ended though access tokens of theirs have not expired."""
@@ -64,8 +66,14 @@ class Sessions:
         for row in await self._database.read(lambda c: c.execute(query).all()):
             self._tokens.end(row.id, row.access_until / 1000)
 
-    async def start(self, user_id: str, password_hash: str, device: Device) -> Issued:
-        """Log a user in, who knows the password with this hash. Raises Problem: 401, it is another by now; 403, suspended."""
+    async def start(
+        self, user_id: str, password_hash: str, device: Device, also: Callable[[Connection], None] = lambda _: None
+    ) -> Issued:
+        """Log a user in, whose password has this hash. ``also``: in the same write; what it raises undoes the login.
+
+        Raises:
+            Problem: 401, the password is another one by now; 403, suspended.
+        """
         session = uuid.uuid4().hex
         same = select(User.suspended_at).where(User.id == user_id, User.password_hash == password_hash)
 
@@ -74,6 +82,7 @@ class Sessions:
                 raise Problem(401, "wrong_credentials", "the password has just been changed")
             if user.suspended_at is not None:
                 raise Problem(403, "suspended", "this account is suspended: ask who runs this gateway")
+            also(connection)
             now = now_ms()
             row = {"id": session, "user_id": user_id, "created_at": now, **self._used(now, device)}
             kept = select(Session.id).where(Session.user_id == user_id, Session.ended.is_(False))
@@ -85,6 +94,7 @@ class Sessions:
             return _new_refresh_token(connection, session, now), gone
 
         refresh, gone = await self._database.write(save)
+        self.logins += 1
         self.ended(gone)
         return Issued(self._tokens.make(user_id, session), refresh, self._tokens.lifetime)
 

@@ -105,6 +105,29 @@ class TotpSecret(Base):
     last_step: Mapped[int]
 
 
+class Passkey(Base):
+    """``credential_id``: by which the device knows it. ``public_key``: in COSE form. ``sign_count``: of its latest signature, 0
+    where the device does not count."""
+
+    __tablename__ = "passkeys"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    name: Mapped[str] = mapped_column(String(100))
+    credential_id: Mapped[bytes] = mapped_column(unique=True)
+    public_key: Mapped[bytes]
+    sign_count: Mapped[int]
+    created_at: Mapped[int]
+    last_used_at: Mapped[int | None]
+
+
+class UsedChallenge(Base):
+    """What has been signed, until it would not be taken any more anyway."""
+
+    __tablename__ = "used_challenges"
+    challenge_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    expires_at: Mapped[int] = mapped_column(index=True)
+
+
 class RecoveryCode(Base):
     __tablename__ = "recovery_codes"
     code_hash: Mapped[bytes] = mapped_column(primary_key=True)

@@ -4,6 +4,7 @@ from sqlalchemy import Connection, func, update
 
 from gateway.admin import audit
 from gateway.database import now_ms
+from gateway.identity import passkeys
 from gateway.identity.mail_texts import Letter
 from gateway.identity.mails import Mails, Proof
 from gateway.identity.passwords import Passwords
@@ -41,7 +42,8 @@ class Verification:
         return proof
 
     async def reset(self, token: str, password: str) -> Proof:
-        """Set a new password and end all sessions. Who has the token reads the mails to the address: it is verified, too.
+        """Set a new password, end all sessions and remove all passkeys: another may have made them. Who has the token reads the
+        mails to the address: it is verified, too.
 
         Raises:
             Problem: 422, a token that is not good, or a weak password, with which the token stays good.
@@ -56,6 +58,7 @@ class Verification:
                 return None
             verified = func.coalesce(User.verified_at, now_ms())
             connection.execute(update(User).where(User.id == proof.user_id).values(**values, verified_at=verified))
+            passkeys.forget(connection, proof.user_id)
             self._mails.order(connection, Letter.CHANGED, proof.email)
             audit.record(connection, proof.user_id, "password.reset", proof.user_id)
             return end(connection, proof.user_id)

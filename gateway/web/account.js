@@ -7,7 +7,7 @@ let place = null;
 let profile = null;
 let first = null;
 
-// Of the gateway: {devnet, shop}.
+// Of the gateway: {devnet, shop, passkeys}.
 export const gateway = async () => (place ??= await (await fetch("/web/place.json")).json());
 
 export const assets = async () => (await get("/v1/network")).assets;

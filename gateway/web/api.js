@@ -35,9 +35,9 @@ function keep(session) {
 }
 
 // `code`: of the second factor, if the account has one.
-export async function logIn(email, password, code) {
-  keep(await call("POST", "/v1/auth/login", { email, password, ...(code && { code }) }, { anonymous: true }));
-}
+export const logIn = (email, password, code) => logInWith("/v1/auth/login", { email, password, ...(code && { code }) });
+
+export const logInWith = async (path, proof) => keep(await call("POST", path, proof, { anonymous: true }));
 
 export async function logOut() {
   const refresh_token = localStorage.getItem(STORED);
@@ -100,7 +100,7 @@ export const get = (path, parameters = {}) => {
   return call("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path);
 };
 
-export const post = (path, body = {}) => call("POST", path, body);
+export const post = (path, body = {}, options = {}) => call("POST", path, body, options);
 
 // Asked again with the same key, it is made once.
 export const make = (path, body, key) => call("POST", path, body, { headers: { "Idempotency-Key": key } });

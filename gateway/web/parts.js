@@ -9,6 +9,10 @@ export const heading = (words, ...beside) => el("header", { class: "heading" }, 
 
 export const panel = (words, ...children) => el("section", { class: "panel" }, words && el("h2", {}, words), ...children);
 
+// What a list has, one beside the other, or that there is nothing.
+export const listed = (items, shown, none) =>
+  items.length ? el("ul", { class: "cards" }, items.map(shown)) : empty(t(none));
+
 export const link = (to, words, className) => el("a", { href: `#/${to}`, class: className }, words);
 
 export const balancesOf = (wallet) =>

@@ -11,6 +11,7 @@ from playwright.sync_api import Route, expect
 from node.protocol.address import decode_address
 from node.protocol.transaction import Leg
 from tests.browser.visitor import DESKTOP, PHONE, Device, Visitor
+from tests.gateway.test_second_factor import begun, confirm
 from tests.gateway.world import World
 from tests.person import PASSWORD, Person
 from tests.waiting import until
@@ -197,6 +198,7 @@ def test_a_session_survives_a_reload_and_ends_in_all_tabs_at_once(inside: Inside
     other.goto(f"{ann.url}/#/settings")
     expect(other.get_by_text(person.email, exact=True)).to_be_visible()
     ann.go("settings")
+    ann.sees(ann.t("settings.passkeys_elsewhere"))
     ann.looks_right("settings")
     ann.press("frame.log_out")
     ann.at("login")
@@ -238,13 +240,56 @@ def test_a_second_factor_is_set_up_and_asked_for(inside: Inside) -> None:
     ann.sees(ann.t("settings.second_codes"))
     recovery = second.locator("pre").inner_text().split()
     ann.looks_right("second_factor")
-    ann.press("frame.menu")
-    ann.press("frame.log_out")
+    log_out(ann)
     ann.log_in(person.email, PASSWORD)
     ann.sees(ann.t("error.code_required"))
     ann.fill("field.code", recovery[0])
     ann.press("menu.login")
     expect(ann.page.locator(".purse")).to_have_count(1)
+
+
+def test_a_passkey_logs_in_without_password_and_code(visitor: Make, world: World) -> None:
+    person = world.person()
+    recovery = confirm(person, begun(person).now()).json()["recovery_codes"]
+    ann = visitor(PHONE)
+    ann.url = ann.url.replace("127.0.0.1", "localhost")  # browsers have passkeys for names
+    phone = ann.passkeys()
+    ann.open("settings")
+    ann.log_in(person.email, PASSWORD)
+    ann.fill("field.code", recovery[0])
+    ann.press("menu.login")
+    ann.at("settings")
+    passkeys = ann.page.locator(".panel", has=ann.page.get_by_role("heading", name=ann.t("settings.passkeys"), exact=True))
+    ann.fill("settings.passkey_name", "My <b>phone</b>", passkeys)
+    ann.fill("field.password", PASSWORD, passkeys)
+    ann.press("settings.passkey_add")
+    ann.fill("field.code", recovery[1], passkeys)
+    ann.press("settings.passkey_add")
+    expect(passkeys).to_contain_text("My <b>phone</b>")
+    expect(ann.page.locator("#said")).to_have_text(ann.t("settings.passkey_added"))
+    ann.looks_right("passkeys")
+    log_out(ann)
+    phone(verified=False)
+    ann.press("login.passkey")
+    expect(ann.page.get_by_role("alert").first).to_have_text(ann.t("error.passkey_canceled"))
+    phone(verified=True)
+    ann.looks_right("login-passkey")
+    ann.press("login.passkey")
+    expect(ann.page.locator(".purse")).to_have_count(1)
+    ann.go("settings")
+    passkeys.get_by_role("button", name=ann.t("action.remove")).click()
+    ann.confirm("action.remove")
+    expect(passkeys).to_contain_text(ann.t("settings.passkeys_none"))
+    log_out(ann)
+    ann.press("login.passkey")
+    expect(ann.page.get_by_role("alert").first).to_have_text(ann.t("error.passkey_unknown"))
+
+
+def log_out(ann: Visitor) -> None:
+    """On a phone."""
+    ann.press("frame.menu")
+    ann.press("frame.log_out")
+    ann.at("login")
 
 
 def test_it_is_used_without_a_mouse(inside: Inside) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,18 @@ class Visitor:
 
     def sees(self, text: str | re.Pattern[str]) -> None:
         expect(self.page.get_by_role("main")).to_contain_text(text)
+
+    def passkeys(self) -> Callable[..., None]:
+        """Gives the device an authenticator of its own; returns what makes it recognise its user, or not (``verified``)."""
+        protocol = self.context.new_cdp_session(self.page)
+        protocol.send("WebAuthn.enable")
+        kind = {"protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True}
+        made = protocol.send("WebAuthn.addVirtualAuthenticator", {"options": kind | {"isUserVerified": True}})
+
+        def recognise(verified: bool) -> None:
+            protocol.send("WebAuthn.setUserVerified", {**made, "isUserVerified": verified})
+
+        return recognise
 
     def looks_right(self, name: str) -> None:
         """Nothing that a screen reader or a keyboard stumbles over, and nothing wider than the window."""

@@ -28,7 +28,8 @@ def test_the_page_is_served_under_a_strict_policy_and_what_one_person_is_told_is
         assert headers["x-content-type-options"] == "nosniff", path
         assert "default-src 'self'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
-    assert http.get("/web/place.json").json() == {"devnet": True, "shop": None}
+    origin = world.gateway.url.replace("127.0.0.1", "localhost")
+    assert http.get("/web/place.json").json() == {"devnet": True, "shop": None, "passkeys": origin}
     person = world.person()
     for answer in (person.get("/v1/me"), person.post("/v1/auth/refresh", {"refresh_token": person.refresh_token})):
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")

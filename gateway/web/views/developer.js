@@ -5,7 +5,7 @@ import { call, get, post } from "../api.js";
 import { button, el, put } from "../dom.js";
 import { field, form, input } from "../form.js";
 import { t, time } from "../language.js";
-import { badge, code, confirmed, copyable, empty, heading, panel } from "../parts.js";
+import { badge, code, confirmed, copyable, heading, listed, panel } from "../parts.js";
 import { unverified } from "./sign_in.js";
 
 const SCOPES = ["read", "payments", "checkout", "webhooks"];
@@ -47,8 +47,6 @@ async function keys() {
 function checkbox(name, words) {
   return el("label", { class: "check" }, el("input", { type: "checkbox", name, value: "yes" }), ` ${words}`);
 }
-
-const listed = (items, shown, none) => (items.length ? el("ul", { class: "cards" }, items.map(shown)) : empty(t(none)));
 
 function key(one, look) {
   const revoke = button(t("developer.revoke"), async () => {

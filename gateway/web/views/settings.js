@@ -6,6 +6,7 @@ import { button, el, put, say } from "../dom.js";
 import { field, form, input } from "../form.js";
 import { t, time } from "../language.js";
 import { confirmed, copyable, facts, heading, note, panel } from "../parts.js";
+import { passkeys } from "./passkeys.js";
 import { code, unverified } from "./sign_in.js";
 
 export async function settings({ again }) {
@@ -22,7 +23,8 @@ export async function settings({ again }) {
     await unverified(profile),
     panel(t("settings.profile"), facts([[t("field.email"), profile.email]]), nameForm(profile)),
     panel(t("settings.password"), passwordForm()),
-    profile.second_factor !== undefined && panel(t("settings.second"), secondFactor(profile, again)),
+    panel(t("settings.passkeys"), await passkeys()),
+    panel(t("settings.second"), secondFactor(profile, again)),
     panel(t("settings.sessions"), sessions),
     panel(t("settings.close"), el("p", {}, t("settings.close_lead")), closeForm()),
   ].filter(Boolean);

@@ -2,15 +2,27 @@
 
 import { gateway } from "../account.js";
 import { logIn, loggedIn, post, request } from "../api.js";
-import { el } from "../dom.js";
+import { button, el } from "../dom.js";
 import { field, form, input } from "../form.js";
 import { language, t } from "../language.js";
 import { heading, link, note, panel } from "../parts.js";
+import { logInWithPasskey, passkeyPlace } from "../passkeys.js";
 
 const email = () => field(t("field.email"), input("email", { type: "email", autocomplete: "username" }));
 const password = (kind, hint) => field(t("field.password"), input("password", { type: "password", autocomplete: kind }), hint);
 
 export const code = () => field(t("field.code"), input("code", { autocomplete: "one-time-code", maxlength: 40 }), t("hint.code"));
+
+// Where a code goes, and what is to be done, which has it asked for when the gateway does.
+export function askingForCode(act) {
+  const place = el("div");
+  const tried = (values) =>
+    act(values).catch((problem) => {
+      if (problem.code === "code_required") place.replaceChildren(code());
+      throw problem;
+    });
+  return [place, tried];
+}
 
 // On a development network mails are not sent; they can be read here.
 async function outboxLink() {
@@ -22,23 +34,23 @@ export async function login({ go }) {
     go("");
     return heading(t("menu.login"));
   }
-  const second = el("div");
-  const enter = form([email(), password("current-password"), second], t("menu.login"), async (values) => {
-    try {
-      await logIn(values.email, values.password, values.code);
-    } catch (problem) {
-      if (problem.code === "code_required") second.replaceChildren(code());
-      throw problem;
-    }
+  const [second, act] = askingForCode(async (values) => {
+    await logIn(values.email, values.password, values.code);
     go("");
   });
+  const enter = form([email(), password("current-password"), second], t("menu.login"), act);
+  const byPasskey = async () => {
+    await logInWithPasskey();
+    go("");
+  };
+  const passkey = (await passkeyPlace()).here && button(t("login.passkey"), byPasskey);
   const others = el("p", { class: "links" }, link("signup", t("login.new")), link("forgot", t("login.forgot")));
   return el(
     "div",
     { class: "narrow" },
     heading(t("menu.login")),
     el("p", { class: "lead" }, t("login.lead")),
-    panel(null, enter, others),
+    panel(null, enter, passkey, others),
   );
 }
 
@@ -75,7 +87,7 @@ export async function reset({ query, go }) {
     await request("POST", "/v1/auth/password/reset", { body: { token: query.get("token") ?? "", ...values }, anonymous: true });
     go("login");
   });
-  return el("div", { class: "narrow" }, heading(t("menu.reset")), panel(null, change));
+  return el("div", { class: "narrow" }, heading(t("menu.reset")), el("p", { class: "lead" }, t("reset.lead")), panel(null, change));
 }
 
 // A mail with a link, for who has not verified the address yet.

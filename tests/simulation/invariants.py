@@ -40,8 +40,8 @@ _MAX_KEPT = 1 << 18
 """Bytes that a member keeps of what others send it; 52 KB were the most in 40 runs."""
 
 
-_MAX_CATCH_UP = 2_500
-"""Milliseconds until a member has what others had when all faults stopped; 1500 were the most in 60 runs."""
+_MAX_CATCH_UP = 2_000
+"""Milliseconds until who comes back when all faults stop has what others had then."""
 
 
 class _Record(Struct):
@@ -75,7 +75,7 @@ class Monitor:
         self.readers: Readers | None = None
         """Where a captured shard certifies nonsense."""
         self._behind: dict[int, int] = {}
-        """Honest nodes that are behind since all faults stopped, and the height that their shard had then."""
+        """Honest nodes that came back when all faults stopped and are behind, and the height that their shard had then."""
         self._healed: dict[int, int] = {}
         """The greatest view of each shard when all faults stopped, until a block of a later one is final."""
 
@@ -256,20 +256,19 @@ class Monitor:
         if sent > _MAX_SENT * self._world.plan.size:
             violated("storm", f"{node} sends {sent} messages at once")
 
-    def on_heal(self) -> None:
-        """Faults stop. From now on blocks become final within a few views."""
+    def on_heal(self, back: Sequence["Host"]) -> None:
+        """Faults stop. From now on blocks become final within a few views, and who is back now catches up at once."""
         for shard in self.chains if self._world.plan.is_live else ():
             replicas = [node.replica for node in self._world.committee(shard) if node.is_honest and node.replica is not None]
             views = [replica.consensus.view for replica in replicas]
             self._healed[shard] = max([*views, self.oracle.chains[shard].last_view])
-            height = len(self.chains[shard])
-            self._behind |= {node.index: height for node in self._world.committee(shard) if self._is_behind(node, height)}
-
-    def _is_behind(self, node: "Host", height: int) -> bool:
-        return node.is_honest and node.disk.height < height
+        for node in back if self._world.plan.is_live else ():
+            height = len(self.chains[node.index // self._world.plan.size])
+            if node.is_honest and node.disk.height < height:
+                self._behind[node.index] = height
 
     def _check_catch_up(self, node: "Host", height: int) -> None:
-        """Once faults have stopped nobody is kept waiting for what others have."""
+        """Nobody is kept waiting for what others have."""
         if height >= self._behind.get(node.index, height + 1):
             del self._behind[node.index]
             took = self._world.time - self._world.plan.active

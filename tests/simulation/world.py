@@ -209,11 +209,12 @@ class World(Loop):
         self.network.cuts.clear()
         self.broker.is_up = True
         self.coordinator.start_if_down()
+        down = [node for node in self.nodes if not node.is_up]
         for node in self.nodes:
             node.skew, node.latency, node.trap = 0, 1, ""
             node.wake_up()
             node.start()
-        self.monitor.on_heal()
+        self.monitor.on_heal(down)
         for gateway in self.gateways:
             gateway.send_all_again()
         heights = {shard: len(self.monitor.chains[shard]) for shard in self.honest}

@@ -11,15 +11,15 @@ from getpass import getpass
 from pathlib import Path
 from typing import Any
 
-from gateway.client.connection import Connection, NoAnswer, Refused
+import msgspec
+
+from gateway.client.connection import Connection, NoAnswer, Refused, field
 from gateway.client.folder import Folder, Place, network_id, write_new
 from gateway.client.orders import in_words, order_of
-from gateway.client.paying import CannotPay, Ended, UnderWay, balances_of, finish, now_ms, pay, proof_of
+from gateway.client.paying import CannotPay, Ended, UnderWay, account_proof_of, balances_of, finish, now_ms, pay, proof_of
 from gateway.client.words import key_of, new_words
 from gateway.keystore import MAX_PEM, decrypt_key, encrypt_key
 from gateway.proofs import checking
-from gateway.proofs.command import NoProof, read_proof
-from gateway.proofs.words import in_words as proof_in_words
 from node.protocol.address import address_of, decode_address, encode_address
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import read_genesis
@@ -42,11 +42,14 @@ def main(arguments: list[str]) -> int:
     except UnderWay as error:
         _tell(f"Not known yet: {error}.\nDo not pay again: python -m gateway.client resume {options.folder}")
         return UNDER_WAY
-    except (CannotPay, Refused, NoAnswer, NoProof) as error:
+    except KeyboardInterrupt:
+        _tell(f"Stopped. Should a payment be under way: python -m gateway.client resume {options.folder}")
+        return UNDER_WAY
+    except (CannotPay, Refused, NoAnswer) as error:
         _tell(f"Refused: {error}.")
     except checking.Refused as error:
         _tell(f"Refused, the gateway's proof is false: {error}.")
-    except (Mistaken, OSError, ValueError) as error:
+    except (Mistaken, OSError, ValueError, msgspec.MsgspecError) as error:
         _tell(str(error))
         return USAGE
     return REFUSED
@@ -77,12 +80,12 @@ def _keep(options: Options, key: KeyPair) -> int:
     """Make the folder of a wallet with this key."""
     genesis, connection = read_genesis(options.genesis), Connection(options.gateway)
     told = connection.read("/v1/network")
-    document = options.document_1 or str(told["document"])
+    document = options.document_1.lower() if options.document_1 else field(told, "document")
     try:
         network = network_id(genesis, document).hex()
     except ValueError:
         raise Mistaken(f"not the hash of an epoch document: {document[:80]!r}") from None
-    if (told["genesis"], told["document"], told["network"]) != (genesis.hash.hex(), document, network):
+    if tuple(field(told, name) for name in ("genesis", "document", "network")) != (genesis.hash.hex(), document, network):
         raise CannotPay("this gateway is of another network")
     address = encode_address(address_of(key.public))
     place = Place(options.gateway, document, address, key.public.hex())
@@ -102,8 +105,8 @@ def _register(options: Options) -> int:
     folder, connection = _opened(options)
     key = folder.key(_passphrase(options))
     with _authorized(options, connection):
-        made = connection.register(key, folder.network, options.label)
-    print(f"wallet {made['id']} shows {folder.place.address}")
+        wallet = connection.register(key, folder.network, options.label)
+    _show(f"wallet {wallet} shows {folder.place.address}")
     return DONE
 
 
@@ -111,13 +114,8 @@ def _balance(options: Options) -> int:
     folder, connection = _opened(options)
     print(f"{folder.place.address}\nThe gateway says, as more than f members of its committee tell:")
     for asset, held in sorted(balances_of(folder, connection).items()):
-        print(f"  {held['available']} {asset} available, {held['held']} held{', frozen' if held['frozen'] else ''}")
-    path = folder.keep_account_proof(connection.get(f"/v1/accounts/{folder.place.address}/proof"))
-    proof = read_proof(path)
-    document = checking.check(proof, folder.genesis, folder.place.document)
-    if getattr(proof.claim, "address", "") != folder.place.address:
-        raise NoProof("it is of another account")
-    print("\n".join(proof_in_words(proof, document)))
+        _show(f"  {held.available} {asset} available, {held.held} held{', frozen' if held.frozen else ''}")
+    _show(*account_proof_of(folder, connection))
     return DONE
 
 
@@ -144,13 +142,13 @@ def _proof(options: Options) -> int:
     folder, connection = _opened(options)
     if len(transaction_id := bytes.fromhex(options.transaction)) != 32:
         raise Mistaken("a transaction's id has 64 digits in base 16")
-    print("\n".join(proof_of(folder, connection, transaction_id)[1]))
+    _show(*proof_of(folder, connection, transaction_id)[1])
     return DONE
 
 
 def _say(ended: Ended) -> int:
     if ended.words:
-        print("\n".join(ended.words))
+        _show(*ended.words)
     else:
         print("Expired: the gateway says that no block has it, and its time is over. That is not proven.")
     return DONE if ended.status == "committed" else REFUSED
@@ -201,9 +199,17 @@ def _secret(prompt: str, file: Path | None) -> str:
     return text.rstrip("\r\n")
 
 
+def _show(*lines: str) -> None:
+    print("\n".join(map(_plain, lines)))
+
+
 def _tell(text: str) -> None:
+    print(_plain(text), file=sys.stderr)
+
+
+def _plain(text: str) -> str:
     """What a gateway says reaches the terminal as text only."""
-    print("".join(c if c.isprintable() or c == "\n" else "?" for c in text), file=sys.stderr)
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """What is asked of a gateway, over HTTP. Its answers are believed as far as proofs go; a session lasts as long as a command."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,12 +57,12 @@ class Connection:
             if refused.code != "code_required":
                 raise
             tokens = self.post("/v1/auth/login", credentials | {"code": ask_code()})
-        with self.bearer(tokens["access_token"]):
+        with self.bearer(field(tokens, "access_token")):
             try:
                 yield
             finally:
                 with suppress(NoAnswer, Refused):
-                    self._asked("POST", "/v1/auth/logout", json={"refresh_token": tokens["refresh_token"]})
+                    self._asked("POST", "/v1/auth/logout", json={"refresh_token": field(tokens, "refresh_token")})
 
     @contextmanager
     def bearer(self, token: str) -> Iterator[None]:
@@ -73,13 +73,12 @@ class Connection:
         finally:
             del self._http.headers["Authorization"]
 
-    def register(self, key: KeyPair, network: bytes, label: str) -> Mapping[str, Any]:
-        """Have the wallet of a key shown in one's account, with the proof of having the key. Returns the wallet."""
-        user = self.read("/v1/me")["id"]
+    def register(self, key: KeyPair, network: bytes, label: str) -> str:
+        """Have the wallet of a key shown in one's account, with the proof of having the key. Returns the wallet's id."""
+        user = field(self.read("/v1/me"), "id")
         signature = key.sign(ownership(network, user))
         body = {"label": label, "public_key": key.public.hex(), "signature": signature.hex()}
-        found: Mapping[str, Any] = self.post("/v1/wallets", body)
-        return found
+        return field(self.post("/v1/wallets", body), "id")
 
     def _asked(self, method: str, path: str, **options: Any) -> bytes:
         content = bytearray()
@@ -99,6 +98,14 @@ class Connection:
         except (NoAnswer, KeyError, TypeError):
             raise NoAnswer(f"{path}: HTTP status {answer.status_code}") from None
         raise refused
+
+
+def field(answer: Any, name: str) -> str:
+    """A text in an answer. Raises NoAnswer when there is none."""
+    found = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(found, str):
+        raise NoAnswer(f"the gateway's answer has no {name}")
+    return found
 
 
 def _json(content: bytes | bytearray) -> Any:

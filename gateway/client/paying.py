@@ -5,14 +5,17 @@ is only begun when the end of all before it is known.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+from pydantic import ValidationError
 
 from gateway.client.connection import LONGEST_WAIT, Connection, NoAnswer, Refused
 from gateway.client.folder import Folder, Payment
 from gateway.client.orders import cost
 from gateway.proofs import checking
-from gateway.proofs.command import NoProof, read_proof
-from gateway.proofs.form import TransactionProof
+from gateway.proofs.form import AccountProof, TransactionProof
 from gateway.proofs.words import in_words
 from node.protocol.amounts import parse_amount
 from node.protocol.codec import encode
@@ -23,6 +26,7 @@ EXPIRED = "expired"
 _FINAL = ("committed", "rejected", EXPIRED)
 _PATIENCE = 180.0
 """Seconds for which an end is waited for."""
+_PAUSE = 0.1
 
 
 class UnderWay(Exception):
@@ -31,6 +35,14 @@ class UnderWay(Exception):
 
 class CannotPay(Exception):
     """Nothing was signed; the text says why."""
+
+
+class Held(Struct):
+    """Of an asset, as decimal strings."""
+
+    available: str
+    held: str
+    frozen: bool
 
 
 class Ended(NamedTuple):
@@ -59,7 +71,7 @@ def finish(folder: Folder, connection: Connection, transaction: Transaction) -> 
     try:
         status = _followed(connection, transaction)
         ended = _end(folder, connection, transaction, status)
-    except (NoAnswer, Refused, NoProof) as error:
+    except (NoAnswer, Refused) as error:
         raise UnderWay(str(error)) from None
     except checking.Refused as refused:
         raise UnderWay(f"the gateway's proof is false: {refused}") from None
@@ -71,22 +83,41 @@ def proof_of(folder: Folder, connection: Connection, transaction_id: bytes) -> t
     """What the ledger proves of a transaction: its status, and in words; the proof is kept in the folder.
 
     Raises:
-        NoAnswer, Refused, NoProof, checking.Refused: there is none, or it is false.
+        NoAnswer, Refused, checking.Refused: there is none, or it is false.
     """
-    path = folder.keep_proof(transaction_id, connection.get(f"/v1/transactions/{transaction_id.hex()}/proof"))
-    proof = read_proof(path)
+    content = connection.get(f"/v1/transactions/{transaction_id.hex()}/proof")
+    try:
+        proof = TransactionProof.model_validate_json(content)
+    except ValidationError:
+        raise NoAnswer("the gateway's proof has another form") from None
     document = checking.check(proof, folder.genesis, folder.place.document)
-    if not isinstance(proof, TransactionProof) or proof.claim.transaction_id != transaction_id.hex():
-        raise NoProof("it is of something else")
+    if proof.claim.transaction_id != transaction_id.hex():
+        raise checking.Refused("it is of another transaction")
+    folder.keep_proof(transaction_id, content)
     return proof.claim.status, in_words(proof, document)
 
 
-def balances_of(folder: Folder, connection: Connection) -> dict[str, Any]:
-    """What the gateway says that the account holds, by asset: {"available": ..., "held": ..., "frozen": ...}."""
+def account_proof_of(folder: Folder, connection: Connection) -> list[str]:
+    """What the ledger proves of the account, in words; the proof is kept in the folder. Raises as ``proof_of``."""
+    content = connection.get(f"/v1/accounts/{folder.place.address}/proof")
+    try:
+        proof = AccountProof.model_validate_json(content)
+    except ValidationError:
+        raise NoAnswer("the gateway's proof has another form") from None
+    document = checking.check(proof, folder.genesis, folder.place.document)
+    if proof.claim.address != folder.place.address:
+        raise checking.Refused("it is of another account")
+    folder.keep_account_proof(content)
+    return in_words(proof, document)
+
+
+def balances_of(folder: Folder, connection: Connection) -> dict[str, Held]:
+    """What the gateway says that the account holds, by asset."""
     found = connection.read(f"/v1/accounts/{folder.place.address}")
-    if not isinstance(found, dict) or not isinstance(balances := found.get("balances"), dict):
-        raise NoAnswer("the gateway tells no balances")
-    return balances
+    try:
+        return msgspec.convert(found["balances"], dict[str, Held])
+    except (KeyError, TypeError, msgspec.ValidationError):
+        raise NoAnswer("the gateway tells no balances") from None
 
 
 def _check_covered(folder: Folder, connection: Connection, order: Order) -> None:
@@ -94,12 +125,12 @@ def _check_covered(folder: Folder, connection: Connection, order: Order) -> None
     decimals = next(one.decimals for one in folder.genesis.assets if one.code == asset)
     wanted = cost(order, folder.genesis)
     try:
-        held = balances_of(folder, connection).get(asset, {"available": "0", "frozen": False})
-        if held["frozen"]:
+        held = balances_of(folder, connection).get(asset, Held("0", "0", False))
+        if held.frozen:
             raise CannotPay(f"this account's {asset} is frozen")
-        if parse_amount(held["available"], decimals) < parse_amount(wanted, decimals):
-            raise CannotPay(f"{wanted} {asset} are needed, {held['available']} are there")
-    except (NoAnswer, Refused, KeyError, TypeError, ValueError) as error:
+        if parse_amount(held.available, decimals) < parse_amount(wanted, decimals):
+            raise CannotPay(f"{wanted} {asset} are needed, {held.available} are there")
+    except (NoAnswer, Refused, ValueError) as error:
         raise CannotPay(f"the balance cannot be told: {error}") from None
 
 
@@ -120,6 +151,7 @@ def _followed(connection: Connection, transaction: Transaction) -> str:
     while (status := view.get("status") if isinstance(view, dict) else None) not in _FINAL:
         if time.monotonic() > late:
             raise UnderWay(f"the gateway says it is {status}")
+        time.sleep(_PAUSE)  # should the gateway not wait
         view = connection.read(path, wait=LONGEST_WAIT)
     return str(status)
 

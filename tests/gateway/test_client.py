@@ -241,6 +241,14 @@ def test_a_gateway_that_lies_is_not_believed(
     lies["proof"] = lambda proof: proof | {"transaction": proof["transaction"][:-2] + "00"}
     assert funded.run("resume", *funded.key) == UNDER_WAY
     assert len(funded.payments()) == 1
+    (false,) = funded.payments()
+    assert not list(Path(funded.wallet).glob(f"payments/{false.decoded().id.hex()}.proof.json")), "only what is true is kept"
+    held = {"available": "1.00", "held": "0.00", "frozen": False}
+    lies[place["address"]] = lambda told: told | {"balances": {"\x1b[2JUSD": held}}
+    funded.run("balance")
+    assert "\x1b" not in capsys.readouterr().out
+    lies[place["address"]] = lambda _: ["nonsense"]
+    assert funded.run("balance") == REFUSED
     lies.clear()
     assert (funded.run("resume", *funded.key), funded.took()) == (DONE, "1.00")
 

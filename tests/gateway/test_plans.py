@@ -17,6 +17,7 @@ from gateway.events.outbox import Event
 from gateway.identity.tables import User
 from gateway.plans import running, scheduled
 from gateway.plans.calendar import Rule
+from gateway.plans.restoring import stop_all
 from gateway.plans.scheduled import NewSchedule
 from gateway.problems import Problem
 from gateway.times import iso, read_time
@@ -222,6 +223,25 @@ def test_who_is_suspended_pays_nothing_that_was_planned(world: World, tmp_path: 
         assert [run["code"] for run in await two.runs(view, 1)] == ["suspended"]
         assert (await eventually(lambda: _finished(two, file)))["failures"] == {"suspended": 1}
         assert await two.paid() == {}
+
+    tell(world, tmp_path, story)
+
+
+def test_nothing_pays_by_itself_after_an_old_copy_of_the_database_was_put_back(
+    world: World, tmp_path: Path, clock: Clock
+) -> None:
+    async def story(two: Two) -> None:
+        files, view = two.plans.files, await two.plan(clock)
+        lines = b"".join(b"%b,USD,0.01,%d\n" % (two.till.encode(), number) for number in range(200))
+        begun, checked = [await files.check(two.ann, two.purse, "", b"to,asset,amount,memo\n" + lines, None) for _ in "ab"]
+        await files.confirm(two.ann, begun["id"])
+        await two.desk.gateway.database.write(stop_all)
+        clock.jump_to(due(view) + HOUR)
+        done = [await eventually(lambda file=file: _finished(two, file)) for file in (begun, checked)]  # type: ignore[misc]
+        assert [(one["status"], one["lines"]["waiting"]) for one in done] == [("canceled", 0)] * 2
+        assert done[0]["lines"]["canceled"] > 0
+        assert (await two.plans.schedules.get(two.ann, view["id"]))["status"] == "paused"
+        assert sum((await two.paid()).values()) == done[0]["lines"]["paid"]
 
     tell(world, tmp_path, story)
 

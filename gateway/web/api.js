@@ -10,9 +10,9 @@ let whenOut = () => {};
 
 // What the gateway, or the way to it, says is wrong: `code` is for the messages.
 export class Problem extends Error {
-  constructor(code, status = 0, fields = []) {
+  constructor(code, status = 0, fields = [], errors = []) {
     super(code);
-    Object.assign(this, { code, status, fields });
+    Object.assign(this, { code, status, fields, errors });
   }
 }
 
@@ -62,16 +62,16 @@ const token = () => (navigator.locks ? navigator.locks.request("session", traded
 
 // The response of a request that went well. Raises Problem.
 export async function request(method, path, options = {}) {
-  const { body, headers = {}, anonymous = false, signal, again = false } = options;
+  const { body, file, headers = {}, anonymous = false, signal, again = false } = options;
   const bearer = anonymous ? null : await token();
   const sent = {
     ...headers,
     ...(bearer && { Authorization: `Bearer ${bearer}` }),
-    ...(body && { "Content-Type": "application/json" }),
+    ...((body || file) && { "Content-Type": file ? "text/csv" : "application/json" }),
   };
   let response;
   try {
-    response = await fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal });
+    response = await fetch(path, { method, headers: sent, body: file ?? (body && JSON.stringify(body)), signal });
   } catch (error) {
     throw error.name === "AbortError" ? error : new Problem("offline");
   }
@@ -84,8 +84,9 @@ export async function request(method, path, options = {}) {
 
 async function problemOf(response) {
   const said = await response.json().catch(() => ({}));
-  const fields = (said.errors ?? []).flatMap((error) => error.pointer.split("/").reverse()).filter(Boolean);
-  return new Problem(said.code ?? (response.status === 404 ? "not_found" : "internal_error"), response.status, fields);
+  const errors = said.errors ?? [];
+  const fields = errors.flatMap((error) => error.pointer.split("/").reverse()).filter(Boolean);
+  return new Problem(said.code ?? (response.status === 404 ? "not_found" : "internal_error"), response.status, fields, errors);
 }
 
 export async function call(method, path, body, options = {}) {
@@ -104,6 +105,9 @@ export const post = (path, body = {}, options = {}) => call("POST", path, body, 
 
 // Asked again with the same key, it is made once.
 export const make = (path, body, key) => call("POST", path, body, { headers: { "Idempotency-Key": key } });
+
+// A file as it is.
+export const upload = (path, file, key) => call("POST", path, undefined, { file, headers: { "Idempotency-Key": key } });
 
 // What moves money: the same, and the answer waits a little for the end.
 export const order = (path, body, key) => make(`${path}?wait=5`, body, key);

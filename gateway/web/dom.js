@@ -31,5 +31,12 @@ export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
-// For screen readers: what happened beside what they read.
-export const say = (words) => text(byId("said"), words);
+const HEARD = 10_000; // ms in which to read it
+let unsay = 0;
+
+// What happened beside what somebody looks at, or has read to them.
+export function say(words) {
+  clearTimeout(unsay);
+  text(byId("said"), words);
+  unsay = setTimeout(() => text(byId("said"), ""), HEARD);
+}

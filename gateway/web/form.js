@@ -22,6 +22,9 @@ export function select(name, options, chosen, attributes = {}) {
   return el("select", { name, ...attributes }, made);
 }
 
+export const checkbox = (name, words, checked = false) =>
+  el("label", { class: "check" }, el("input", { type: "checkbox", name, value: "yes", checked }), ` ${words}`);
+
 // Which control a problem is about, by its code, where the gateway names no field, or names one that is typed otherwise here.
 const ABOUT = {
   below_smallest_balance: "amount",
@@ -45,6 +48,8 @@ const ABOUT = {
   unknown_asset: "asset",
   purchase_limit: "amount",
   wrong_password: "current password",
+  invalid_payment_file: "file",
+  invalid_time: "starts_at",
   exp_month: "expiry",
   exp_year: "expiry",
 };
@@ -55,8 +60,9 @@ export function form(fields, label, act, ...more) {
   const submit = el("button", { type: "submit" }, label);
   const element = el("form", { novalidate: true }, ...fields, problem, el("div", { class: "buttons" }, submit, ...more));
   let key = newKey();
-  element.addEventListener("input", () => {
+  element.addEventListener("input", ({ target }) => {
     key = newKey();
+    settle(target);
   });
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -94,10 +100,14 @@ function valuesOf(element) {
 
 function clear(element, problem) {
   text(problem, "");
-  for (const control of element.querySelectorAll("[aria-invalid]")) {
-    control.removeAttribute("aria-invalid");
-    text(document.getElementById(`${control.id}-problem`), "");
-  }
+  for (const control of element.querySelectorAll("[aria-invalid]")) settle(control);
+}
+
+// What was wrong with a control is not said any more.
+function settle(control) {
+  if (!control.hasAttribute("aria-invalid")) return;
+  control.removeAttribute("aria-invalid");
+  text(document.getElementById(`${control.id}-problem`), "");
 }
 
 function show(element, problem, error) {

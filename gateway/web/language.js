@@ -37,9 +37,12 @@ export function money(amount, asset) {
   return `${shown}\u00a0${asset}`;
 }
 
-export function time(iso) {
-  return iso ? new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(iso)) : "–";
-}
+export const time = (iso) => written(iso, { dateStyle: "medium", timeStyle: "short" });
+
+// "2027-12-31" as a person reads it.
+export const day = (date) => written(`${date}T12:00`, { dateStyle: "medium" });
+
+const written = (iso, style) => (iso ? new Intl.DateTimeFormat(locale(), style).format(new Date(iso)) : "–");
 
 // What a person typed as an amount, as a decimal string; null when it is none. A lone separator is the decimal one, unless
 // exactly three digits follow it and the language groups digits with it.

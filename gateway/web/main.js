@@ -40,7 +40,7 @@ async function show() {
   text(byId("alert"), "");
   let content;
   try {
-    const watch = (look) => watching.push(look);
+    const watch = (look) => watching.push(oneAtATime(look));
     const after = (to) => {
       wakeUp();
       go(returnTo && to === "" ? takeReturn() : to);
@@ -73,7 +73,7 @@ function showFrame(name) {
   byId("menu").setAttribute("aria-label", t("frame.menu"));
   byId("menu").replaceChildren(
     ...MENU.map((one) =>
-      el("a", { href: `#/${one === "overview" ? "" : one}`, "aria-current": one === name && "page" }, t(`menu.${one}`)),
+      el("a", { href: `#/${one === "overview" ? "" : one}`, "aria-current": one === (VIEWS[name].under ?? name) && "page" }, t(`menu.${one}`)),
     ),
   );
   text(byId("skip"), t("frame.skip"));
@@ -93,9 +93,29 @@ function tell(event) {
     const { amount = "", asset = "" } = event.data;
     say(t(`event.${event.type}`, { sum: amount && money(amount, asset) }));
   }
-  for (const look of [...watchers, showBalances])
+  for (const look of [...watchers, showHeld])
     Promise.resolve(look(event)).catch((error) => error instanceof Problem || console.error(error));
 }
+
+// However fast things happen: while it is done once, the rest waits, and is then done once for all of them.
+function oneAtATime(look) {
+  let [busy, waiting] = [false, false];
+  return async (event) => {
+    waiting = true;
+    if (busy) return;
+    busy = true;
+    try {
+      while (waiting) {
+        waiting = false;
+        await look(event);
+      }
+    } finally {
+      busy = false;
+    }
+  };
+}
+
+const showHeld = oneAtATime(showBalances);
 
 function showLive(state) {
   byId("live").className = `live ${state}`;
@@ -117,10 +137,12 @@ async function start() {
   });
   onLoggedOut(() => {
     forgetMe();
+    say("");
     returnTo = null;
     go("login");
   });
   window.addEventListener("hashchange", show);
+  window.addEventListener("click", () => text(byId("alert"), ""));
   window.addEventListener("unhandledrejection", (event) => {
     if (!(event.reason instanceof Problem)) return; // what a button did not achieve
     event.preventDefault();

@@ -9,6 +9,18 @@ export const heading = (words, ...beside) => el("header", { class: "heading" }, 
 
 export const panel = (words, ...children) => el("section", { class: "panel" }, words && el("h2", {}, words), ...children);
 
+const SENDING = ["send", "scheduled", "files"];
+
+// The ways to send money, of which this is one.
+export const tabs = (here) =>
+  el(
+    "ul",
+    { class: "tabs" },
+    SENDING.map((one) =>
+      el("li", {}, el("a", { href: `#/${one}`, "aria-current": one === here && "page" }, t(`tab.${one}`))),
+    ),
+  );
+
 // What a list has, one beside the other, or that there is nothing.
 export const listed = (items, shown, none) =>
   items.length ? el("ul", { class: "cards" }, items.map(shown)) : empty(t(none));
@@ -53,7 +65,7 @@ export function amountFields(assets, { amount = "", asset, label = t("field.amou
   return el("div", { class: "beside" }, field(label, typed), field(t("field.asset"), codes));
 }
 
-const GOOD = new Set(["committed", "completed", "succeeded", "paid", "settled"]);
+const GOOD = new Set(["committed", "completed", "succeeded", "paid", "settled", "active"]);
 const BAD = new Set(["rejected", "expired", "declined", "failed", "disputed", "returned", "canceled"]);
 const SIGNS = { good: "✓", bad: "✕", wait: "…" };
 

@@ -7,19 +7,23 @@ import { exchange } from "./views/exchange.js";
 import { history } from "./views/history.js";
 import { outbox } from "./views/outbox.js";
 import { overview } from "./views/overview.js";
+import { paymentFiles } from "./views/payment_files.js";
 import { pay } from "./views/pay.js";
 import { receipt } from "./views/receipt.js";
 import { request } from "./views/request.js";
+import { scheduled } from "./views/scheduled.js";
 import { send } from "./views/send.js";
 import { settings } from "./views/settings.js";
 import { forgot, login, reset, signup, verify } from "./views/sign_in.js";
 import { wallets } from "./views/wallets.js";
 
-// `open`: also for who is not logged in.
+// `open`: also for who is not logged in. `under`: what the menu calls it.
 export const VIEWS = {
   overview: { view: overview },
   buy: { view: buy },
   send: { view: send },
+  scheduled: { view: scheduled, under: "send" },
+  files: { view: paymentFiles, under: "send" },
   request: { view: request },
   exchange: { view: exchange },
   cash_out: { view: cashOut },

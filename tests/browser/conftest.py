@@ -7,11 +7,15 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 from tests.browser.visitor import Device, Visitor
 from tests.gateway.world import World
+from tests.person import PASSWORD, Person
 from tests.processes import ProgramProcess, free_port
+
+Make = Callable[[Device], Visitor]
+Inside = Callable[..., tuple[Visitor, Person]]
 
 
 @pytest.fixture(scope="package")
@@ -61,3 +65,19 @@ def visitor(browser: Browser, world: World) -> Iterator[Callable[[Device], Visit
     shots = Path(os.environ["SHARDPAY_SHOTS"]) if "SHARDPAY_SHOTS" in os.environ else None
     with ExitStack() as stack:
         yield lambda device: stack.enter_context(closing(Visitor(browser, device, world.gateway.url, shots)))
+
+
+@pytest.fixture
+def inside(visitor: Make, world: World) -> Inside:
+    """Somebody with an account, a wallet and some money, logged in at the page."""
+
+    def enter(device: Device, **amounts: str) -> tuple[Visitor, Person]:
+        person = world.person()
+        person.wallet(None, None, **amounts)
+        someone = visitor(device)
+        someone.open()
+        someone.log_in(person.email, PASSWORD)
+        expect(someone.page.locator(".purse")).to_have_count(1)
+        return someone, person
+
+    return enter

@@ -1,39 +1,19 @@
 """What people do with each other, with shops of their own and with their accounts; what goes wrong is said in their words."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pyotp
-import pytest
 from playwright.sync_api import Route, expect
 
 from node.protocol.address import decode_address
 from node.protocol.transaction import Leg
-from tests.browser.visitor import DESKTOP, PHONE, Device, Visitor
+from tests.browser.conftest import Inside, Make
+from tests.browser.visitor import DESKTOP, PHONE, Visitor
 from tests.gateway.test_second_factor import begun, confirm
 from tests.gateway.world import World
 from tests.person import PASSWORD, Person
 from tests.waiting import until
-
-Make = Callable[[Device], Visitor]
-Inside = Callable[..., tuple[Visitor, Person]]
-
-
-@pytest.fixture
-def inside(visitor: Make, world: World) -> Inside:
-    """Somebody with an account, a wallet and some money, logged in at the page."""
-
-    def enter(device: Device, **amounts: str) -> tuple[Visitor, Person]:
-        person = world.person()
-        person.wallet(None, None, **amounts)
-        someone = visitor(device)
-        someone.open()
-        someone.log_in(person.email, PASSWORD)
-        expect(someone.page.locator(".purse")).to_have_count(1)
-        return someone, person
-
-    return enter
 
 
 def test_money_that_comes_is_shown_without_a_reload(inside: Inside, world: World) -> None:
@@ -42,9 +22,9 @@ def test_money_that_comes_is_shown_without_a_reload(inside: Inside, world: World
     bob = world.person()
     paid = bob.pay(bob.wallet(USD="9.00"), person.email, "7.50", memo="for lunch", wait=15)
     assert paid.json()["status"] == "committed"
+    expect(ann.page.locator("#said")).to_have_text(ann.t("event.transfer.received"))
     expect(ann.page.locator(".purse")).to_contain_text("7.50\u00a0USD")
     ann.sees("for lunch")
-    expect(ann.page.locator("#said")).to_have_text(ann.t("event.transfer.received"))
     ann.go("wallets")
     ann.page.get_by_text(ann.t("wallets.change"), exact=True).click()
     ann.looks_right("wallets")
@@ -265,8 +245,8 @@ def test_a_passkey_logs_in_without_password_and_code(visitor: Make, world: World
     ann.press("settings.passkey_add")
     ann.fill("field.code", recovery[1], passkeys)
     ann.press("settings.passkey_add")
-    expect(passkeys).to_contain_text("My <b>phone</b>")
     expect(ann.page.locator("#said")).to_have_text(ann.t("settings.passkey_added"))
+    expect(passkeys).to_contain_text("My <b>phone</b>")
     ann.looks_right("passkeys")
     log_out(ann)
     phone(verified=False)

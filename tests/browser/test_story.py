@@ -105,6 +105,8 @@ def cash_out(ann: Visitor, amount: str) -> None:
     for kind in ("purchase", "checkout", "refund", "payout"):
         ann.sees(ann.t(f"kind.{kind}"))
     ann.looks_right("history")
-    with ann.page.expect_download() as download:
-        ann.page.get_by_role("button", name="CSV").click()
-    assert b"payout,USD,,100.00" in download.value.path().read_bytes()
+    for form, content in (("pdf", b"%PDF-"), ("csv", b"payout,USD,,100.00")):
+        ann.page.get_by_label(ann.t("history.format"), exact=True).select_option(form)
+        with ann.page.expect_download() as download:
+            ann.press("history.statement")
+        assert content in download.value.path().read_bytes()

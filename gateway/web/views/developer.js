@@ -3,7 +3,7 @@
 import { me } from "../account.js";
 import { call, get, post } from "../api.js";
 import { button, el, put } from "../dom.js";
-import { field, form, input } from "../form.js";
+import { checkbox, field, form, input } from "../form.js";
 import { t, time } from "../language.js";
 import { badge, code, confirmed, copyable, heading, listed, panel } from "../parts.js";
 import { unverified } from "./sign_in.js";
@@ -42,10 +42,6 @@ async function keys() {
   );
   await look();
   return panel(t("developer.keys"), list, make, made);
-}
-
-function checkbox(name, words) {
-  return el("label", { class: "check" }, el("input", { type: "checkbox", name, value: "yes" }), ` ${words}`);
 }
 
 function key(one, look) {

@@ -14,6 +14,8 @@ export async function exchange(context) {
 const sums = (one) =>
   t("exchange.sums", { give: money(one.give.amount, one.give.asset), want: money(one.want.amount, one.want.asset) });
 
+const shared = (one) => copyable(t("exchange.link"), `${location.origin}/#/exchange/${one.id}`);
+
 async function offers({ watch }) {
   const [held, all] = await Promise.all([wallets(), assets()]);
   const made = el("div", { "aria-live": "polite" });
@@ -28,10 +30,7 @@ async function offers({ watch }) {
       want: { asset: values.want_asset, amount: values.want },
     };
     const one = await make("/v1/exchanges", body, key);
-    put(
-      made,
-      panel(t("exchange.ready"), el("p", {}, sums(one)), copyable(t("exchange.link"), `${location.origin}/#/exchange/${one.id}`)),
-    );
+    put(made, panel(t("exchange.ready"), el("p", {}, sums(one)), shared(one)));
     made.querySelector("input").focus();
     await look();
   });
@@ -77,7 +76,10 @@ async function offer({ id, watch }) {
     );
   };
   const deed = (one) => {
-    if (one.mine) return button(t("exchange.withdraw"), async () => show(await post(`${path}/cancel`)));
+    if (one.mine) {
+      const withdraw = button(t("exchange.withdraw"), async () => show(await post(`${path}/cancel`)));
+      return el("div", { class: "panels" }, shared(one), el("div", { class: "buttons" }, withdraw));
+    }
     return form([walletField(held)], t("exchange.accept"), async (values, key) =>
       show(await order(`${path}/accept`, values, key)),
     );

@@ -5,7 +5,7 @@ import { download, get } from "../api.js";
 import { button, el, put } from "../dom.js";
 import { field, form, input, select } from "../form.js";
 import { t } from "../language.js";
-import { heading, movements, panel } from "../parts.js";
+import { heading, movements, panel, walletField } from "../parts.js";
 
 const STATES = ["committed", "rejected", "expired", "prepared", "submitted", "queued"];
 
@@ -60,19 +60,42 @@ export async function history({ watch }) {
     put(list, movements(lines), more);
   };
   const find = form([el("div", { class: "filters" }, fields)], t("history.find"), async (values) => {
-    const day = (date, clock) => date && new Date(`${date}T${clock}`).toISOString();
-    filters = { ...values, from: day(values.from, "00:00:00"), to: day(values.to, "23:59:59.999") };
+    filters = { ...values, ...span(values.from, values.to) };
     pages = 1;
     await look();
   });
   watch(look);
   await look();
-  const statements = held.map((wallet) =>
-    button(`${nameOf(wallet)} (CSV)`, () => download(`/v1/statements/${wallet.id}.csv`, `${nameOf(wallet)}.csv`)),
-  );
   return [
     heading(t("menu.history")),
     panel(null, el("details", {}, el("summary", {}, t("history.filter")), find), list),
-    panel(t("history.statements"), el("div", { class: "buttons" }, statements)),
+    panel(t("history.statements"), statement(held)),
   ];
+}
+
+// What a wallet held before, what happened, what it held after.
+function statement(held) {
+  const fields = [
+    walletField(held),
+    field(t("history.since"), input("from", { type: "date", required: false })),
+    field(t("history.until"), input("to", { type: "date", required: false })),
+    field(
+      t("history.format"),
+      select("format", [
+        ["pdf", "PDF"],
+        ["csv", "CSV"],
+      ]),
+    ),
+  ];
+  return form([el("div", { class: "filters" }, fields)], t("history.statement"), async ({ wallet_id, format, from, to }) => {
+    const query = new URLSearchParams(Object.entries(span(from, to)).filter(([, at]) => at));
+    const name = nameOf(held.find(({ id }) => id === wallet_id));
+    await download(`/v1/statements/${wallet_id}.${format}?${query}`, `${[name, from, to].filter(Boolean).join(" ")}.${format}`);
+  });
+}
+
+// Whole days where the person is.
+function span(from, to) {
+  const at = (date, clock) => date && new Date(`${date}T${clock}`).toISOString();
+  return { from: at(from, "00:00:00"), to: at(to, "23:59:59.999") };
 }

@@ -6,6 +6,7 @@ import { el, put } from "../dom.js";
 import { form } from "../form.js";
 import { money, t, time } from "../language.js";
 import { badge, facts, heading, link, panel, walletField } from "../parts.js";
+import { toShow } from "./request.js";
 
 const RETURN = 1500; // ms in which to read that it is paid
 const PAID = new Set(["succeeded", "requires_capture"]);
@@ -46,10 +47,9 @@ function stateOf(intent, held, confirm) {
   const away = (url, words) => web(url) && el("a", { href: url, class: "plain" }, words);
   if (intent.status === "requires_payment") {
     const label = t("pay.now", { sum: money(intent.amount, intent.asset) });
-    return panel(
-      null,
-      form([walletField(held, t("field.from"), "from_wallet")], label, confirm, away(intent.cancel_url, t("pay.not"))),
-    );
+    const payers = held.filter(({ id }) => id !== intent.wallet_id);
+    const payable = form([walletField(payers, t("field.from"), "from_wallet")], label, confirm, away(intent.cancel_url, t("pay.not")));
+    return [payers.length < held.length && toShow(intent), payers.length > 0 && panel(null, payable)];
   }
   const proof = intent.transfer_id && link(`receipt/${intent.transfer_id}`, t("action.receipt"));
   const back = PAID.has(intent.status) ? away(intent.success_url, t("pay.back")) : away(intent.cancel_url, t("pay.back"));

@@ -26,7 +26,8 @@ export async function request({ watch }) {
   return [heading(t("menu.request")), panel(null, ask), made, panel(t("request.list"), list)];
 }
 
-function toShow(intent) {
+// What leads to the page that pays it.
+export function toShow(intent) {
   const qr = el("img", {
     src: `/v1/payment-intents/${intent.id}/qr.svg`,
     alt: t("request.qr"),

@@ -5,7 +5,7 @@ import { order } from "../api.js";
 import { el } from "../dom.js";
 import { field, form, input } from "../form.js";
 import { money, t } from "../language.js";
-import { amountFields, confirmed, heading, panel, walletField } from "../parts.js";
+import { amountFields, confirmed, heading, panel, tabs, walletField } from "../parts.js";
 import { scanButton } from "../scan.js";
 
 export async function send({ query, go }) {
@@ -37,7 +37,7 @@ export async function send({ query, go }) {
       go(`receipt/${id}`);
     },
   );
-  return [heading(t("menu.send")), panel(null, pay)];
+  return [heading(t("menu.send")), tabs("send"), panel(null, pay)];
 }
 
 // Where a link to a request or an offer leads to on this page, if the text is one.

@@ -6,6 +6,7 @@ import { button, el, put, say } from "../dom.js";
 import { field, form, input } from "../form.js";
 import { t, time } from "../language.js";
 import { confirmed, copyable, facts, heading, note, panel } from "../parts.js";
+import { notifications } from "./notifications.js";
 import { passkeys } from "./passkeys.js";
 import { code, unverified } from "./sign_in.js";
 
@@ -25,6 +26,7 @@ export async function settings({ again }) {
     panel(t("settings.password"), passwordForm()),
     panel(t("settings.passkeys"), await passkeys()),
     panel(t("settings.second"), secondFactor(profile, again)),
+    panel(t("settings.notify"), await notifications()),
     panel(t("settings.sessions"), sessions),
     panel(t("settings.close"), el("p", {}, t("settings.close_lead")), closeForm()),
   ].filter(Boolean);
@@ -80,20 +82,33 @@ function secondFactor(profile, again) {
   return place;
 }
 
+// Of what a browser says of itself, the first that is there: most name others, too.
+const BROWSERS = { Edg: "Edge", OPR: "Opera", SamsungBrowser: "Samsung Internet", Firefox: "Firefox", FxiOS: "Firefox" };
+const OTHERS = { CriOS: "Chrome", HeadlessChrome: "Chrome", Chrome: "Chrome", Safari: "Safari" };
+const SYSTEMS = { Android: "Android", iPhone: "iPhone", iPad: "iPad", Windows: "Windows", "Mac OS X": "macOS", Linux: "Linux" };
+
+function device(agent) {
+  const named = (names, mark) => Object.entries(names).find(([sign]) => agent.includes(sign + mark))?.[1];
+  const browser = named({ ...BROWSERS, ...OTHERS }, "/");
+  return browser ? [browser, named(SYSTEMS, "")].filter(Boolean).join(", ") : agent;
+}
+
 function session(one, look) {
-  const words = [one.user_agent, one.address, time(one.last_used_at)].filter(Boolean).join(" · ");
+  const words = [device(one.user_agent), one.address, time(one.last_used_at)].filter(Boolean).join(" · ");
   const end = button(t("settings.end"), async () => {
     await call("DELETE", `/v1/sessions/${one.id}`);
     await look();
   });
-  return el("li", { class: "card" }, el("p", {}, words), el("p", {}, one.current ? el("b", {}, t("settings.this")) : end));
+  return el("li", { class: "card" }, el("p", { title: one.user_agent }, words), el("p", {}, one.current ? el("b", {}, t("settings.this")) : end));
 }
 
 function closeForm() {
   const password = field(t("field.password"), input("password", { type: "password", autocomplete: "current-password" }));
-  return form([password], t("settings.close"), async (values) => {
+  const close = form([password], t("settings.close"), async (values) => {
     if (!(await confirmed(t("settings.close_confirm"), [], t("settings.close")))) return;
     await call("DELETE", "/v1/me", values);
     await logOut().catch(() => {});
   });
+  close.classList.add("final");
+  return close;
 }

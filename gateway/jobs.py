@@ -57,6 +57,8 @@ class Jobs:
         self.ring: Callable[[], None] = lambda: None
         self._handlers: dict[str, Handler] = {}
         self._running: dict[str, set[str]] = {}
+        self._ended = set[tuple[str, str]]()
+        """Since the last look began: what it finds of them may be from before."""
         self._wake = asyncio.Event()
 
     def handle(self, kind: str, handler: Handler) -> None:
@@ -93,10 +95,12 @@ class Jobs:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
+                self._ended.clear()
                 due, pause = await self._database.read(self._look)
                 for job in due:
-                    if job.subject not in self._running[job.kind] and len(self._running[job.kind]) < AT_ONCE:
-                        self._running[job.kind].add(job.subject)
+                    running = self._running[job.kind]
+                    if job.subject not in running and (job.kind, job.subject) not in self._ended and len(running) < AT_ONCE:
+                        running.add(job.subject)
                         tasks.create_task(self._do(job))
                 try:
                     async with asyncio.timeout(pause):
@@ -134,4 +138,5 @@ class Jobs:
                 lambda c: c.execute(update(Job).where(*mine).values(due_at=due, failures=failures)) and None
             )
         self._running[job.kind].discard(job.subject)
+        self._ended.add((job.kind, job.subject))
         self._wake.set()

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from sqlalchemy import Connection
 
 from gateway.database import Database, now_ms, open_engine
@@ -126,6 +128,47 @@ def test_what_is_asked_for_while_it_runs_is_done_once_more_and_not_at_the_same_t
 
     told(tmp_path, story)
     assert (most, calls) == (1, 2)
+
+
+def test_one_that_ends_while_it_is_looked_for_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+
+    async def story(jobs: Jobs) -> None:
+        late, seen, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        read = Database.read
+
+        async def slow(database: Database, query: Callable[[Connection], Any]) -> Any:
+            """The second look finds the job that runs, and tells of it when that has ended."""
+            found = await read(database, query)
+            if late.is_set() and not seen.is_set():
+                seen.set()
+                await ended.wait()
+            return found
+
+        async def walk(subject: str) -> float | None:
+            calls.append(subject)
+            if len(calls) == 1:
+                late.set()
+                jobs.look()
+                await seen.wait()
+            return None
+
+        async def end() -> None:
+            await seen.wait()
+            await jobs.write(lambda c: None)  # the job's last write is done
+            await jobs.write(lambda c: None)
+            ended.set()
+            await add(jobs, "b")
+
+        monkeypatch.setattr(Database, "read", slow)
+        jobs.handle("walk", walk)
+        await add(jobs, "a")
+        ending = asyncio.create_task(end())
+        await running(jobs, lambda: "b" in calls)
+        await ending
+
+    told(tmp_path, story)
+    assert calls == ["a", "b"]
 
 
 def test_a_kind_that_hangs_takes_no_room_from_others(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Clients' idempotency keys: what was made under one is made once, however often it is asked for."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -8,11 +8,13 @@ from gateway.problems import Problem
 from gateway.statements import CLAIM, CLAIMED
 
 
-class Idempotency(NamedTuple):
-    """A client's key for one intent, and the fingerprint of what it asked for under it."""
+@dataclass
+class Idempotency:
+    """A client's key for one intent, and the fingerprint of what it asked for under it. ``replayed``: it had been used before."""
 
     key: str
     fingerprint: bytes
+    replayed: bool = False
 
 
 def claim(connection: Connection, user_id: str, key: Idempotency, made: bytes, created_at: int) -> bytes | None:
@@ -22,6 +24,7 @@ def claim(connection: Connection, user_id: str, key: Idempotency, made: bytes, c
         Problem: 409, it was used for another request.
     """
     row = {"user_id": user_id, "key": key.key, "fingerprint": key.fingerprint, "made": made, "created_at": created_at}
+    key.replayed = False  # a transaction that is tried again begins anew
     fresh = CLAIM.run(connection, row).rowcount
     return None if fresh else claimed(connection, user_id, key)
 
@@ -36,4 +39,5 @@ def matching(key: Idempotency, fingerprint: bytes, made: bytes) -> bytes:
     """The id that a key is bound to with a fingerprint. Raises Problem (409) when that is another one."""
     if bytes(fingerprint) != key.fingerprint:
         raise Problem(409, "idempotency_conflict", "this Idempotency-Key was used for another request")
+    key.replayed = True
     return bytes(made)

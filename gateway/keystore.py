@@ -41,7 +41,10 @@ def encrypt_key(pair: KeyPair, passphrase: str) -> str:
 
 def decrypt_key(pem: str, passphrase: str) -> KeyPair:
     """The private key in encrypted PEM. May take a second. Raises ValueError when it is none, or the passphrase is another."""
-    wrapped, label, _ = PEM.decode(pem)
+    try:
+        wrapped, label, _ = PEM.decode(pem)
+    except ValueError:
+        raise ValueError("not PEM") from None
     if label != _LABEL or _iterations(wrapped) > _MOST_ITERATIONS:
         raise ValueError(f"an encrypted PKCS #8 key is needed, PBKDF2 with at most {_MOST_ITERATIONS} iterations")
     try:

@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from typing import cast
 
 import structlog
 import uvicorn
@@ -23,7 +26,7 @@ from gateway.identity.mailer import SmtpMailer
 from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
 from gateway.money.limits import Limits
 from gateway.rotation import check_key
-from gateway.server import Connection, Server
+from gateway.server import IDLE_SECONDS, Connection, Places, Server
 from gateway.service import Gateway
 from gateway.vault import KEY_ENCRYPTION_KEY, TOKEN_SECRET, SecretError, Vault, read_secrets
 from node.client.line import Line
@@ -53,11 +56,11 @@ def _serve(settings: GatewaySettings) -> int:
     targets = _targets(settings)
     line = Line(settings.broker)
     mailer, must_verify = _mailing(settings)
-    for proxy in settings.trusted_proxies:
-        ip_network(proxy)
+    proxies = [ip_network(proxy) for proxy in settings.trusted_proxies]
     engine = open_engine(settings.database)
     check_key(engine, vault)
     configure("gateway", settings.name)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each request that cannot be read
     log = structlog.get_logger()
     crashed, url = False, f"http://{settings.host}:{settings.port}"
     running: tuple[Gateway, asyncio.AbstractEventLoop] | None = None
@@ -98,14 +101,15 @@ def _serve(settings: GatewaySettings) -> int:
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http=Connection,
+            http=cast(type[asyncio.Protocol], partial(Connection, Places(proxies))),
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=30,
+            timeout_keep_alive=IDLE_SECONDS,
         ),
         on_exit,
     )

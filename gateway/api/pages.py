@@ -1,9 +1,14 @@
-"""The wallet page: its files, and what it has to know of the place it is served from."""
+"""The wallet page: its files, and what it has to know of the place it is served from. The API's documentation."""
 
+import base64
+import re
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -42,8 +47,38 @@ def install(app: FastAPI, shop: str) -> None:
         return _secured(JSONResponse(known))
 
     app.add_route("/", page)
+    app.add_route("/docs", _documentation(app))
     app.add_route("/web/place.json", place)
     app.mount("/web", Files(directory=WEB))
+
+
+def _documentation(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    """Swagger UI, under a policy that allows the one script written into its page, by its hash, and the styles it makes."""
+    files = "/static-offline-docs/"
+    html = bytes(
+        get_swagger_ui_html(
+            openapi_url=str(app.openapi_url),
+            title=f"{app.title}: API",
+            swagger_js_url=f"{files}swagger-ui-bundle.js",
+            swagger_css_url=f"{files}swagger-ui.css",
+            swagger_favicon_url="/web/icon.svg",
+        ).body
+    )
+    [script] = re.findall(rb"<script>(.*?)</script>", html, re.DOTALL)
+    allowed = f"'sha256-{base64.b64encode(sha256(script).digest()).decode()}'"
+    policy = {
+        "Content-Security-Policy": (
+            f"default-src 'self'; script-src 'self' {allowed}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+            "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+    }
+
+    async def documentation(_: Request) -> Response:
+        response = _secured(HTMLResponse(html))
+        response.headers.update(policy)
+        return response
+
+    return documentation
 
 
 def _secured(response: Response) -> Response:

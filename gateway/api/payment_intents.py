@@ -14,6 +14,7 @@ from gateway.api.transfers import AmountField, AssetField
 from gateway.checkout.intents import NewIntent
 from gateway.checkout.states import IntentStatus
 from gateway.identity.text import one_line
+from gateway.languages import Unfit
 
 router = APIRouter(prefix="/v1/payment-intents", tags=["checkout"], dependencies=[scope("checkout")])
 
@@ -23,9 +24,13 @@ LONGEST_EXPIRY = 30 * 24 * 3600
 
 def _link(url: str) -> str:
     """A link that a browser may be sent to: nothing that runs as a script of the page, no name or password in it."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not url.isprintable():
-        raise ValueError("an http or https URL")
+    try:
+        parts = urlsplit(url)
+        usable = parts.hostname and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in ("http", "https") or "@" in parts.netloc or not url.isprintable():
+        raise Unfit("link", "an http or https URL")
     return url
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.requests import LONGEST_WAIT, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, idempotency, scope
 from gateway.api.transfers import AmountField
+from gateway.languages import Unfit
 from gateway.money.records import UNTOLD
 from gateway.money.tables import Refund
 
@@ -25,7 +26,7 @@ class NewRefund(BaseModel):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.purchase_id is None) == (self.payment_intent_id is None):
-            raise ValueError("purchase_id or payment_intent_id, and not both")
+            raise Unfit("together", "purchase_id or payment_intent_id, and not both")
         return self
 
 

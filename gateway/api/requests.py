@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, Header, Query, Request
-from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
@@ -61,31 +60,6 @@ async def _device(request: Request) -> Device:
     return Device(request.headers.get("user-agent", ""), request.client.host if request.client else "")
 
 
-async def known_parameters(request: Request) -> None:
-    """Every endpoint's: what it does not know is not passed over, since a filter that does nothing looks like one that works.
-
-    Raises:
-        Problem: 422, a query parameter has another name than those of the endpoint, or comes twice.
-    """
-    if request.url.query:
-        known = _parameters(request.scope["route"].dependant)
-        given = [name for name, _ in request.query_params.multi_items()]
-        if strange := [name for name in given if name not in known or given.count(name) > 1]:
-            raise Problem(422, "unknown_parameter", f"not a parameter here, or there twice: {strange[0][:40]!r}")
-
-
-def _parameters(dependant: Dependant) -> set[str]:
-    """The names of an endpoint's query parameters, those of what it depends on included."""
-    names = set[str]()
-    for field in dependant.query_params:
-        form = field.field_info.annotation
-        if isinstance(form, type) and issubclass(form, BaseModel):
-            names.update(inner.alias or name for name, inner in form.model_fields.items())
-        else:
-            names.add(field.alias)
-    return names.union(*(_parameters(one) for one in dependant.dependencies))
-
-
 GatewayPart = Annotated[Gateway, Depends(_gateway)]
 Login = Annotated[Caller, Depends(_login)]
 """Who is logged in; never an API key."""
@@ -110,8 +84,12 @@ ON_PASSWORD = Limit("password", 10, 60.0)
 
 
 def idempotency(request: Request, body: BaseModel, key: str | None) -> Idempotency | None:
-    """The client's key with the fingerprint of this request."""
-    return None if key is None else Idempotency(key, fingerprinted(request.url.path, body.model_dump(mode="json", by_alias=True)))
+    """The client's key with the fingerprint of this request, whose answer says whether it was used before."""
+    if key is None:
+        return None
+    once = Idempotency(key, fingerprinted(request.url.path, body.model_dump(mode="json", by_alias=True)))
+    request.state.idempotency = once
+    return once
 
 
 def fingerprinted(path: str, fields: dict[str, Any]) -> bytes:

@@ -5,7 +5,6 @@ wrong with a request is the only one, and from which the API's description is ma
 """
 
 import re
-import time
 from typing import Annotated, Any
 
 import msgspec
@@ -40,14 +39,14 @@ class _Request(Struct):
     token: str
     order: PlainTransfer
     wait: float
-    key: str | None
+    key: Idempotency | None
 
 
 _read_order = msgspec.json.Decoder(PlainTransfer).decode
 
 
 class Shortcut:
-    """Before the application: answers the ordinary ones itself, and counts them. What is too large is not ordinary."""
+    """Before the application: answers the ordinary ones itself."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -56,19 +55,18 @@ class Shortcut:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        begun, first = time.monotonic(), await receive()
+        first = await receive()
         if (request := _read(scope, first)) is None:
             await self._app(scope, _once_more(first, receive), send)
             return
-        state = self._app.state
+        scope["state"]["idempotency"] = request.key
         try:
-            status, view = await _pay(state.gateway, request)
+            status, view = await _pay(self._app.state.gateway, request)
             body = msgspec.json.encode(view)
             headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         except Exception as error:
             answer = problems.answer(error) if isinstance(error, Problem) else problems.unexpected("POST", PATH, error)
             status, body, headers = answer.status_code, bytes(answer.body), answer.raw_headers
-        state.metrics.request("POST", status, begun)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -76,17 +74,17 @@ class Shortcut:
 async def _pay(gateway: Gateway, request: _Request) -> tuple[int, dict[str, Any]]:
     user = (await gateway.notices.caller(request.token, "payments")).user
     gateway.database.check_room()
-    order, key = request.order, None
-    if request.key is not None:
-        key = Idempotency(request.key, fingerprinted(PATH, msgspec.structs.asdict(order)))
-    accepted = await gateway.payments.transfer(user, order.from_wallet, order.to, order.asset, order.amount, order.memo, key)
+    order = request.order
+    accepted = await gateway.payments.transfer(
+        user, order.from_wallet, order.to, order.asset, order.amount, order.memo, request.key
+    )
     return await outcome(gateway, accepted, user, request.wait)
 
 
 def _read(scope: Scope, message: Message) -> _Request | None:
     """None: something is not as usual."""
     body = message.get("body", b"")
-    if message["type"] != "http.request" or message.get("more_body") or len(body) > _MAX_BYTES:
+    if message["type"] != "http.request" or message.get("more_body") or len(body) > _MAX_BYTES or b"\\u0000" in body:
         return None
     query = scope["query_string"]
     wait = _WAIT.fullmatch(query) if query else None
@@ -107,8 +105,8 @@ def _read(scope: Scope, message: Message) -> _Request | None:
         return None
     if not (order.memo.isascii() and order.memo.isprintable()):
         return None
-    named = None if key is None else key.decode("latin-1")
-    return _Request(token.decode("latin-1"), order, float(wait[1]) if wait else 0.0, named)
+    once = None if key is None else Idempotency(key.decode("latin-1"), fingerprinted(PATH, msgspec.structs.asdict(order)))
+    return _Request(token.decode("latin-1"), order, float(wait[1]) if wait else 0.0, once)
 
 
 def _once_more(message: Message, receive: Receive) -> Receive:

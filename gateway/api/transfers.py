@@ -21,6 +21,7 @@ from gateway.api.requests import (
 )
 from gateway.batches import Part
 from gateway.identity.text import one_line
+from gateway.languages import Unfit
 from gateway.problems import VARIANT, Problem
 from gateway.projection import Status
 from gateway.service import Gateway
@@ -42,7 +43,7 @@ class Funding(BaseModel):
 def _fits(memo: str) -> str:
     memo = one_line(memo)
     if len(memo.encode()) > MAX_MEMO_BYTES:
-        raise ValueError(f"at most {MAX_MEMO_BYTES} bytes of UTF-8")
+        raise Unfit("too_long", f"at most {MAX_MEMO_BYTES} bytes of UTF-8")
     return memo
 
 

@@ -12,6 +12,7 @@ from gateway.api.requests import ON_PASSWORD, GatewayPart, Login, UserId, scope
 from gateway.identity.text import one_line
 from gateway.identity.throttle import Attempt
 from gateway.keystore import MAX_PEM, decrypt_key, encrypt_key, proves_ownership
+from gateway.languages import Unfit
 from gateway.problems import Problem
 from gateway.reads.lines import Wanted
 from gateway.service import Gateway
@@ -44,11 +45,11 @@ class NewWallet(BaseModel):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.public_key is None) != (self.signature is None):
-            raise ValueError("public_key and signature come together")
+            raise Unfit("together", "public_key and signature come together")
         if (self.encrypted_key is None) != (self.passphrase is None):
-            raise ValueError("encrypted_key and passphrase come together")
+            raise Unfit("together", "encrypted_key and passphrase come together")
         if self.public_key is not None and self.encrypted_key is not None:
-            raise ValueError("a key is either kept elsewhere or brought along")
+            raise Unfit("together", "a key is either kept elsewhere or brought along")
         return self
 
 

@@ -11,6 +11,8 @@ import unicodedata
 
 import idna
 
+from gateway.languages import Unfit
+
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """General categories: control, format (bidirectional and zero-width characters among them), surrogate, line and paragraph."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
@@ -25,7 +27,7 @@ def one_line(text: str) -> str:
         return text
     for character in text:
         if unicodedata.category(character) in _UNSEEN or character in _BLANK:
-            raise ValueError(f"one line of text without invisible characters, but it has U+{ord(character):04X}")
+            raise Unfit("invisible", f"one line of text without invisible characters, but it has U+{ord(character):04X}")
     return unicodedata.normalize("NFC", text)
 
 
@@ -34,7 +36,7 @@ def any_text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("not valid Unicode") from None
+        raise Unfit("form", "not valid Unicode") from None
     return text
 
 
@@ -42,12 +44,12 @@ def email_address(text: str) -> str:
     """The form of an e-mail address that is kept. Raises ValueError when it is none, or not ASCII before the @."""
     local, _, domain = text.strip().lower().rpartition("@")
     if not _LOCAL.fullmatch(local) or len(local) > 64:
-        raise ValueError("not an e-mail address (before the @ only letters a to z, digits and . _ - + and the like)")
+        raise Unfit("email", "not an e-mail address (before the @ only letters a to z, digits and . _ - + and the like)")
     try:
         domain = idna.encode(domain, uts46=True, std3_rules=True).decode().lower()
     except UnicodeError:
-        raise ValueError("not an e-mail address: after the @ stands no domain name") from None
+        raise Unfit("email", "not an e-mail address: after the @ stands no domain name") from None
     address = f"{local}@{domain}"
     if "." not in domain or domain.endswith(".") or len(address) > MAX_EMAIL:
-        raise ValueError("not an e-mail address: after the @ stands no domain name")
+        raise Unfit("email", "not an e-mail address: after the @ stands no domain name")
     return address

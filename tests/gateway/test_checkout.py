@@ -199,7 +199,7 @@ class TestPaymentIntents:
     def test_only_the_shop_captures_and_cancels_and_unknown_ones_are_not_there(self, world: World) -> None:
         made = world.deal()
         intent, unknown = ask(made), {"id": "0" * 32}
-        for odd in ("%00", "ä", "x" * 1000):
+        for odd in ("ä", "x" * 1000):
             assert problem(made.ann.get(f"/v1/payment-intents/{odd}")) == (404, "payment_intent_not_found")
             assert problem(made.ann.get(f"/v1/exchanges/{odd}")) == (404, "exchange_not_found")
         for one in (intent, unknown):

@@ -15,7 +15,7 @@ SCRIPTS = sorted(WEB.rglob("*.js"))
 MESSAGES = {path.stem: json.loads(path.read_text()) for path in (WEB / "messages").iterdir()}
 OWN_PROBLEMS = {"offline", "required", "invalid_expiry", "other"}
 """What the page itself finds wrong."""
-FREE = ("error.", "status.", "kind.", "event.", "decline.", "menu.", "scope.", "notify.", "tab.")
+FREE = ("error.", "status.", "kind.", "event.", "decline.", "menu.", "scope.", "notify.", "tab.", "invalid.")
 """Groups from which a message is chosen by what the gateway says."""
 
 

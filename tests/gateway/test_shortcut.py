@@ -25,7 +25,7 @@ def made(world: World) -> Deal:
 
 def ask(person: Person, kind: str, content: str | bytes, path: str = "/v1/transfers", **headers: str) -> httpx.Response:
     """``kind``: the content type."""
-    return person.http.post(path, content=content, headers={"Content-Type": kind} | headers)
+    return person.http.post(path, content=content, headers={"Content-Type": kind, "X-Request-Id": "both-ways"} | headers)
 
 
 def order(made: Deal, **changes: Any) -> str:
@@ -43,7 +43,8 @@ def test_both_ways_are_one_endpoint(made: Deal) -> None:
         for kind in (USUAL, THE_LONG_WAY):
             again = ask(made.ann, kind, content, path, **{"Idempotency-Key": key})
             assert (again.status_code, again.json()) == (200, before.json()), "one key is one transfer, whichever way"
-            assert again.headers.keys() == before.headers.keys()
+            assert again.headers.keys() - before.headers.keys() == {"idempotent-replayed"}
+            assert again.headers["idempotent-replayed"] == "true"
             assert again.headers["content-type"] == "application/json"
             conflict = ask(made.ann, kind, order(made, amount="2.00"), path, **{"Idempotency-Key": key})
             assert (conflict.status_code, conflict.json()["code"]) == (409, "idempotency_conflict")

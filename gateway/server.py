@@ -100,11 +100,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_message and not self._in_body:
-            self._head_bytes += len(data)
+        begun = self._in_message and not self._in_body
         super().data_received(data)
-        if self._in_message and not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, "headers_too_large")
+        if self._in_message and not self._in_body:
+            self._head_bytes += len(data) if begun else self._head_size  # with the end of another request's body before it
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, "headers_too_large")
         if not self.transport.is_closing():
             self._watch()
 
@@ -114,7 +115,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes, self._in_message, self._in_body = 0, True, False
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        if self._head_size > MAX_HEAD_BYTES:
             self._refusal = (431, "headers_too_large")
             raise ValueError("headers too large")  # the parser ends, and asks for the answer below
         super().on_headers_complete()
@@ -148,6 +149,11 @@ class Connection(HttpToolsProtocol):
             if self._deadline is not None:
                 self._deadline.cancel()
             self._deadline = None if awaited is None else self.loop.call_later(awaited[1], self._too_slow)
+
+    @property
+    def _head_size(self) -> int:
+        """Bytes of what has been read of a request line and headers."""
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     @property
     def _answered(self) -> bool:

@@ -67,7 +67,7 @@ def test_nobody_logs_in_with_an_address_that_must_be_verified_and_is_not(strict:
     assert [(one.status_code, one.json()) for one in (first, again)] == [(202, {"status": "verification_sent"})] * 2
     wrong, right = login(strict, email, "not the one"), login(strict, email)
     assert problem(wrong) == problem(right) == (401, "wrong_credentials")
-    assert wrong.json() == right.json()
+    assert wrong.json() | {"request_id": ""} == right.json() | {"request_id": ""}
     latest = mails(strict, email, 2)[0]
     assert latest["subject"] == "请确认您的电子邮箱"
     assert "https://wallet.example.org/#/verify?token=" in latest["text"]

@@ -14,6 +14,7 @@ from gateway.api import (
     admin,
     api_keys,
     auth,
+    description,
     devnet,
     events,
     exchanges,
@@ -119,6 +120,7 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
         app.include_router(part.router)
     pages.install(app, shop)
     problems.install(app)
+    description.install(app, [part.router for part in _PARTS])
     return Gatekeeper(Shortcut(app), app.state)
 
 

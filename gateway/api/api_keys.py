@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.auth import Name
+from gateway.api.errors import errors
 from gateway.api.requests import GatewayPart, Login, VerifiedUser
 from gateway.identity.tokens import Scope
 from gateway.times import iso
@@ -16,7 +17,9 @@ router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
 class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: Name
-    scopes: Annotated[set[Scope], Field(min_length=1, description="What it may do. `read`: read whatever the others change.")]
+    scopes: Annotated[
+        list[Scope], Field(min_length=1, max_length=20, description="What it may do. `read`: read whatever the others change.")
+    ]
 
 
 class KeyView(BaseModel):
@@ -34,10 +37,10 @@ class KeyList(BaseModel):
     items: list[KeyView]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=errors("409 limit_exceeded"))
 async def create(body: NewKey, user: VerifiedUser, gateway: GatewayPart) -> KeyShown:
     """Make a key to send as `Authorization: Bearer spk_...`. It is shown this once."""
-    row, key = await gateway.api_keys.create(user, body.name, sorted(body.scopes))
+    row, key = await gateway.api_keys.create(user, body.name, sorted(set(body.scopes)))
     return KeyShown(**_view(row), key=key)
 
 
@@ -47,7 +50,7 @@ async def keys(login: Login, gateway: GatewayPart) -> KeyList:
     return KeyList(items=[KeyView(**_view(dict(row._mapping))) for row in await gateway.api_keys.of(login.user)])
 
 
-@router.delete("/{key_id}", status_code=204)
+@router.delete("/{key_id}", status_code=204, responses=errors("404 api_key_not_found"))
 async def revoke(key_id: str, login: Login, gateway: GatewayPart) -> None:
     """End a key: it is refused from now on."""
     await gateway.api_keys.revoke(login.user, key_id)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from gateway.api.errors import errors
 from gateway.api.requests import DevicePart, GatewayPart
 from gateway.identity.sessions import Device, Issued
 from gateway.identity.text import MAX_EMAIL, any_text, email_address, one_line
@@ -98,7 +99,14 @@ class Profile(BaseModel):
     created_at: str | None
 
 
-@router.post("/register", status_code=201, responses={202: {"model": VerificationSent, "description": "Look at your mails"}})
+@router.post(
+    "/register",
+    status_code=201,
+    responses={
+        202: {"model": VerificationSent, "description": "Look at your mails"},
+        **errors("409 email_taken", "422 weak_password", "429 too_many_attempts"),
+    },
+)
 async def register(response: Response, body: SignUp, device: DevicePart, gateway: GatewayPart) -> Profile | VerificationSent:
     """Create a user, who gets a mail with a link. Where the address must be verified before the first login, the answer is 202,
     and the same if it has an account already: then the mail says so."""
@@ -112,7 +120,7 @@ async def register(response: Response, body: SignUp, device: DevicePart, gateway
     return await profile(user, gateway)
 
 
-@router.post("/verify", status_code=204)
+@router.post("/verify", status_code=204, responses=errors("422 invalid_link"))
 async def verify(body: LinkToken, device: DevicePart, gateway: GatewayPart) -> None:
     """Verify an e-mail address with the token of the mail's link, which is good once, for 24 hours. What was paid to it
     before is yours from now on."""
@@ -121,7 +129,7 @@ async def verify(body: LinkToken, device: DevicePart, gateway: GatewayPart) -> N
     await gateway.receiving.claim(proof.user_id, proof.email)
 
 
-@router.post("/verification", status_code=202)
+@router.post("/verification", status_code=202, responses=errors("429 too_many_attempts"))
 async def ask_verification(body: Address, device: DevicePart, gateway: GatewayPart) -> MailSent:
     """Send the verification mail again, if somebody with this address needs it."""
     await _count(gateway, device, body.email, MAILS_TO_ACCOUNT)
@@ -129,7 +137,7 @@ async def ask_verification(body: Address, device: DevicePart, gateway: GatewayPa
     return MailSent()
 
 
-@router.post("/password/forgot", status_code=202)
+@router.post("/password/forgot", status_code=202, responses=errors("429 too_many_attempts"))
 async def forgot(body: Address, device: DevicePart, gateway: GatewayPart) -> MailSent:
     """Send a mail to choose a new password with, if somebody has this address."""
     await _count(gateway, device, body.email, MAILS_TO_ACCOUNT)
@@ -137,7 +145,7 @@ async def forgot(body: Address, device: DevicePart, gateway: GatewayPart) -> Mai
     return MailSent()
 
 
-@router.post("/password/reset", status_code=204)
+@router.post("/password/reset", status_code=204, responses=errors("422 invalid_link", "422 weak_password"))
 async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
     """Set a new password with the token of the mail's link, which is good once, for an hour. All sessions end."""
     await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
@@ -145,7 +153,7 @@ async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
     await gateway.receiving.claim(proof.user_id, proof.email)
 
 
-@router.post("/login")
+@router.post("/login", responses=errors("401 wrong_credentials", "401 code_required", "401 wrong_code", "429 too_many_attempts"))
 async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> Session:
     """Log in. The access token is short-lived; trade the refresh token for new ones. 401 `code_required`: the password is right,
     and a second factor is on."""
@@ -160,7 +168,7 @@ async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> 
     return shown(issued)
 
 
-@router.post("/refresh")
+@router.post("/refresh", responses=errors("401 invalid_token", "401 session_ended"))
 async def refresh(body: RefreshRequest, device: DevicePart, gateway: GatewayPart) -> Session:
     """Trade a refresh token for a new pair. Each is good once; using one twice ends the session."""
     return shown(await gateway.sessions.refresh(body.refresh_token, device))

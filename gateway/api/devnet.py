@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from gateway.api.auth import Email
+from gateway.api.errors import errors
 from gateway.api.requests import GatewayPart
 from gateway.problems import Problem
 from gateway.times import iso
@@ -25,7 +26,7 @@ class MailList(BaseModel):
     items: list[MailView]
 
 
-@router.get("/mails")
+@router.get("/mails", responses=errors("404 not_found"))
 async def mails(
     gateway: GatewayPart,
     to: Annotated[Email | None, Query()] = None,

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
+from gateway.api.errors import errors
 from gateway.api.requests import GatewayPart, UserId, scope
 from gateway.problems import Problem
 
@@ -13,7 +14,9 @@ router = APIRouter(prefix="/v1", tags=["events"], dependencies=[scope("read")])
 _FORM = "^[0-9]{1,18}$"
 
 
-@router.get("/events", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
+@router.get(
+    "/events", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}, **errors("429 too_many_streams")}
+)
 async def events(
     request: Request,
     user: UserId,

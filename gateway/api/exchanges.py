@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.errors import ORDER, errors
 from gateway.api.requests import LONGEST_WAIT, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, idempotency, scope
 from gateway.api.transfers import AmountField, AssetField
 from gateway.checkout.exchanges import NewOffer
@@ -27,7 +28,9 @@ class NewExchange(BaseModel):
     wallet_id: Id
     give: Coins
     want: Coins
-    expires_in: Annotated[int, Field(ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be accepted.")] = 3600
+    expires_in: Annotated[
+        int, Field(strict=True, ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be accepted.")
+    ] = 3600
 
 
 class Acceptance(BaseModel):
@@ -59,7 +62,11 @@ class Filter(BaseModel):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
-@router.post("", status_code=201)
+@router.post(
+    "",
+    status_code=201,
+    responses=errors(*ORDER, "409 key_not_held", "409 limit_exceeded", "422 same_asset", "422 amount_too_large"),
+)
 async def offer(
     body: NewExchange, request: Request, user: UserId, gateway: GatewayPart, key: IdempotencyHeader = None
 ) -> ExchangeView:
@@ -69,20 +76,32 @@ async def offer(
     return ExchangeView(**await gateway.exchanges.offer(user, asked, idempotency(request, body, key)))
 
 
-@router.get("")
+@router.get("", responses=errors("422 invalid_cursor"))
 async def page(user: UserId, gateway: GatewayPart, filtered: Annotated[Filter, Query()]) -> ExchangePage:
     """Those you offered, and those you accepted, latest first."""
     items, following = await gateway.exchanges.page(user, filtered.cursor, filtered.limit)
     return ExchangePage(items=[ExchangeView(**item) for item in items], next_cursor=following)
 
 
-@router.get("/{exchange_id}")
+@router.get("/{exchange_id}", responses=errors("404 exchange_not_found"))
 async def exchange(exchange_id: str, user: UserId, gateway: GatewayPart) -> ExchangeView:
     """One: yours, or one whose id you were given."""
     return ExchangeView(**await gateway.exchanges.get(user, exchange_id))
 
 
-@router.post("/{exchange_id}/accept", status_code=202)
+@router.post(
+    "/{exchange_id}/accept",
+    status_code=202,
+    responses=errors(
+        *ORDER,
+        "404 exchange_not_found",
+        "409 key_not_held",
+        "409 insufficient_funds",
+        "409 below_smallest_balance",
+        "409 offer_not_covered",
+        "409 offer_not_open",
+    ),
+)
 async def accept(
     exchange_id: str,
     body: Acceptance,
@@ -104,7 +123,7 @@ async def accept(
     return _answer(response, view)
 
 
-@router.post("/{exchange_id}/cancel")
+@router.post("/{exchange_id}/cancel", responses=errors("404 exchange_not_found", "409 offer_not_open"))
 async def cancel(exchange_id: str, user: UserId, gateway: GatewayPart) -> ExchangeView:
     """Take your offer back."""
     return ExchangeView(**await gateway.exchanges.cancel(user, exchange_id))

@@ -1,10 +1,11 @@
 """For those who run it: health, readiness, metrics."""
 
 from ipaddress import ip_address
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,24 +16,34 @@ from gateway.problems import Problem
 router = APIRouter(tags=["operations"])
 
 
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    ready: bool
+    missing: Annotated[list[str], Field(examples=[["shard 1 has no quorum"]])]
+
+
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def healthz() -> Health:
     """The process is alive."""
-    return {"status": "ok"}
+    return Health()
 
 
-@router.get("/readyz")
-async def readyz(gateway: GatewayPart) -> JSONResponse:
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "What is missing."}})
+async def readyz(gateway: GatewayPart, response: Response) -> Readiness:
     """200 when payments can be made and followed; else 503 with what is missing."""
     missing = gateway.missing()
     try:
         await gateway.database.read(lambda c: c.execute(text("SELECT 1")).scalar())
     except SQLAlchemyError:
         missing.append("database not reachable")
-    return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+    response.status_code = 503 if missing else 200
+    return Readiness(ready=not missing, missing=missing)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """Prometheus metrics, for who asks from this machine or a private network, and through no proxy: their counts would tell a
     stranger what becomes of a request of his."""

@@ -9,6 +9,7 @@ import segno
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gateway.api.errors import ORDER, errors
 from gateway.api.requests import LONGEST_WAIT, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, idempotency, scope
 from gateway.api.transfers import AmountField, AssetField
 from gateway.checkout.intents import NewIntent
@@ -54,7 +55,7 @@ class NewPaymentIntent(BaseModel):
     capture_method: Annotated[
         Literal["automatic", "manual"], Field(description="`manual`: confirming reserves the amount, `/capture` takes it.")
     ] = "automatic"
-    expires_in: Annotated[int, Field(ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be paid.")] = 3600
+    expires_in: Annotated[int, Field(strict=True, ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be paid.")] = 3600
 
 
 class Confirmation(BaseModel):
@@ -103,7 +104,13 @@ class Filter(BaseModel):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
-@router.post("", status_code=201)
+@router.post(
+    "",
+    status_code=201,
+    responses=errors(
+        "404 wallet_not_found", "409 idempotency_conflict", "409 limit_exceeded", "422 unknown_asset", "422 invalid_amount"
+    ),
+)
 async def create(
     body: NewPaymentIntent, request: Request, user: UserId, gateway: GatewayPart, key: IdempotencyHeader = None
 ) -> PaymentIntentView:
@@ -112,20 +119,32 @@ async def create(
     return _shown(await gateway.intents.create(user, asked, idempotency(request, body, key)))
 
 
-@router.get("")
+@router.get("", responses=errors("422 invalid_cursor"))
 async def page(user: UserId, gateway: GatewayPart, filtered: Annotated[Filter, Query()]) -> PaymentIntentPage:
     """Yours, latest first."""
     items, following = await gateway.intents.page(user, filtered.status, filtered.reference, filtered.cursor, filtered.limit)
     return PaymentIntentPage(items=[_shown(item) for item in items], next_cursor=following)
 
 
-@router.get("/{intent_id}")
+@router.get("/{intent_id}", responses=errors("404 payment_intent_not_found"))
 async def payment_intent(intent_id: str, user: UserId, gateway: GatewayPart) -> PaymentIntentView:
     """One: yours, or one whose id you were given."""
     return _shown(await gateway.intents.get(user, intent_id))
 
 
-@router.post("/{intent_id}/confirm", status_code=202, dependencies=[scope("payments")])
+@router.post(
+    "/{intent_id}/confirm",
+    status_code=202,
+    dependencies=[scope("payments")],
+    responses=errors(
+        *ORDER,
+        "404 payment_intent_not_found",
+        "409 key_not_held",
+        "409 insufficient_funds",
+        "409 below_smallest_balance",
+        "409 intent_not_payable",
+    ),
+)
 async def confirm(
     intent_id: str,
     body: Confirmation,
@@ -148,7 +167,13 @@ async def confirm(
     return _answer(response, view)
 
 
-@router.post("/{intent_id}/capture", status_code=202)
+@router.post(
+    "/{intent_id}/capture",
+    status_code=202,
+    responses=errors(
+        *ORDER, "404 payment_intent_not_found", "409 key_not_held", "409 intent_not_capturable", "422 amount_too_large"
+    ),
+)
 async def capture(
     intent_id: str,
     body: Capture,
@@ -164,13 +189,17 @@ async def capture(
     return _answer(response, view)
 
 
-@router.post("/{intent_id}/cancel")
+@router.post("/{intent_id}/cancel", responses=errors("404 payment_intent_not_found", "409 intent_not_cancelable"))
 async def cancel(intent_id: str, user: UserId, gateway: GatewayPart) -> PaymentIntentView:
     """Want nothing any more. What a buyer has authorized is free again; what is paid, or under way, cannot be canceled."""
     return _shown(await gateway.intents.cancel(user, intent_id))
 
 
-@router.get("/{intent_id}/qr.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
+@router.get(
+    "/{intent_id}/qr.svg",
+    response_class=Response,
+    responses={200: {"content": {"image/svg+xml": {}}}, **errors("404 payment_intent_not_found")},
+)
 async def qr_code(intent_id: str, gateway: GatewayPart) -> Response:
     """Its `checkout_url` as a QR code."""
     return Response(_qr_code(await gateway.intents.checkout_url(intent_id)), media_type="image/svg+xml")

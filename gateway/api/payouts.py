@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from gateway.api.errors import ORDER, errors
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.purchases import StatusLine
 from gateway.api.requests import (
@@ -55,7 +56,20 @@ class PayoutView(BaseModel):
     created_at: str
 
 
-@router.post("", status_code=202)
+@router.post(
+    "",
+    status_code=202,
+    responses=errors(
+        *ORDER,
+        "409 key_not_held",
+        "409 no_bank",
+        "409 no_issuer_key",
+        "422 amount_too_large",
+        "422 amount_too_small",
+        "422 invalid_iban",
+        "429 payout_limit",
+    ),
+)
 async def pay_out(
     body: NewPayout,
     request: Request,
@@ -80,14 +94,14 @@ async def pay_out(
     return PayoutView(**view)
 
 
-@router.get("")
+@router.get("", responses=errors("422 invalid_cursor"))
 async def payouts(user: UserId, gateway: GatewayPart, cursor: Cursor = None, limit: Limit = 20) -> Page[PayoutView]:
     """Your payouts, latest first."""
     items, more = await gateway.money.records.page(Payout, user, cursor, limit)
     return Page(items=[PayoutView(**item) for item in items], next_cursor=more)
 
 
-@router.get("/{payout_id}")
+@router.get("/{payout_id}", responses=errors("404 payout_not_found"))
 async def payout(payout_id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> PayoutView:
     """A payout of yours."""
     return PayoutView(**await gateway.money.records.settled(Payout, user, payout_id, min(wait, LONGEST_WAIT)))

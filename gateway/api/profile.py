@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.auth import Language, Name, NewPassword, Password, Profile, profile
+from gateway.api.errors import errors
 from gateway.api.requests import ON_PASSWORD, GatewayPart, Login
 from gateway.identity.throttle import Attempt
 from gateway.times import iso
@@ -52,21 +53,25 @@ async def me(login: Login, gateway: GatewayPart) -> Profile:
     return await profile(login.user, gateway)
 
 
-@router.patch("/me")
+@router.patch("/me", responses=errors("404 wallet_not_found"))
 async def change(body: ProfileChange, login: Login, gateway: GatewayPart) -> Profile:
     """Change name, language or default wallet."""
     await gateway.accounts.change(login.user, body.model_dump(exclude_none=True))
     return await profile(login.user, gateway)
 
 
-@router.put("/me/password", status_code=204)
+@router.put("/me/password", status_code=204, responses=errors("403 wrong_password", "422 weak_password", "429 too_many_attempts"))
 async def change_password(body: PasswordChange, login: Login, gateway: GatewayPart) -> None:
     """Change the password. All other sessions end."""
     await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
     await gateway.accounts.change_password(login.user, login.session, body.current, body.new)
 
 
-@router.delete("/me", status_code=204)
+@router.delete(
+    "/me",
+    status_code=204,
+    responses=errors("403 wrong_password", "409 wallets_not_empty", "409 under_way", "429 too_many_attempts"),
+)
 async def close(body: Closure, login: Login, gateway: GatewayPart) -> None:
     """Close the account and erase your data. What the ledger says of your wallets stays, without your name. Not possible while a
     wallet whose key is here holds money, or a payment is under way."""
@@ -91,7 +96,7 @@ async def sessions(login: Login, gateway: GatewayPart) -> SessionList:
     return SessionList(items=items)
 
 
-@router.delete("/sessions/{session_id}", status_code=204)
+@router.delete("/sessions/{session_id}", status_code=204, responses=errors("404 session_not_found"))
 async def revoke(session_id: str, login: Login, gateway: GatewayPart) -> None:
     """End a session: its tokens are refused from now on."""
     await gateway.sessions.revoke(login.user, session_id)

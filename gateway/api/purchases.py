@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field
 from stdnum import luhn
 
+from gateway.api.errors import ORDER, errors
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.requests import (
     LONGEST_WAIT,
@@ -31,8 +32,8 @@ class CardFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     number: Annotated[SecretStr, Field(max_length=30, examples=["4242 4242 4242 4242"])]
-    exp_month: Annotated[int, Field(ge=1, le=12)]
-    exp_year: Annotated[int, Field(ge=2000, le=2100, examples=[2030])]
+    exp_month: Annotated[int, Field(strict=True, ge=1, le=12)]
+    exp_year: Annotated[int, Field(strict=True, ge=2000, le=2100, examples=[2030])]
     cvc: Annotated[SecretStr, Field(max_length=4, examples=["123"])]
 
     @computed_field  # type: ignore[prop-decorator]
@@ -97,7 +98,21 @@ class PurchaseView(BaseModel):
     created_at: str
 
 
-@router.post("", status_code=202)
+@router.post(
+    "",
+    status_code=202,
+    responses=errors(
+        *ORDER,
+        "409 no_card_processor",
+        "409 no_issuer_key",
+        "422 amount_too_large",
+        "422 amount_too_small",
+        "422 invalid_card_number",
+        "422 invalid_cvc",
+        "429 purchase_limit",
+        "429 too_many_declined",
+    ),
+)
 async def buy(
     body: NewPurchase,
     request: Request,
@@ -120,20 +135,20 @@ async def buy(
     return await _outcome(gateway, response, user, bought, wait)
 
 
-@router.get("")
+@router.get("", responses=errors("422 invalid_cursor"))
 async def purchases(user: UserId, gateway: GatewayPart, cursor: Cursor = None, limit: Limit = 20) -> Page[PurchaseView]:
     """Your purchases, latest first."""
     items, more = await gateway.money.records.page(Purchase, user, cursor, limit)
     return Page(items=[PurchaseView(**item) for item in items], next_cursor=more)
 
 
-@router.get("/{purchase_id}")
+@router.get("/{purchase_id}", responses=errors("404 purchase_not_found"))
 async def purchase(purchase_id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> PurchaseView:
     """A purchase of yours."""
     return PurchaseView(**await gateway.money.records.settled(Purchase, user, purchase_id, min(wait, LONGEST_WAIT)))
 
 
-@router.post("/{purchase_id}/confirm", status_code=202)
+@router.post("/{purchase_id}/confirm", status_code=202, responses=errors("404 purchase_not_found", "409 nothing_to_confirm"))
 async def confirm(
     purchase_id: str, body: Confirmation, response: Response, user: VerifiedUser, gateway: GatewayPart, wait: WaitSeconds = 0
 ) -> PurchaseView:

@@ -4,9 +4,11 @@ import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from gateway.api.errors import errors
 from gateway.api.requests import GatewayPart, UserId, account_address, scope
+from gateway.api.views import Line
 from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.reads.lines import Wanted
@@ -24,32 +26,6 @@ _one_pdf = asyncio.Semaphore(1)
 AssetFilter = Annotated[str | None, Query(pattern="^[A-Z0-9]{1,12}$")]
 From = Annotated[str | None, Query(alias="from", max_length=40, description="Not before: a time (ISO 8601; UTC), or a day.")]
 To = Annotated[str | None, Query(alias="to", max_length=40, description="Before: a time, or the beginning of a day.")]
-
-
-class Line(BaseModel):
-    """A transfer, as `GET /v1/transfers/{id}` shows it, seen from one of your wallets: one leg of it.
-
-    `at`: when the line came to be: of what you sent when it was handed in, of what you received when it had arrived. `balance`:
-    what the wallet held of the asset, reserved amounts included, right after the block that carried it out; null until then,
-    and where a wallet has so many addresses that it takes long to add up.
-    """
-
-    model_config = ConfigDict(extra="allow")
-    id: str
-    kind: str
-    status: str
-    code: str | None
-    wallet_id: str
-    direction: Literal["sent", "received"]
-    counterparty: str
-    asset: str
-    amount: str
-    fee: str | None
-    memo: str
-    at: str | None
-    balance: str | None
-    created_at: str | None
-    finalized_at: str | None
 
 
 class Lines(BaseModel):
@@ -78,7 +54,9 @@ class BalanceThen(BaseModel):
     balances: dict[str, HeldAmounts]
 
 
-@router.get("/transfers")
+@router.get(
+    "/transfers", responses=errors("404 wallet_not_found", "422 invalid_address", "422 invalid_cursor", "422 invalid_time")
+)
 async def transfers(
     user: UserId,
     gateway: GatewayPart,
@@ -101,7 +79,10 @@ async def transfers(
     return Lines.model_validate((await gateway.lines.page(wanted, cursor, limit))._asdict())
 
 
-@router.get("/wallets/{wallet_id}/balance")
+@router.get(
+    "/wallets/{wallet_id}/balance",
+    responses=errors("404 wallet_not_found", "409 not_reached", "409 not_known", "422 invalid_time", "503 not_ready"),
+)
 async def balance(
     wallet_id: str,
     user: UserId,
@@ -127,7 +108,14 @@ async def balance(
     )
 
 
-@router.get("/statements/{wallet_id}.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
+@router.get(
+    "/statements/{wallet_id}.csv",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/csv": {}}},
+        **errors("404 wallet_not_found", "422 unknown_asset", "422 invalid_time", "422 too_many_lines", "503 not_ready"),
+    },
+)
 async def statement_csv(
     wallet_id: str, user: UserId, gateway: GatewayPart, asset: AssetFilter = None, since: From = None, until: To = None
 ) -> Response:
@@ -136,7 +124,14 @@ async def statement_csv(
     return Response(as_csv(made), media_type="text/csv; charset=utf-8; header=present", headers=_headers(made, "csv"))
 
 
-@router.get("/statements/{wallet_id}.html", response_class=Response, responses={200: {"content": {"text/html": {}}}})
+@router.get(
+    "/statements/{wallet_id}.html",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/html": {}}},
+        **errors("404 wallet_not_found", "422 unknown_asset", "422 invalid_time", "422 too_many_lines", "503 not_ready"),
+    },
+)
 async def statement_html(
     wallet_id: str, user: UserId, gateway: GatewayPart, asset: AssetFilter = None, since: From = None, until: To = None
 ) -> Response:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gateway.api.errors import ORDER, errors
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.requests import LONGEST_WAIT, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, idempotency, scope
 from gateway.api.transfers import AmountField
@@ -42,7 +43,20 @@ class RefundView(BaseModel):
     created_at: str
 
 
-@router.post("", status_code=202)
+@router.post(
+    "",
+    status_code=202,
+    responses=errors(
+        *ORDER,
+        "404 purchase_not_found",
+        "404 payment_intent_not_found",
+        "409 key_not_held",
+        "409 no_issuer_key",
+        "409 amount_too_large",
+        "409 not_refundable",
+        "409 refund_limit",
+    ),
+)
 async def refund(
     body: NewRefund,
     request: Request,
@@ -64,14 +78,14 @@ async def refund(
     return RefundView(**view)
 
 
-@router.get("")
+@router.get("", responses=errors("422 invalid_cursor"))
 async def refunds(user: UserId, gateway: GatewayPart, cursor: Cursor = None, limit: Limit = 20) -> Page[RefundView]:
     """Refunds you made, latest first."""
     items, more = await gateway.money.records.page(Refund, user, cursor, limit)
     return Page(items=[RefundView(**item) for item in items], next_cursor=more)
 
 
-@router.get("/{refund_id}")
+@router.get("/{refund_id}", responses=errors("404 refund_not_found"))
 async def refund_status(refund_id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> RefundView:
     """A refund you made."""
     return RefundView(**await gateway.money.records.settled(Refund, user, refund_id, min(wait, LONGEST_WAIT)))

@@ -16,23 +16,29 @@ from gateway.problems import Problem
 from gateway.service import Gateway
 from node.protocol.address import decode_address
 
-_bearer = HTTPBearer(auto_error=False, description="The access token of a login, or an API key.")
+bearer = HTTPBearer(auto_error=False, description="The access token of a login, or an API key.")
 
 
 async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
-    if request.method not in ("GET", "HEAD"):
+    if request.method != "GET":
         gateway.database.check_room()
     return gateway
 
 
+class Declared:
+    """A scope as a dependency."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> None:
+        request.state.scopes = (self.scope, "read") if request.method == "GET" else (self.scope,)
+
+
 def scope(name: Scope) -> Any:
     """For a router's ``dependencies``: who uses it with an API key needs this scope; to read, "read" is enough."""
-
-    async def declare(request: Request) -> None:
-        request.state.scopes = (name, "read") if request.method in ("GET", "HEAD") else (name,)
-
-    return Depends(declare)
+    return Depends(Declared(name))
 
 
 async def _caller(request: Request, credentials: HTTPAuthorizationCredentials | None, *scopes: str) -> Caller:
@@ -42,15 +48,15 @@ async def _caller(request: Request, credentials: HTTPAuthorizationCredentials | 
     return await gateway.notices.caller(credentials.credentials, *scopes)
 
 
-async def _login(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+async def login(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
     return await _caller(request, credentials)
 
 
-async def _user(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+async def _user(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
     return (await _caller(request, credentials, *getattr(request.state, "scopes", ()))).user
 
 
-async def _verified(user: Annotated[str, Depends(_user)], gateway: Annotated[Gateway, Depends(_gateway)]) -> str:
+async def verified(user: Annotated[str, Depends(_user)], gateway: Annotated[Gateway, Depends(_gateway)]) -> str:
     if (await gateway.accounts.profile(user)).verified_at is None:
         raise Problem(403, "email_not_verified", "first follow the link in the mail you got, or ask for another one")
     return user
@@ -61,11 +67,11 @@ async def _device(request: Request) -> Device:
 
 
 GatewayPart = Annotated[Gateway, Depends(_gateway)]
-Login = Annotated[Caller, Depends(_login)]
+Login = Annotated[Caller, Depends(login)]
 """Who is logged in; never an API key."""
 UserId = Annotated[str, Depends(_user)]
 """Who is logged in, or sends an API key with the router's scope."""
-VerifiedUser = Annotated[str, Depends(_verified)]
+VerifiedUser = Annotated[str, Depends(verified)]
 """A ``UserId`` whose e-mail address is verified."""
 DevicePart = Annotated[Device, Depends(_device)]
 WaitSeconds = Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds to wait for a final status; 30 at most.")]

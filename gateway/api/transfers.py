@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from gateway.acceptance import Accepted
+from gateway.api.errors import ORDER, PAYEE, errors
 from gateway.api.requests import (
     LONGEST_WAIT,
     GatewayPart,
@@ -19,6 +20,7 @@ from gateway.api.requests import (
     scope,
     transaction_id,
 )
+from gateway.api.views import TransferView
 from gateway.batches import Part
 from gateway.identity.text import one_line
 from gateway.languages import Unfit
@@ -89,7 +91,13 @@ class SignedTransaction(BaseModel):
     transaction: Annotated[str, Field(max_length=MAX_TRANSACTION_BYTES * 2, description="Hex or base64 of the encoding.")]
 
 
-@router.post("/faucet", status_code=202)
+@router.post(
+    "/faucet",
+    status_code=202,
+    responses=errors(
+        *ORDER, "404 not_found", "409 no_issuer_key", "422 amount_too_small", "422 amount_too_large", "429 faucet_limit"
+    ),
+)
 async def faucet(
     body: Funding,
     request: Request,
@@ -98,16 +106,16 @@ async def faucet(
     gateway: GatewayPart,
     wait: WaitSeconds = 0,
     key: IdempotencyHeader = None,
-) -> dict[str, Any]:
+) -> TransferView:
     """Play money, on a development network only: so much per user, asset and 24 hours (429 `faucet_limit`)."""
     if not gateway.devnet:
         raise Problem(404, "not_found", "this network has no faucet")
     accepted = await gateway.money.faucet.give(user, body.wallet_id, body.asset, body.amount, idempotency(request, body, key))
     response.status_code, view = await outcome(gateway, accepted, user, wait)
-    return view
+    return TransferView(**view)
 
 
-@router.post("/transfers", status_code=202)
+@router.post("/transfers", status_code=202, responses=errors(*ORDER, *PAYEE))
 async def transfer(
     body: Order,
     request: Request,
@@ -116,7 +124,7 @@ async def transfer(
     gateway: GatewayPart,
     wait: WaitSeconds = 0,
     key: IdempotencyHeader = None,
-) -> dict[str, Any]:
+) -> TransferView:
     """Pay one, or several at once with `legs`. 202 while under way, 200 when the status is final already.
 
     `rejected` with `insufficient_funds` or `below_smallest_balance` may come at once: the wallet's verified balance, less what it
@@ -130,21 +138,36 @@ async def transfer(
     else:
         accepted = await gateway.payments.transfer(user, body.from_wallet, body.to, body.asset, body.amount, body.memo, once)
     response.status_code, view = await outcome(gateway, accepted, user, wait)
-    return view
+    return TransferView(**view)
 
 
-@router.get("/transfers/{transfer_id}")
-async def transfer_status(transfer_id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
+@router.get("/transfers/{transfer_id}", responses=errors("404 transfer_not_found"))
+async def transfer_status(transfer_id: str, user: UserId, gateway: GatewayPart, wait: WaitSeconds = 0) -> TransferView:
     """A transfer you made or received."""
     raw = transaction_id(transfer_id)
     view = await gateway.history.transfer(raw, user)
     if wait and not Status(view["status"]).is_final:
         await gateway.waiting.end(raw, min(wait, LONGEST_WAIT))
         view = await gateway.history.transfer(raw, user)
-    return view
+    return TransferView(**view)
 
 
-@router.post("/transactions", status_code=202)
+@router.post(
+    "/transactions",
+    status_code=202,
+    responses=errors(
+        "409 idempotency_conflict",
+        "422 malformed",
+        "422 wrong_network",
+        "422 unknown_asset",
+        "422 bad_signature",
+        "422 expired",
+        "422 fee_missing",
+        "422 below_smallest_balance",
+        "422 limit_exceeded",
+        "503 not_ready",
+    ),
+)
 async def hand_in(
     body: SignedTransaction,
     request: Request,
@@ -153,22 +176,22 @@ async def hand_in(
     gateway: GatewayPart,
     wait: WaitSeconds = 0,
     key: IdempotencyHeader = None,
-) -> dict[str, Any]:
+) -> TransferView:
     """Hand in a transaction signed elsewhere. Handing it in again is the same as asking for it."""
     accepted = await gateway.payments.hand_in(user, _raw_bytes(body.transaction), idempotency(request, body, key))
     response.status_code, view = await outcome(gateway, accepted, None, wait)
-    return view
+    return TransferView(**view)
 
 
-@router.get("/transactions/{transfer_id}")
-async def transaction(transfer_id: str, gateway: GatewayPart, wait: WaitSeconds = 0) -> dict[str, Any]:
+@router.get("/transactions/{transfer_id}", responses=errors("404 transfer_not_found"))
+async def transaction(transfer_id: str, gateway: GatewayPart, wait: WaitSeconds = 0) -> TransferView:
     """A transaction this gateway sent, or that touches one of its wallets. The ledger is public, so is this."""
     raw = transaction_id(transfer_id)
     view = await gateway.history.transfer(raw, None)
-    if not wait or Status(view["status"]).is_final:
-        return view
-    await gateway.waiting.end(raw, min(wait, LONGEST_WAIT))
-    return await gateway.history.transfer(raw, None)
+    if wait and not Status(view["status"]).is_final:
+        await gateway.waiting.end(raw, min(wait, LONGEST_WAIT))
+        view = await gateway.history.transfer(raw, None)
+    return TransferView(**view)
 
 
 async def outcome(gateway: Gateway, accepted: Accepted, user: str | None, wait: float) -> tuple[int, dict[str, Any]]:

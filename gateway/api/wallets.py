@@ -4,9 +4,10 @@ import asyncio
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StrictBool, StringConstraints, model_validator
 
 from gateway.admin import audit
+from gateway.api.errors import errors
 from gateway.api.reads import Lines
 from gateway.api.requests import ON_PASSWORD, GatewayPart, Login, UserId, scope
 from gateway.identity.text import one_line
@@ -56,7 +57,7 @@ class NewWallet(BaseModel):
 class Changes(BaseModel):
     model_config = ConfigDict(extra="forbid")
     label: Label | None = None
-    archived: bool | None = None
+    archived: StrictBool | None = None
 
 
 class Export(BaseModel):
@@ -87,12 +88,20 @@ class WalletView(BaseModel):
     created_at: str | None
 
 
+class WalletList(BaseModel):
+    items: list[WalletView]
+
+
 class WalletWithBalances(WalletView):
     balances: dict[str, Amounts]
     height: int
 
 
-@router.post("", status_code=201)
+@router.post(
+    "",
+    status_code=201,
+    responses=errors("409 key_taken", "409 limit_exceeded", "422 bad_signature", "422 invalid_key", "503 not_ready"),
+)
 async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletView:
     """Create a wallet: one key pair, any number of assets."""
     network_id, pair, public = gateway.epochs.require().network_id, None, None
@@ -110,13 +119,13 @@ async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletV
     return WalletView(**_view(made, gateway))
 
 
-@router.get("")
-async def wallets(user: UserId, gateway: GatewayPart) -> dict[str, list[WalletView]]:
+@router.get("", responses=errors("503 not_ready"))
+async def wallets(user: UserId, gateway: GatewayPart) -> WalletList:
     """Your wallets, oldest first."""
-    return {"items": [WalletView(**_view(row, gateway)) for row in await gateway.wallets.wallets(user)]}
+    return WalletList(items=[WalletView(**_view(row, gateway)) for row in await gateway.wallets.wallets(user)])
 
 
-@router.get("/{wallet_id}")
+@router.get("/{wallet_id}", responses=errors("404 wallet_not_found", "503 not_ready", "503 no_agreement"))
 async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalances:
     """A wallet with its balances, as of the block at ``height`` of its shard."""
     row = await gateway.wallets.latest(user, wallet_id)
@@ -130,13 +139,16 @@ async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWi
     return WalletWithBalances(**_view(row, gateway), balances=balances, height=height)
 
 
-@router.patch("/{wallet_id}")
+@router.patch("/{wallet_id}", responses=errors("404 wallet_not_found", "503 not_ready"))
 async def change(wallet_id: str, body: Changes, user: UserId, gateway: GatewayPart) -> WalletView:
     """Rename a wallet, put it aside or take it up again. One that is put aside still receives and pays."""
     return WalletView(**_view(await gateway.wallets.change(user, wallet_id, body.label, body.archived), gateway))
 
 
-@router.post("/{wallet_id}/export")
+@router.post(
+    "/{wallet_id}/export",
+    responses=errors("403 wrong_password", "404 wallet_not_found", "409 key_not_held", "429 too_many_attempts"),
+)
 async def export(wallet_id: str, body: Export, login: Login, gateway: GatewayPart) -> ExportedKey:
     """Take a wallet's private key along, encrypted. It stays here, too; what came by e-mail is on other addresses of the wallet,
     whose keys stay here alone."""
@@ -149,7 +161,7 @@ async def export(wallet_id: str, body: Export, login: Login, gateway: GatewayPar
     return ExportedKey(address=encode_address(row.address), encrypted_key=pem)
 
 
-@router.get("/{wallet_id}/transfers")
+@router.get("/{wallet_id}/transfers", responses=errors("404 wallet_not_found", "422 invalid_cursor"))
 async def history(
     wallet_id: str,
     user: UserId,

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from gateway.api.errors import errors
 from gateway.api.requests import GatewayPart, UserId, scope
 from gateway.events.shown import EventType
 from gateway.events.targets import MAX_URL
@@ -31,7 +32,7 @@ class EndpointChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
     url: Url | None = None
     events: Wanted | None = None
-    enabled: bool | None = None
+    enabled: StrictBool | None = None
 
 
 class Endpoint(BaseModel):
@@ -79,7 +80,11 @@ class Deliveries(BaseModel):
     next_cursor: str | None
 
 
-@router.post("/webhook-endpoints", status_code=201)
+@router.post(
+    "/webhook-endpoints",
+    status_code=201,
+    responses=errors("409 limit_exceeded", "422 invalid_url", "422 address_refused", "422 name_not_found"),
+)
 async def create(body: NewEndpoint, user: UserId, gateway: GatewayPart) -> EndpointWithSecret:
     """Have your events sent to a URL from now on: a POST of the event, signed (`Shardpay-Signature`), for each.
 
@@ -96,32 +101,35 @@ async def endpoints(user: UserId, gateway: GatewayPart) -> Endpoints:
     return Endpoints(items=[Endpoint(**_view(row)) for row in await gateway.webhooks.endpoints(user)])
 
 
-@router.get("/webhook-endpoints/{endpoint_id}")
+@router.get("/webhook-endpoints/{endpoint_id}", responses=errors("404 webhook_endpoint_not_found"))
 async def endpoint(endpoint_id: str, user: UserId, gateway: GatewayPart) -> Endpoint:
     """One of your endpoints."""
     return Endpoint(**_view(await gateway.webhooks.endpoint(user, endpoint_id)))
 
 
-@router.patch("/webhook-endpoints/{endpoint_id}")
+@router.patch(
+    "/webhook-endpoints/{endpoint_id}",
+    responses=errors("404 webhook_endpoint_not_found", "422 invalid_url", "422 address_refused", "422 name_not_found"),
+)
 async def change(endpoint_id: str, body: EndpointChange, user: UserId, gateway: GatewayPart) -> Endpoint:
     """Change it. What is on its way to a disabled endpoint fails; one that is enabled again gets the events from then on."""
     wanted = None if body.events is None else _types(body.events)
     return Endpoint(**_view(await gateway.webhooks.change(user, endpoint_id, body.url, wanted, body.enabled)))
 
 
-@router.delete("/webhook-endpoints/{endpoint_id}", status_code=204)
+@router.delete("/webhook-endpoints/{endpoint_id}", status_code=204, responses=errors("404 webhook_endpoint_not_found"))
 async def remove(endpoint_id: str, user: UserId, gateway: GatewayPart) -> None:
     """Send nothing there any more, and forget what was."""
     await gateway.webhooks.delete(user, endpoint_id)
 
 
-@router.post("/webhook-endpoints/{endpoint_id}/rotate-secret")
+@router.post("/webhook-endpoints/{endpoint_id}/rotate-secret", responses=errors("404 webhook_endpoint_not_found"))
 async def rotate(endpoint_id: str, user: UserId, gateway: GatewayPart) -> Secret:
     """A new secret. For 24 hours the one before signs, too: the header has a `v1` of each."""
     return Secret(secret=await gateway.webhooks.rotate(user, endpoint_id))
 
 
-@router.get("/webhook-endpoints/{endpoint_id}/deliveries")
+@router.get("/webhook-endpoints/{endpoint_id}/deliveries", responses=errors("404 webhook_endpoint_not_found"))
 async def deliveries(
     endpoint_id: str,
     user: UserId,
@@ -136,7 +144,12 @@ async def deliveries(
     return Deliveries(items=[_delivery(row, attempts) for row, attempts in found[:limit]], next_cursor=following)
 
 
-@router.post("/webhook-deliveries/{delivery_id}/replay", status_code=202)
+@router.post(
+    "/webhook-deliveries/{delivery_id}/replay",
+    status_code=202,
+    response_class=Response,
+    responses=errors("404 webhook_delivery_not_found", "409 limit_exceeded", "409 webhook_endpoint_disabled"),
+)
 async def replay(delivery_id: str, user: UserId, gateway: GatewayPart) -> None:
     """Deliver it once more, now, whatever became of it."""
     await gateway.deliveries.replay(user, int(delivery_id) if _ID.fullmatch(delivery_id) else -1)

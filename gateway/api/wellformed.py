@@ -19,7 +19,7 @@ async def _readable(request: Request) -> None:
     """
     if _NUL in request.url.path:
         raise Problem(404, "not_found", "nothing has a name with a NUL character")
-    body = await request.body()
+    body = b"" if request.method == "GET" else await request.body()
     if body and _media_type(request) != "application/json":
         raise Problem(415, "unsupported_media_type", "a body is JSON: Content-Type: application/json", accept="application/json")
     if any(_NUL in value for _, value in request.query_params.multi_items()):

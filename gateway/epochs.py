@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from gateway.database import Database, EpochRecord, insert
 from gateway.problems import Problem
+from gateway.seldom import Seldom
 from node.client.epochs import Epochs, NewDocument, News, Refused
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
@@ -20,7 +21,7 @@ class StoredEpochs(Epochs):
 
     def __init__(self, genesis: Genesis, database: Database, on_document: Callable[[EpochDocument], None]) -> None:
         super().__init__(genesis)
-        self._database = database
+        self._database, self._seldom = database, Seldom()
         self._on_document = on_document
 
     async def load(self) -> None:
@@ -55,4 +56,4 @@ class StoredEpochs(Epochs):
                 log.info("epoch document", epoch=one.document.number, committees=len(one.document.committees))
                 self._on_document(one.document)
             elif isinstance(one, Refused):
-                log.warning("epoch announcement refused", error=one.reason)
+                self._seldom.warn(f"epoch announcement refused: {one.reason}")

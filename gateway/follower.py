@@ -4,20 +4,18 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-import structlog
 from msgspec import Struct
 
 from gateway.ledger import Place
 from gateway.problems import Problem
 from gateway.queries import Queries
+from gateway.seldom import Seldom
 from node.client.blocks import ProvenBlock, prove_block, read_block
 from node.client.follower import Follower, Progress
 from node.client.line import BrokerUnavailable
 from node.client.unread import Unread
 from node.protocol.certificate import Electorate
 from node.protocol.queries import BlockList, GetBlocks
-
-log = structlog.get_logger()
 
 _REPLY_TIMEOUT = 1.5
 _TRIES = 3
@@ -65,7 +63,7 @@ class ShardFollower:
         self._queries = queries
         self._place, self._apply = place, apply
         self._chain: Follower | None = None
-        self._unread = Unread()
+        self._unread, self._seldom = Unread(), Seldom()
         self._next_member = 0
         self._before = (0, 0)
         self.recent: deque[BlockSummary] = deque(maxlen=_RECENT)
@@ -158,7 +156,7 @@ class ShardFollower:
 
     async def _keep(self, progress: Progress) -> None:
         for text in progress.notables:
-            log.warning(text)
+            self._seldom.warn(text)
         if progress.blocks:
             await self._apply(list(progress.blocks))
             self.recent.extend(summary_of(block) for block in progress.blocks)

@@ -1,9 +1,12 @@
 """Which members of each committee are up, and where they stand: asked every second, answered with signatures."""
 
 import asyncio
+import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
+from gateway.follower import ShardFollower
 from gateway.queries import Queries
 from node.client.line import BrokerUnavailable
 from node.protocol.certificate import Electorate
@@ -11,6 +14,8 @@ from node.protocol.queries import GetStatus, NodeStatus
 
 _INTERVAL = 1.0
 _UP_WITHIN = 3.0
+_GROWN_WITHIN = 5.0
+"""Seconds. An idle shard makes a block a second, and each block is a quorum's."""
 
 
 class NetworkView:
@@ -18,6 +23,7 @@ class NetworkView:
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
+        self._grown: dict[int, tuple[int, float]] = {}  # by shard: height, and when it was reached
         self._latest: dict[tuple[int, int], tuple[float, NodeStatus]] = {}
 
     def status(self, shard: int, member: int) -> tuple[bool, NodeStatus | None]:
@@ -25,10 +31,22 @@ class NetworkView:
         heard, status = self._latest.get((shard, member), (0.0, None))
         return status is not None and time.monotonic() - heard < _UP_WITHIN, status
 
-    async def watch(self, electorate: Electorate) -> None:
-        """Ask a committee's members once a second, until cancelled."""
+    def without_quorum(self, electorates: Mapping[int, Electorate]) -> list[str]:
+        """Which committees make no blocks, and cannot, in words."""
+        found, now = [], time.monotonic()
+        for shard, electorate in sorted(electorates.items()):
+            up = sum(self.status(shard, member)[0] for member in range(len(electorate.keys)))
+            if up < electorate.quorum and now - self._grown.get(shard, (0, -math.inf))[1] > _GROWN_WITHIN:
+                found.append(f"shard {shard} has no quorum: {up} of {len(electorate.keys)} members answer")
+        return found
+
+    async def watch(self, electorate: Electorate, chain: ShardFollower) -> None:
+        """Ask a committee's members once a second, until cancelled. ``chain``: what it makes."""
+        self._grown[electorate.shard] = (chain.height, -math.inf)
         while True:
             begun = time.monotonic()
+            if (reached := chain.height) > self._grown[electorate.shard][0]:
+                self._grown[electorate.shard] = (reached, begun)
             with suppress(BrokerUnavailable):
                 question = await self._queries.ask(electorate, GetStatus(), _INTERVAL)
                 for member, status in question.answers.items():

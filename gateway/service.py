@@ -211,8 +211,8 @@ class Gateway:
                 started.set()
                 await self._formed.wait()
                 await self.epochs.save()
-                for electorate in self.epochs.electorates.values():
-                    tasks.create_task(self.view.watch(electorate))
+                for shard, electorate in self.epochs.electorates.items():
+                    tasks.create_task(self.view.watch(electorate, self.followers[shard]))
         finally:
             await self.throttle.close()
             self.database.close()
@@ -239,7 +239,7 @@ class Gateway:
             lacking.append("broker not connected")
         if self.epochs.document is None:
             lacking.append("epoch document not known")
-        return lacking + self.following.missing()
+        return lacking + self.view.without_quorum(self.epochs.electorates) + self.following.missing()
 
     def _form(self, document: EpochDocument) -> None:
         """The committees are known: listen to each."""

@@ -37,6 +37,7 @@ class FakeNetwork:
         hold: no blocks are made at all.
         forge: is given each certified block about to be published; what it returns goes out before it.
         refusing: members (by index) that refuse every transaction, with this code, instead of taking it in.
+        absent: members (by index) that answer nothing.
         deaf: so many messages with transactions are not taken in (but counted in ``batches``).
         slow_commit: no shard takes in what others send it.
         silent: nobody says what an account holds.
@@ -50,6 +51,7 @@ class FakeNetwork:
         self.announcing = True
         self.forge: Callable[[CertifiedBlock], CertifiedBlock] | None = None
         self.refusing: dict[int, Code] = {}
+        self.absent: set[int] = set()
         self.batches = 0
         self.heard: dict[bytes, int] = defaultdict(int)
         self.chains = Network("fake", time=_now(), terms=terms)
@@ -183,7 +185,7 @@ class FakeNetwork:
     def _answer(self, client: "redis.Redis", shard: Shard, query: Query) -> None:
         if self.silent and isinstance(query.request, GetAccount):
             return
-        for member in range(len(shard.members)) if query.member < 0 else [query.member]:
+        for member in set(range(len(shard.members)) if query.member < 0 else [query.member]) - self.absent:
             with self._lock:
                 reply = shard.reply(query, member, self._answer_of(shard, member, query))
             self._publish(client, topics.replies_topic(self.network, query.client), reply)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 from msgspec import structs
 
 from gateway.__main__ import main
 from gateway.vault import Vault
+from node.protocol import topics
 from node.protocol.address import decode_address
 from node.protocol.block import Balance, BalanceChange
 from node.protocol.certificate import CertifiedBlock
@@ -40,6 +42,12 @@ def rich(block: CertifiedBlock, address: str, asset: str, balance: Balance) -> C
     return structs.replace(block, effects=structs.replace(block.effects, changes=changed))
 
 
+def _counted(world: World, name: str) -> float:
+    """A metric, over all shards."""
+    lines = [line.split() for line in world.gateway.http.get("/metrics").text.splitlines()]
+    return sum(float(line[1]) for line in lines if line[0].startswith(f"{name}{{"))
+
+
 def test_lost_blocks_are_asked_for_and_forged_ones_are_not_believed(world: World) -> None:
     made = world.deal(0, 1)
     impostors = [key(f"impostor {i}") for i in range(4)]
@@ -50,8 +58,7 @@ def test_lost_blocks_are_asked_for_and_forged_ones_are_not_believed(world: World
         return world.network.chains.shards[block.block.header.shard].forge(block, effects=effects, keys=impostors)
 
     def refused() -> float:
-        lines = [line.split() for line in world.gateway.http.get("/metrics").text.splitlines()]
-        return sum(float(line[1]) for line in lines if line[0].startswith("shardpay_gateway_unproven_blocks_total{"))
+        return _counted(world, "shardpay_gateway_unproven_blocks_total")
 
     with world.network.switched(lose_blocks=inf):
         assert made.pay("2.00", wait=15)["status"] == "committed"
@@ -110,6 +117,39 @@ def test_refusals_are_hints_if_two_say_so_and_the_payment_may_still_be_made(worl
         assert (shown["status"], shown["code"]) == ("submitted", None)
     paid = made.ann.transfer(transfer_id, wait=15)
     assert (paid["status"], paid["code"]) == ("committed", None)
+
+
+def test_forged_blocks_without_end_are_two_lines_a_minute_of_the_log(world: World) -> None:
+    """One of each shard; others, of one test before this, may be there already."""
+
+    def lines() -> int:
+        return world.gateway.log.read_text().count("unproven blocks refused")
+
+    before = lines()
+    anybody = redis.Redis.from_url(world.broker.url)
+    blocks = [topics.blocks_topic(world.network.network, shard) for shard in (0, 1)]
+    for number in range(2000):
+        anybody.publish(blocks[number % 2], b"nonsense")
+    until(lambda: _counted(world, "shardpay_gateway_unproven_blocks_total") >= 2000, "all are refused")
+    assert lines() - before <= 2
+
+
+def test_a_shard_without_a_quorum_makes_the_gateway_not_ready_and_it_says_which(world: World) -> None:
+    def ready() -> tuple[int, list[str]]:
+        answer = world.gateway.http.get("/readyz")
+        return answer.status_code, answer.json()["missing"]
+
+    def up() -> list[bool]:
+        committees = world.gateway.http.get("/v1/network").json()["committees"]
+        return [committee["members"][0]["up"] for committee in committees]
+
+    with world.network.switched(absent={0}, hold=False):
+        until(lambda: not any(up()), "one member of each shard is missed")
+        assert ready() == (200, [])
+        world.network.absent, world.network.hold = {0, 1}, True
+        missing = [f"shard {shard} has no quorum: 2 of 4 members answer" for shard in (0, 1)]
+        until(lambda: ready() == (503, missing), "not ready without a quorum")
+    until(lambda: ready() == (200, []), "ready again")
 
 
 def test_what_no_block_takes_is_sent_again_until_it_expires(new_world: MakeWorld) -> None:

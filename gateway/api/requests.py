@@ -6,12 +6,13 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from gateway.idempotency import Idempotency
 from gateway.identity.sessions import Device
 from gateway.identity.throttle import Limit
 from gateway.identity.tokens import Caller, Scope
+from gateway.languages import Unfit
 from gateway.problems import Problem
 from gateway.service import Gateway
 from node.protocol.address import decode_address
@@ -66,6 +67,15 @@ async def _device(request: Request) -> Device:
     return Device(request.headers.get("user-agent", ""), request.client.host if request.client else "")
 
 
+def _whole(value: Any) -> Any:
+    """JSON's 5 and 5.0 are one number; "5" and true are none."""
+    if isinstance(value, str | bool):
+        raise Unfit("form", "a whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""An integer in a body."""
 GatewayPart = Annotated[Gateway, Depends(_gateway)]
 Login = Annotated[Caller, Depends(login)]
 """Who is logged in; never an API key."""

@@ -16,6 +16,7 @@ from gateway import problems
 from gateway.gatekeeper import Gatekeeper
 from gateway.languages import LANGUAGES, preferred, words
 from tests.gateway.world import World
+from tests.odd_texts import assert_refused_everywhere
 from tests.person import Deal
 
 SPOKEN = {"en": "en", "de": "de-AT, en;q=0.5", "es": "fr, es;q=0.8, en;q=0.7", "zh": "zh-Hans-CN"}
@@ -166,3 +167,7 @@ def test_a_body_is_json_and_said_to_be(made: Deal) -> None:
         assert (problem(answer), answer.headers["accept"]) == ((415, "unsupported_media_type"), "application/json"), kind
     answer = made.ann.http.post("/v1/wallets", content=body, headers={"Content-Type": "Application/JSON; charset=utf-8"})
     assert answer.status_code == 201
+
+
+def test_a_text_with_nul_or_half_a_character_is_refused_wherever_it_is(made: Deal) -> None:
+    assert_refused_everywhere(made)

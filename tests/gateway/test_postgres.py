@@ -25,6 +25,7 @@ from tests.gateway.test_mails import mails
 from tests.gateway.test_payment_files import act, bring, ended, look, results
 from tests.gateway.test_scheduled_payments import PATH, asked
 from tests.gateway.world import World
+from tests.odd_texts import assert_refused_everywhere
 from tests.payment_stories import PaymentStories
 from tests.person import PASSWORD, Person
 from tests.receiver import Receiver
@@ -176,3 +177,7 @@ def test_one_change_that_fails_undoes_none_of_those_written_with_it(new_database
         database.close()
 
     asyncio.run(story())
+
+
+def test_a_text_with_nul_or_half_a_character_is_refused_wherever_it_is(world: World) -> None:
+    assert_refused_everywhere(world.deal(0, 1))

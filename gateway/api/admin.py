@@ -11,6 +11,7 @@ from gateway.admin.audit import MAX_REASON, checked_reason
 from gateway.admin.desk import Found
 from gateway.admin.limits import MOST
 from gateway.api.auth import Email
+from gateway.api.errors import ORDER, errors
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.requests import GatewayPart, IdempotencyHeader, Login, WaitSeconds, account_address, idempotency
 from gateway.api.transfers import AssetField, outcome
@@ -23,7 +24,9 @@ from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 from node.protocol.transaction import Action
 
-router = APIRouter(prefix="/v1/admin", tags=["administration"])
+router = APIRouter(
+    prefix="/v1/admin", tags=["administration"], responses=errors("403 not_administrator", "403 second_factor_needed")
+)
 
 Reason = Annotated[
     str,
@@ -131,19 +134,19 @@ UserPath = Annotated[str, Depends(_user_id)]
 PurchasePath = Annotated[str, Depends(_purchase_id)]
 
 
-@router.get("/users")
+@router.get("/users", responses=errors("404 user_not_found"))
 async def find_user(email: Annotated[Email, Query()], administrator: Administrator, gateway: GatewayPart) -> UserView:
     """Who has an e-mail address."""
     return _user_view(await gateway.administration.user(User.email == email))
 
 
-@router.get("/users/{user_id}")
+@router.get("/users/{user_id}", responses=errors("404 user_not_found"))
 async def user(administrator: Administrator, user_id: UserPath, gateway: GatewayPart) -> UserView:
     """A user, with the addresses of his wallets: what they hold is told by `/v1/accounts`."""
     return await _user(gateway, user_id)
 
 
-@router.post("/users/{user_id}/suspend")
+@router.post("/users/{user_id}/suspend", responses=errors("404 user_not_found", "409 already_decided"))
 async def suspend(administrator: Administrator, user_id: UserPath, body: Because, gateway: GatewayPart) -> UserView:
     """End a user's sessions, revoke his API keys, withdraw his open exchanges, and let him log in no more. What is under way goes
     on, and what others pay him arrives: to stop that, freeze his addresses."""
@@ -151,21 +154,24 @@ async def suspend(administrator: Administrator, user_id: UserPath, body: Because
     return await _user(gateway, user_id)
 
 
-@router.post("/users/{user_id}/reinstate")
+@router.post("/users/{user_id}/reinstate", responses=errors("404 user_not_found", "409 already_decided"))
 async def reinstate(administrator: Administrator, user_id: UserPath, body: Because, gateway: GatewayPart) -> UserView:
     """Let a suspended user log in again. His API keys stay revoked."""
     await gateway.administration.reinstate(administrator, user_id, body.reason)
     return await _user(gateway, user_id)
 
 
-@router.put("/users/{user_id}/limits")
+@router.put(
+    "/users/{user_id}/limits",
+    responses=errors("404 user_not_found", "403 not_administrator", "403 second_factor_needed", "403 four_eyes"),
+)
 async def set_limits(administrator: Administrator, user_id: UserPath, body: NewLimits, gateway: GatewayPart) -> UserView:
     """Set how much a user may buy. Purchases beyond everybody's limits then wait for another administrator's approval."""
     await gateway.administration.set_limits(administrator, user_id, body.purchase, body.purchases_per_day, body.reason)
     return await _user(gateway, user_id)
 
 
-@router.post("/freeze", status_code=202)
+@router.post("/freeze", status_code=202, responses=errors(*ORDER, "409 no_issuer_key", "422 invalid_address"))
 async def freeze(
     body: NewFreeze,
     request: Request,
@@ -182,7 +188,7 @@ async def freeze(
     return view
 
 
-@router.post("/unfreeze", status_code=202)
+@router.post("/unfreeze", status_code=202, responses=errors(*ORDER, "409 no_issuer_key", "422 invalid_address"))
 async def unfreeze(
     body: NewFreeze,
     request: Request,
@@ -205,13 +211,23 @@ async def mints(administrator: Administrator, gateway: GatewayPart, limit: Limit
     return MintList(items=[_mint_view(row, gateway) for row in await gateway.administration.mints(limit)])
 
 
-@router.post("/mints/{purchase_id}/approve")
+@router.post(
+    "/mints/{purchase_id}/approve",
+    responses=errors(
+        "404 purchase_not_found", "409 already_decided", "403 not_administrator", "403 second_factor_needed", "403 four_eyes"
+    ),
+)
 async def approve(administrator: Administrator, purchase_id: PurchasePath, body: Because, gateway: GatewayPart) -> Decision:
     """Charge the card and mint the coins. Not for one's own purchases, nor by who raised the limit (403 `four_eyes`)."""
     return await _decide(gateway, administrator, purchase_id, True, body.reason)
 
 
-@router.post("/mints/{purchase_id}/reject")
+@router.post(
+    "/mints/{purchase_id}/reject",
+    responses=errors(
+        "404 purchase_not_found", "409 already_decided", "403 not_administrator", "403 second_factor_needed", "403 four_eyes"
+    ),
+)
 async def reject(administrator: Administrator, purchase_id: PurchasePath, body: Because, gateway: GatewayPart) -> Decision:
     """Let the purchase fail (`not_approved`)."""
     return await _decide(gateway, administrator, purchase_id, False, body.reason)

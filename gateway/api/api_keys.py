@@ -37,7 +37,7 @@ class KeyList(BaseModel):
     items: list[KeyView]
 
 
-@router.post("", status_code=201, responses=errors("409 limit_exceeded"))
+@router.post("", status_code=201, responses=errors("403 suspended", "409 limit_exceeded"))
 async def create(body: NewKey, user: VerifiedUser, gateway: GatewayPart) -> KeyShown:
     """Make a key to send as `Authorization: Bearer spk_...`. It is shown this once."""
     row, key = await gateway.api_keys.create(user, body.name, sorted(set(body.scopes)))

@@ -153,7 +153,10 @@ async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
     await gateway.receiving.claim(proof.user_id, proof.email)
 
 
-@router.post("/login", responses=errors("401 wrong_credentials", "401 code_required", "401 wrong_code", "429 too_many_attempts"))
+@router.post(
+    "/login",
+    responses=errors("401 wrong_credentials", "401 code_required", "401 wrong_code", "403 suspended", "429 too_many_attempts"),
+)
 async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> Session:
     """Log in. The access token is short-lived; trade the refresh token for new ones. 401 `code_required`: the password is right,
     and a second factor is on."""

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.auth import Code, Name, Password, Session, shown
+from gateway.api.errors import errors
 from gateway.api.requests import ON_PASSWORD, DevicePart, GatewayPart, Login
 from gateway.identity.throttle import Attempt, client_of
 from gateway.times import iso
@@ -131,7 +132,10 @@ class PasskeyList(BaseModel):
     items: list[PasskeyView]
 
 
-@router.post("/me/passkeys/options")
+@router.post(
+    "/me/passkeys/options",
+    responses=errors("403 wrong_password", "409 limit_exceeded", "409 passkeys_unavailable", "429 too_many_attempts"),
+)
 async def begin(body: Beginning, login: Login, gateway: GatewayPart) -> CreationOptions:
     """Begin to add a passkey: what `navigator.credentials.create` takes, for five minutes. 403 `code_required`: the password is
     right, and a second factor is on."""
@@ -141,7 +145,13 @@ async def begin(body: Beginning, login: Login, gateway: GatewayPart) -> Creation
     return CreationOptions(**await gateway.passkeys.begin(user))
 
 
-@router.post("/me/passkeys", status_code=201)
+@router.post(
+    "/me/passkeys",
+    status_code=201,
+    responses=errors(
+        "409 limit_exceeded", "409 passkey_taken", "409 passkeys_unavailable", "422 passkey_refused", "422 challenge_expired"
+    ),
+)
 async def add(body: NewPasskey, login: Login, gateway: GatewayPart) -> PasskeyView:
     """Add the passkey that a browser has made. From now on it logs in, without the password and without a second factor."""
     user = await gateway.accounts.profile(login.user)
@@ -154,26 +164,36 @@ async def passkeys(login: Login, gateway: GatewayPart) -> PasskeyList:
     return PasskeyList(items=[PasskeyView(**_view(dict(row._mapping))) for row in await gateway.passkeys.of(login.user)])
 
 
-@router.patch("/me/passkeys/{passkey_id}")
+@router.patch("/me/passkeys/{passkey_id}", responses=errors("404 passkey_not_found"))
 async def rename(passkey_id: str, body: PasskeyName, login: Login, gateway: GatewayPart) -> PasskeyView:
     """Give a passkey another name."""
     return PasskeyView(**_view(dict((await gateway.passkeys.rename(login.user, passkey_id, body.name))._mapping)))
 
 
-@router.delete("/me/passkeys/{passkey_id}", status_code=204)
+@router.delete("/me/passkeys/{passkey_id}", status_code=204, responses=errors("404 passkey_not_found"))
 async def remove(passkey_id: str, login: Login, gateway: GatewayPart) -> None:
     """Remove a passkey: it does not log in any more. All other sessions end, whoever they are of."""
     await gateway.passkeys.remove(login.user, login.session, passkey_id)
 
 
-@router.post("/auth/passkey/options")
+@router.post("/auth/passkey/options", responses=errors("409 passkeys_unavailable", "429 too_many_attempts"))
 async def ask(device: DevicePart, gateway: GatewayPart) -> RequestOptions:
     """Begin to log in with a passkey: what `navigator.credentials.get` takes, for five minutes."""
     await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
     return RequestOptions(**gateway.passkeys.ask())
 
 
-@router.post("/auth/passkey")
+@router.post(
+    "/auth/passkey",
+    responses=errors(
+        "401 passkey_unknown",
+        "401 passkey_refused",
+        "401 challenge_expired",
+        "403 suspended",
+        "409 passkeys_unavailable",
+        "429 too_many_attempts",
+    ),
+)
 async def log_in(body: PasskeyLogin, device: DevicePart, gateway: GatewayPart) -> Session:
     """Log in with a passkey, instead of password and second factor."""
     await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))

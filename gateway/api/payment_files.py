@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gateway.api.errors import errors
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.requests import GatewayPart, IdempotencyHeader, UserId, fingerprinted, scope
 from gateway.idempotency import Idempotency
@@ -65,7 +66,22 @@ Name = Annotated[str, Query(max_length=100, description="What you call it."), Af
 Csv = Annotated[bytes, Body(media_type="text/csv", description="UTF-8; its first line names the columns.", examples=[_EXAMPLE])]
 
 
-@router.post("", status_code=201)
+@router.post(
+    "",
+    status_code=201,
+    responses=errors(
+        "404 wallet_not_found",
+        "409 idempotency_conflict",
+        "409 key_not_held",
+        "409 limit_exceeded",
+        "409 insufficient_funds",
+        "422 invalid_payment_file",
+        "422 unknown_asset",
+        "422 invalid_amount",
+        "429 limit_exceeded",
+        "503 not_ready",
+    ),
+)
 async def check(
     content: Csv,
     request: Request,
@@ -85,20 +101,20 @@ async def check(
     return PaymentFileView(**await gateway.plans.files.check(user, wallet_id, name, content, once))
 
 
-@router.get("")
+@router.get("", responses=errors("422 invalid_cursor"))
 async def page(user: UserId, gateway: GatewayPart, cursor: Cursor = None, limit: Limit = 20) -> Page[PaymentFileView]:
     """Yours, latest first."""
     items, following = await gateway.plans.files.page(user, cursor, limit)
     return Page(items=[PaymentFileView(**item) for item in items], next_cursor=following)
 
 
-@router.get("/{file_id}")
+@router.get("/{file_id}", responses=errors("404 payment_file_not_found"))
 async def payment_file(file_id: str, user: UserId, gateway: GatewayPart) -> PaymentFileView:
     """How far it is."""
     return PaymentFileView(**await gateway.plans.files.get(user, file_id))
 
 
-@router.get("/{file_id}/lines")
+@router.get("/{file_id}/lines", responses=errors("404 payment_file_not_found", "422 invalid_cursor"))
 async def lines(
     file_id: str,
     user: UserId,
@@ -112,7 +128,11 @@ async def lines(
     return Page(items=[PaymentLineView(**item) for item in items], next_cursor=following)
 
 
-@router.get("/{file_id}/result.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
+@router.get(
+    "/{file_id}/result.csv",
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}}}, **errors("404 payment_file_not_found")},
+)
 async def result(file_id: str, user: UserId, gateway: GatewayPart) -> Response:
     """Its lines with what has become of them so far, as CSV."""
     text = await gateway.plans.files.result(user, file_id)
@@ -120,7 +140,13 @@ async def result(file_id: str, user: UserId, gateway: GatewayPart) -> Response:
     return Response(text, media_type="text/csv; charset=utf-8; header=present", headers=headers)
 
 
-@router.post("/{file_id}/confirm", status_code=202)
+@router.post(
+    "/{file_id}/confirm",
+    status_code=202,
+    responses=errors(
+        "404 payment_file_not_found", "409 payment_file_not_open", "409 insufficient_funds", "409 key_not_held", "503 not_ready"
+    ),
+)
 async def confirm(file_id: str, response: Response, user: UserId, gateway: GatewayPart) -> PaymentFileView:
     """Have it paid: each line is a payment of its own, and one that fails does not stop the others. Once, however often you ask:
     202 when it begins, 200 when it did before.
@@ -132,7 +158,7 @@ async def confirm(file_id: str, response: Response, user: UserId, gateway: Gatew
     return PaymentFileView(**view)
 
 
-@router.post("/{file_id}/cancel")
+@router.post("/{file_id}/cancel", responses=errors("404 payment_file_not_found", "409 payment_file_not_open"))
 async def cancel(file_id: str, user: UserId, gateway: GatewayPart) -> PaymentFileView:
     """Stop it: what is not handed in is never paid, what is under way ends as it ends."""
     return PaymentFileView(**await gateway.plans.files.cancel(user, file_id))

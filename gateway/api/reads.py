@@ -141,7 +141,21 @@ async def statement_html(
     return Response(as_html(made), media_type="text/html; charset=utf-8", headers=_headers(made, "html") | policy)
 
 
-@router.get("/statements/{wallet_id}.pdf", response_class=Response, responses={200: {"content": {"application/pdf": {}}}})
+@router.get(
+    "/statements/{wallet_id}.pdf",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/pdf": {}}},
+        **errors(
+            "404 wallet_not_found",
+            "422 unknown_asset",
+            "422 invalid_time",
+            "422 too_many_lines",
+            "503 not_ready",
+            "503 overloaded",
+        ),
+    },
+)
 async def statement_pdf(
     wallet_id: str, user: UserId, gateway: GatewayPart, asset: AssetFilter = None, since: From = None, until: To = None
 ) -> Response:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from gateway.api.errors import ORDER, PAYEE, errors
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.requests import GatewayPart, IdempotencyHeader, UserId, idempotency, scope
 from gateway.api.transfers import AmountField, AssetField, MemoField, PayeeField
@@ -74,7 +75,9 @@ class ScheduledPaymentView(BaseModel):
     created_at: str | None
 
 
-@router.post("", status_code=201)
+@router.post(
+    "", status_code=201, responses=errors(*ORDER, *PAYEE, "409 limit_exceeded", "422 unknown_time_zone", "422 invalid_time")
+)
 async def plan(
     body: NewScheduledPayment, request: Request, user: UserId, gateway: GatewayPart, key: IdempotencyHeader = None
 ) -> ScheduledPaymentView:
@@ -88,7 +91,7 @@ async def plan(
     return ScheduledPaymentView(**await gateway.plans.schedules.plan(user, asked, idempotency(request, body, key)))
 
 
-@router.get("")
+@router.get("", responses=errors("422 invalid_cursor"))
 async def page(
     user: UserId, gateway: GatewayPart, status: ScheduleStatus | None = None, cursor: Cursor = None, limit: Limit = 20
 ) -> Page[ScheduledPaymentView]:
@@ -97,32 +100,32 @@ async def page(
     return Page(items=[ScheduledPaymentView(**item) for item in items], next_cursor=following)
 
 
-@router.get("/{scheduled_id}")
+@router.get("/{scheduled_id}", responses=errors("404 scheduled_payment_not_found"))
 async def scheduled(scheduled_id: str, user: UserId, gateway: GatewayPart) -> ScheduledPaymentView:
     """One, with its next and its latest run."""
     return ScheduledPaymentView(**await gateway.plans.schedules.get(user, scheduled_id))
 
 
-@router.get("/{scheduled_id}/runs")
+@router.get("/{scheduled_id}/runs", responses=errors("404 scheduled_payment_not_found", "422 invalid_cursor"))
 async def runs(scheduled_id: str, user: UserId, gateway: GatewayPart, cursor: Cursor = None, limit: Limit = 20) -> Page[RunView]:
     """What became of it at each of its times, latest first."""
     items, following = await gateway.plans.schedules.runs(user, scheduled_id, cursor, limit)
     return Page(items=[RunView(**item) for item in items], next_cursor=following)
 
 
-@router.post("/{scheduled_id}/pause")
+@router.post("/{scheduled_id}/pause", responses=errors("404 scheduled_payment_not_found", "409 scheduled_payment_over"))
 async def pause(scheduled_id: str, user: UserId, gateway: GatewayPart) -> ScheduledPaymentView:
     """Pay nothing until it is resumed; times that pass meanwhile are passed over."""
     return ScheduledPaymentView(**await gateway.plans.schedules.pause(user, scheduled_id))
 
 
-@router.post("/{scheduled_id}/resume")
+@router.post("/{scheduled_id}/resume", responses=errors("404 scheduled_payment_not_found", "409 scheduled_payment_over"))
 async def resume(scheduled_id: str, user: UserId, gateway: GatewayPart) -> ScheduledPaymentView:
     """Go on with the first time that is to come."""
     return ScheduledPaymentView(**await gateway.plans.schedules.resume(user, scheduled_id))
 
 
-@router.delete("/{scheduled_id}")
+@router.delete("/{scheduled_id}", responses=errors("404 scheduled_payment_not_found", "409 scheduled_payment_over"))
 async def cancel(scheduled_id: str, user: UserId, gateway: GatewayPart) -> ScheduledPaymentView:
     """Pay nothing more. It stays here to be read; a payment under way ends as it ends."""
     return ScheduledPaymentView(**await gateway.plans.schedules.cancel(user, scheduled_id))

@@ -1,4 +1,4 @@
-"""What every request must be, whatever it asks for: JSON, without NUL characters, with known parameters."""
+"""What every request must be, whatever it asks for: of the right type, without NUL characters, with known parameters."""
 
 from typing import Any
 
@@ -20,11 +20,12 @@ async def _readable(request: Request) -> None:
     if _NUL in request.url.path:
         raise Problem(404, "not_found", "nothing has a name with a NUL character")
     body = b"" if request.method == "GET" else await request.body()
-    if body and _media_type(request) != "application/json":
-        raise Problem(415, "unsupported_media_type", "a body is JSON: Content-Type: application/json", accept="application/json")
+    expected = _expected(request)
+    if body and _media_type(request) != expected:
+        raise Problem(415, "unsupported_media_type", f"a body here is {expected}: say so in Content-Type", accept=expected)
     if any(_NUL in value for _, value in request.query_params.multi_items()):
         raise Problem(422, "invalid_request", "a query parameter holds a NUL character")
-    if b"\\u0000" in body and _holds_nul(await request.json()):
+    if expected == "application/json" and b"\\u0000" in body and _holds_nul(await request.json()):
         raise Problem(422, "invalid_request", "the body holds a NUL character")
 
 
@@ -55,6 +56,12 @@ def parameters(dependant: Dependant) -> set[str]:
         else:
             names.add(field.alias)
     return names.union(*(parameters(one) for one in dependant.dependencies))
+
+
+def _expected(request: Request) -> str:
+    """The media type of a route's bodies."""
+    field = request.scope["route"].body_field
+    return str(getattr(field.field_info, "media_type", "application/json")) if field is not None else "application/json"
 
 
 def _media_type(request: Request) -> str:

@@ -23,12 +23,13 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from gateway.admin import audit
 from gateway.database import Database, insert, now_ms
 from gateway.identity.challenges import SECONDS, Challenges
 from gateway.identity.mail_texts import Letter
 from gateway.identity.mails import Mails
 from gateway.identity.sessions import Device, Ended, Issued, Sessions, end
-from gateway.identity.tables import Passkey, Session, User
+from gateway.identity.tables import Passkey, Session, TotpSecret, User
 from gateway.problems import Problem
 
 T = TypeVar("T")
@@ -61,7 +62,11 @@ class Passkeys:
         Raises:
             Problem: 409, there are too many, or browsers have none for this page.
         """
-        party, existing = self._party(), await self._credentials(user.id)
+        party = self._party()
+        credentials = select(Passkey.credential_id).where(Passkey.user_id == user.id)
+        existing, purpose = await self._database.read(
+            lambda c: (c.execute(credentials).scalars().all(), _registration(c, user.id))
+        )
         _check_count(len(existing))
         options = webauthn.generate_registration_options(
             rp_id=party.domain,
@@ -69,7 +74,7 @@ class Passkeys:
             user_id=user.id.encode(),
             user_name=user.email,
             user_display_name=user.name,
-            challenge=self._challenges.make(_registration(user.id)),
+            challenge=self._challenges.make(purpose),
             timeout=SECONDS * 1000,
             authenticator_selection=AuthenticatorSelectionCriteria(
                 resident_key=ResidentKeyRequirement.REQUIRED, user_verification=UserVerificationRequirement.REQUIRED
@@ -85,7 +90,7 @@ class Passkeys:
             Problem: 422, not a passkey for this page, this user and now; 409, it is there already, or there are too many.
         """
         party = self._party()
-        challenge = await self._challenge(answer, _registration(user.id), 422)
+        challenge = await self._challenge(answer, 422)
         made = await _verified(
             422,
             lambda: webauthn.verify_registration_response(
@@ -104,9 +109,10 @@ class Passkeys:
 
         def save(connection: Connection) -> None:
             _check_count(connection.execute(count).scalar_one())
-            self._take(connection, challenge, 422)
+            self._take(connection, challenge, _registration(connection, user.id), 422)
             connection.execute(insert(connection, Passkey).values(**row))
             self._mails.order(connection, Letter.PASSKEY, user.email)
+            audit.record(connection, user.id, "passkey.added", user.id, passkey=row["id"])
 
         try:
             await self._mails.write(save)
@@ -128,7 +134,7 @@ class Passkeys:
     async def log_in(self, answer: dict[str, Any], device: Device) -> Issued:
         """Log in whoever's passkey has signed. Raises Problem (401)."""
         party = self._party()
-        challenge = await self._challenge(answer, _LOGIN, 401)
+        challenge = await self._challenge(answer, 401)
         found = await self._find(answer)
         proven = await _verified(
             401,
@@ -144,7 +150,7 @@ class Passkeys:
         )
 
         def note(connection: Connection) -> None:
-            self._take(connection, challenge, 401)
+            self._take(connection, challenge, _LOGIN, 401)
             unchanged = (Passkey.id == found.id, Passkey.sign_count == found.sign_count)
             values = {"sign_count": proven.new_sign_count, "last_used_at": now_ms()}
             if not connection.execute(update(Passkey).where(*unchanged).values(**values)).rowcount:
@@ -173,16 +179,13 @@ class Passkeys:
         def save(connection: Connection) -> list[Ended] | None:
             if not connection.execute(delete(Passkey).where(*mine)).rowcount:
                 return None
+            audit.record(connection, user_id, "passkey.removed", user_id, passkey=passkey)
             return end(connection, user_id, Session.id != session)
 
         gone = await self._database.write(save)
         if gone is None:
             raise _not_found()
         self._sessions.ended(gone)
-
-    async def _credentials(self, user_id: str) -> Sequence[bytes]:
-        query = select(Passkey.credential_id).where(Passkey.user_id == user_id)
-        return await self._database.read(lambda c: c.execute(query).scalars().all())
 
     async def _find(self, answer: dict[str, Any]) -> Row[Any]:
         """The passkey that an answer names, with its user's password hash. Raises Problem (401)."""
@@ -198,18 +201,17 @@ class Passkeys:
             raise _refused(401)
         return row
 
-    async def _challenge(self, answer: dict[str, Any], purpose: str, status: int) -> bytes:
-        """The challenge that was signed, if it is one for this. Raises Problem."""
+    async def _challenge(self, answer: dict[str, Any], status: int) -> bytes:
+        """What a browser says was signed, and whoever made it. Raises Problem."""
         signed = await _verified(status, lambda: parse_client_data_json(base64url_to_bytes(answer["response"]["clientDataJSON"])))
         if signed.cross_origin:
             raise _refused(status)
-        if not self._challenges.is_good(signed.challenge, purpose):
-            raise _too_late(status)
         return signed.challenge
 
-    def _take(self, connection: Connection, challenge: bytes, status: int) -> None:
-        if not self._challenges.use(connection, challenge):
-            raise _too_late(status)
+    def _take(self, connection: Connection, challenge: bytes, purpose: str, status: int) -> None:
+        """Use a challenge up, in the caller's write. Raises Problem when it is none of ours for this, or was used."""
+        if not (self._challenges.is_good(challenge, purpose) and self._challenges.use(connection, challenge)):
+            raise Problem(status, "challenge_expired", "this took too long, or was sent before: begin again")
 
     def _party(self) -> RelyingParty:
         if self.relying_party is None:
@@ -252,8 +254,10 @@ async def _verified(status: int, check: Callable[[], T]) -> T:
         raise _refused(status) from error
 
 
-def _registration(user_id: str) -> str:
-    return f"passkey of {user_id}"
+def _registration(connection: Connection, user_id: str) -> str:
+    """What a challenge is for: it took the second factor that is on now, or none is."""
+    since = connection.execute(select(TotpSecret.confirmed_at).where(TotpSecret.user_id == user_id)).scalar()
+    return f"passkey of {user_id} with the second factor of {since}"
 
 
 def _check_count(count: int) -> None:
@@ -263,10 +267,6 @@ def _check_count(count: int) -> None:
 
 def _refused(status: int) -> Problem:
     return Problem(status, "passkey_refused", "this is not a valid answer of a passkey to this page")
-
-
-def _too_late(status: int) -> Problem:
-    return Problem(status, "challenge_expired", "this took too long, or was sent before: begin again")
 
 
 def _not_found() -> Problem:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, delete, select, update
 
 from gateway.admin import audit
 from gateway.database import Database, insert, now_ms
+from gateway.identity import passkeys
 from gateway.identity.tables import RecoveryCode, TotpSecret
 from gateway.identity.throttle import Attempt, Limit, Throttle
 from gateway.problems import Problem
@@ -50,7 +51,8 @@ class SecondFactor:
         return totp.secret, totp.provisioning_uri(name=email, issuer_name=ISSUER)
 
     async def confirm(self, user_id: str, code: str) -> list[str]:
-        """Turn it on with the app's first code. Returns recovery codes, told this once. Raises Problem (403, 409)."""
+        """Turn it on with the app's first code, and remove passkeys added without. Returns recovery codes, told this once.
+        Raises Problem (403, 409)."""
         row, codes = await self._row(user_id), [secrets.token_hex(10) for _ in range(RECOVERY_CODES)]
         if row is None or row.confirmed_at is not None:
             raise Problem(409, "second_factor_not_begun", "there is nothing to confirm")
@@ -62,6 +64,7 @@ class SecondFactor:
             if not connection.execute(update(TotpSecret).where(*mine).values(confirmed_at=now_ms(), last_step=step)).rowcount:
                 return False
             connection.execute(insert(connection, RecoveryCode), [{"code_hash": _hash(one), "user_id": user_id} for one in codes])
+            passkeys.forget(connection, user_id)
             audit.record(connection, user_id, "second_factor.on", user_id)
             return True
 

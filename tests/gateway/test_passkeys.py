@@ -83,6 +83,14 @@ def test_a_passkey_logs_in_instead_of_password_and_second_factor(world: World) -
     assert listed["last_used_at"] >= made["created_at"]
 
 
+def test_a_second_factor_removes_the_passkeys_that_were_added_without_it(world: World) -> None:
+    ann = world.person()
+    phone, asked = added(world, ann), begin(ann).json()
+    confirm(ann, begun(ann).now())
+    assert problem(log_in(world, phone.sign(question(world)))) == (401, "passkey_unknown")
+    assert problem(add(ann, device(world).make(asked))) == (422, "challenge_expired"), "asked for without the code"
+
+
 def test_an_answer_is_good_once_and_for_what_was_asked_now(world: World) -> None:
     ann = world.person()
     phone = added(world, ann)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.routing import Mount, Route
 
 from gateway import problems
 from gateway.api import (
@@ -120,7 +121,10 @@ def create_app(make_gateway: Callable[[], Gateway], on_crash: Callable[[], None]
         app.include_router(part.router)
     pages.install(app, shop)
     problems.install(app)
-    description.install(app, [part.router for part in _PARTS])
+    routers = [part.router for part in _PARTS]
+    description.install(app, routers)
+    app.state.routes = [route for router in routers for route in router.routes]
+    app.state.routes += [route for route in app.routes if isinstance(route, Route | Mount)]
     return Gatekeeper(Shortcut(app), app.state)
 
 

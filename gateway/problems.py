@@ -11,8 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match, Mount
-from starlette.types import Scope
 
 from gateway.asked import now_asked
 from gateway.languages import LANGUAGES, Unfit, words
@@ -20,7 +18,6 @@ from gateway.languages import LANGUAGES, Unfit, words
 log = structlog.get_logger()
 
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _SAID = {"not_found": "there is nothing at this path", "bad_request": "this request cannot be read"}
 
 
@@ -146,19 +143,20 @@ async def _http(request: Request, error: HTTPException) -> ProblemDocument:
     status, headers = error.status_code, dict(error.headers or {})
     code = _CODES.get(status, "bad_request" if status < 500 else "internal_error")
     if status == 405:
-        allowed = _allowed(request.app.routes, {**request.scope, "root_path": ""})  # a mount adds itself to it
+        allowed = _allowed(request)
         return document(status, code, f"here is {allowed} only", headers | {"Allow": allowed})
     return document(status, code, str(error.detail) if status == 413 else _SAID.get(code, "this cannot be answered"), headers)
 
 
-def _allowed(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """The methods of all routes to a path, for ``Allow``: the framework names those of the first one only."""
-    methods = set[str]()
-    for route in routes:
-        if isinstance(route, Mount):  # files
-            methods |= {"GET"} if route.matches(scope)[0] is Match.FULL else set()
-        else:
-            methods |= {method for method in _METHODS if route.matches({**scope, "method": method})[0] is Match.FULL}
+def _allowed(request: Request) -> str:
+    """The methods of a path, for ``Allow``: the framework names those of the first route that fits only. Of paths with
+    parameters and without, which is meant goes without."""
+    found = list[tuple[int, set[str]]]()
+    for route in request.app.state.routes:
+        if (match := route.path_regex.match(request.scope["path"])) is not None:
+            found.append((len(match.groupdict()), getattr(route, "methods", None) or {"GET"}))  # files are read
+    fewest = min(parameters for parameters, _ in found)
+    methods = set[str]().union(*(methods for parameters, methods in found if parameters == fewest))
     return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ _ROOT = Path(__file__).parent.parent
 _MIXED_IN = 0.7
 """How often a real value stands for one that is made up."""
 _CARD = {"number": "4242 4242 4242 4242", "exp_month": 12, "exp_year": 2099, "cvc": "123"}
+_NEXT_YEAR = f"{date.today().year + 1}-06-15T09:00"
 _IBAN = "DE89 3704 0044 0532 0130 00"
 _LONG_LIVED = {"token_lifetime": 36_000, "attempts_per_address": 1_000_000}
 
@@ -105,6 +107,10 @@ def real_values(ann: Person, bob: Person, hook: str) -> dict[str, list[Any]]:
         ann.http.post("/v1/auth/login", json={"email": ann.email, "password": PASSWORD})
     sessions = [one["id"] for one in ann.get("/v1/sessions").json()["items"] if not one["current"]]
     keys = [_made(ann, "/v1/api-keys", {"name": f"key {number}", "scopes": ["read"]})["id"] for number in range(3)]
+    plan = {"from_wallet": purse["id"], "to": till["address"], "asset": "USD", "amount": "0.10", "starts_at": _NEXT_YEAR}
+    planned = [_made(ann, "/v1/scheduled-payments", plan)["id"] for _ in range(3)]
+    csv = f"to,asset,amount\n{till['address']},USD,0.10\n".encode()
+    filed = [_filed(ann, purse["id"], csv)["id"] for _ in range(3)]
     wallets = [one["id"] for one in purses]
     return {
         "path.wallet_id": wallets,
@@ -128,6 +134,8 @@ def real_values(ann: Person, bob: Person, hook: str) -> dict[str, list[Any]]:
         "body.purchase_id": [bought["id"]],
         "body.payment_intent_id": [intents[0]["id"]],
         "body.url": [hook],
+        "body.starts_at": [_NEXT_YEAR],
+        "body.time_zone": ["UTC", "Europe/Berlin"],
         "body.refresh_token": [other["refresh_token"]],
         "path.transfer_id": paid,
         "path.address": [purse["address"], till["address"]],
@@ -138,6 +146,8 @@ def real_values(ann: Person, bob: Person, hook: str) -> dict[str, list[Any]]:
         "path.exchange_id": [one["id"] for one in offers],
         "path.endpoint_id": [endpoint["id"]],
         "path.delivery_id": [one["id"] for one in delivered],
+        "path.scheduled_id": planned,
+        "path.file_id": filed,
         "path.session_id": sessions,
         "path.key_id": keys,
         "path.shard": [0, 1],
@@ -156,6 +166,14 @@ def real_values(ann: Person, bob: Person, hook: str) -> dict[str, list[Any]]:
 def _made(person: Person, path: str, body: Any) -> dict[str, Any]:
     answer = person.http.post(path, json=body)
     assert answer.status_code < 300, (path, answer.text)
+    view: dict[str, Any] = answer.json()
+    return view
+
+
+def _filed(person: Person, wallet_id: str, csv: bytes) -> dict[str, Any]:
+    kind = {"Content-Type": "text/csv"}
+    answer = person.http.post("/v1/payment-files", content=csv, params={"wallet_id": wallet_id}, headers=kind)
+    assert answer.status_code == 201, answer.text
     view: dict[str, Any] = answer.json()
     return view
 

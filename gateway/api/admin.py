@@ -13,7 +13,7 @@ from gateway.admin.limits import MOST
 from gateway.api.auth import Email
 from gateway.api.errors import ORDER, errors
 from gateway.api.lists import Cursor, Limit, Page
-from gateway.api.requests import GatewayPart, IdempotencyHeader, Login, WaitSeconds, account_address, idempotency
+from gateway.api.requests import WHOLE, GatewayPart, IdempotencyHeader, Login, WaitSeconds, account_address, idempotency
 from gateway.api.transfers import AssetField, outcome
 from gateway.idempotency import Idempotency
 from gateway.identity.tables import User
@@ -33,7 +33,7 @@ Reason = Annotated[
     AfterValidator(checked_reason),
     Field(min_length=1, max_length=MAX_REASON, description="Why; for the audit log.", examples=["Request 4711 of the court"]),
 ]
-WholeUnits = Annotated[int, Field(ge=0, le=MOST)]
+WholeUnits = Annotated[int, Field(ge=0, le=MOST), WHOLE]
 _ID = re.compile("[0-9a-f]{32}")
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.errors import ORDER, errors
-from gateway.api.requests import LONGEST_WAIT, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, Whole, idempotency, scope
+from gateway.api.requests import LONGEST_WAIT, WHOLE, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, idempotency, scope
 from gateway.api.transfers import AmountField, AssetField
 from gateway.checkout.exchanges import NewOffer
 from gateway.checkout.states import ExchangeStatus
@@ -28,7 +28,7 @@ class NewExchange(BaseModel):
     wallet_id: Id
     give: Coins
     want: Coins
-    expires_in: Annotated[Whole, Field(ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be accepted.")] = 3600
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be accepted."), WHOLE] = 3600
 
 
 class Acceptance(BaseModel):

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from gateway.api.requests import GatewayPart, Login
 from gateway.plans.notification_texts import TYPES, NotificationType
@@ -17,7 +17,7 @@ class Notifications(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     events: Annotated[list[NotificationType], Field(max_length=len(TYPES))]
-    amounts: bool
+    amounts: StrictBool
 
 
 @router.get("")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.api.errors import ORDER, errors
-from gateway.api.requests import LONGEST_WAIT, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, Whole, idempotency, scope
+from gateway.api.requests import LONGEST_WAIT, WHOLE, GatewayPart, IdempotencyHeader, UserId, WaitSeconds, idempotency, scope
 from gateway.api.transfers import AmountField, AssetField
 from gateway.checkout.intents import NewIntent
 from gateway.checkout.states import IntentStatus
@@ -55,7 +55,7 @@ class NewPaymentIntent(BaseModel):
     capture_method: Annotated[
         Literal["automatic", "manual"], Field(description="`manual`: confirming reserves the amount, `/capture` takes it.")
     ] = "automatic"
-    expires_in: Annotated[Whole, Field(ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be paid.")] = 3600
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_EXPIRY, description="Seconds in which it can be paid."), WHOLE] = 3600
 
 
 class Confirmation(BaseModel):

@@ -10,12 +10,12 @@ from gateway.api.errors import ORDER, errors
 from gateway.api.lists import Cursor, Limit, Page
 from gateway.api.requests import (
     LONGEST_WAIT,
+    WHOLE,
     GatewayPart,
     IdempotencyHeader,
     UserId,
     VerifiedUser,
     WaitSeconds,
-    Whole,
     idempotency,
     scope,
 )
@@ -33,8 +33,8 @@ class CardFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     number: Annotated[SecretStr, Field(max_length=30, examples=["4242 4242 4242 4242"])]
-    exp_month: Annotated[Whole, Field(ge=1, le=12)]
-    exp_year: Annotated[Whole, Field(ge=2000, le=2100, examples=[2030])]
+    exp_month: Annotated[int, Field(ge=1, le=12), WHOLE]
+    exp_year: Annotated[int, Field(ge=2000, le=2100, examples=[2030]), WHOLE]
     cvc: Annotated[SecretStr, Field(max_length=4, examples=["123"])]
 
     @computed_field  # type: ignore[prop-decorator]

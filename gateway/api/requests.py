@@ -74,8 +74,8 @@ def _whole(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-"""An integer in a body."""
+WHOLE = BeforeValidator(_whole)
+"""Marks an integer in a body; after its limits, which the description would lose else."""
 GatewayPart = Annotated[Gateway, Depends(_gateway)]
 Login = Annotated[Caller, Depends(login)]
 """Who is logged in; never an API key."""

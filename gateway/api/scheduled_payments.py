@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.api.errors import ORDER, PAYEE, errors
 from gateway.api.lists import Cursor, Limit, Page
-from gateway.api.requests import GatewayPart, IdempotencyHeader, UserId, idempotency, scope
+from gateway.api.requests import WHOLE, GatewayPart, IdempotencyHeader, UserId, idempotency, scope
 from gateway.api.transfers import AmountField, AssetField, MemoField, PayeeField
 from gateway.identity.text import one_line
 from gateway.plans.calendar import Rule
@@ -37,8 +37,8 @@ class NewScheduledPayment(BaseModel):
     ]
     time_zone: Annotated[str, Field(max_length=40, examples=["Europe/Berlin"], description="Of the IANA's list.")] = "UTC"
     repeat: Repeat = "once"
-    interval: Annotated[int, Field(ge=1, le=52, description="Every so many weeks or months.")] = 1
-    count: Annotated[int | None, Field(ge=1, le=1000, description="So many times in all.")] = None
+    interval: Annotated[int, Field(ge=1, le=52, description="Every so many weeks or months."), WHOLE] = 1
+    count: Annotated[int | None, Field(ge=1, le=1000, description="So many times in all."), WHOLE] = None
     until: Annotated[
         str | None, Field(pattern=r"^\d{4}-\d\d-\d\d$", examples=["2027-12-31"], description="The last day it may be due.")
     ] = None

@@ -1,11 +1,12 @@
-"""The gateway does what its description says: the part of tests/contract.py that nothing is drawn by chance in."""
+"""The gateway does what its description says, where something is changed: the part of tests/contract.py in which nothing is drawn
+by chance. What only reads is left to the long form."""
 
 from tests import contract
 from tests.gateway.world import World
 
 
 def test_every_operation_does_what_the_description_says(world: World) -> None:
-    result = contract.run(world, 1, 1, "--phases", "examples,coverage")
+    result = contract.run(world, 1, 1, "--phases", "examples,coverage", "--exclude-method", "GET")
     assert result.failures == 0, result.story
-    assert result.operations > 75
-    assert result.cases > 2000
+    assert result.operations > 60
+    assert result.cases > 1500

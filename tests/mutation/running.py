@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
@@ -190,11 +191,14 @@ _NOT_IMPORTED = 3
 def main(part: str, runs: int) -> int:
     """Simulate until somebody notices something. Returns the exit code."""
     try:
-        from tests.mutation import simulating
+        for program in ("node.runtime", "signaling.runtime"):
+            import_module(program)
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
         return _NOT_IMPORTED
     try:
+        from tests.mutation import simulating
+
         for name, run in islice(simulating.runs(part), runs):
             if noticed := run():
                 print(f"{name}: {noticed}")

@@ -104,6 +104,6 @@ def port_base(text: str) -> int:
 
 def counted(names: list[str]) -> str:
     """``3 processes: broker, coordinator, node-0``; many nodes are counted rather than named."""
-    nodes = [name for name in names if name.rpartition("-")[2].isdigit()]
+    nodes = [name for name in names if name.rpartition("-")[2].isdigit() and not name.startswith("gateway-")]
     shown = [*(n for n in names if n not in nodes), f"{len(nodes)} nodes"] if len(nodes) > 4 else names
     return f"{len(names)} process{'' if len(names) == 1 else 'es'}{': ' if names else ''}{', '.join(shown)}"

@@ -213,3 +213,9 @@ def test_the_view_tells_how_far_the_network_has_formed() -> None:
     for name, replica, second in (("node-0", None, 2), ("node-1", NODE.replica, 2), ("node-1", NODE.replica, 4)):
         view.add(Report(name, 0, changed(NODE, replica=replica, phase=Phase.HANDOFF)), second)
     assert (view.heights(4), view.rate(4), view.forming(60)) == ({}, 0, "")
+
+
+def test_many_nodes_are_counted_and_all_else_is_named() -> None:
+    names = ["gateway", "gateway-2", "gateway-3", *(f"node-{number}" for number in range(8))]
+    assert counted(names) == "11 processes: gateway, gateway-2, gateway-3, 8 nodes"
+    assert counted(["node-1"]) == "1 process: node-1"

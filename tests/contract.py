@@ -57,6 +57,11 @@ _SENSIBLE = ["2xx", "401", "403", "404", "409", "422", "429"]
 _SHOWN_BY_ID = ["/v1/payment-intents/{intent_id}", "/v1/exchanges/{exchange_id}"]
 """To whoever knows the id, which cannot be guessed: links to pay are sent around."""
 
+_UNHIDDEN = {"object_level_authorization": {"enabled": False}}
+_UNREADY = {"expected-statuses": ["2xx", "503"]}
+_NOT_READY = {"include-path": "/readyz", "checks": {"not_a_server_error": _UNREADY, "positive_data_acceptance": _UNREADY}}
+"""On a busy machine a gateway may be behind for a moment, and says so."""
+
 
 class Result(NamedTuple):
     """``reached``: operations that have done what a well-formed request asked for. ``story``: what schemathesis says."""
@@ -193,9 +198,7 @@ def configuration(values: dict[str, list[Any]], person: Person, peer: Person, fo
         # A well-formed request is refused, too, if it makes no sense: with 422 and a code of its own. That this code is not
         # `invalid_request` is what tests/contract_checks.py looks at.
         "checks": {name: {"enabled": True} for name in _CHECKS} | {"positive_data_acceptance": {"expected-statuses": _SENSIBLE}},
-        "operations": [
-            {"include-path": path, "checks": {"object_level_authorization": {"enabled": False}}} for path in _SHOWN_BY_ID
-        ],
+        "operations": [*({"include-path": path, "checks": _UNHIDDEN} for path in _SHOWN_BY_ID), _NOT_READY],
         "max-stream-events": 1,
         "request-timeout": 40,
     }

@@ -105,7 +105,8 @@ def _complete_operation(operation: dict[str, Any], route: APIRoute, method: str)
         responses["200"] = {**responses["202"], "description": "Nothing more happens by itself"}
         responses["202"]["description"] = "Under way"
     for status, codes in _problems(operation, route, method, calls).items():
-        responses[status] = _problem_response(int(status), sorted(codes))
+        own = responses.get(status, {}).get("content", {})  # readyz says in its own form what is missing
+        responses[status] = _problem_response(int(status), sorted(codes), own)
     repeatable = any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ()))
     for status, response in responses.items():
         response["headers"] = _headers("X-Request-Id", *(["Idempotent-Replayed"] if repeatable and status < "300" else []))
@@ -142,11 +143,11 @@ def _problems(operation: dict[str, Any], route: APIRoute, method: str, calls: li
     return found
 
 
-def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
+def _problem_response(status: int, codes: list[str], own: dict[str, Any]) -> dict[str, Any]:
     listed = {"type": "object", "properties": {"code": {"type": "string", "enum": codes}}}
     schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}, listed]}
     described = f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in codes)}"
-    return {"description": described, "content": {"application/problem+json": {"schema": schema}}}
+    return {"description": described, "content": {**own, "application/problem+json": {"schema": schema}}}
 
 
 def _headers(*names: str) -> dict[str, Any]:

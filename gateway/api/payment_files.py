@@ -63,7 +63,9 @@ class PaymentLineView(BaseModel):
 
 
 Name = Annotated[str, Query(max_length=100, description="What you call it."), AfterValidator(one_line)]
-Csv = Annotated[bytes, Body(media_type="text/csv", description="UTF-8; its first line names the columns.", examples=[_EXAMPLE])]
+Csv = Annotated[
+    bytes, Body(media_type="text/csv", min_length=1, description="UTF-8; its first line names the columns.", examples=[_EXAMPLE])
+]
 
 
 @router.post(

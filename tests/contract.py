@@ -58,7 +58,7 @@ _SHOWN_BY_ID = ["/v1/payment-intents/{intent_id}", "/v1/exchanges/{exchange_id}"
 """To whoever knows the id, which cannot be guessed: links to pay are sent around."""
 
 _UNHIDDEN = {"object_level_authorization": {"enabled": False}}
-_UNREADY = {"expected-statuses": ["2xx", "503"]}
+_UNREADY = {"expected-statuses": ["2xx", "4xx", "503"]}
 _NOT_READY = {"include-path": "/readyz", "checks": {"not_a_server_error": _UNREADY, "positive_data_acceptance": _UNREADY}}
 """On a busy machine a gateway may be behind for a moment, and says so."""
 

@@ -142,7 +142,7 @@ class Connection(HttpToolsProtocol):
         awaited = None
         if self._in_body:
             awaited = (self._requests, BODY_SECONDS)
-        elif self._in_message or (self._answered and self.timeout_keep_alive_task is None):
+        elif self._answered and self.timeout_keep_alive_task is None:
             awaited = (self._requests, HEAD_SECONDS)
         if awaited != self._awaited:
             self._awaited = awaited

@@ -56,11 +56,12 @@ _SENSIBLE = ["2xx", "401", "403", "404", "409", "422", "429"]
 """Answers to who asks as described."""
 _SHOWN_BY_ID = ["/v1/payment-intents/{intent_id}", "/v1/exchanges/{exchange_id}"]
 """To whoever knows the id, which cannot be guessed: links to pay are sent around."""
-
 _UNHIDDEN = {"object_level_authorization": {"enabled": False}}
 _UNREADY = {"expected-statuses": ["2xx", "4xx", "503"]}
 _NOT_READY = {"include-path": "/readyz", "checks": {"not_a_server_error": _UNREADY, "positive_data_acceptance": _UNREADY}}
 """On a busy machine a gateway may be behind for a moment, and says so."""
+_STAYS = {"include-path": "/v1/scheduled-payments/{scheduled_id}", "checks": {"use_after_free": {"enabled": False}}}
+"""To delete it is to cancel it: it is shown as canceled."""
 
 
 class Result(NamedTuple):
@@ -198,7 +199,7 @@ def configuration(values: dict[str, list[Any]], person: Person, peer: Person, fo
         # A well-formed request is refused, too, if it makes no sense: with 422 and a code of its own. That this code is not
         # `invalid_request` is what tests/contract_checks.py looks at.
         "checks": {name: {"enabled": True} for name in _CHECKS} | {"positive_data_acceptance": {"expected-statuses": _SENSIBLE}},
-        "operations": [*({"include-path": path, "checks": _UNHIDDEN} for path in _SHOWN_BY_ID), _NOT_READY],
+        "operations": [*({"include-path": path, "checks": _UNHIDDEN} for path in _SHOWN_BY_ID), _NOT_READY, _STAYS],
         "max-stream-events": 1,
         "request-timeout": 40,
     }

@@ -19,7 +19,7 @@ CHECKS = {
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
 }
-WORKERS = ["-n", "logical"]
+WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
 """One for each core."""
 ALL_TESTS = {
     "tests": ["pytest", "-p", "scripts.coverage", *WORKERS, "-m", "not processes"],

@@ -285,6 +285,9 @@ def test_it_is_used_without_a_mouse(inside: Inside) -> None:
     page.keyboard.press("Enter")
     ann.at("send")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
+    for way in ("tab.send", "tab.scheduled", "tab.files"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name=ann.t(way), exact=True)).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.type("somebody@example.org")
     page.keyboard.press("Tab")

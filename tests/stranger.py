@@ -24,8 +24,10 @@ from typing import Any, NamedTuple
 
 import httpx
 from aiosmtpd.controller import Controller
+from webauthn.helpers import bytes_to_base64url
 
 from node.protocol.address import decode_address
+from tests.authenticator import Authenticator
 from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.world import World
 from tests.person import PASSWORD
@@ -243,9 +245,22 @@ class Stranger:
         forged = [{"public_key": key, "signature": "11" * 64} for key in keys]
         found = [shape(self.http.post("/v1/wallets", json=body), "") for body in forged]
         self.expect("register somebody's key without having it", found[0] != found[1], found[0].partition("\n")[0].strip())
+        self._try_passkeys(someone.private[1])
         for path in ("/metrics", "/v1/devnet/mails"):
             status = self.http.get(path).status_code
             self.expect(f"read {path}", status != 404, str(status))
+
+    def _try_passkeys(self, user: str) -> None:
+        """``user``: somebody's id, as if the stranger had learned it elsewhere."""
+        asked = [self.http.post("/v1/auth/passkey/options").json() for _ in range(2)]
+        self.expect("learn from the page's question whose passkeys there are", any(one["allowCredentials"] for one in asked), "")
+        own, found = Authenticator("https://wallet.example.org"), []
+        for options, claimed in zip(asked, (user, secrets.token_hex(16)), strict=True):
+            credential = own.sign(options)
+            credential["response"]["userHandle"] = bytes_to_base64url(claimed.encode())
+            found.append(shape(self.http.post("/v1/auth/passkey", json={"credential": credential}), ""))
+        learned = found[0] != found[1] or " 401 " not in found[0]
+        self.expect("log in as somebody with a passkey of one's own", learned, found[0].partition("\n")[0].strip())
 
     def search(self) -> None:
         """All that was answered, for what only people themselves may know."""

@@ -56,6 +56,8 @@ class Gateway:
         """Ids that no block can include any more."""
         self.probes: set[bytes] = set()
         """Transactions that must be committed."""
+        self._heirs: dict[bytes, KeyPair] = {}
+        """Of probes, who is paid and pays on all of it, inside its shard."""
         self.seen_hashes: dict[int, list[bytes]] = {shard: [] for shard in world.shards}
         self._begun: set[bytes] = set()
         self._ahead: dict[int, dict[int, ProvenBlock]] = {shard: {} for shard in world.shards}
@@ -153,8 +155,14 @@ class Gateway:
         for shard in self.world.honest:
             for code, issuer in ISSUERS.items():
                 if (self.world.document.shards.shard_of(_address(issuer)) != shard) == across:
-                    payee = self.world.key_in(shard, self.chance)
-                    self.probes.add(self.submit([Leg(_address(issuer), _address(payee), code, 10)], [issuer], _PROBE))
+                    probe = self._probe(issuer, payee := self.world.key_in(shard, self.chance), code)
+                    if not across and code == "USD":  # which costs no fee
+                        self._heirs[probe] = payee
+
+    def _probe(self, payer: KeyPair, payee: KeyPair, code: str) -> bytes:
+        probe = self.submit([Leg(_address(payer), _address(payee), code, 10)], [payer], _PROBE)
+        self.probes.add(probe)
+        return probe
 
     def _tick(self) -> None:
         """Send again what is not final; ask one member of each shard, in turn, for the next blocks."""
@@ -211,6 +219,8 @@ class Gateway:
                 self.receipts[transaction_id] = receipt
                 del self.outbox[transaction_id]
                 self.world.tell(self, "sees", f"transaction {transaction_id.hex()[:8]} {receipt.outcome.name} {receipt.code}")
+                if receipt.outcome is Outcome.COMMITTED and (heir := self._heirs.pop(transaction_id, None)) is not None:
+                    self._probe(heir, self.world.key_in(shard, self.chance), "USD")
         for transaction_id, pending in list(self.outbox.items()):
             is_late = pending.home == shard and pending.transaction.order.valid_until < certified.block.header.time
             if is_late and transaction_id not in self._begun:

@@ -137,6 +137,21 @@ def test_final_blocks_are_executed_once_their_bundles_are_checked(monkeypatch: p
         assert [effect.height for effect in effects if isinstance(effect, Commit)] == [1, 2]
 
 
+def test_a_view_begins_when_the_blocks_before_it_are_checked_however_long_that_takes() -> None:
+    network = Network(committees=2)
+    usd = network.issuers["USD"]
+    there = network.shards[1 - network.shard_of(usd).number]
+    network.fund(network.person(there.number), 5)
+    behind = replica_of(network, 3, number=there.number)
+    behind.on_message(there.electorate.keys[1], Standing(1_000, 1), at(1))
+    chain = tuple(FinalBlock(c.block, c.finality) for c in there.chain)
+    (check,) = checks(behind.on_message(there.electorate.keys[1], ChainReply(chain), at(2)))
+    late = behind.consensus.deadline - 1
+    behind.on_signatures_checked(check.token, [True], at(late))
+    assert behind.state.height == 2
+    assert votes(behind.on_tick(at(late + network.genesis.parameters.view_timeout))) == []
+
+
 def test_a_body_nobody_asked_for_is_not_checked() -> None:
     voter = member(0)
     assert checks(voter.on_message(PEERS[1], BodyReply(THERE.build(bundles=[bundle(MINT)]).block), at(5))) == []

@@ -22,7 +22,7 @@ class Assembled(Struct, frozen=True):
 
 
 class Misnamed(Exception):
-    """The leader of ``view`` sent other transactions than its proposal has, or its proposal has what is none."""
+    """The leader of ``view`` sent something else than transactions of its proposal in their order."""
 
     def __init__(self, view: int) -> None:
         super().__init__(view)
@@ -30,11 +30,10 @@ class Misnamed(Exception):
 
 
 class _Partial(Struct):
-    """``places``: of the transactions that were missing when it came. ``found`` and ``missing``: by leaf."""
+    """``found`` and ``missing``: by leaf."""
 
     proposal: Proposal
     bundles: tuple[CertifiedBundle, ...]
-    places: tuple[int, ...]
     found: dict[bytes, Entry]
     missing: set[bytes]
 
@@ -63,7 +62,7 @@ class Assembling:
         leaves = proposal.block.leaves
         found = {leaf: entry for leaf in leaves if (entry := self._mempool.seen(leaf)) is not None}
         places = tuple(place for place, leaf in enumerate(leaves) if leaf not in found)
-        partial = _Partial(proposal, bundles, places, found, {leaves[place] for place in places})
+        partial = _Partial(proposal, bundles, found, {leaves[place] for place in places})
         if not places:
             return partial.assembled()
         self.partial.setdefault(proposal.vote.block, partial)
@@ -77,22 +76,22 @@ class Assembling:
         return [assembled for block_hash in list(self.partial) if (assembled := self._fill(block_hash, by_leaf)) is not None]
 
     def answered(self, member: int, reply: TransactionsReply) -> Assembled | None:
-        """A leader sent what it was asked for. Raises Misnamed, and drops the proposal, if it is something else."""
+        """A leader sent transactions of its proposal. Raises Misnamed, and drops the proposal, if they are something else."""
         partial = self.partial.get(reply.block)
         if partial is None or partial.proposal.vote.signer != member:
             return None
-        compact = partial.proposal.block
+        proposed, sent = iter(partial.proposal.block.leaves), dict[bytes, Entry]()
         leaves = list(map(leaf_hash, reply.transactions))
-        sent = {}
         try:
-            if leaves != [compact.leaves[place] for place in partial.places]:
-                raise DecodeError("not what was asked for")
+            # It may answer what this member asked before it was restarted, or lacked less or more.
+            if not leaves or not all(leaf in proposed for leaf in leaves):
+                raise DecodeError("not of the proposal, or not in its order")
             for leaf, encoded in zip(leaves, reply.transactions, strict=True):
                 if leaf in partial.missing:
                     sent[leaf] = read_entry(encoded, leaf)
         except DecodeError:
             del self.partial[reply.block]
-            raise Misnamed(compact.header.view) from None
+            raise Misnamed(partial.proposal.block.header.view) from None
         return self._fill(reply.block, sent)
 
     def _fill(self, block_hash: bytes, by_leaf: dict[bytes, Entry]) -> Assembled | None:

@@ -183,9 +183,9 @@ def _any_transactions(_: Original) -> Any:
 
     def answered(self: Assembling, member: int, reply: Any) -> Any:
         partial = self.partial.get(reply.block)
-        if partial is None or partial.proposal.vote.signer != member or len(reply.transactions) != len(partial.places):
+        if partial is None or partial.proposal.vote.signer != member or len(reply.transactions) != len(partial.missing):
             return None
-        leaves = [partial.proposal.block.leaves[place] for place in partial.places]
+        leaves = [leaf for leaf in partial.proposal.block.leaves if leaf in partial.missing]
         pairs = zip(leaves, reply.transactions, strict=True)
         try:
             return self._fill(reply.block, {leaf: structs.replace(read_entry(encoded), leaf=leaf) for leaf, encoded in pairs})

@@ -94,8 +94,6 @@ def test_what_a_client_brings_meanwhile_completes_it() -> None:
 
 WRONG = {
     "nothing": [],
-    "too few": [ENCODED[0]],
-    "too many": [*ENCODED],
     "in another order": [ENCODED[2], ENCODED[0]],
     "another's": [ENCODED[0], encode(ANOTHER)],
     "the same id": [ENCODED[0], again(PAYMENTS[2])],
@@ -110,6 +108,16 @@ def test_a_leader_that_sends_anything_else_is_dropped_and_its_view_given_up(sent
     effects = answered(replica, sent)
     assert (banned(effects), votes(effects)) == ([LEADER], [VoteKind.NULLIFY])
     assert answered(replica, [ENCODED[0], ENCODED[2]]) == [], "it had its chance"
+
+
+@pytest.mark.parametrize("earlier", [[ENCODED[0]], ENCODED], ids=["less", "more"])
+def test_an_answer_to_what_was_asked_before_a_restart_is_taken_and_nobody_is_dropped(earlier: list[bytes]) -> None:
+    replica = voter(PAYMENTS[1])
+    hears(replica)
+    effects = answered(replica, earlier)
+    assert banned(effects) == []
+    effects += answered(replica, [ENCODED[0], ENCODED[2]])
+    assert (banned(effects), votes(settle(replica, effects, 12))) == ([], [VoteKind.NOTARIZE])
 
 
 def test_a_block_of_what_is_no_transaction_is_given_up() -> None:

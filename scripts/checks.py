@@ -22,8 +22,8 @@ CHECKS = {
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
 """One for each core."""
 ALL_TESTS = {
-    "tests": ["pytest", "-p", "scripts.coverage", *WORKERS, "-m", "not processes"],
-    "tests that start processes": ["pytest", "-p", "scripts.coverage", "-m", "processes"],
+    "tests": ["pytest", "-p", "scripts.coverage", *WORKERS, "-m", "not alone"],
+    "tests that run alone": ["pytest", "-p", "scripts.coverage", "-m", "alone"],
 }
 QUICK_TESTS = {"tests": ["pytest", *WORKERS, "tests/unit"]}
 

@@ -1,5 +1,5 @@
-"""Property tests draw the same examples in every run of continuous integration, and new ones elsewhere. Tests that start
-processes are marked so: they run one after the other with nothing beside them."""
+"""Property tests draw the same examples in every run of continuous integration, and new ones elsewhere. Tests that
+measure, and those that start whole networks or browsers, are marked: they run one after the other with nothing beside them."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("person", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "person")
 
-_ALONE = ("bench", "browser", "demo", "gateway", "network")
+_ALONE = ("bench", "browser", "network")
 
 
-def _starts_processes(item: pytest.Item) -> bool:
+def _is_alone(item: pytest.Item) -> bool:
     return item.path.relative_to(Path(__file__).parent).parts[0] in _ALONE
 
 
@@ -22,5 +22,5 @@ def _starts_processes(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Called by pytest."""
     for item in items:
-        if _starts_processes(item):
-            item.add_marker("processes")
+        if _is_alone(item):
+            item.add_marker("alone")

@@ -24,7 +24,7 @@ import psutil
 
 from scripts.benchmark.checks import checks_timed
 from scripts.benchmark.http_client import Plan, Request, Seen, closed_loop
-from scripts.devnet.postgres import USER, find_programs, running_server
+from scripts.devnet.postgres import find_programs, running_server, url_of
 from tests.gateway.world import World
 
 _FUNDS = "1000000.00"
@@ -182,7 +182,7 @@ def main() -> None:
         database: dict[str, object] = {}
         if arguments.database == "postgresql":
             socket = stack.enter_context(running_server(find_programs()))
-            database = {"database": f"postgresql://{USER}@/postgres?host={socket}"}
+            database = {"database": url_of(socket)}
         for count in arguments.processes:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             print(f"{arguments.database}, {count} process{'es' if count > 1 else ''}, {os.cpu_count()} cores:", flush=True)

@@ -1,7 +1,9 @@
 """Processes that tests start, on ports that are free: a broker, and programs of ours that need one."""
 
+import multiprocessing
 import os
 import random
+import runpy
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import redis
@@ -19,8 +22,13 @@ from tests.waiting import until
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """One that the system gives to no connection, and pytest's other workers to no test."""
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{name}", "1").lstrip("gw") for name in ("", "_COUNT"))
+    share = len(_PORTS) // int(workers)
+    for port in random.sample(_PORTS[int(worker) % int(workers) * share :][:share], share):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def free_port_base() -> int:
@@ -36,13 +44,25 @@ def free_port_base() -> int:
     raise AssertionError("no ports are free")
 
 
+_PORTS = range(10_000, 24_000)
+
+
+class Started(Protocol):
+    """A process, as ``subprocess`` knows one."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 class ServerProcess:
     """A server that can be ended and started again."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
         self.environment = environment
         self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Started | None = None
 
     @property
     def pid(self) -> int:
@@ -51,10 +71,7 @@ class ServerProcess:
 
     def start_until(self, serves: Callable[[], bool], log: Path = Path(os.devnull)) -> None:
         """Start it and wait until ``serves`` says so; an httpx or redis error means no."""
-        with log.open("ab") as output:
-            self._process = process = subprocess.Popen(
-                self._command, cwd=ROOT, env=self.environment, stdout=output, stderr=output
-            )
+        self._process = process = self._start(log)
 
         def ready() -> bool:
             assert process.poll() is None, f"{self._command} ended"
@@ -64,16 +81,58 @@ class ServerProcess:
 
         until(ready, f"{self._command} ready", 60)
 
+    def _start(self, log: Path) -> Started:
+        with log.open("ab") as output:
+            return subprocess.Popen(self._command, cwd=ROOT, env=self.environment, stdout=output, stderr=output)
+
     def stop(self) -> int:
         """End it as an operator would; the exit code."""
         assert self._process is not None, "never started"
-        self._process.send_signal(signal.SIGTERM)
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGTERM)
         return self._process.wait(10)
 
     def kill(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            if self._process.poll() is None:
+                os.kill(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+class Forked:
+    """A program's process that was forked, as ``subprocess`` knows one."""
+
+    def __init__(self, program: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+        self._process = _LOADED.Process(target=_run, args=(program, arguments, environment, str(log)))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises TimeoutError."""
+        self._process.join(timeout)
+        if (code := self._process.exitcode) is None:
+            raise TimeoutError(f"process {self.pid} does not end")
+        return code
+
+
+_LOADED = multiprocessing.get_context("forkserver")
+_LOADED.set_forkserver_preload(["gateway.serve", __name__])
+
+
+def _run(program: str, arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """As if ``python -m PROGRAM`` had been executed."""
+    with open(log, "ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    sys.argv = [program, *arguments]
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 class BrokerProcess(ServerProcess):
@@ -90,15 +149,20 @@ class BrokerProcess(ServerProcess):
 
 
 class ProgramProcess(ServerProcess):
-    """``python -m PROGRAM`` with ``settings``, a TOML text, and an HTTP port."""
+    """What ``python -m PROGRAM`` runs, with ``settings``, a TOML text, and an HTTP port. Forked from a process that has loaded it
+    once, because loading takes longer than most tests."""
 
     def __init__(self, program: str, folder: Path, settings: str, port: int, environment: Mapping[str, str] = os.environ) -> None:
+        self._program = program
         self.config = folder / f"{program}.toml"
         self.config.write_text(settings)
         self.log = folder / f"{program}.log"
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=35)
         super().__init__([sys.executable, "-m", program, "--config", str(self.config)], environment)
+
+    def _start(self, log: Path) -> Started:
+        return Forked(self._program, [str(argument) for argument in self._command[3:]], dict(self.environment), log)
 
     def start(self, ready: str) -> None:
         """Wait until it says 200 at this path."""

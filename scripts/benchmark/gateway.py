@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -45,8 +46,9 @@ class Wallet(NamedTuple):
 
 def measure_gateway(network: Network, options: argparse.Namespace) -> dict[str, Any]:
     """R7 is that of the most clients. Raises BenchError, CustomerError, httpx.HTTPError, OSError."""
-    network.start("gateway")
-    _until(lambda: answers_http(network.devnet.ports.gateway, "/readyz"), START_SECONDS, "the gateway is not ready")
+    network.start(*network.gateways)
+    for port in network.devnet.gateway_ports:
+        _until(partial(answers_http, port, "/readyz"), START_SECONDS, "the gateway is not ready")
     say("customers register and are funded over HTTP ...")
     wallets = open_wallets(network.devnet.gateway_url, read_genesis(network.devnet.folder.genesis).parameters.committees)
     loops = []
@@ -57,8 +59,9 @@ def measure_gateway(network: Network, options: argparse.Namespace) -> dict[str, 
     say(f"{ACCEPTING_CLIENTS} clients over HTTP that do not wait, for {options.seconds:.0f} s ...")
     requests = payments(wallets, options.cross, network.devnet.ports.gateway, "")
     accepting = run_clients(network, ACCEPTING_CLIENTS, requests, options.seconds, ACCEPTED)
-    network.stop("gateway")
-    return {"waiting": loops, "accepting": accepting, "R7": loops[-1]["R7"]}
+    network.stop(*network.gateways)
+    setting = {"processes": len(network.gateways), "database": "PostgreSQL" if options.postgresql else "SQLite"}
+    return setting | {"waiting": loops, "accepting": accepting, "R7": loops[-1]["R7"]}
 
 
 def open_wallets(url: str, shards: int) -> list[Wallet]:
@@ -102,12 +105,12 @@ def _request(wallet: Wallet, purses: Sequence[Purse], cross: bool, port: int, qu
 def run_clients(network: Network, count: int, requests: Sequence[list[Request]], seconds: float, expected: str) -> dict[str, Any]:
     """A closed loop of ``count`` clients; each uses every ``count``-th wallet. Measured until all payments are final."""
     plan = Plan(network.devnet.ports.gateway, seconds, [[r for own in requests[i::count] for r in own] for i in range(count)])
-    pids = network.pids("gateway"), network.pids(*network.devnet.node_names)
+    pids = network.pids(*network.gateways), network.pids(*network.devnet.node_names)
     finished, began = finished_transfers(network), time.monotonic()
     before = [measure.cpu_seconds(some) for some in pids]
-    with checks_timed() as timed, sampled(network, "gateway") as profile:
+    with checks_timed() as timed, sampled(network, *network.gateways) as profile:
         seen = closed_loop(plan)
-        _until(lambda: _metrics(network)["pending"] == 0, SETTLE_SECONDS, "payments are still under way")
+        _until(lambda: not _metrics(network)["pending"], SETTLE_SECONDS, "payments are still under way")
     gateway, nodes = (measure.cpu_seconds(some) - used for some, used in zip(pids, before, strict=True))
     finished = finished_transfers(network) - finished
     figures = loop_figures(count, seen, expected, gateway, nodes, timed.cost, finished, time.monotonic() - began)
@@ -158,10 +161,15 @@ def finished_transfers(network: Network) -> Counter[str]:
 
 
 def _metrics(network: Network) -> dict[str, float]:
-    """The gateway's own metrics, by name without its prefix."""
-    text = httpx.get(f"{network.devnet.gateway_url}/metrics", timeout=10).raise_for_status().text
-    lines = [line.removeprefix(METRICS).rpartition(" ") for line in text.splitlines() if line.startswith(METRICS)]
-    return {name: float(value) for name, _, value in lines}
+    """The gateway's own metrics, those of all its processes added up, by name without its prefix."""
+    found = defaultdict[str, float](float)
+    for port in network.devnet.gateway_ports:
+        text = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=10).raise_for_status().text
+        for line in text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.startswith(METRICS):
+                found[name.removeprefix(METRICS)] += float(value)
+    return found
 
 
 def _until(done: Callable[[], bool], seconds: float, what: str) -> None:

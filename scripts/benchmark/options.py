@@ -6,6 +6,7 @@ from contextlib import suppress
 from math import inf
 from pathlib import Path
 
+from scripts.devnet.layout import MAX_GATEWAYS
 from scripts.devnet.session import port_base
 
 DESCRIPTION = """Measures throughput, latency and cost of a network on this machine.
@@ -29,6 +30,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     empty = "also R6: idle for so long (60), then 20 blocks a second"
     parser.add_argument("--empty", type=positive, nargs="?", const=60.0, metavar="SECONDS", help=empty)
     parser.add_argument("--gateway", action="store_true", help="also payments over HTTP by 1, 32 and 128 clients, and R7")
+    parser.add_argument("--gateways", type=int, default=1, metavar="G", help="processes of an own network's gateway (1)")
+    parser.add_argument("--postgresql", action="store_true", help="the gateway's database is a PostgreSQL, not a file")
     parser.add_argument("--pgbench", action="store_true", help="also PostgreSQL's TPC-B before and after, and the ratio to it")
     parser.add_argument("--profile", action="store_true", help="also where the CPU of nodes and gateway goes, by part (Linux)")
     parser.add_argument("--table", action="store_true", help="1, 2 and 4 committees, --cross 0, 0.5 and 1; one Markdown table")
@@ -38,8 +41,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 0 <= options.cross <= 1 or options.in_flight < 1:
         parser.error("--cross is between 0 and 1, --in-flight positive")
-    if (options.profile or options.table) and options.data is not None:
-        parser.error("--profile and --table start networks of their own: leave out --data")
+    own = options.profile or options.table or options.postgresql or options.gateways != 1
+    if own and options.data is not None:
+        parser.error("--profile, --table, --gateways and --postgresql start networks of their own: leave out --data")
+    if not 1 <= options.gateways <= MAX_GATEWAYS:
+        parser.error(f"--gateways is 1 to {MAX_GATEWAYS}")
     if options.profile and options.table and not options.json:
         parser.error("the profiles of --table are shown with --json only")
     return options

@@ -28,7 +28,7 @@ from scripts.benchmark.series import markdown, settings
 from scripts.devnet.client import Client, ClientError
 from scripts.devnet.customer import CustomerError
 from scripts.devnet.folder import FolderError
-from scripts.devnet.postgres import PostgresError, find_programs
+from scripts.devnet.postgres import PostgresError, find_programs, running_server, url_of
 from scripts.devnet.processes import ProcessError
 
 ACCOUNTS_PER_SHARD = 500
@@ -109,8 +109,11 @@ def chosen_network(options: argparse.Namespace) -> Iterator[Network]:
         yield networks.existing(options.data)
         return
     say(f"starting {options.committees} committees of {options.committee_size} ...")
-    with networks.own(options.committees, options.committee_size, options.port_base, options.profile) as network:
-        yield network
+    with contextlib.ExitStack() as stack:
+        database = None
+        if options.postgresql:
+            database = url_of(stack.enter_context(running_server(find_programs())))
+        yield stack.enter_context(networks.own(options, database))
 
 
 @contextlib.contextmanager

@@ -68,6 +68,11 @@ def running_server(programs: Mapping[str, Path]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def url_of(socket: Path) -> str:
+    """Of the database of a running server."""
+    return f"postgresql://{USER}@/postgres?host={socket}"
+
+
 def _wait_until_ready(server: subprocess.Popen[bytes], pid_file: Path, log: Path) -> None:
     """The eighth line of its file says so."""
     deadline = time.monotonic() + START_SECONDS

@@ -71,7 +71,8 @@ class Chaos:
         kept, hosts, disks = self._options.data is not None, None, None
         try:
             processes.raise_file_limit()
-            network = Network(self._folder, self._options.port_base, self._options.committees, self._options.committee_size)
+            options = self._options
+            network = Network(self._folder, options.port_base, options.committees, options.committee_size, options.gateways)
             self._network = network
             names = network.devnet.node_names
             disks = Disks({name: self._folder.home(name) for name in names}, {name: self._folder.log(name) for name in names})
@@ -282,6 +283,7 @@ class Chaos:
             "minutes": round(lasted / 60, 2),
             "committees": self._options.committees,
             "committee_size": self._options.committee_size,
+            "gateways": self._options.gateways,
             "began": self._records[0].began if self._records else time.time(),
             "episodes": [
                 {"at": r.began, "did": r.did, "said": r.said, "recovered_after": r.recovered, "payments_paused": r.paused}

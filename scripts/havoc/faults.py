@@ -23,6 +23,8 @@ class Saboteur:
         self._network, self._disks, self._hosts, self._seats = network, disks, hosts, seats
 
     def victims(self, fault: Fault) -> list[str]:
+        if fault.kind in ("gateway", "stall"):
+            return [random.Random(fault.detail).choice(self._network.devnet.gateway_names)]
         if fault.kind in SERVICES:
             return [fault.kind]
         return self._network.names if fault.kind == "blackout" else [self._seats[seat] for seat in fault.nodes]
@@ -32,7 +34,7 @@ class Saboteur:
         names = self.victims(fault)
         who, chance = ", ".join(names), random.Random(fault.detail)
         match fault.kind:
-            case "pause" | "freeze":
+            case "pause" | "freeze" | "stall":
                 self._network.send(names, signal.SIGSTOP)
                 return f"SIGSTOP {who} for {fault.seconds} s"
             case "disk":
@@ -64,7 +66,7 @@ class Saboteur:
     def end(self, fault: Fault) -> None:
         names = self.victims(fault)
         match fault.kind:
-            case "pause" | "freeze":
+            case "pause" | "freeze" | "stall":
                 self._network.send(names, signal.SIGCONT)
             case "disk":
                 self._disks.free(names[0])

@@ -29,9 +29,9 @@ class Network:
         FolderError: the folder or the numbers do not make a network.
     """
 
-    def __init__(self, folder: Folder, port_base: int, committees: int, committee_size: int) -> None:
+    def __init__(self, folder: Folder, port_base: int, committees: int, committee_size: int, gateways: int) -> None:
         self.folder = folder
-        self.devnet = folders.make_devnet(folder, DevnetState(port_base), committees, committee_size)
+        self.devnet = folders.make_devnet(folder, DevnetState(port_base, gateways=gateways), committees, committee_size)
         self.genesis = read_genesis(folder.genesis)
         self._programs: dict[str, Program] = {}
         self._running: dict[str, processes.Running] = {}
@@ -55,8 +55,8 @@ class Network:
         return self._running[name].pid
 
     def is_ready(self) -> bool:
-        """Whether the gateway takes payments."""
-        return answers_http(self.devnet.ports.gateway, "/readyz")
+        """Whether every process of the gateway takes payments."""
+        return all(answers_http(port, "/readyz") for port in self.devnet.gateway_ports)
 
     def start(self, names: Iterable[str], environment: Mapping[str, str] | None = None) -> None:
         """Start what does not run. ``environment``: more variables, for this life of theirs.

@@ -19,7 +19,7 @@ SINGLE = ("disk", "damage", "delete", "clock")
 """Befalls one node."""
 LOSING = ("damage", "delete")
 """Costs a node its vote for good."""
-SERVICES = ("broker", "coordinator", "gateway")
+SERVICES = ("broker", "coordinator", "gateway", "stall")
 SEVERE = ("committee", "freeze", "blackout", "split")
 KINDS = {
     "kill": "kill -9 up to f members of each committee, start them again",
@@ -30,7 +30,8 @@ KINDS = {
     "clock": "one node's clock minutes off",
     "broker": "kill -9 the broker, start it again",
     "coordinator": "the same to the coordinator",
-    "gateway": "the same to the gateway",
+    "gateway": "the same to a process of the gateway",
+    "stall": "SIGSTOP a process of the gateway until its lease is over, then SIGCONT",
     "committee": "kill -9 all nodes of one committee",
     "freeze": "SIGSTOP all nodes of one committee, then SIGCONT",
     "blackout": "kill -9 every process at once",
@@ -48,6 +49,7 @@ _SECONDS = {
     "broker": (0.2, 6.0),
     "coordinator": (0.5, 8.0),
     "gateway": (0.2, 4.0),
+    "stall": (5.0, 9.0),
     "committee": (0.2, 4.0),
     "freeze": (1.0, 6.0),
     "blackout": (0.2, 3.0),

@@ -43,6 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=30.0, metavar="R", help="payments a second (30)")
     parser.add_argument("--committees", type=int, default=2, metavar="K", help="(2)")
     parser.add_argument("--committee-size", type=int, default=4, metavar="N", help="(4)")
+    parser.add_argument("--gateways", type=int, default=1, metavar="G", help="processes of the gateway (1)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="make the network here, and leave it (a temporary folder)")
     parser.add_argument("--port-base", type=session.port_base, default=27_000, metavar="P", help="ports count from P (27000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -32,10 +32,9 @@ SECONDS = 240
 
 
 def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
-    arguments = ["--json", "--minutes", "0.25", "--seed", str(SEED), "--faults", FAULTS, "--port-base", str(free_port_base())]
-    done = subprocess.run(
-        [*COMMAND, *arguments, "--data", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
-    )
+    plan = ["--minutes", "0.25", "--seed", str(SEED), "--faults", FAULTS, "--gateways", "2"]
+    place = ["--port-base", str(free_port_base()), "--data", str(tmp_path)]
+    done = subprocess.run([*COMMAND, "--json", *plan, *place], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     assert result["passed"]

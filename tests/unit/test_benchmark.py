@@ -288,7 +288,18 @@ def test_a_table_runs_one_two_and_four_committees() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--cross 1.5", "--seconds 0", "--empty 0", "--table --data x", "--profile --data x", "--table --profile", "--port-base 5"],
+    [
+        *(
+            "--cross 1.5",
+            "--seconds 0",
+            "--empty 0",
+            "--table --data x",
+            "--profile --data x",
+            "--table --profile",
+            "--port-base 5",
+        ),
+        *("--gateways 0", "--gateways 99", "--gateways 2 --data x", "--postgresql --data x"),
+    ],
 )
 def test_options_that_make_no_sense_are_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -127,7 +127,7 @@ async def buy(
 
     The card is charged first, then the coins are minted into the wallet; if that cannot be, the card gets its money back and the
     purchase is `failed`. `requires_action`: confirm it within 15 minutes. On a development network a test processor stands in for
-    the card's company: 4242 4242 4242 4242 approves, 4000 0000 0000 0002 declines; the gateway's README lists the others.
+    the card's company: 4242 4242 4242 4242 approves, 4000 0000 0000 0002 declines; gateway/money/README.md lists the others.
     """
     card = body.card.checked()
     bought = await gateway.money.purchases.begin(

@@ -41,10 +41,10 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         gateway = self._gateway
-        ledger, payments, wallets, accounts = gateway.ledger, gateway.payments, gateway.wallets, gateway.accounts
+        ledger, payments, wallets, accounts = gateway.ledger, gateway.payments, gateway.wallets, gateway.identity.accounts
         counts = {
             "sign_ups": (accounts.sign_ups, "Users signed up"),
-            "logins": (gateway.sessions.logins, "Logins"),
+            "logins": (gateway.identity.sessions.logins, "Logins"),
             "purchases": (payments.purchases, "Amounts minted to users"),
             "transfers": (payments.transfers, "Transfers accepted"),
             "balance_reads": (wallets.balance_reads, "Balances read"),
@@ -60,11 +60,11 @@ class Metrics(Collector):
             finished.add_metric([status], count)
         yield finished
         attempts = CounterMetricFamily(PREFIX + "webhook_attempts", "Attempts to deliver webhooks", labels=["succeeded"])
-        for succeeded, count in gateway.deliveries.attempts.items():
+        for succeeded, count in gateway.events.deliveries.attempts.items():
             attempts.add_metric([str(succeeded).lower()], count)
         yield attempts
         yield GaugeMetricFamily(PREFIX + "follows", "1 when this process follows the chains", value=gateway.lease.held)
-        yield GaugeMetricFamily(PREFIX + "streams", "Streams of events", value=len(gateway.streams))
+        yield GaugeMetricFamily(PREFIX + "streams", "Streams of events", value=len(gateway.events.streams))
         yield GaugeMetricFamily(PREFIX + "pending", "Transfers under way", value=len(gateway.relay))
         yield GaugeMetricFamily(PREFIX + "broker_connected", "1 when connected", value=gateway.broker.connected)
         heights = GaugeMetricFamily(PREFIX + "height", "Last block followed", labels=["shard"])

@@ -49,8 +49,8 @@ class Reporter:
         recent = [(milliseconds, cross) for at, milliseconds, cross in gateway.ledger.latencies if at >= since]
         return GatewayFigures(
             process=this_process(self._doing()),
-            sign_ups=gateway.accounts.sign_ups,
-            logins=gateway.sessions.logins,
+            sign_ups=gateway.identity.accounts.sign_ups,
+            logins=gateway.identity.sessions.logins,
             purchases=gateway.payments.purchases,
             transfers=gateway.payments.transfers,
             balance_reads=gateway.wallets.balance_reads,

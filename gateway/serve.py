@@ -81,7 +81,7 @@ def _serve(settings: GatewaySettings) -> int:
             from_client=Limit("client", settings.attempts_per_address, 60.0),
             targets=targets,
         )
-        gateway.tokens.former = tuple(former_secrets)
+        gateway.identity.tokens.former = tuple(former_secrets)
         running = (gateway, asyncio.get_running_loop())
         return gateway
 

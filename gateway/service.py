@@ -11,36 +11,19 @@ from gateway.admin.desk import Administration
 from gateway.admin.desk import forget as forget_administrator
 from gateway.batches import Batches
 from gateway.checkout import closing as checkout_closing
-from gateway.checkout.exchanges import Exchanges
-from gateway.checkout.intents import Intents
-from gateway.checkout.refunds import FIELD, IntentRefunds
-from gateway.checkout.views import Views
+from gateway.checkout.desk import Checkout
 from gateway.database import Database, Owed
 from gateway.epochs import StoredEpochs
-from gateway.events.deliveries import Deliveries
-from gateway.events.fanout import FanOut
+from gateway.events.desk import Events
 from gateway.events.outbox import Outbox
-from gateway.events.posting import Poster
 from gateway.events.shown import Shower
-from gateway.events.stream import Streams
 from gateway.events.targets import Targets
-from gateway.events.webhooks import Webhooks
 from gateway.following import Following
 from gateway.history import History
-from gateway.identity.accounts import Accounts
-from gateway.identity.api_keys import ApiKeys
-from gateway.identity.closing import Closing
+from gateway.identity.desk import Identity
 from gateway.identity.mailer import Mailbox, Mailer
-from gateway.identity.mails import Mails
-from gateway.identity.notices import Notices
-from gateway.identity.passkeys import Passkeys
-from gateway.identity.passkeys import forget as forget_passkeys
-from gateway.identity.passwords import Passwords
-from gateway.identity.second_factor import SecondFactor
-from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import Limit, Throttle
 from gateway.identity.tokens import Tokens
-from gateway.identity.verification import Verification
 from gateway.jobs import Jobs
 from gateway.lease import Lease
 from gateway.ledger import Ledger
@@ -55,9 +38,7 @@ from gateway.plans.desk import Plans
 from gateway.projection import Tracked
 from gateway.proofs.making import Proofs
 from gateway.queries import Queries
-from gateway.reads.balances import Balances
-from gateway.reads.lines import Lines
-from gateway.reads.statement import Statements
+from gateway.reads.desk import Reads
 from gateway.receiving import Receiving
 from gateway.relay import Relay
 from gateway.returns import Returns
@@ -117,17 +98,9 @@ class Gateway:
         self.following = Following(self.database, line, genesis.network, self.lease, self.ledger, self.relay)
         self.followers = self.following.chains
         self.view = NetworkView(self.queries)
-        self.tokens = Tokens(token_secret, token_lifetime)
-        self.sessions, self.notices = Sessions(self.database, self.tokens), Notices(self.database, self.tokens)
-        self.api_keys = ApiKeys(self.database, self.tokens, self.notices)
-        self.passwords, self.mailbox = Passwords(), Mailbox(self.database) if mailer is None else None
-        self.mails = Mails(self.database, self.jobs, mailer or Mailbox(self.database), public_url)
-        self.second_factor = SecondFactor(self.database, vault, throttle)
-        self.accounts = Accounts(self.database, self.passwords, self.second_factor, self.sessions, self.mails, must_verify)
-        self.passkeys = Passkeys(self.database, self.mails, self.sessions, token_secret, public_url)
-        self.verification = Verification(self.passwords, self.sessions, self.mails)
-        self.closing = Closing(self.database, self.accounts, self.sessions, self.tokens)
-        self.closing.erasers += [self.mails.forget, self.second_factor.forget, forget_passkeys]
+        tokens = Tokens(token_secret, token_lifetime)
+        self.identity = Identity(self.database, self.jobs, vault, tokens, token_secret, throttle, mailer, public_url, must_verify)
+        self.from_client = from_client
         self.wallets = Wallets(self.database, vault, self.epochs, self.ledger, self.queries)
         self.receiving = Receiving(self.database, vault, self.epochs, self.outbox, self.jobs, devnet)
         self.payments = Payments(
@@ -157,40 +130,33 @@ class Gateway:
             limits,
             devnet,
         )
-        self.refunds = self.money.refunds
         self.history = History(self.database, self.payments.assets, self.relay)
-        self.throttle, self.from_client = throttle, from_client
-        shower = Shower(self.history.view)
-        self.streams = Streams(self.database, self.outbox, shower)
-        self.webhooks = Webhooks(self.database, vault, targets)
-        self.deliveries = Deliveries(self.database, shower, Poster(targets), self.webhooks.secrets, devnet)
-        self.fanout = FanOut(self.database, self.outbox, self.deliveries.wake)
-        views = Views(self.payments.assets, public_url)
-        checkout = (self.database, self.jobs, self.outbox, self.waiting, self.wallets, self.payments, views)
-        self.intents, self.exchanges = Intents(*checkout), Exchanges(*checkout)
-        self.closing.checks += [money_records.under_way, checkout_closing.under_way, plans_closing.under_way]
-        self.closing.erasers += [money_records.forget, checkout_closing.erase, plans_closing.erase]
-        self.closing.erasers += [self.webhooks.forget, forget_administrator]
-        self.administration = Administration(self.database, self.jobs, self.sessions, self.notices, self.payments)
-        self.refunds.sources[FIELD] = IntentRefunds(self.database, self.wallets, self.payments, self.refunds, self.intents)
+        self.events = Events(self.database, self.outbox, Shower(self.history.view), vault, targets, devnet)
+        shop = (self.database, self.jobs, self.outbox, self.waiting, self.wallets, self.payments)
+        self.checkout = Checkout(*shop, self.money.refunds, public_url)
+        self.administration = Administration(
+            self.database, self.jobs, self.identity.sessions, self.identity.notices, self.payments
+        )
         paying = (self.database, self.jobs, self.outbox, self.wallets, self.payments, self.batches)
         self.plans = Plans(*paying, mailer or Mailbox(self.database), public_url)
-        self.lines = Lines(self.database, self.history, self.payments.assets, lambda: self.ledger.shards)
-        self.balances = Balances(self.database, lambda: self.epochs.require().shards)
-        self.statements = Statements(self.database, self.payments.assets, lambda: self.epochs.require().shards)
+        self.reads = Reads(self.database, self.history, self.payments.assets, self.epochs)
         self.proofs = Proofs(genesis, self.database, self.epochs, self.followers)
         self._refusals: dict[int, RefusalTally] = {}
         self._formed = asyncio.Event()
         self.wakeups = Wakeups(line, genesis.network, token_secret, self._look)
-        self.following.duties = (self.jobs.run, self.fanout.run, self.deliveries.run, self._purge)
+        self.following.duties = (self.jobs.run, self.events.fanout.run, self.events.deliveries.run, self._purge)
         self._connect()
 
     def _connect(self) -> None:
         """What one part tells the others."""
         self.ledger.on_final = self._forget
-        self.sessions.on_end = self.notices.on_end = self.wallets.keyring.forget
-        self.sessions.ring = self.notices.ring = self.outbox.ring = self.wakeups.ring
-        self.jobs.ring = self.deliveries.ring = partial(self.wakeups.ring, jobs=True)
+        sessions, notices, closing = self.identity.sessions, self.identity.notices, self.identity.closing
+        sessions.on_end = notices.on_end = self.wallets.keyring.forget
+        sessions.ring = notices.ring = self.outbox.ring = self.wakeups.ring
+        self.jobs.ring = self.events.deliveries.ring = partial(self.wakeups.ring, jobs=True)
+        closing.checks += [money_records.under_way, checkout_closing.under_way, plans_closing.under_way]
+        closing.erasers += [money_records.forget, checkout_closing.erase, plans_closing.erase]
+        closing.erasers += [self.events.webhooks.forget, forget_administrator]
 
     async def run(self, started: asyncio.Event) -> None:
         """Work until cancelled; sets ``started`` when requests can be taken."""
@@ -204,7 +170,7 @@ class Gateway:
                     self.relay.run,
                     self.wakeups.run,
                     self.following.run,
-                    self.streams.run,
+                    self.events.streams.run,
                     self._drop_keys,
                 ):
                     tasks.create_task(work())
@@ -214,14 +180,12 @@ class Gateway:
                 for shard, electorate in self.epochs.electorates.items():
                     tasks.create_task(self.view.watch(electorate, self.followers[shard]))
         finally:
-            await self.throttle.close()
+            await self.identity.throttle.close()
             self.database.close()
 
     async def _load(self) -> None:
         """Learn what the database has to say before the first request."""
-        await self.notices.begin()
-        await self.sessions.load()
-        await self.api_keys.load()
+        await self.identity.load()
         await self.ledger.look()
         await self.epochs.load()
         await self.money.start()
@@ -230,7 +194,7 @@ class Gateway:
     def stop_waiting(self) -> None:
         """The process ends: whoever waits gets what is known now, and streams end."""
         self.waiting.stop()
-        self.streams.close()
+        self.events.streams.close()
 
     def missing(self) -> list[str]:
         """What is not ready, in words; empty when all is."""
@@ -264,12 +228,12 @@ class Gateway:
 
     async def _look(self, jobs: bool) -> None:
         """See what other processes have written."""
-        await asyncio.gather(self.notices.look(), self.lease.look(), self.waiting.look())
+        await asyncio.gather(self.identity.notices.look(), self.lease.look(), self.waiting.look())
         if not self.lease.held:
             await self.ledger.look()
         elif jobs:
             self.jobs.look()
-            self.deliveries.look()
+            self.events.deliveries.look()
         self.outbox.look()
         self.money.records.look()
 
@@ -280,7 +244,8 @@ class Gateway:
 
     async def _purge(self) -> None:
         while True:
-            for part in (self.sessions, self.notices, self.mails, self.outbox, self.deliveries):
+            identity = self.identity
+            for part in (identity.sessions, identity.notices, identity.mails, self.outbox, self.events.deliveries):
                 await part.purge()
             await self.database.write(lambda c: c.execute(delete(Owed).where(Owed.units == 0)) and None)
             await asyncio.sleep(_PURGE_EVERY)

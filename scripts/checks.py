@@ -20,7 +20,7 @@ CHECKS = {
     "types": ["mypy"],
 }
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
-"""One for each core."""
+"""How many they are says tests/conftest.py."""
 ALL_TESTS = {
     "tests": ["pytest", "-p", "scripts.coverage", *WORKERS, "-m", "not alone"],
     "tests that run alone": ["pytest", "-p", "scripts.coverage", "-m", "alone"],

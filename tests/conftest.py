@@ -24,3 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _is_alone(item):
             item.add_marker("alone")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests mostly wait. Called by pytest-xdist."""
+    return (os.cpu_count() or 1) + 1

@@ -40,20 +40,20 @@ class KeyList(BaseModel):
 @router.post("", status_code=201, responses=errors("403 suspended", "409 limit_exceeded"))
 async def create(body: NewKey, user: VerifiedUser, gateway: GatewayPart) -> KeyShown:
     """Make a key to send as `Authorization: Bearer spk_...`. It is shown this once."""
-    row, key = await gateway.api_keys.create(user, body.name, sorted(set(body.scopes)))
+    row, key = await gateway.identity.api_keys.create(user, body.name, sorted(set(body.scopes)))
     return KeyShown(**_view(row), key=key)
 
 
 @router.get("")
 async def keys(login: Login, gateway: GatewayPart) -> KeyList:
     """Your keys, the newest first."""
-    return KeyList(items=[KeyView(**_view(dict(row._mapping))) for row in await gateway.api_keys.of(login.user)])
+    return KeyList(items=[KeyView(**_view(dict(row._mapping))) for row in await gateway.identity.api_keys.of(login.user)])
 
 
 @router.delete("/{key_id}", status_code=204, responses=errors("404 api_key_not_found"))
 async def revoke(key_id: str, login: Login, gateway: GatewayPart) -> None:
     """End a key: it is refused from now on."""
-    await gateway.api_keys.revoke(login.user, key_id)
+    await gateway.identity.api_keys.revoke(login.user, key_id)
 
 
 def _view(row: dict[str, Any]) -> dict[str, Any]:

@@ -111,10 +111,10 @@ async def register(response: Response, body: SignUp, device: DevicePart, gateway
     """Create a user, who gets a mail with a link. Where the address must be verified before the first login, the answer is 202,
     and the same if it has an account already: then the mail says so."""
     await _count(gateway, device, body.email)
-    password_hash = await gateway.passwords.hashed(body.password, body.email, body.name)
-    await gateway.throttle.check(Attempt(MAILS_TO_ACCOUNT, body.email))
-    user = await gateway.accounts.register(body.email, password_hash, body.name, body.language)
-    if gateway.accounts.must_verify:
+    password_hash = await gateway.identity.passwords.hashed(body.password, body.email, body.name)
+    await gateway.identity.throttle.check(Attempt(MAILS_TO_ACCOUNT, body.email))
+    user = await gateway.identity.accounts.register(body.email, password_hash, body.name, body.language)
+    if gateway.identity.accounts.must_verify:
         response.status_code = 202
         return VerificationSent()
     return await profile(user, gateway)
@@ -124,8 +124,8 @@ async def register(response: Response, body: SignUp, device: DevicePart, gateway
 async def verify(body: LinkToken, device: DevicePart, gateway: GatewayPart) -> None:
     """Verify an e-mail address with the token of the mail's link, which is good once, for 24 hours. What was paid to it
     before is yours from now on."""
-    await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
-    proof = await gateway.verification.verify(body.token)
+    await gateway.identity.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
+    proof = await gateway.identity.verification.verify(body.token)
     await gateway.receiving.claim(proof.user_id, proof.email)
 
 
@@ -133,7 +133,7 @@ async def verify(body: LinkToken, device: DevicePart, gateway: GatewayPart) -> N
 async def ask_verification(body: Address, device: DevicePart, gateway: GatewayPart) -> MailSent:
     """Send the verification mail again, if somebody with this address needs it."""
     await _count(gateway, device, body.email, MAILS_TO_ACCOUNT)
-    await gateway.verification.ask(body.email)
+    await gateway.identity.verification.ask(body.email)
     return MailSent()
 
 
@@ -141,15 +141,15 @@ async def ask_verification(body: Address, device: DevicePart, gateway: GatewayPa
 async def forgot(body: Address, device: DevicePart, gateway: GatewayPart) -> MailSent:
     """Send a mail to choose a new password with, if somebody has this address."""
     await _count(gateway, device, body.email, MAILS_TO_ACCOUNT)
-    await gateway.verification.forgot(body.email)
+    await gateway.identity.verification.forgot(body.email)
     return MailSent()
 
 
 @router.post("/password/reset", status_code=204, responses=errors("422 invalid_link", "422 weak_password"))
 async def reset(body: Reset, device: DevicePart, gateway: GatewayPart) -> None:
     """Set a new password with the token of the mail's link, which is good once, for an hour. All sessions end."""
-    await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
-    proof = await gateway.verification.reset(body.token, body.password)
+    await gateway.identity.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
+    proof = await gateway.identity.verification.reset(body.token, body.password)
     await gateway.receiving.claim(proof.user_id, proof.email)
 
 
@@ -162,35 +162,35 @@ async def login(body: Credentials, device: DevicePart, gateway: GatewayPart) -> 
     and a second factor is on."""
     await _count(gateway, device, body.email, PASSWORDS_ON_ACCOUNT)
     try:
-        issued = await gateway.accounts.login(body.email, body.password, body.code, device)
+        issued = await gateway.identity.accounts.login(body.email, body.password, body.code, device)
     except Problem as problem:
         if problem.code == "code_required":  # the password was right
-            await gateway.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
+            await gateway.identity.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
         raise
-    await gateway.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
+    await gateway.identity.throttle.forgive(Attempt(PASSWORDS_ON_ACCOUNT, body.email))
     return shown(issued)
 
 
 @router.post("/refresh", responses=errors("401 invalid_token", "401 session_ended"))
 async def refresh(body: RefreshRequest, device: DevicePart, gateway: GatewayPart) -> Session:
     """Trade a refresh token for a new pair. Each is good once; using one twice ends the session."""
-    return shown(await gateway.sessions.refresh(body.refresh_token, device))
+    return shown(await gateway.identity.sessions.refresh(body.refresh_token, device))
 
 
 @router.post("/logout", status_code=204)
 async def logout(body: RefreshRequest, gateway: GatewayPart) -> None:
     """End the session, and its access tokens with it."""
-    await gateway.sessions.log_out(body.refresh_token)
+    await gateway.identity.sessions.log_out(body.refresh_token)
 
 
 async def profile(user: str, gateway: GatewayPart) -> Profile:
     """What a user is told of himself."""
-    row = await gateway.accounts.profile(user)
+    row = await gateway.identity.accounts.profile(user)
     return Profile(
         id=row.id,
         email=row.email,
         email_verified=row.verified_at is not None,
-        second_factor=await gateway.second_factor.is_on(user),
+        second_factor=await gateway.identity.second_factor.is_on(user),
         name=row.name,
         language=row.language,
         default_wallet=row.default_wallet,
@@ -202,7 +202,7 @@ async def _count(gateway: Gateway, device: Device, email: str, *limits: Limit) -
     """Count an attempt on an account, known or not, against the limits of client and account, and these. Raises Problem (429)."""
     client = client_of(device.address)
     attempts = [Attempt(FROM_CLIENT_ON_ACCOUNT, f"{client} {email}"), Attempt(gateway.from_client, client)]
-    await gateway.throttle.check(*attempts, *(Attempt(limit, email) for limit in limits))
+    await gateway.identity.throttle.check(*attempts, *(Attempt(limit, email) for limit in limits))
 
 
 def shown(issued: Issued) -> Session:

@@ -33,9 +33,9 @@ async def mails(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> MailList:
     """Mails that a gateway without a mail server would have sent, latest first. Anybody can read them."""
-    if gateway.mailbox is None:
+    if gateway.identity.mailbox is None:
         raise Problem(404, "not_found", "this gateway sends its mails")
-    rows = await gateway.mailbox.read(to, limit)
+    rows = await gateway.identity.mailbox.read(to, limit)
     return MailList(
         items=[MailView(id=str(r.id), to=r.recipient, subject=r.subject, text=r.text, sent_at=iso(r.sent_at)) for r in rows]
     )

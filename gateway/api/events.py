@@ -33,9 +33,9 @@ async def events(
 
     def still_good() -> bool:
         try:
-            return gateway.tokens.user_of(token, "read") == user
+            return gateway.identity.tokens.user_of(token, "read") == user
         except Problem:
             return False
 
     begin = last_event_id or after
-    return gateway.streams.open(user, None if begin is None else int(begin), still_good)
+    return gateway.events.streams.open(user, None if begin is None else int(begin), still_good)

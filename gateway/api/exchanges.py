@@ -71,20 +71,20 @@ async def offer(
     """Offer to exchange, to whom you give its id. Nothing is reserved: what you offer you can still spend."""
     give, want = body.give, body.want
     asked = NewOffer(body.wallet_id, give.asset, give.amount, want.asset, want.amount, body.expires_in)
-    return ExchangeView(**await gateway.exchanges.offer(user, asked, idempotency(request, body, key)))
+    return ExchangeView(**await gateway.checkout.exchanges.offer(user, asked, idempotency(request, body, key)))
 
 
 @router.get("", responses=errors("422 invalid_cursor"))
 async def page(user: UserId, gateway: GatewayPart, filtered: Annotated[Filter, Query()]) -> ExchangePage:
     """Those you offered, and those you accepted, latest first."""
-    items, following = await gateway.exchanges.page(user, filtered.cursor, filtered.limit)
+    items, following = await gateway.checkout.exchanges.page(user, filtered.cursor, filtered.limit)
     return ExchangePage(items=[ExchangeView(**item) for item in items], next_cursor=following)
 
 
 @router.get("/{exchange_id}", responses=errors("404 exchange_not_found"))
 async def exchange(exchange_id: str, user: UserId, gateway: GatewayPart) -> ExchangeView:
     """One: yours, or one whose id you were given."""
-    return ExchangeView(**await gateway.exchanges.get(user, exchange_id))
+    return ExchangeView(**await gateway.checkout.exchanges.get(user, exchange_id))
 
 
 @router.post(
@@ -115,7 +115,7 @@ async def accept(
     409 `insufficient_funds`: you have too little; `offer_not_covered`: the other has; `offer_not_open`: somebody was faster, or
     it is over. Then nothing has moved, and the offer is as it was.
     """
-    view = await gateway.exchanges.accept(
+    view = await gateway.checkout.exchanges.accept(
         user, exchange_id, body.wallet_id, idempotency(request, body, key), min(wait, LONGEST_WAIT)
     )
     return _answer(response, view)
@@ -124,7 +124,7 @@ async def accept(
 @router.post("/{exchange_id}/cancel", responses=errors("404 exchange_not_found", "409 offer_not_open"))
 async def cancel(exchange_id: str, user: UserId, gateway: GatewayPart) -> ExchangeView:
     """Take your offer back."""
-    return ExchangeView(**await gateway.exchanges.cancel(user, exchange_id))
+    return ExchangeView(**await gateway.checkout.exchanges.cancel(user, exchange_id))
 
 
 def _answer(response: Response, view: dict[str, Any]) -> ExchangeView:

@@ -42,7 +42,7 @@ def install(app: FastAPI, shop: str) -> None:
 
     async def place(request: Request) -> Response:
         gateway: Gateway = request.app.state.gateway
-        party = gateway.passkeys.relying_party
+        party = gateway.identity.passkeys.relying_party
         known = {"devnet": gateway.devnet, "shop": shop or None, "passkeys": party and party.origin}
         return _secured(JSONResponse(known))
 

@@ -139,10 +139,10 @@ class PasskeyList(BaseModel):
 async def begin(body: Beginning, login: Login, gateway: GatewayPart) -> CreationOptions:
     """Begin to add a passkey: what `navigator.credentials.create` takes, for five minutes. 403 `code_required`: the password is
     right, and a second factor is on."""
-    await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
-    user = await gateway.accounts.check_password(login.user, body.password)
-    await gateway.second_factor.demand(login.user, body.code, status=403)
-    return CreationOptions(**await gateway.passkeys.begin(user))
+    await gateway.identity.throttle.check(Attempt(ON_PASSWORD, login.user))
+    user = await gateway.identity.accounts.check_password(login.user, body.password)
+    await gateway.identity.second_factor.demand(login.user, body.code, status=403)
+    return CreationOptions(**await gateway.identity.passkeys.begin(user))
 
 
 @router.post(
@@ -154,33 +154,33 @@ async def begin(body: Beginning, login: Login, gateway: GatewayPart) -> Creation
 )
 async def add(body: NewPasskey, login: Login, gateway: GatewayPart) -> PasskeyView:
     """Add the passkey that a browser has made. From now on it logs in, without the password and without a second factor."""
-    user = await gateway.accounts.profile(login.user)
-    return PasskeyView(**_view(await gateway.passkeys.add(user, body.name, body.credential.model_dump(by_alias=True))))
+    user = await gateway.identity.accounts.profile(login.user)
+    return PasskeyView(**_view(await gateway.identity.passkeys.add(user, body.name, body.credential.model_dump(by_alias=True))))
 
 
 @router.get("/me/passkeys")
 async def passkeys(login: Login, gateway: GatewayPart) -> PasskeyList:
     """Your passkeys, the newest first."""
-    return PasskeyList(items=[PasskeyView(**_view(dict(row._mapping))) for row in await gateway.passkeys.of(login.user)])
+    return PasskeyList(items=[PasskeyView(**_view(dict(row._mapping))) for row in await gateway.identity.passkeys.of(login.user)])
 
 
 @router.patch("/me/passkeys/{passkey_id}", responses=errors("404 passkey_not_found"))
 async def rename(passkey_id: str, body: PasskeyName, login: Login, gateway: GatewayPart) -> PasskeyView:
     """Give a passkey another name."""
-    return PasskeyView(**_view(dict((await gateway.passkeys.rename(login.user, passkey_id, body.name))._mapping)))
+    return PasskeyView(**_view(dict((await gateway.identity.passkeys.rename(login.user, passkey_id, body.name))._mapping)))
 
 
 @router.delete("/me/passkeys/{passkey_id}", status_code=204, responses=errors("404 passkey_not_found"))
 async def remove(passkey_id: str, login: Login, gateway: GatewayPart) -> None:
     """Remove a passkey: it does not log in any more. All other sessions end, whoever they are of."""
-    await gateway.passkeys.remove(login.user, login.session, passkey_id)
+    await gateway.identity.passkeys.remove(login.user, login.session, passkey_id)
 
 
 @router.post("/auth/passkey/options", responses=errors("409 passkeys_unavailable", "429 too_many_attempts"))
 async def ask(device: DevicePart, gateway: GatewayPart) -> RequestOptions:
     """Begin to log in with a passkey: what `navigator.credentials.get` takes, for five minutes."""
-    await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
-    return RequestOptions(**gateway.passkeys.ask())
+    await gateway.identity.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
+    return RequestOptions(**gateway.identity.passkeys.ask())
 
 
 @router.post(
@@ -196,8 +196,8 @@ async def ask(device: DevicePart, gateway: GatewayPart) -> RequestOptions:
 )
 async def log_in(body: PasskeyLogin, device: DevicePart, gateway: GatewayPart) -> Session:
     """Log in with a passkey, instead of password and second factor."""
-    await gateway.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
-    return shown(await gateway.passkeys.log_in(body.credential.model_dump(by_alias=True), device))
+    await gateway.identity.throttle.check(Attempt(gateway.from_client, client_of(device.address)))
+    return shown(await gateway.identity.passkeys.log_in(body.credential.model_dump(by_alias=True), device))
 
 
 def _view(row: dict[str, Any]) -> dict[str, Any]:

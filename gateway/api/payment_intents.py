@@ -116,20 +116,22 @@ async def create(
 ) -> PaymentIntentView:
     """Ask for a payment. Its `checkout_url` goes to the buyer; without URLs it is a payment request between people."""
     asked = NewIntent(**{name: getattr(body, name) for name in NewIntent._fields})
-    return _shown(await gateway.intents.create(user, asked, idempotency(request, body, key)))
+    return _shown(await gateway.checkout.intents.create(user, asked, idempotency(request, body, key)))
 
 
 @router.get("", responses=errors("422 invalid_cursor"))
 async def page(user: UserId, gateway: GatewayPart, filtered: Annotated[Filter, Query()]) -> PaymentIntentPage:
     """Yours, latest first."""
-    items, following = await gateway.intents.page(user, filtered.status, filtered.reference, filtered.cursor, filtered.limit)
+    items, following = await gateway.checkout.intents.page(
+        user, filtered.status, filtered.reference, filtered.cursor, filtered.limit
+    )
     return PaymentIntentPage(items=[_shown(item) for item in items], next_cursor=following)
 
 
 @router.get("/{intent_id}", responses=errors("404 payment_intent_not_found"))
 async def payment_intent(intent_id: str, user: UserId, gateway: GatewayPart) -> PaymentIntentView:
     """One: yours, or one whose id you were given."""
-    return _shown(await gateway.intents.get(user, intent_id))
+    return _shown(await gateway.checkout.intents.get(user, intent_id))
 
 
 @router.post(
@@ -161,7 +163,7 @@ async def confirm(
     wallet that pays, confirming again changes nothing. Should the payment fail, `code` says why, and it can be paid again, with
     another `Idempotency-Key`.
     """
-    view = await gateway.intents.confirm(
+    view = await gateway.checkout.intents.confirm(
         user, intent_id, body.from_wallet, idempotency(request, body, key), min(wait, LONGEST_WAIT)
     )
     return _answer(response, view)
@@ -185,14 +187,16 @@ async def capture(
     key: IdempotencyHeader = None,
 ) -> PaymentIntentView:
     """Take what a buyer has authorized, or a part of it once: the rest is free again."""
-    view = await gateway.intents.capture(user, intent_id, body.amount, idempotency(request, body, key), min(wait, LONGEST_WAIT))
+    view = await gateway.checkout.intents.capture(
+        user, intent_id, body.amount, idempotency(request, body, key), min(wait, LONGEST_WAIT)
+    )
     return _answer(response, view)
 
 
 @router.post("/{intent_id}/cancel", responses=errors("404 payment_intent_not_found", "409 intent_not_cancelable"))
 async def cancel(intent_id: str, user: UserId, gateway: GatewayPart) -> PaymentIntentView:
     """Want nothing any more. What a buyer has authorized is free again; what is paid, or under way, cannot be canceled."""
-    return _shown(await gateway.intents.cancel(user, intent_id))
+    return _shown(await gateway.checkout.intents.cancel(user, intent_id))
 
 
 @router.get(
@@ -202,7 +206,7 @@ async def cancel(intent_id: str, user: UserId, gateway: GatewayPart) -> PaymentI
 )
 async def qr_code(intent_id: str, gateway: GatewayPart) -> Response:
     """Its `checkout_url` as a QR code."""
-    return Response(_qr_code(await gateway.intents.checkout_url(intent_id)), media_type="image/svg+xml")
+    return Response(_qr_code(await gateway.checkout.intents.checkout_url(intent_id)), media_type="image/svg+xml")
 
 
 @lru_cache(maxsize=1000)

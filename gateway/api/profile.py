@@ -56,15 +56,15 @@ async def me(login: Login, gateway: GatewayPart) -> Profile:
 @router.patch("/me", responses=errors("404 wallet_not_found"))
 async def change(body: ProfileChange, login: Login, gateway: GatewayPart) -> Profile:
     """Change name, language or default wallet."""
-    await gateway.accounts.change(login.user, body.model_dump(exclude_none=True))
+    await gateway.identity.accounts.change(login.user, body.model_dump(exclude_none=True))
     return await profile(login.user, gateway)
 
 
 @router.put("/me/password", status_code=204, responses=errors("403 wrong_password", "422 weak_password", "429 too_many_attempts"))
 async def change_password(body: PasswordChange, login: Login, gateway: GatewayPart) -> None:
     """Change the password. All other sessions end."""
-    await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
-    await gateway.accounts.change_password(login.user, login.session, body.current, body.new)
+    await gateway.identity.throttle.check(Attempt(ON_PASSWORD, login.user))
+    await gateway.identity.accounts.change_password(login.user, login.session, body.current, body.new)
 
 
 @router.delete(
@@ -75,8 +75,8 @@ async def change_password(body: PasswordChange, login: Login, gateway: GatewayPa
 async def close(body: Closure, login: Login, gateway: GatewayPart) -> None:
     """Close the account and erase your data. What the ledger says of your wallets stays, without your name. Not possible while a
     wallet whose key is here holds money, or a payment is under way."""
-    await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
-    await gateway.closing.close(login.user, body.password)
+    await gateway.identity.throttle.check(Attempt(ON_PASSWORD, login.user))
+    await gateway.identity.closing.close(login.user, body.password)
 
 
 @router.get("/sessions")
@@ -91,7 +91,7 @@ async def sessions(login: Login, gateway: GatewayPart) -> SessionList:
             address=row.address,
             current=row.id == login.session,
         )
-        for row in await gateway.sessions.of(login.user)
+        for row in await gateway.identity.sessions.of(login.user)
     ]
     return SessionList(items=items)
 
@@ -99,4 +99,4 @@ async def sessions(login: Login, gateway: GatewayPart) -> SessionList:
 @router.delete("/sessions/{session_id}", status_code=204, responses=errors("404 session_not_found"))
 async def revoke(session_id: str, login: Login, gateway: GatewayPart) -> None:
     """End a session: its tokens are refused from now on."""
-    await gateway.sessions.revoke(login.user, session_id)
+    await gateway.identity.sessions.revoke(login.user, session_id)

@@ -76,7 +76,7 @@ async def transfers(
         await gateway.wallets.wallet(user, wallet_id)
     other = None if counterparty is None else account_address(counterparty)
     wanted = Wanted(user, wallet_id, status, asset, direction, other, text, _time(since), _time(until))
-    return Lines.model_validate((await gateway.lines.page(wanted, cursor, limit))._asdict())
+    return Lines.model_validate((await gateway.reads.lines.page(wanted, cursor, limit))._asdict())
 
 
 @router.get(
@@ -94,7 +94,7 @@ async def balance(
     409 `not_reached`: no block has come that far yet, so try again in a second. 409 `not_known`: the wallet was not here then.
     """
     wallet, time = await gateway.wallets.wallet(user, wallet_id), _time(at)
-    found, seen = await gateway.balances.at(wallet, time)
+    found, seen = await gateway.reads.balances.at(wallet, time)
     balances = {}
     for code, held in found.items():
         if (asset := gateway.payments.assets.get(code)) is not None:
@@ -176,7 +176,7 @@ async def _statement(
     begin, end = _time(since), _time(until)
     if begin is not None and end is not None and begin >= end:
         raise Problem(422, "invalid_time", "the end is not after the beginning")
-    return await gateway.statements.of(wallet, asset, begin, end)
+    return await gateway.reads.statements.of(wallet, asset, begin, end)
 
 
 def _time(text: str | None) -> int | None:

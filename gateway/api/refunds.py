@@ -72,7 +72,7 @@ async def refund(
         field, source = "purchase_id", body.purchase_id
     else:
         field, source = "payment_intent_id", str(body.payment_intent_id)
-    made = await gateway.refunds.begin(user, field, source, body.amount, idempotency(request, body, key))
+    made = await gateway.money.refunds.begin(user, field, source, body.amount, idempotency(request, body, key))
     view = await gateway.money.records.settled(Refund, user, made, min(wait, LONGEST_WAIT))
     response.status_code = 202 if view["status"] in UNTOLD else 200
     return RefundView(**view)

@@ -46,7 +46,7 @@ async def _caller(request: Request, credentials: HTTPAuthorizationCredentials | 
     if credentials is None:
         raise Problem(401, "not_authenticated", "log in and send the access token: Authorization: Bearer ...")
     gateway: Gateway = request.app.state.gateway
-    return await gateway.notices.caller(credentials.credentials, *scopes)
+    return await gateway.identity.notices.caller(credentials.credentials, *scopes)
 
 
 async def login(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
@@ -58,7 +58,7 @@ async def _user(request: Request, credentials: Annotated[HTTPAuthorizationCreden
 
 
 async def verified(user: Annotated[str, Depends(_user)], gateway: Annotated[Gateway, Depends(_gateway)]) -> str:
-    if (await gateway.accounts.profile(user)).verified_at is None:
+    if (await gateway.identity.accounts.profile(user)).verified_at is None:
         raise Problem(403, "email_not_verified", "first follow the link in the mail you got, or ask for another one")
     return user
 

@@ -72,7 +72,7 @@ class Shortcut:
 
 
 async def _pay(gateway: Gateway, request: _Request) -> tuple[int, dict[str, Any]]:
-    user = (await gateway.notices.caller(request.token, "payments")).user
+    user = (await gateway.identity.notices.caller(request.token, "payments")).user
     gateway.database.check_room()
     order = request.order
     accepted = await gateway.payments.transfer(

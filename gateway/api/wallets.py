@@ -115,7 +115,7 @@ async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletV
     except ValueError as error:
         raise Problem(422, "invalid_key", str(error)) from None
     made = await gateway.wallets.create(user, body.label, public, pair)
-    await gateway.receiving.claim(user, (await gateway.accounts.profile(user)).email)
+    await gateway.receiving.claim(user, (await gateway.identity.accounts.profile(user)).email)
     return WalletView(**_view(made, gateway))
 
 
@@ -152,8 +152,8 @@ async def change(wallet_id: str, body: Changes, user: UserId, gateway: GatewayPa
 async def export(wallet_id: str, body: Export, login: Login, gateway: GatewayPart) -> ExportedKey:
     """Take a wallet's private key along, encrypted. It stays here, too; what came by e-mail is on other addresses of the wallet,
     whose keys stay here alone."""
-    await gateway.throttle.check(Attempt(ON_PASSWORD, login.user))
-    await gateway.accounts.check_password(login.user, body.password.get_secret_value())
+    await gateway.identity.throttle.check(Attempt(ON_PASSWORD, login.user))
+    await gateway.identity.accounts.check_password(login.user, body.password.get_secret_value())
     row = await gateway.wallets.wallet(login.user, wallet_id)
     pair = gateway.wallets.signer(row)
     pem = await asyncio.to_thread(encrypt_key, pair, body.passphrase.get_secret_value())
@@ -171,7 +171,7 @@ async def history(
 ) -> Lines:
     """What was sent and received, latest first. `/v1/transfers` has filters."""
     await gateway.wallets.wallet(user, wallet_id)
-    return Lines.model_validate((await gateway.lines.page(Wanted(user, wallet_id), cursor, limit))._asdict())
+    return Lines.model_validate((await gateway.reads.lines.page(Wanted(user, wallet_id), cursor, limit))._asdict())
 
 
 def _view(row: Any, gateway: Gateway) -> dict[str, Any]:

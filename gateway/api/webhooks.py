@@ -91,20 +91,20 @@ async def create(body: NewEndpoint, user: UserId, gateway: GatewayPart) -> Endpo
     Each arrives at least once, in no particular order: `id` tells which you have had. Answer 2xx within 10 seconds; anything
     else, redirects included, is a failure, and is tried again for three days.
     """
-    row, secret = await gateway.webhooks.create(user, body.url, _types(body.events))
+    row, secret = await gateway.events.webhooks.create(user, body.url, _types(body.events))
     return EndpointWithSecret(**_view(row), secret=secret)
 
 
 @router.get("/webhook-endpoints")
 async def endpoints(user: UserId, gateway: GatewayPart) -> Endpoints:
     """Your endpoints, oldest first."""
-    return Endpoints(items=[Endpoint(**_view(row)) for row in await gateway.webhooks.endpoints(user)])
+    return Endpoints(items=[Endpoint(**_view(row)) for row in await gateway.events.webhooks.endpoints(user)])
 
 
 @router.get("/webhook-endpoints/{endpoint_id}", responses=errors("404 webhook_endpoint_not_found"))
 async def endpoint(endpoint_id: str, user: UserId, gateway: GatewayPart) -> Endpoint:
     """One of your endpoints."""
-    return Endpoint(**_view(await gateway.webhooks.endpoint(user, endpoint_id)))
+    return Endpoint(**_view(await gateway.events.webhooks.endpoint(user, endpoint_id)))
 
 
 @router.patch(
@@ -114,19 +114,19 @@ async def endpoint(endpoint_id: str, user: UserId, gateway: GatewayPart) -> Endp
 async def change(endpoint_id: str, body: EndpointChange, user: UserId, gateway: GatewayPart) -> Endpoint:
     """Change it. What is on its way to a disabled endpoint fails; one that is enabled again gets the events from then on."""
     wanted = None if body.events is None else _types(body.events)
-    return Endpoint(**_view(await gateway.webhooks.change(user, endpoint_id, body.url, wanted, body.enabled)))
+    return Endpoint(**_view(await gateway.events.webhooks.change(user, endpoint_id, body.url, wanted, body.enabled)))
 
 
 @router.delete("/webhook-endpoints/{endpoint_id}", status_code=204, responses=errors("404 webhook_endpoint_not_found"))
 async def remove(endpoint_id: str, user: UserId, gateway: GatewayPart) -> None:
     """Send nothing there any more, and forget what was."""
-    await gateway.webhooks.delete(user, endpoint_id)
+    await gateway.events.webhooks.delete(user, endpoint_id)
 
 
 @router.post("/webhook-endpoints/{endpoint_id}/rotate-secret", responses=errors("404 webhook_endpoint_not_found"))
 async def rotate(endpoint_id: str, user: UserId, gateway: GatewayPart) -> Secret:
     """A new secret. For 24 hours the one before signs, too: the header has a `v1` of each."""
-    return Secret(secret=await gateway.webhooks.rotate(user, endpoint_id))
+    return Secret(secret=await gateway.events.webhooks.rotate(user, endpoint_id))
 
 
 @router.get("/webhook-endpoints/{endpoint_id}/deliveries", responses=errors("404 webhook_endpoint_not_found"))
@@ -138,8 +138,8 @@ async def deliveries(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Deliveries:
     """What was, is being, or could not be delivered in the last 30 days, of the latest event first."""
-    await gateway.webhooks.endpoint(user, endpoint_id)
-    found = await gateway.deliveries.of(endpoint_id, None if cursor is None else int(cursor), limit + 1)
+    await gateway.events.webhooks.endpoint(user, endpoint_id)
+    found = await gateway.events.deliveries.of(endpoint_id, None if cursor is None else int(cursor), limit + 1)
     following = str(found[limit - 1][0].event_id) if len(found) > limit else None
     return Deliveries(items=[_delivery(row, attempts) for row, attempts in found[:limit]], next_cursor=following)
 
@@ -152,7 +152,7 @@ async def deliveries(
 )
 async def replay(delivery_id: str, user: UserId, gateway: GatewayPart) -> None:
     """Deliver it once more, now, whatever became of it."""
-    await gateway.deliveries.replay(user, int(delivery_id) if _ID.fullmatch(delivery_id) else -1)
+    await gateway.events.deliveries.replay(user, int(delivery_id) if _ID.fullmatch(delivery_id) else -1)
 
 
 def _types(wanted: list[Any]) -> list[str]:

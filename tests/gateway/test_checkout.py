@@ -152,7 +152,7 @@ class TestPaymentIntents:
 
     def test_time_ends_what_nobody_pays_but_not_what_is_being_paid(self, world: World) -> None:
         made = world.deal()
-        unpaid, late = ask(made, expires_in=1), ask(made, expires_in=1)
+        unpaid, late = ask(made, expires_in=2), ask(made, expires_in=2)
         with world.network.switched(hold=True):
             assert confirm(made.ann, late, made.purse, wait=0).json()["status"] == "processing"
             assert problem(cancel(made.bob, late)) == (409, "intent_not_cancelable")

@@ -39,7 +39,7 @@ class Files(NamedTuple):
         return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a worker may come back to this file, and the chain is made once
 def snapshots(tmp_path_factory: pytest.TempPathFactory) -> list[Files]:
     """The files after each of the blocks. Now and then the log is copied into the database, as SQLite does when it is long."""
     path, found = tmp_path_factory.mktemp("disk") / "node.db", []

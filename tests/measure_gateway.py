@@ -178,12 +178,11 @@ def main() -> None:
     parser.add_argument("--accept-only", action="store_true", help="no blocks are made, and nobody waits for one")
     parser.add_argument("--profile", action="store_true", help="a table of where the gateway's CPU time goes; needs py-spy")
     arguments = parser.parse_args()
-    with ExitStack() as stack:
-        database: dict[str, object] = {}
-        if arguments.database == "postgresql":
-            socket = stack.enter_context(running_server(find_programs()))
-            database = {"database": url_of(socket)}
-        for count in arguments.processes:
+    for count in arguments.processes:
+        with ExitStack() as stack:
+            database: dict[str, object] = {}
+            if arguments.database == "postgresql":
+                database = {"database": url_of(stack.enter_context(running_server(find_programs())))}
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             print(f"{arguments.database}, {count} process{'es' if count > 1 else ''}, {os.cpu_count()} cores:", flush=True)
             run(arguments, folder, count, database)

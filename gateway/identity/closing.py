@@ -53,7 +53,7 @@ class Closing:
             return gone
 
         self._sessions.ended(await self._database.write(save))
-        self._tokens.forget_keys(lambda caller: caller.user == user_id)
+        self._tokens.forget_keys(user_id)
 
 
 def _has_money(connection: Connection, user_id: str) -> bool:

@@ -6,8 +6,9 @@ a process has seen all up to the last it has read.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, String, delete, func, select
+from sqlalchemy import Connection, Row, String, delete, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database import Base, Database, insert, now_ms
@@ -72,7 +73,7 @@ class Notices:
                 self._tokens.end(notice.subject, notice.until / 1000)
                 self.on_end(notice.user_id)
             else:
-                self._tokens.forget_keys(lambda caller, user=notice.user_id: caller.user == user)  # type: ignore[misc]
+                self._tokens.forget_keys(notice.user_id)
                 mine = [key for key in keys if key.user_id == notice.user_id]
                 self._tokens.keys.update((key.key_hash, api_key_caller(key.user_id, key.id, key.scopes)) for key in mine)
 
@@ -92,9 +93,9 @@ class Notices:
         await self._database.write(lambda c: c.execute(old) and None)
 
 
-def _read(connection: Connection, after: int) -> tuple[list[Notice], list[ApiKey]]:
+def _read(connection: Connection, after: int) -> tuple[list[Row[Any]], list[Row[Any]]]:
     """New notices, and all keys that those have whose keys have changed."""
     found = list(connection.execute(select(Notice.__table__).where(Notice.id > after).order_by(Notice.id)))
     users = {notice.user_id for notice in found if notice.kind == KEYS_CHANGED}
     keys = list(connection.execute(select(ApiKey.__table__).where(ApiKey.user_id.in_(users)))) if users else []
-    return found, keys  # type: ignore[return-value]
+    return found, keys

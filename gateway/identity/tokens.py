@@ -6,7 +6,6 @@ It is asked for each request, so all it needs is in memory: what has ended is re
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
@@ -66,9 +65,9 @@ class Tokens:
         now = time.time()
         self._ended = {session: until for session, until in self._ended.items() if until >= now}
 
-    def forget_keys(self, which: Callable[[Caller], bool]) -> None:
-        """Refuse some API keys from now on."""
-        for name in [name for name, caller in self.keys.items() if which(caller)]:
+    def forget_keys(self, user: str) -> None:
+        """Refuse a user's API keys from now on."""
+        for name in [name for name, caller in self.keys.items() if caller.user == user]:
             del self.keys[name]
 
     def user_of(self, token: str, *scopes: str) -> str:

@@ -203,8 +203,12 @@ class Reconciliation:
         only: set[str] | None,
     ) -> Any:
         """Each record here with what the other side says of it, then what only the other side knows."""
+
+        async def recorded(after: int, ids: set[str] | None) -> Sequence[Row[Any]]:
+            return await self._database.read(lambda c: rows_of(c, after, ids))
+
         number = 0
-        while rows := await self._database.read(lambda c, after=number: rows_of(c, after, only)):  # type: ignore[misc]
+        while rows := await recorded(number, only):
             number = rows[-1].number
             theirs = await states([row.id for row in rows])
             for row in rows:
@@ -213,7 +217,7 @@ class Reconciliation:
         while page := await statement(after):
             after = page[-1][0]
             ids = [one for one, _ in page if only is None or one in only]
-            ours = {row.id for row in await self._database.read(lambda c, ids=ids: rows_of(c, 0, set(ids)))}  # type: ignore[misc]
+            ours = {row.id for row in await recorded(0, set(ids))}
             for one, state in page:
                 if one in ids and one not in ours:
                     yield one, state, None

@@ -9,16 +9,19 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock, call
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.lease import DURATION
 from scripts.devnet.customer import Purse
 from scripts.devnet.layout import ROOT, Folder
 from scripts.devnet.processes import marked
+from scripts.havoc.faults import Saboteur
 from scripts.havoc.load import FUNDS, Load, Payment
-from scripts.havoc.plan import KINDS, LOSING, SEVERE, episodes
+from scripts.havoc.plan import KINDS, LOSING, SEVERE, Fault, episodes
 from scripts.havoc.verdict import check_payments, expected_balances, longest_pause
 from tests.processes import free_port_base
 from tests.waiting import until
@@ -74,6 +77,24 @@ def test_a_seed_draws_each_kind_and_bears_no_more_than_f_faults_in_a_committee(s
         hit = Counter(shard for fault in episode.faults for shard, _ in fault.nodes)
         assert all(count <= f for count in hit.values())
         assert all(len(set(fault.nodes)) == len(fault.nodes) for fault in episode.faults)
+
+
+@pytest.mark.parametrize("kind", ["gateway", "stall"])
+def test_any_of_several_gateways_is_hit_and_nothing_else(kind: str) -> None:
+    network = SimpleNamespace(devnet=SimpleNamespace(gateway_names=["gateway", "gateway-2", "gateway-3"]), send=Mock())
+    saboteur = Saboteur(cast(Any, network), cast(Any, None), None, {})
+    faults = [Fault(kind, 0.0, 1.0, (), detail) for detail in range(30)]
+    assert {name for fault in faults for name in saboteur.victims(fault)} == set(network.devnet.gateway_names)
+    assert all(len(saboteur.victims(fault)) == 1 for fault in faults)
+
+
+def test_a_gateway_that_is_stalled_goes_on_afterwards() -> None:
+    network = SimpleNamespace(devnet=SimpleNamespace(gateway_names=["gateway"]), send=Mock())
+    saboteur, fault = Saboteur(cast(Any, network), cast(Any, None), None, {}), Fault("stall", 0.0, 5.0, (), 1)
+    saboteur.begin(fault)
+    saboteur.end(fault)
+    assert network.send.call_args_list == [call(["gateway"], signal.SIGSTOP), call(["gateway"], signal.SIGCONT)]
+    assert all(fault.seconds > DURATION for episode in islice(episodes(1, 2, 4, {"stall"}), 20) for fault in episode.faults)
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1, 4, 7]))

@@ -54,8 +54,8 @@ class Network:
             processes.start_missing(self.devnet.folder, wanted)
 
     def _sampling(self, program: Program) -> Program:
-        """The same, under ``profiled`` if that is asked for and it is a node or the gateway."""
-        if not self.is_profiled or program.name not in ("gateway", *self.devnet.node_names):
+        """The same, under ``profiled`` if that is asked for and it is a node or a gateway."""
+        if not self.is_profiled or program.name not in (*self.gateways, *self.devnet.node_names):
             return program
         python, _, module, *rest = program.argv
         wrapped = (python, "-m", "scripts.benchmark.profiled", str(self.profile_of(program.name)), module, *rest)

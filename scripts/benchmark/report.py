@@ -133,8 +133,7 @@ def gateway_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("R7", f"{results['R7']}   CPU of an HTTP payment in the gateway, in signature checks ({check['median']} us meanwhile)")
     ]
-    if "processes" in results:
-        rows.append(("gateway", f"processes: {results['processes']}, database: {results['database']}"))
+    rows.append(("gateway", f"processes: {results['processes']}, database: {results['database']}"))
     for loop in results["waiting"]:
         latency = loop["latency_ms"]
         kinds = [f"{kind} p50 {_shown(latency[kind]['p50'])} p99 {_shown(latency[kind]['p99'])}" for kind in ("intra", "cross")]

@@ -21,14 +21,16 @@ from scripts.benchmark.gateway import Wallet, loop_figures, payments
 from scripts.benchmark.http_client import NotHttp, Request, Seen, take_answer
 from scripts.benchmark.load import BenchError, Sample, percentile
 from scripts.benchmark.measure import Usage
+from scripts.benchmark.network import Network
 from scripts.benchmark.options import parse
 from scripts.benchmark.postgres import postgres_figures, rate_of
 from scripts.benchmark.profile import profile_figures
 from scripts.benchmark.report import Costs, engine_figures, rate, table
 from scripts.benchmark.run import went_wrong
 from scripts.benchmark.series import markdown, settings
-from scripts.devnet import postgres
+from scripts.devnet import postgres, processes
 from scripts.devnet.customer import Purse
+from scripts.devnet.layout import Devnet, Folder, Ports, Program
 from scripts.devnet.postgres import PostgresError, find_programs
 from tests.waiting import until
 
@@ -171,10 +173,13 @@ def test_an_http_payment_costs_what_the_gateway_used_for_all_that_came_through()
     assert (accepting["accepted_per_s"], accepting["committed_per_s"], accepting["unexpected"]) == (5.0, 4.5, {"expired": 2})
 
 
+SETTING = {"processes": 1, "database": "SQLite"}
+
+
 def test_a_run_with_anything_unexpected_fails_and_says_what() -> None:
     good, bad = loop("committed", {"committed": 20}, {}), loop("committed", {"committed": 20, "503 overloaded": 2}, {})
-    fine = results() | {"gateway": {"waiting": [good], "accepting": good, "R7": 100}}
-    wrong = results() | {"gateway": {"waiting": [good, bad], "accepting": good, "R7": 100}}
+    fine = results() | {"gateway": {"waiting": [good], "accepting": good, "R7": 100} | SETTING}
+    wrong = results() | {"gateway": {"waiting": [good, bad], "accepting": good, "R7": 100} | SETTING}
     assert (went_wrong(fine), went_wrong(wrong), went_wrong(results() | {"failed": {"expired": 1}})) == (False, True, True)
     assert "503 overloaded" in table(wrong)
     assert "WRONG" not in table(fine)
@@ -269,7 +274,7 @@ def test_parts_are_folders_and_libraries_with_their_dearest_files() -> None:
 
 def test_the_table_has_a_column_for_each_run_and_a_row_for_each_figure_that_one_has() -> None:
     http = loop("committed", {"committed": 20}, {"committed": 20})
-    second = results(cross=500) | {"gateway": {"waiting": [http, http], "accepting": http, "R7": 100}}
+    second = results(cross=500) | {"gateway": {"waiting": [http, http], "accepting": http, "R7": 100} | SETTING}
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown([results(), second]).splitlines()]
     assert lines[0] == ["", "2 x 4, 0% across", "2 x 4, 50% across"]
     rows = {line[0]: line[1:] for line in lines[2:]}
@@ -313,3 +318,13 @@ def test_help_tells_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         parse(["--help"])
     assert ended.value.code == 0
     assert "--pgbench" in capsys.readouterr().out
+
+
+def test_nodes_and_every_process_of_the_gateway_are_profiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[Program] = []
+    monkeypatch.setattr(processes, "start_missing", lambda _folder, programs: started.extend(programs))
+    names = ["broker", "node-0", "gateway", "gateway-2"]
+    programs = [Program(name, ("python", "-m", name), tmp_path / "log", ()) for name in names]
+    devnet = Devnet(Folder(tmp_path), Ports(20_000), 1, (), gateways=2)
+    Network(devnet, programs, is_profiled=True).start(*names)
+    assert {program.name for program in started if "scripts.benchmark.profiled" in program.argv} == {*names} - {"broker"}

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ class Cluster:
     """Three of them, each reached on a port of its own. The first one started follows the chains."""
 
     def __init__(self, folder: Path, database: str) -> None:
+        self.database = database
         self.world = World(folder, {"database": database, "name": "one"})
         self.processes = [self.world.gateway, *(self.world.another(name) for name in ("two", "three"))]
 
@@ -36,6 +38,20 @@ class Cluster:
         """The name of the one that follows the chains."""
         name: str = self.processes[0].http.get("/v1/network").json()["followed_by"]
         return name
+
+    def stop(self, process: ProgramProcess) -> None:
+        """Let it stand still, but not in the middle of a write: on SQLite nobody else could write until it goes on."""
+        while True:
+            os.kill(process.pid, signal.SIGSTOP)
+            if not self.database.startswith("sqlite"):
+                return
+            with (
+                closing(sqlite3.connect(self.database.removeprefix("sqlite:///"), timeout=2, isolation_level=None)) as connection,
+                suppress(sqlite3.OperationalError),
+            ):
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            os.kill(process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         for process in self.processes[1:]:
@@ -208,7 +224,7 @@ def test_who_stood_still_past_the_lease_writes_nothing_more(cluster: Cluster) ->
     stale = cluster.processes[names.index(cluster.leader())]
     others = [process for process in cluster.processes if process is not stale]
     ann = at(made.ann, others[0])
-    os.kill(stale.pid, signal.SIGSTOP)
+    cluster.stop(stale)
     try:
         until(lambda: others[1].http.get("/v1/network").json()["followed_by"] not in ("", names[cluster.processes.index(stale)]))
         paid = ann.pay(made.purse, made.till["address"], "2.00", wait=30).json()

@@ -82,16 +82,23 @@ def faults(root: Path) -> list[Fault]:
 
 def faults_in(path: str, source: bytes) -> list[Fault]:
     """All that can be planted in one file."""
+    return [fault for fault in changes_in(path, source) if is_python(fault, source)]
+
+
+def changes_in(path: str, source: bytes) -> list[Fault]:
+    """The same, and some that leave no Python."""
     planter = _Planter(path, source)
     planter.visit(ast.parse(source))
-    found = []
-    for fault in sorted(set(planter.found)):
-        try:
-            compile(fault.planted(source), path, "exec")
-        except SyntaxError:
-            continue
-        found.append(fault)
-    return found
+    return sorted(set(planter.found))
+
+
+def is_python(fault: Fault, source: bytes) -> bool:
+    """Whether the file can be read with the fault."""
+    try:
+        compile(fault.planted(source), fault.path, "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def _stripped(code: bytes) -> tuple[str, ...]:

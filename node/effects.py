@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from node.ledger.rules import Rules
 from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Rows
 from node.protocol.epoch import Committee, Opening, SignedDocument, ToCoordinator
 from node.protocol.messages import PeerMessage
 from node.protocol.queries import Query
@@ -37,6 +38,8 @@ class Commit(Struct, frozen=True):
     """(destination shard, sequence, encoded ``CertifiedBundle``)."""
     taken: tuple[tuple[int, int], ...] = ()
     """(destination shard, sequence): bundles up to there are forgotten, these included."""
+    included: tuple[tuple[bytes, int, bytes], ...] = ()
+    """What it adds to the replay set, as ``ledger.replay.Piece``."""
 
 
 class Checkpoint(Struct, frozen=True):
@@ -46,6 +49,28 @@ class Checkpoint(Struct, frozen=True):
     rows: tuple[tuple[bytes, bytes | None], ...]
     certified_at: int | None
     """With the last rows: the height of the header that has their root. From now on this is what a restart begins with."""
+
+
+class Hold(Struct, frozen=True):
+    """Keep the rows as of the last whole checkpoint, which is at ``height``, until another one is to be held; None: no longer."""
+
+    height: int | None
+
+
+class BeginHandoff(Struct, frozen=True):
+    """A checkpoint is to be fetched: forget what was fetched of another one."""
+
+
+class StoreParts(Struct, frozen=True):
+    """Parts of that checkpoint, proven."""
+
+    parts: tuple[Rows | Ids, ...]
+
+
+class FinishHandoff(Struct, frozen=True):
+    """All parts of this checkpoint are stored: the ledger begins anew with it."""
+
+    checkpoint: CertifiedCheckpoint
 
 
 class LoseVotes(Struct, frozen=True):
@@ -72,7 +97,7 @@ class AcceptDocument(Struct, frozen=True):
     accepted: SignedDocument | Opening
 
 
-Persist = Journal | Commit | Checkpoint | Pledge | LoseVotes | AcceptDocument
+Persist = Journal | Commit | Checkpoint | Hold | BeginHandoff | StoreParts | FinishHandoff | Pledge | LoseVotes | AcceptDocument
 
 # -- say -------------------------------------------------------------------------------------------------------------------
 
@@ -103,6 +128,24 @@ class SendBundles(Struct, frozen=True):
     peer: bytes
     destination: int
     sequence: int
+
+
+class SendCheckpoint(Struct, frozen=True):
+    """Read from storage what proves the checkpoint at ``height``, whose root the header at ``certified_at`` has, and send it."""
+
+    peer: bytes
+    height: int
+    certified_at: int
+    root: bytes
+
+
+class SendParts(Struct, frozen=True):
+    """Read parts of the checkpoint at ``height`` from storage, as many of the first as fit, and send them. ``parts``: in their
+    order those that need not be read, and the places of the others."""
+
+    peer: bytes
+    height: int
+    parts: tuple[Branching | bytes, ...]
 
 
 class Tell(Struct, frozen=True):
@@ -181,6 +224,8 @@ Effect = (
     | Broadcast
     | SendBlocks
     | SendBundles
+    | SendCheckpoint
+    | SendParts
     | Tell
     | Meet
     | Ban

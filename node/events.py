@@ -10,7 +10,7 @@ from node.effects import Pledge
 from node.ledger.checkpoint import Slice
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
-from node.protocol.certificate import CertifiedBlock
+from node.protocol.certificate import CertifiedHeader
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.queries import Query
 
@@ -50,7 +50,7 @@ class Recovered(Struct, frozen=True):
     views, the peaks of the last block (``Tree``), and the rows of checkpoints that came up again, to be stored again."""
 
     state: State
-    last: CertifiedBlock | None
+    last: CertifiedHeader | None
     records: tuple[JournalRecord, ...]
     peaks: dict[int, bytes] = {}
     slices: tuple[Slice, ...] = ()

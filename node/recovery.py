@@ -1,7 +1,8 @@
 """A node's state after a start: the last checkpoint, and the blocks stored since, executed again.
 
-Nothing stored is believed that does not prove itself: rows must give the root that a certified header has, blocks must follow
-on each other, and executing one must give what its header says. Rows of a checkpoint no stored header covers are not read.
+Nothing stored is believed that does not prove itself: rows must give the root that a certified header has, ids of the replay set
+must be those that rows say, blocks must follow on each other, and executing one must give what its header says. Rows of a
+checkpoint no stored header covers are not read.
 """
 
 import errno
@@ -9,14 +10,17 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+from msgspec import structs
+
 from node.consensus.journal import remembered
 from node.events import Recovered, Stored
+from node.handing_over import read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
-from node.ledger.execution import InvalidBlock, execute, next_state_root
+from node.ledger.execution import InvalidBlock, execute
 from node.ledger.rules import Rules
 from node.ledger.state import State
-from node.protocol.block import Header, skip_height
-from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.block import skip_height
+from node.protocol.certificate import CertifiedBlock, CertifiedHeader, Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import Opening, SignedDocument
@@ -70,83 +74,51 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
     """
     try:
         state, last = _checkpoint(storage, rules, electorate)
-        _remember_transactions(storage, state, rules)
         last, slices = _replay(storage, state, last, rules, electorate)
-        peaks = _peaks(storage, last.block.header) if last is not None else {}
+        peaks = _peaks(storage, last) if last is not None else {}
         records = tuple(map(remembered, storage.journal()))
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(f"the database is damaged: {error}") from error
     return Recovered(state, last, records, peaks, slices)
 
 
-def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedBlock | None]:
-    """The state of the last checkpoint stored, and its block."""
+def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedHeader | None]:
+    """The state of the last checkpoint stored, and its header."""
     stored = storage.checkpoint()
     if stored is None:
         return State.genesis(rules), None
     height, certified_at = stored
-    at, before, certifying = (_block(storage, number, electorate) for number in (height, certified_at - 1, certified_at))
-    state = State.restore(rules, at.block.header, at.effects.totals, certified_at, storage.rows(height))
-    header = certifying.block.header
-    if next_state_root(before.block.header.state_root, header.changes_hash, state.checkpoint_root()) != header.state_root:
+    proof = read_checkpoint(storage, height, certified_at)
+    state = State.restore(rules, proof.header, proof.certifying.height, storage.rows(height), storage.ids)
+    if not structs.replace(proof, root=state.checkpoint_root()).is_valid(electorate):
         raise DecodeError(f"the rows of checkpoint {height} are not those that block {certified_at} commits to")
-    return state, at
-
-
-def _block(storage: Storage, height: int, electorate: Electorate) -> CertifiedBlock:
-    stored = storage.blocks(height, 1, 1)
-    if not stored:
-        raise DecodeError(f"block {height}, which a checkpoint needs, is missing")
-    certified = decode(CertifiedBlock, stored[0], MAX_STORED_BYTES)
-    if not certified.is_valid(electorate) or certified.block.header.height != height:
-        raise DecodeError(f"block {height} does not prove itself")
-    return certified
-
-
-def _remember_transactions(storage: Storage, state: State, rules: Rules) -> None:
-    """Rebuild the replay set as of the checkpoint from the blocks of the validity window before it."""
-    for height, encoded in storage.blocks_descending():
-        if height > state.height:
-            continue
-        certified = decode(CertifiedBlock, encoded, MAX_STORED_BYTES)
-        if rules.parameters.latest_valid_until(certified.block.header.time) < state.time:
-            return
-        for transaction in map(decode_transaction, certified.block.transactions):
-            state.remember(transaction.id, transaction.order.valid_until)
+    return state, CertifiedHeader(proof.header, proof.finality)
 
 
 def _replay(
-    storage: Storage, state: State, last: CertifiedBlock | None, rules: Rules, electorate: Electorate
-) -> tuple[CertifiedBlock | None, tuple[Slice, ...]]:
+    storage: Storage, state: State, last: CertifiedHeader | None, rules: Rules, electorate: Electorate
+) -> tuple[CertifiedHeader | None, tuple[Slice, ...]]:
     """Execute the stored blocks after ``last``; returns the last one, and what they all add to checkpoints."""
     slices = []
     while blocks := storage.blocks(state.height + 1, _READ_BYTES):
         for encoded in blocks:
             certified = decode(CertifiedBlock, encoded, MAX_STORED_BYTES)
             slices.append(_execute_again(certified, last, state, rules, electorate))
-            last = certified
+            last = CertifiedHeader(certified.block.header, certified.finality)
     return last, tuple(part for part in slices if part.rows or part.certified_at is not None)
 
 
-def _peaks(storage: Storage, header: Header) -> dict[int, bytes]:
+def _peaks(storage: Storage, last: CertifiedHeader) -> dict[int, bytes]:
     """The hashes that skips lead to from a block, by height: a read for each bit set in its height."""
-    peaks = {header.height: header.hash}
-    while below := skip_height(header.height):
-        stored = storage.blocks(below, 1, 1)
-        if not stored:
-            raise DecodeError(f"block {below} is missing")
-        found = decode(CertifiedBlock, stored[0], MAX_STORED_BYTES).block.header
-        if found.hash != header.skip:
-            raise DecodeError(f"block {below} is not the one that block {header.height} skips to")
-        peaks[below], header = header.skip, found
-    return peaks | {0: header.skip}
+    linked = (last.header, *read_skipped(storage, last.header))
+    return {last.header.height: last.header.hash} | {skip_height(header.height): header.skip for header in linked}
 
 
 def _execute_again(
-    certified: CertifiedBlock, last: CertifiedBlock | None, state: State, rules: Rules, electorate: Electorate
+    certified: CertifiedBlock, last: CertifiedHeader | None, state: State, rules: Rules, electorate: Electorate
 ) -> Slice:
     block, header = certified.block, certified.block.header
-    if (last is not None and header.parent != last.block.header.hash) or not certified.is_valid(electorate):
+    if (last is not None and header.parent != last.header.hash) or not certified.is_valid(electorate):
         raise DecodeError(f"block {header.height} does not prove itself")
     bundles = [decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES).bundle for encoded in block.bundles]
     transactions = [(t.id, t) for t in map(decode_transaction, block.transactions)]

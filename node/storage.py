@@ -1,8 +1,7 @@
 """A node's database: consensus journal, final blocks, bundles, the state as of the last checkpoint. One SQLite file.
 
-Rows of a checkpoint arrive a few at a time, in ``recent``. With the last of them the checkpoint counts; then they move into
-``state``, a few with every write. So the rows of a checkpoint are those of ``state`` and over them those of ``recent`` up to its
-height, and while the next one arrives nothing of it is lost.
+Rows of a checkpoint arrive a few at a time. With the last of them the checkpoint counts, and while the next one arrives nothing
+of it is lost (``row_tables``).
 
 What ``write`` was given is on disk, all of it or nothing, when it returns; ``kill -9`` or a power cut at any instant leaves
 a prefix of the writes. Every row carries a checksum over its key and value: a damaged row raises, it is never believed.
@@ -19,8 +18,11 @@ from threading import Lock
 from typing import Any, assert_never
 from zlib import crc32
 
-from node.effects import Checkpoint, Commit, Journal, LoseVotes, Pledge
+from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, StoreParts
+from node.protocol.checkpoint import CertifiedCheckpoint
 from node.protocol.codec import decode, encode
+from node.protocol.limits import MAX_STORED_BYTES
+from node.row_tables import TABLES, RowTables, bounds, path_of
 
 FORMAT = 1
 """Version of the tables, kept in the file's user_version."""
@@ -30,19 +32,13 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB, sum INTEGER);
 CREATE TABLE journal (view INTEGER, slot TEXT, data BLOB, sum INTEGER, PRIMARY KEY (view, slot));
 CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
-CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB, sum INTEGER) WITHOUT ROWID;
-CREATE TABLE recent (height INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY (height, key)) WITHOUT ROWID;
 """
-_NETWORK, _CHECKPOINT, _SECRET = ":network", ":checkpoint", ":secret"  # keys in meta
-_ROWS = 1024
-"""Of the state, read at once."""
-_MOVED = 256
-"""Rows at least that one write moves from ``recent`` into ``state``."""
+_NETWORK, _CHECKPOINT, _HANDED_OVER, _SECRET = ":network", ":checkpoint", ":handed over", ":secret"  # keys in meta
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
 
-Row = Journal | Commit | Checkpoint | Pledge | LoseVotes
+Row = Journal | Commit | Checkpoint | Pledge | LoseVotes | Hold | BeginHandoff | StoreParts | FinishHandoff
 """What is written here."""
 
 
@@ -72,6 +68,7 @@ class Storage:
         """
         self._path = path
         self._writing, self._reading = Lock(), Lock()
+        self._rows = RowTables(_checksum, self._intact)
         self._lock_file = self._claim()
         try:
             with self._explained():
@@ -96,6 +93,8 @@ class Storage:
                         self._commit(effect)
                     case Checkpoint():
                         self._checkpoint(effect)
+                    case Hold() | BeginHandoff() | StoreParts() | FinishHandoff():
+                        self._hand_over(effect)
                     case Pledge():
                         self._upsert("meta", (_SECRET,), encode(effect))
                     case LoseVotes():
@@ -138,27 +137,50 @@ class Storage:
 
     def checkpoint(self) -> tuple[int, int] | None:
         """The height of the last checkpoint that is whole, and of the header that has its root."""
-        value = self._fact(_CHECKPOINT)
-        return None if value is None else (int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
+        rows = self._read("SELECT value, sum FROM meta WHERE key = ?", _CHECKPOINT)
+        return self._heights(*rows[0]) if rows else None
+
+    def _heights(self, value: Any, checksum: Any) -> tuple[int, int]:
+        value = self._intact("meta", (_CHECKPOINT,), value, checksum)
+        return int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big")
 
     def rows(self, height: int) -> Iterator[tuple[bytes, bytes | None]]:
         """The rows of the checkpoint, read as it is iterated: of those with one key the last counts; None: no such row."""
-        for table in ("state", "recent"):
+        for table in ("state", "recent", "replay"):
             self._check(table)
-        last: tuple[Any, ...] = (b"",)
-        query = f"SELECT key, value, sum FROM state WHERE key > ? ORDER BY key LIMIT {_ROWS}"
-        while rows := self._read(query, *last):
-            for key, value, checksum in rows:
-                yield key, self._intact("state", (key,), value, checksum)
-            last = (key,)
-        last = (0, b"")
-        query = f"""SELECT height, key, value, sum FROM recent WHERE (height, key) > (?, ?) AND height <= {height:d}
-                    ORDER BY height, key LIMIT {_ROWS}"""
-        while rows := self._read(query, *last):
-            for *last_key, value, checksum in rows:
-                key = last_key[1]
-                yield key, None if value is None else self._intact("state", (key,), value, checksum)
-            last = tuple(last_key)
+        return self._rows.rows(self._read, height)
+
+    def ids(self, key: bytes, count: int) -> bytes:
+        """The first so many ids of the part of the replay set with this row, one after the other."""
+        return self._rows.ids(self._read, key, count)
+
+    def part(self, height: int, place: bytes) -> list[tuple[bytes, bytes]] | None:
+        """The rows (key, value) of a subtree as of the checkpoint at ``height``, by key. None: it is neither the last whole one
+        nor held."""
+        return self._between(height, *bounds(place))
+
+    def row(self, height: int, key: bytes) -> bytes | None:
+        """The value of one row as of that checkpoint; None: there is none, or the checkpoint can not be read."""
+        return dict(self._between(height, path_of(key), path_of(key)) or ()).get(key)
+
+    def _between(self, height: int, first: int, last: int) -> list[tuple[bytes, bytes]] | None:
+        def read(query: str, *arguments: Any) -> list[Any]:
+            return self._reader.execute(query, arguments).fetchall()
+
+        with self._reading, self._explained():
+            read("BEGIN")  # one view of all tables
+            try:
+                whole = read("SELECT value, sum FROM meta WHERE key = ?", _CHECKPOINT)
+                if height != self._rows.held and (not whole or self._heights(*whole[0])[0] != height):
+                    return None
+                return self._rows.between(read, height, first, last)
+            finally:
+                read("COMMIT")
+
+    def handed_over(self) -> CertifiedCheckpoint | None:
+        """The checkpoint with which this ledger began here, if it was handed over."""
+        value = self._fact(_HANDED_OVER)
+        return None if value is None else decode(CertifiedCheckpoint, value, MAX_STORED_BYTES)
 
     def close(self) -> None:
         """Let go of the database. Calls under way end first; later ones raise StorageError."""
@@ -199,7 +221,7 @@ class Storage:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and not self._writer.execute("SELECT 1 FROM sqlite_master").fetchone():
             with self._writer:
-                self._writer.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {FORMAT};")
+                self._writer.executescript(f"BEGIN IMMEDIATE;{_TABLES}{TABLES}PRAGMA user_version = {FORMAT};")
                 self._upsert("meta", (_NETWORK,), network)
         elif version != FORMAT:
             raise StorageError(f"{self._path} was not written by this version (format {version}, not {FORMAT})")
@@ -229,31 +251,38 @@ class Storage:
             self._upsert("bundles", (destination, sequence), data)
         self._writer.executemany("DELETE FROM bundles WHERE destination = ? AND sequence <= ?", commit.taken)
         self._writer.execute("DELETE FROM journal WHERE view <= ?", (commit.view,))
+        self._rows.include(self._writer, commit.included)
 
     def _checkpoint(self, part: Checkpoint) -> None:
-        self._writer.executemany(
-            "INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)",
-            ((part.height, key, value, _checksum("state", (key,), value or b"")) for key, value in part.rows),
-        )
+        self._rows.store(self._writer, part)
         if part.certified_at is not None:
-            heights = part.height.to_bytes(8, "big") + part.certified_at.to_bytes(8, "big")
-            self._upsert("meta", (_CHECKPOINT,), heights)
-        self._move(2 * len(part.rows) + _MOVED)  # faster than they come
-
-    def _move(self, count: int) -> None:
-        """Rows of the oldest checkpoint in ``recent``, if it is whole, into ``state``."""
-        oldest = self._writer.execute("SELECT min(height) FROM recent").fetchone()[0]
+            self._note_checkpoint(part.height, part.certified_at)
         whole = self._writer.execute("SELECT value FROM meta WHERE key = ?", (_CHECKPOINT,)).fetchone()
-        if oldest is None or whole is None or oldest > int.from_bytes(whole[0][:8], "big"):
-            return
-        query = "SELECT key FROM recent WHERE height = ? ORDER BY key LIMIT 1 OFFSET ?"
-        beyond = self._writer.execute(query, (oldest, count)).fetchone()
-        moved, arguments = ("height = ? AND key < ?", (oldest, *beyond)) if beyond else ("height = ?", (oldest,))
-        values = f"SELECT key, value, sum FROM recent WHERE {moved} AND value IS NOT NULL"
-        gone = f"SELECT key FROM recent WHERE {moved} AND value IS NULL"
-        self._writer.execute(f"INSERT OR REPLACE INTO state {values}", arguments)
-        self._writer.execute(f"DELETE FROM state WHERE key IN ({gone})", arguments)
-        self._writer.execute(f"DELETE FROM recent WHERE {moved}", arguments)
+        self._rows.move(self._writer, len(part.rows), int.from_bytes(whole[0][:8], "big") if whole else 0)
+
+    def _note_checkpoint(self, height: int, certified_at: int) -> None:
+        self._upsert("meta", (_CHECKPOINT,), height.to_bytes(8, "big") + certified_at.to_bytes(8, "big"))
+
+    def _hand_over(self, effect: Hold | BeginHandoff | StoreParts | FinishHandoff) -> None:
+        match effect:
+            case Hold(height):
+                self._rows.hold(self._writer, height)
+            case BeginHandoff():
+                self._rows.begin(self._writer)
+            case StoreParts():
+                self._rows.fetch(self._writer, effect)
+            case FinishHandoff():
+                self._finish_handoff(effect)
+
+    def _finish_handoff(self, finish: FinishHandoff) -> None:
+        """Of the ledger before nothing is left; blocks and bundles would have a gap."""
+        header = finish.checkpoint.header
+        self._rows.adopt(self._writer)
+        for table in ("blocks", "bundles"):
+            self._writer.execute(f"DELETE FROM {table}")
+        self._writer.execute("DELETE FROM journal WHERE view <= ?", (header.view,))
+        self._note_checkpoint(header.height, finish.checkpoint.certifying.height)
+        self._upsert("meta", (_HANDED_OVER,), encode(finish.checkpoint))
 
     def _fact(self, key: str) -> bytes | None:
         rows = self._read("SELECT value, sum FROM meta WHERE key = ?", key)

@@ -15,12 +15,21 @@ from msgspec import structs
 
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import Execution, execute, genesis_header
+from node.ledger.replay import Piece
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.address import address_of
 from node.protocol.block import Block, Effects, Header, skip_height
-from node.protocol.certificate import Certificate, CertifiedBlock, Finality, VoteKind, make_certificate, sign_vote
+from node.protocol.certificate import (
+    Certificate,
+    CertifiedBlock,
+    CertifiedHeader,
+    Finality,
+    VoteKind,
+    make_certificate,
+    sign_vote,
+)
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair, digest
@@ -191,7 +200,7 @@ class Shard:
     Attributes:
         members: the keys of its committee, in member order.
         state: after the last block; ``genesis``: the header at height 0; ``roots``: state roots by height.
-        slices: the rows each block has for the disk.
+        slices: the rows each block has for the disk; included: what it adds to the replay set, by height.
         chain: the certified blocks; ``outboxes``: the bundles each of them sends, proven; ``sent``: the same by destination.
     """
 
@@ -204,6 +213,7 @@ class Shard:
         self.genesis = genesis_header(network.genesis, number, self.state)
         self.roots = [self.state.state_root]
         self.slices: list[Slice] = []
+        self.included: dict[int, tuple[Piece, ...]] = {}
         self.chain: list[CertifiedBlock] = []
         self.outboxes: list[tuple[CertifiedBundle, ...]] = []
         self.sent: defaultdict[int, list[CertifiedBundle]] = defaultdict(list)
@@ -214,6 +224,10 @@ class Shard:
 
     def header(self, height: int) -> Header:
         return self.chain[height - 1].block.header if height else self.genesis
+
+    def last(self, height: int) -> CertifiedHeader | None:
+        """As ``Recovered`` has it, if this block is the last one."""
+        return CertifiedHeader(self.header(height), self.chain[height - 1].finality) if height else None
 
     def peaks(self, height: int) -> dict[int, bytes]:
         """Hashes by height: of the block there, and of those that skips lead to."""
@@ -276,6 +290,7 @@ class Shard:
         """Make the next block final."""
         block, execution = self.build(transactions, bundles, after=after)
         certified = self.certify(block, execution.effects)
+        self.included[block.header.height] = execution.overlay.included
         self.slices.append(self.state.commit(execution.overlay))
         self.roots.append(self.state.state_root)
         leaves = [encode(bundle) for bundle in execution.outbox]

@@ -17,6 +17,7 @@ from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.protocol import merkle
 from node.protocol.block import BalanceChange, Changes, Effects, Header, Outcome, Receipt, payload_root
 from node.protocol.channel import Bundle
+from node.protocol.checkpoint import next_state_root
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, digest
@@ -64,20 +65,16 @@ class Execution:
         self.receipts_root = merkle.root([encode(receipt) for receipt in receipts])
         self.changes_hash = changes.hash()
         self.totals_hash = totals.hash()
-        root = overlay.checkpoint_root() if overlay.height == overlay.next_checkpoint else b""
-        self.state_root = next_state_root(overlay.state_root, self.changes_hash, root)
+        checkpoint = b""
+        if overlay.height == overlay.next_checkpoint:
+            checkpoint = overlay.checkpoint_state_root + overlay.checkpoint_root()
+        self.state_root = next_state_root(overlay.state_root, self.changes_hash, checkpoint)
         overlay.close(self.state_root, totals)
         self.overlay = overlay
 
     def gives(self, header: Header) -> bool:
         """Whether the roots are those that the header commits to."""
         return all(getattr(self, root) == getattr(header, root) for root in _ROOTS)
-
-
-def next_state_root(before: bytes, changes_hash: bytes, checkpoint_root: bytes) -> bytes:
-    """``Header.state_root``: ``before``: the parent's. ``checkpoint_root``: of the tree as of the checkpoint before, at a
-    checkpoint; else empty."""
-    return digest("state", before, changes_hash, checkpoint_root)
 
 
 def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
@@ -146,6 +143,7 @@ def execute(
         if receipts[-1].outcome is _REJECTED and not (is_funded(overlay, rules, legs) or is_funded(parent, rules, legs)):
             raise InvalidBlock(f"transaction {transaction_id.hex()}: {Code.INSUFFICIENT_FUNDS}")
     bulkhead.tell(overlay, rules, outbox)
+    overlay.note_included()
     return Execution(overlay, receipts, outbox.close(overlay))
 
 

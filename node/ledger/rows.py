@@ -13,6 +13,7 @@ value its balance) or a lower-case letter. So keys of balances sort by address a
     boundary + code "f" Flow       units of an asset that came in and went out over one of the shard's boundaries
     shards + code "g"   int        net units of an asset that one other shard says it passed to another
     0 + "t"             Told       which figures this shard last told others, and when
+    shard + slot + "r"  Replayed   a part of the ids that this shard's blocks included: see ``replay``
 """
 
 from enum import IntEnum
@@ -23,6 +24,7 @@ from msgspec import Meta, Struct
 
 from node.protocol.block import Balance, ShardNumber, Tally
 from node.protocol.channel import Figure, Net
+from node.protocol.crypto import Hash
 from node.protocol.transaction import Amount, Leg, Milliseconds
 
 NAME_BYTES = 20
@@ -32,6 +34,7 @@ ISSUER = -1
 """The boundary to the asset's issuer: what comes in is minted, what goes out is burned. All others are peer shards."""
 
 WAITING, PREPARED, ANSWERED, CURSOR, SEQUENCE, FLOW, FIGURE, TOLD = b"w", b"p", b"a", b"c", b"s", b"f", b"g", b"t"
+REPLAYED = b"r"
 TOLD_KEY = bytes(NAME_BYTES) + TOLD
 
 
@@ -82,8 +85,15 @@ class Told(Struct, array_like=True, frozen=True):
     figures: tuple[Figure, ...]
 
 
+class Replayed(Struct, array_like=True, frozen=True, gc=False):
+    """A part of the replay set: so many ids, and the hash chain over them in the order of their inclusion."""
+
+    count: Annotated[int, Meta(ge=0)]
+    hash: Hash
+
+
 Position = Annotated[int, Meta(ge=0, le=2**54)]
-Row = Waiting | Prepared | Flow | Told | int
+Row = Waiting | Prepared | Flow | Told | Replayed | int
 """The value of any row but a balance's."""
 
 RECORD_KINDS: dict[bytes, type[Row]] = {
@@ -95,6 +105,7 @@ RECORD_KINDS: dict[bytes, type[Row]] = {
     SEQUENCE: Position,
     FIGURE: Net,
     TOLD: Told,
+    REPLAYED: Replayed,
 }
 EMPTY = Balance()
 NO_FLOW = Flow()
@@ -125,3 +136,12 @@ def figure_key(teller: int, shard: int, suffix: bytes) -> bytes:
 def parse_flow_key(key: bytes) -> tuple[int, str]:
     """The boundary and the asset's code."""
     return int.from_bytes(key[:NAME_BYTES], "big") - 1, key[NAME_BYTES:-1].decode()
+
+
+def replay_key(shard: int, slot: int, part: int) -> bytes:
+    """Of a part of the ids that ``shard`` included: shards that become one have no key in common."""
+    return shard.to_bytes(8, "big") + slot.to_bytes(8, "big") + part.to_bytes(4, "big") + REPLAYED
+
+
+def replay_slot(key: bytes) -> int:
+    return int.from_bytes(key[8:16], "big")

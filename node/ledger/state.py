@@ -7,14 +7,16 @@ block merges its overlay into the state and empties it, so overlays built on it 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from heapq import heapify, heappop, heappush, merge
 from itertools import chain
 
 from msgspec import Struct
 
+from node.ledger import replay
 from node.ledger.checkpoint import Checkpointing, Slice
+from node.ledger.replay import Piece
 from node.ledger.rows import (
     ANSWERED,
     CURSOR,
@@ -25,26 +27,27 @@ from node.ledger.rows import (
     NO_FLOW,
     PREPARED,
     RECORD_KINDS,
+    REPLAYED,
     SEQUENCE,
     WAITING,
     Flow,
     Prepared,
+    Replayed,
     Row,
     Stage,
     Waiting,
     channel_key,
     is_balance,
     parse_flow_key,
+    replay_slot,
 )
 from node.ledger.rules import Rules
 from node.ledger.table import LOW, IdSet, Table
 from node.protocol.block import AssetTotal, Balance, Header, PeerTotal, Totals
 from node.protocol.codec import DecodeError, decode
-from node.protocol.crypto import ZERO_HASH
+from node.protocol.crypto import HASH_BYTES, ZERO_HASH
 
 _MAX_ROW_BYTES = 1 << 21
-_SLOT_BITS = 10
-"""Replayed ids are forgotten in lots whose validity ends within the same 1024 ms."""
 
 
 class Corrupt(ValueError):
@@ -77,6 +80,7 @@ class Reader(ABC):
         prepared_for: number of transactions prepared here, by home shard.
         uncovered: by home shard, what waits until what it takes in is covered: (deadline, transaction id), sorted.
         checkpoint, next_checkpoint: heights of the last one and of the one after it.
+        checkpoint_state_root: the state root of the last one.
     """
 
     rules: Rules
@@ -88,6 +92,7 @@ class Reader(ABC):
     prepared_for: dict[int, int]
     uncovered: dict[int, list[tuple[int, bytes]]]
     checkpoint: int
+    checkpoint_state_root: bytes
     next_checkpoint: int
     _totals: Totals
 
@@ -170,10 +175,13 @@ class Overlay(Reader):
         self.waiting_for, self.prepared_for = dict(parent.waiting_for), dict(parent.prepared_for)
         self.uncovered = {home: list(entries) for home, entries in parent.uncovered.items() if entries}
         self.checkpoint, self.next_checkpoint = parent.checkpoint, parent.next_checkpoint
+        self.checkpoint_state_root = parent.checkpoint_state_root
         self._totals = parent._totals
         self.balances: dict[bytes, Balance] = {}
         self.records: dict[bytes, Row | None] = {}
         self.seen: dict[bytes, int] = {}
+        self.included: tuple[Piece, ...] = ()
+        """What the block adds to the replay set, for the disk."""
         self.alarms: list[tuple[int, bytes]] = []
         self.is_committed = False
         self._state: State = parent if isinstance(parent, State) else parent._state
@@ -242,11 +250,20 @@ class Overlay(Reader):
         """Whether this is the next block's overlay on ``state``."""
         return state is self._state and self.uncommitted() == (self,) and self.height == state.height + 1
 
+    def note_included(self) -> None:
+        """All transactions are there: bring the rows of the replay set up to date."""
+        added = tuple(replay.pieces(self.record, self.rules.shard, self.seen))
+        for piece, row in added:
+            self.records[piece.key] = row
+            if piece.start == 0:
+                self.alarms.append((replay.last_moment(piece.key), piece.key))
+        self.included = tuple(piece for piece, _ in added)
+
     def close(self, state_root: bytes, totals: Totals) -> None:
         """The block is executed: nothing changes any more."""
         if self.height == self.next_checkpoint:
             self.next_checkpoint += self.rules.checkpoint_gap(self.written())
-            self.checkpoint = self.height
+            self.checkpoint, self.checkpoint_state_root = self.height, state_root
         self.state_root, self._totals = state_root, totals
 
     def put_off(self, home: int, deadline: int, transaction_id: bytes) -> None:
@@ -269,7 +286,7 @@ class Overlay(Reader):
 
 
 class State(Reader):
-    """The committed state, in memory. Only ``commit`` and ``remember`` change it."""
+    """The committed state, in memory. Only ``commit`` changes it."""
 
     def __init__(self, rules: Rules, time: int) -> None:
         self.rules = rules
@@ -285,6 +302,7 @@ class State(Reader):
         self._alarms: list[tuple[int, bytes]] = []
         self._seen: defaultdict[int, IdSet] = defaultdict(IdSet)
         self.checkpoint, self.next_checkpoint = 0, rules.checkpoint_gap(0)
+        self.checkpoint_state_root = self.state_root
         self._checkpointing = Checkpointing(self.checkpoint, self.next_checkpoint)
 
     @classmethod
@@ -299,7 +317,7 @@ class State(Reader):
         return self.records.get(key)
 
     def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
-        slot = self._seen.get(valid_until >> _SLOT_BITS)
+        slot = self._seen.get(replay.slot_of(valid_until))
         return slot is not None and transaction_id in slot
 
     def alarms_before(self, time: int) -> Iterator[tuple[int, bytes]]:
@@ -329,15 +347,6 @@ class State(Reader):
         written = self._checkpointing.written
         return len(written) + sum(key not in written for key in keys)
 
-    def remember(self, transaction_id: bytes, valid_until: int) -> None:
-        """Refuse the transaction as a duplicate until block time is past ``valid_until``.
-
-        After ``restore``, call it for the transactions of every block whose time is at most ``parameters.validity_window``
-        before the checkpoint's: the replay set is not in the rows.
-        """
-        if valid_until >= self.time:
-            self._seen[valid_until >> _SLOT_BITS].add(transaction_id)
-
     def commit(self, overlay: Overlay) -> Slice:
         """Take in the next block's changes. Overlays on top of it keep working; those on any other block are void.
 
@@ -353,11 +362,10 @@ class State(Reader):
         self.waiting_for, self.prepared_for = overlay.waiting_for, overlay.prepared_for
         self.uncovered = overlay.uncovered
         self.checkpoint, self.next_checkpoint = overlay.checkpoint, overlay.next_checkpoint
-        stored = self._merge(overlay)
+        self.checkpoint_state_root = overlay.checkpoint_state_root
         for transaction_id, valid_until in overlay.seen.items():
-            self.remember(transaction_id, valid_until)
-        for slot in [slot for slot in self._seen if (slot + 1) << _SLOT_BITS <= self.time]:
-            del self._seen[slot]
+            self._seen[replay.slot_of(valid_until)].add(transaction_id)
+        stored = self._merge(overlay)
         for alarm in overlay.alarms:
             heappush(self._alarms, alarm)
         while self._alarms and self._alarms[0][0] < self.time and self._alarms[0][1] not in self.records:
@@ -374,35 +382,44 @@ class State(Reader):
             else:
                 balances[hash(key) & LOW][key] = balance
         for key, record in overlay.records.items():
-            if record is None:
-                records[hash(key) & LOW].pop(key, None)
-            else:
+            if record is not None:
                 records[hash(key) & LOW][key] = record
+                continue
+            records[hash(key) & LOW].pop(key, None)
+            if key.endswith(REPLAYED):
+                self._seen.pop(replay_slot(key), None)
         return self._checkpointing.advance(self.height, self.next_checkpoint)
 
     @classmethod
     def restore(
-        cls, rules: Rules, at: Header, totals: Totals, next_checkpoint: int, rows: Iterable[tuple[bytes, bytes | None]]
+        cls,
+        rules: Rules,
+        at: Header,
+        next_checkpoint: int,
+        rows: Iterable[tuple[bytes, bytes | None]],
+        ids: Callable[[bytes, int], bytes],
     ) -> "State":
         """The state after the block with header ``at``, a checkpoint, from the rows stored: of those with one key the last
-        counts, None deletes.
+        counts, None deletes. ``ids``: gives the first so many ids of the part of the replay set with this row.
 
-        The caller compares ``checkpoint_root`` with what the header at ``next_checkpoint`` says, and calls ``remember`` for the
-        blocks of the validity window before the checkpoint.
+        The caller compares ``checkpoint_root`` with what the header at ``next_checkpoint`` says.
 
         Raises:
-            Corrupt: the rows are none, or their sums are not ``totals``.
+            Corrupt: the rows are none, or their sums are not those that the header commits to, or the ids not those of the rows.
         """
         state = cls(rules, at.time)
-        state.height, state.state_root, state._totals = at.height, at.state_root, totals
+        state.height, state.state_root = at.height, at.state_root
         state.checkpoint, state.next_checkpoint = at.height, next_checkpoint
+        state.checkpoint_state_root = at.state_root
         try:
             state._load(rows)
+            state._load_ids(ids)
         except ValueError as error:
             raise Corrupt(f"a row is damaged: {error}") from None
         everything = chain(state.balances.items(), state.records.items())
         state._checkpointing = Checkpointing.load(at.height, next_checkpoint, everything)
-        if recompute_totals(state) != totals:
+        state._totals = recompute_totals(state)
+        if state._totals.hash() != at.totals_hash:
             raise Corrupt(f"the balances do not sum up to the totals of block {state.height}")
         return state
 
@@ -417,6 +434,13 @@ class State(Reader):
                 self.balances[key] = decode(Balance, data, _MAX_ROW_BYTES)
             else:
                 self.records[key] = decode(RECORD_KINDS[key[-1:]], data, _MAX_ROW_BYTES)
+        self._load_derived()
+        self.supply = _sum_supply(self)
+        if not self.supply.keys() <= self.rules.issued_in.keys():
+            raise DecodeError("an asset that there is not")
+
+    def _load_derived(self) -> None:
+        """What follows from the records."""
         for key, record in self.records.items():
             if isinstance(record, Waiting):
                 self._alarms.append((record.deadline, key))
@@ -424,14 +448,22 @@ class State(Reader):
                 self.waiting_for[queue] = self.waiting_for.get(queue, 0) + 1
             elif isinstance(record, Prepared):
                 self.prepared_for[record.home] = self.prepared_for.get(record.home, 0) + 1
+            elif isinstance(record, Replayed):
+                self._alarms.append((replay.last_moment(key), key))
             elif key.endswith(ANSWERED):
                 assert isinstance(record, int)
                 self._alarms.append((record, key))
         heapify(self._alarms)
-        self.supply = _sum_supply(self)
-        if not self.supply.keys() <= self.rules.issued_in.keys():
-            raise DecodeError("an asset that there is not")
         self._load_uncovered()
+
+    def _load_ids(self, ids: Callable[[bytes, int], bytes]) -> None:
+        for key, record in self.records.items():
+            if isinstance(record, Replayed):
+                found, slot = ids(key, record.count), self._seen[replay_slot(key)]
+                if not replay.commits_to(record, found):
+                    raise DecodeError("ids that a row of the replay set does not commit to")
+                for at in range(0, len(found), HASH_BYTES):
+                    slot.add(found[at : at + HASH_BYTES])
 
     def _load_uncovered(self) -> None:
         for key, record in self.records.items():

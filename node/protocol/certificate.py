@@ -128,6 +128,13 @@ class Finality(Struct, array_like=True, frozen=True):
         )
 
 
+class CertifiedHeader(Struct, frozen=True):
+    """A final block's header with the proof that it is."""
+
+    header: Header
+    finality: Finality
+
+
 class FinalBlock(Struct, array_like=True, frozen=True):
     """A final block and what proves it; its effects are for the receiver to find out."""
 

@@ -19,7 +19,8 @@ PublicKey = Annotated[bytes, Meta(min_length=33, max_length=33)]
 """A compressed SEC 1 point."""
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 
-ZERO_HASH = bytes(32)
+HASH_BYTES = 32
+ZERO_HASH = bytes(HASH_BYTES)
 
 
 def digest(domain: str, *parts: bytes) -> bytes:

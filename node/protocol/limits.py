@@ -50,5 +50,12 @@ MAX_VIEWS_AHEAD = 50
 MAX_FINALITY_PATH = 512
 """Headers between a block and the one whose certificate makes it final: no path to a block less than 2^31 higher has more."""
 
+MAX_PART_ROWS = 2048
+"""Rows in one part of a checkpoint. To check them takes some ten milliseconds."""
+MAX_REPLAY_PART = 4096
+"""Ids of the replay set that one row commits to."""
+MAX_PLACES = 32
+"""Parts asked for at once."""
+
 MAX_NULLIFICATIONS = 16
 """Certificates of nullified views that a proposal brings: 4 KiB in a committee of four, 180 KiB in the largest one."""

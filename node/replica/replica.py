@@ -107,7 +107,7 @@ class Replica:
 
     def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, has_votes: bool) -> Simplex[Draft]:
         last = recovered.last
-        final = last.block.header if last is not None else genesis_header(genesis, self.shard, recovered.state)
+        final = last.header if last is not None else genesis_header(genesis, self.shard, recovered.state)
         peaks = recovered.peaks if last is not None else {0: final.hash}
         certificate = last.finality.certificate if last is not None and not last.finality.path else None
         heartbeat, timeout = self.parameters.heartbeat, self.parameters.view_timeout
@@ -368,13 +368,13 @@ class Replica:
         final, draft = finalized.final, finalized.draft
         header, execution = final.block.header, draft.execution
         assert execution is not None, "consensus had it executed"
-        rows = self.state.commit(execution.overlay)
+        included, rows = execution.overlay.included, self.state.commit(execution.overlay)
         certified = CertifiedBlock(final.block, final.finality, execution.effects)
         encoded = encode(certified)
         bundles = certify_bundles(execution, final)
         stored = tuple((b.bundle.destination, b.bundle.sequence, encode(b)) for b in bundles)
         forgotten = self._delivering.newly_taken()
-        self._effects.append(Commit(header.height, header.view, certified, encoded, stored, forgotten))
+        self._effects.append(Commit(header.height, header.view, certified, encoded, stored, forgotten, included))
         self._effects.append(Checkpoint(*rows))
         if header.proposer == self.member and not finalized.is_adopted:
             self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))

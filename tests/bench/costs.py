@@ -81,7 +81,7 @@ def run(shard: Shard, entries: Sequence[Entry], bundles: Sequence[Bundle] = ()) 
 
 def member_of(world: World, shard: Shard) -> Replica:
     """One that keeps a shard, up to its last block, and leads neither the next view nor the one after."""
-    recovered = Recovered(shard.state, shard.chain[-1], (), shard.peaks(len(shard.chain)))
+    recovered = Recovered(shard.state, shard.last(len(shard.chain)), (), shard.peaks(len(shard.chain)))
     member = (shard.head.view + 3) % len(shard.members)
     now = at(100 * len(shard.chain))
     replica = Replica(world.network.genesis, world.network.document, shard.members[member], "n", recovered, now, True)

@@ -205,7 +205,7 @@ class Monitor:
         if height < stored:
             violated("durability", f"{node} restarts at height {height}, it had stored {stored}")
         chain = self.chains[node.index // self._world.plan.size]
-        if recovered.last is not None and height <= len(chain) and chain[height - 1] != recovered.last.block.header.hash:
+        if recovered.last is not None and height <= len(chain) and chain[height - 1] != recovered.last.header.hash:
             violated("agreement", f"{node} restarts on another block at height {height}")
 
     def on_lost_disk(self, node: "Host") -> None:

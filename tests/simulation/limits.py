@@ -7,7 +7,7 @@ from random import Random
 from types import ModuleType
 
 from node.consensus import fetching, simplex
-from node.ledger import rules, transfer, two_phase_commit
+from node.ledger import replay, rules, transfer, two_phase_commit
 from node.protocol import block
 from node.replica import inbox, mempool, payloads, proposing, refusing
 
@@ -27,16 +27,19 @@ CAPS: dict[str, tuple[tuple[tuple[ModuleType, str], ...], tuple[int, ...]]] = {
     "blocks not final": (((proposing, "_MAX_UNFINALIZED"),), (1, 3)),
     "views repeated": (((simplex, "_REPEATED_VIEWS"),), (1,)),
     "refusals": (((refusing, "MAX_REFUSALS"),), (1, 3)),
+    "part": (((replay, "MAX_REPLAY_PART"),), (1, 3)),
     "tallies": (((block, "_TALLIES"),), (1 << 18,)),
 }
 """By name: where the core has it, and small values."""
+_APART = {"tallies", "part"}
+"""Not drawn with the others: the one brings a client of its own; seeds stay as they were."""
 
 
 def draw(chance: Random) -> dict[str, int]:
     """Some caps, in some runs."""
     if chance.random() < 0.6:
         return {}
-    names = sorted(CAPS.keys() - {"tallies"})  # that brings a client of its own
+    names = sorted(CAPS.keys() - _APART)
     return {name: chance.choice(CAPS[name][1]) for name in chance.sample(names, chance.randint(1, 4))}
 
 

@@ -22,9 +22,10 @@ from node.consensus.simplex import Simplex
 from node.effects import Broadcast, Commit, Effect, Journal, Tell
 from node.ledger import admission, bulkhead, channels, execution, transfer, two_phase_commit
 from node.ledger.checkpoint import Checkpointing
+from node.ledger.replay import slot_of
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key, flow_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
-from node.ledger.state import _SLOT_BITS, Overlay, State
+from node.ledger.state import Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.membership import Membership
 from node.protocol import block, merkle
@@ -280,7 +281,7 @@ def _one(_: Original) -> Any:
 def _forget_one_slot_early(original: Original) -> Any:
     def commit(self: State, executed: Any) -> Any:
         stored = original(self, executed)
-        for slot in [slot for slot in self._seen if slot << _SLOT_BITS <= self.time]:
+        for slot in [slot for slot in self._seen if slot <= slot_of(self.time)]:
             del self._seen[slot]
         return stored
 

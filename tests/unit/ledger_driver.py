@@ -1,6 +1,6 @@
 """A few shards' ledgers and the channels between them, without consensus: what the ledger's tests play on."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import count
@@ -42,21 +42,24 @@ class Disk:
 
     Attributes:
         slices: as they came.
-        headers, totals: by height.
+        headers: by height.
+        ids: of the replay set, by row.
         whole: (height, height of the header with its root) of the last checkpoint that is whole, or None.
     """
 
     def __init__(self, genesis: Genesis, state: State) -> None:
         self.slices: list[Slice] = []
         self.headers = [genesis_header(genesis, state.rules.shard, state)]
-        self.totals = [state.totals()]
+        self.ids: defaultdict[bytes, bytes] = defaultdict(bytes)
         self.whole: tuple[int, int] | None = None
 
     def take(self, part: Slice, execution: Execution) -> None:
         self.slices.append(part)
-        self.totals.append(execution.effects.totals)
-        height, time, root = execution.height, execution.time, execution.state_root
-        self.headers.append(structs.replace(self.headers[0], height=height, time=time, state_root=root))
+        for piece in execution.overlay.included:
+            assert piece.start == len(self.ids[piece.key]) // 32
+            self.ids[piece.key] += piece.ids
+        roots = {"state_root": execution.state_root, "totals_hash": execution.totals_hash}
+        self.headers.append(structs.replace(self.headers[0], height=execution.height, time=execution.time, **roots))
         if part.certified_at is not None:
             self.whole = part.height, part.certified_at
 
@@ -70,7 +73,7 @@ class Disk:
         assert self.whole is not None
         height, certified_at = self.whole
         stored = self.rows() if rows is None else rows
-        return State.restore(rules, self.headers[height], self.totals[height], certified_at, stored.items())
+        return State.restore(rules, self.headers[height], certified_at, stored.items(), lambda key, n: self.ids[key][: 32 * n])
 
 
 class Ledgers:

@@ -114,7 +114,7 @@ class Target:
         self.bodies: dict[bytes, Block] = {}
         """Proposed by a liar, which gives what it is asked for of them."""
         self.now = 1_000
-        recovered = Recovered(state_at(shard, height), shard.chain[height - 1] if height else None, (), shard.peaks(height))
+        recovered = Recovered(state_at(shard, height), shard.last(height), (), shard.peaks(height))
         self.replica = Replica(GENESIS, DOCUMENT, shard.members[member], "fuzzed", recovered, self.at)
         self.perform(self.replica.start(self.at))
 

@@ -3,7 +3,7 @@ as if nothing had happened."""
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec import structs
@@ -11,11 +11,12 @@ from msgspec import structs
 from node.ledger import rules as ledger_rules
 from node.ledger.admission import admit
 from node.ledger.commitment import EMPTY_TREE, updated
-from node.ledger.execution import Execution, next_state_root
-from node.ledger.rows import ANSWERED, WAITING
+from node.ledger.execution import Execution
+from node.ledger.rows import ANSWERED, REPLAYED, WAITING, Replayed
 from node.ledger.state import Corrupt, Overlay, State
 from node.protocol.block import Balance, Totals
-from node.protocol.codec import encode
+from node.protocol.checkpoint import next_state_root
+from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.transaction import Leg
 from tests.unit.ledger_driver import Disk, Ledgers
@@ -66,14 +67,14 @@ def execute(parent: State | Overlay, block: Block) -> Execution:
 def expected_roots(chain: Sequence[Block], interval: int) -> list[bytes]:
     """State roots by height, as docs/protocol.md has it."""
     rows: dict[bytes, list[object]] = {}
-    root, roots, due, written = bytes(32), [bytes(32)], interval, set[bytes]()
+    root, roots, due, written, last = bytes(32), [bytes(32)], interval, set[bytes](), bytes(32)
     for height, block in enumerate(chain, 1):
         rows |= {key: [balance.available, 0, False] for key, balance in block.items()}
         written |= block.keys()
         changes = execute(State.genesis(Ledgers(1).rules[0]), block).changes_hash
-        roots.append(next_state_root(roots[-1], changes, root if height == due else b""))
+        roots.append(next_state_root(roots[-1], changes, last + root if height == due else b""))
         if height == due:
-            root = tree({key: value for key, value in rows.items() if any(value)})
+            root, last = tree({key: value for key, value in rows.items() if any(value)}), roots[-1]
             due += interval * max(1, -(-len(written) // (interval * ledger_rules.HASHED_ROWS)))
             written.clear()
     return roots
@@ -171,7 +172,7 @@ def test_holds_and_undecided_transactions_are_in_the_rows(busy: Ledgers) -> None
     state = disk.restored(busy.rules[0])
     assert any(key.endswith(WAITING) for key in state.records)
     assert (state.height, state.next_checkpoint) == disk.whole
-    assert state.totals() == disk.totals[state.height]
+    assert state.totals().hash() == disk.headers[state.height].totals_hash
     assert state.totals().pending > 0
 
 
@@ -187,18 +188,36 @@ def test_rows_are_as_of_the_checkpoint_and_only_those_written_since_the_one_befo
     parts = disk.slices[first:]
     rows = dict(row for part in parts for row in part.rows)
     assert disk.whole == (busy.states[0].height - 5, busy.states[0].height)
-    assert rows == {a + b"USD": encode(Balance(at + 5, busy.balance(a)[1])), c + b"USD": None}
+    accounts = {key: value for key, value in rows.items() if not key.endswith(REPLAYED)}
+    assert accounts == {a + b"USD": encode(Balance(at + 5, busy.balance(a)[1])), c + b"USD": None}
+    assert len(rows) == 3, "and a row of the replay set"
     assert before | rows == disk.rows()
 
 
-def test_the_replay_set_comes_back_through_remember(busy: Ledgers) -> None:
-    state = busy.disks[0].restored(busy.rules[0])
-    leg = Leg(busy.account(0), busy.account(0, 1), "USD", 1)
-    for late, code in ((-1, Code.EXPIRED), (0, Code.DUPLICATE), (5_000, Code.DUPLICATE)):
-        transaction = busy.sign(leg, valid_until=state.time + late)
-        state.remember(transaction.id, transaction.order.valid_until)
+def test_the_replay_set_comes_back_with_the_rows(busy: Ledgers) -> None:
+    """As of the checkpoint: what was included later is not in it."""
+    pay = [busy.pay(busy.account(0), busy.account(0, 1), 1) for _ in range(11)]
+    for transaction in pay:
+        busy.block(0, transaction, take=0)
+    state, when = busy.disks[0].restored(busy.rules[0]), busy.states[0].height - 11
+    for height, transaction in enumerate(pay, when + 1):
+        code = Code.DUPLICATE if height <= state.height else Code.OK
         assert admit(state, busy.rules[0], transaction.id, transaction, state.time) is code
-        assert state.has_seen(transaction.id, transaction.order.valid_until) is (late >= 0)
+    assert when < state.height < when + 11
+
+
+@pytest.mark.parametrize("wrong", [lambda ids: ids[:-32], lambda ids: ids[32:] + ids[:32], lambda ids: b"\0" + ids[1:]])
+def test_ids_that_are_not_those_of_the_rows_are_noticed(busy: Ledgers, wrong: Callable[[bytes], bytes]) -> None:
+    disk = busy.disks[0]
+    for key in [key for key in disk.rows() if key.endswith(REPLAYED)]:
+        disk.ids[key] = wrong(disk.ids[key][: 32 * busy_count(disk, key)])
+    with pytest.raises(Corrupt, match="replay set"):
+        disk.restored(busy.rules[0])
+
+
+def busy_count(disk: Disk, key: bytes) -> int:
+    data = disk.rows()[key]
+    return decode(Replayed, data, 100).count if data is not None else 0
 
 
 def test_every_damaged_missing_added_or_older_row_is_noticed(busy: Ledgers) -> None:
@@ -238,7 +257,7 @@ def test_balances_that_do_not_sum_up_are_noticed_even_under_a_right_root(busy: L
     forged = Balance(state.balances[key].available + 1, state.balances[key].held)
     (usd,) = state.totals().assets
     for totals in (state.totals(), Totals((structs.replace(usd, available=usd.available + 1),), state.totals().pending)):
-        disk.totals[state.height] = totals
+        disk.headers[state.height] = structs.replace(disk.headers[state.height], totals_hash=totals.hash())
         with pytest.raises(Corrupt, match="USD"):
             disk.restored(busy.rules[0], disk.rows() | {key: encode(forged)})
 

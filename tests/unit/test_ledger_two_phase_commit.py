@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from node.ledger import two_phase_commit
-from node.ledger.rows import ANSWERED, CURSOR, ISSUER, SEQUENCE, Flow, channel_key, flow_key
+from node.ledger.rows import ANSWERED, CURSOR, ISSUER, REPLAYED, SEQUENCE, Flow, channel_key, flow_key
 from node.protocol.block import Balance
 from node.protocol.channel import Decision, Prepare, PrepareVote
 from node.protocol.codec import encode
@@ -204,7 +204,7 @@ def test_a_block_deals_with_a_bounded_number_of_deadlines_and_drops_those_of_the
     two.now += TIMEOUT + 1
     assert [len(two.block(0, take=0).effects.receipts) for _ in range(4)] == [2, 2, 1, 0]
     assert all(two.outcome(0, transaction) == (EXPIRED, Code.EXPIRED) for transaction in transactions)
-    assert not list(two.states[0].alarms_before(1 << 60))
+    assert all(key.endswith(REPLAYED) for _, key in two.states[0].alarms_before(1 << 60))
 
 
 # -- frozen accounts, mints, limits ----------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_refused_first_mint_leaves_no_trace_in_the_state() -> None:
     ledgers.block(0, ledgers.pay(ledgers.issuer("USD"), d, 5))
     assert flow_key(ISSUER, b"USD") in ledgers.states[0].records
     ledgers.settle()
-    assert {key[-1:] for state in ledgers.states for key in state.records} == {CURSOR, SEQUENCE, ANSWERED}
+    assert {key[-1:] for state in ledgers.states for key in state.records} == {CURSOR, SEQUENCE, ANSWERED, REPLAYED}
 
 
 # -- what only a captured committee sends ----------------------------------------------------------------------------

@@ -38,7 +38,7 @@ FOLDER = Path(__file__).parent
 ALICE, BOB, CAROL = person(0, 0), person(0, 1), person(1, 0)
 ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 DOMAINS = [
-    *("transaction", "block", "vote", "totals", "changes", "records", "state", "row", "leaf", "node", "genesis"),
+    *("transaction", "block", "vote", "totals", "changes", "records", "state", "row", "leaf", "node", "replay", "genesis"),
     *("epoch document", "registration", "seat secret", "roll", "readiness", "phase", "randomness", "seat", "identity puzzle"),
     *("refusals", "reply"),
 ]

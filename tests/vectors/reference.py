@@ -223,6 +223,7 @@ LIMITS = {
     "records": 4096,
     "payload": 2**20,
     "tallies": 2**64,
+    "part": 4096,
 }
 VECTORS = Network(
     unhex(EPOCH["network_id"]),
@@ -259,6 +260,10 @@ def boundary(number: int, asset: str) -> bytes:
     return number.to_bytes(20, "big") + asset.encode() + b"f"
 
 
+def replay_key(shard: int, slot: int, part: int) -> bytes:
+    return shard.to_bytes(8, "big") + slot.to_bytes(8, "big") + part.to_bytes(4, "big") + b"r"
+
+
 def pair(teller: int, shard: int) -> bytes:
     return teller.to_bytes(10, "big") + shard.to_bytes(10, "big")
 
@@ -269,7 +274,7 @@ class Ledger:
     def __init__(self, shard: int, network: Network = VECTORS, time: int = 0) -> None:
         self.shard, self.network, self.time = shard, network, time
         self.rows: dict[bytes, Any] = {}
-        self.state, self.root = bytes(32), bytes(32)
+        self.state, self.root, self.certified = bytes(32), bytes(32), bytes(32)
         self.checkpoint, self.written = self.gap(0), set[bytes]()
         self.seen: set[bytes] = set()
         self.receipts: list[Any] = []
@@ -290,6 +295,7 @@ class Ledger:
         for encoded in transactions:
             self.include(encoded)
         self.tell()
+        self.note(transactions)
         sent = [[self.shard, to, self.count(to, b"s"), self.outbox[to]] for to in sorted(self.outbox)]
         written = [(key, self.rows.get(key)) for key in sorted(self.touched)]
         balances = [[k[:20], k[20:].decode(), row or [0, 0, False]] for k, row in written if not k[-1:].islower()]
@@ -297,8 +303,10 @@ class Ledger:
         self.changes = [balances, digest("records", records)]
         changes = digest("changes", self.changes)
         self.written |= self.touched
-        self.state = digest("state", self.state, changes, *([self.root] if height == self.checkpoint else []))
+        commitment = [self.certified, self.root] if height == self.checkpoint else []
+        self.state = digest("state", self.state, changes, *commitment)
         if height == self.checkpoint:
+            self.certified = self.state
             self.root, self.checkpoint, self.written = tree(self.rows), height + self.gap(len(self.written)), set()
         return [
             root(list(map(msgpack.packb, self.receipts))),
@@ -582,8 +590,18 @@ class Ledger:
         self.put(transaction_id + b"w", None)
         self.receipts.append([transaction_id, 4 if code == "expired" else 3 if code else 2, code])
 
+    def note(self, transactions: list[bytes]) -> None:
+        """The replay set's rows."""
+        for transaction_id, order, _ in map(read, transactions):
+            slot, part = order[3] // 1024, 0
+            while self.rows.get(key := replay_key(self.shard, slot, part), [0])[0] == self.network.limits["part"]:
+                part += 1
+            count, chain = self.rows.get(key, [0, bytes(32)])
+            self.put(key, [count + 1, digest("replay", chain, transaction_id)])
+
     def wake(self) -> None:
         times = [(row[1] if key[-1:] == b"w" else row, key) for key, row in self.rows.items() if key[32:] in (b"w", b"a")]
+        times += [(1024 * int.from_bytes(key[8:16], "big") + 1023, key) for key in self.rows if key[-1:] == b"r"]
         for _, key in sorted(due for due in times if due[0] < self.time)[: self.network.limits["due"]]:
             if key[-1:] == b"w":
                 self.decide(key[:-1], "expired")

@@ -60,6 +60,9 @@ class Node:
                 effects = self._start_replica(event, at)
             case _:
                 effects = self._to_replica(self.replica, event, at) if self.replica is not None else []
+        if self.replica is not None and self.replica.is_handed_over:
+            self.replica, self._is_recovering = None, False
+            effects += self._begin()
         return effects + self._report_ready()
 
     @property

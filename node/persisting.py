@@ -7,7 +7,19 @@ write less. Pure.
 
 from collections.abc import Sequence
 
-from node.effects import Checkpoint, Commit, Effect, Persist, ReplyBlocks, SendBlocks, SendBundles
+from node.effects import (
+    Checkpoint,
+    Commit,
+    Effect,
+    Persist,
+    ReplyBlocks,
+    SendBlocks,
+    SendBundles,
+    SendCheckpoint,
+    SendParts,
+    StoreParts,
+)
+from node.protocol.checkpoint import Ids
 
 _MOST_BYTES = 1 << 20
 _LONGEST = 1_000
@@ -29,10 +41,10 @@ class Persisting:
         is_due = now - self._since >= _LONGEST
         for effect in effects:
             match effect:
-                case Commit() | Checkpoint():
+                case Commit() | Checkpoint() | StoreParts():
                     self._waiting.append(effect)
                     self._bytes += _size(effect)
-                case SendBlocks() | SendBundles() | ReplyBlocks():  # they are read from storage
+                case SendBlocks() | SendBundles() | ReplyBlocks() | SendCheckpoint() | SendParts():  # they are read from storage
                     is_due = True
                 case _ if isinstance(effect, Persist):
                     self._waiting.append(effect)
@@ -45,7 +57,12 @@ class Persisting:
         return due
 
 
-def _size(effect: Commit | Checkpoint) -> int:
+def _size(effect: Commit | Checkpoint | StoreParts) -> int:
+    if isinstance(effect, StoreParts):
+        return sum(
+            len(part.ids) if isinstance(part, Ids) else sum(len(key) + len(value) for key, value in part.rows)
+            for part in effect.parts
+        )
     if isinstance(effect, Checkpoint):
         return sum(len(key) + len(value or b"") for key, value in effect.rows)
     return len(effect.encoded) + sum(len(bundle) for _, _, bundle in effect.bundles)

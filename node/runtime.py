@@ -32,11 +32,14 @@ from node.effects import (
     Send,
     SendBlocks,
     SendBundles,
+    SendCheckpoint,
+    SendParts,
     StopMining,
     Subscribe,
     Tell,
 )
 from node.events import Instant, Mined
+from node.handing_over import read_checkpoint, read_parts
 from node.intake import Intake
 from node.metrics import Metrics
 from node.mining import Miner
@@ -50,7 +53,7 @@ from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis
 from node.protocol.limits import MAX_BATCH_BODY_BYTES, MAX_FRAME_BYTES, MAX_LISTED_BYTES, MAX_QUERY_BYTES
-from node.protocol.messages import PeerMessage, StoredBundleDelivery, StoredChainReply
+from node.protocol.messages import CheckpointReply, PartsReply, PeerMessage, StoredBundleDelivery, StoredChainReply
 from node.protocol.queries import EVERYONE, GetBlocks, GetPending, Query
 from node.protocol.reports import Notable
 from node.protocol.topics import TransactionBatch, queries_topic, transactions_topic
@@ -110,6 +113,7 @@ class Runtime:
         self._large = Allowance(LARGE_ANSWER_RATE)
         self._disk = trio.CapacityLimiter(1)
         self._replying = trio.CapacityLimiter(1)
+        self._handing_over = trio.CapacityLimiter(1)
         self._mining = trio.CancelScope()
         self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
         self._nursery: trio.Nursery
@@ -191,7 +195,7 @@ class Runtime:
         match effect:
             case Send() | Broadcast() | Tell() | Meet() | Ban():
                 self._talk(effect)
-            case SendBlocks() | SendBundles() | ReplyBlocks():
+            case SendBlocks() | SendBundles() | ReplyBlocks() | SendCheckpoint() | SendParts():
                 self._serve(effect)
             case Recover() | CheckSignatures() | Mine() | StopMining():
                 self._work(effect)
@@ -203,7 +207,7 @@ class Runtime:
             case Notable(text):
                 self.reporter.notable(text)
 
-    def _serve(self, effect: SendBlocks | SendBundles | ReplyBlocks) -> None:
+    def _serve(self, effect: SendBlocks | SendBundles | ReplyBlocks | SendCheckpoint | SendParts) -> None:
         """Read from storage what somebody asked for, in a thread."""
         match effect:
             case SendBlocks(peer, first):
@@ -212,6 +216,10 @@ class Runtime:
                 self._nursery.start_soon(self._send_bundles, peer, destination, sequence)
             case ReplyBlocks(query):
                 self._nursery.start_soon(self._reply_blocks, query)
+            case SendCheckpoint():
+                self._nursery.start_soon(self._send_checkpoint, effect)
+            case SendParts():
+                self._nursery.start_soon(self._send_parts, effect)
 
     def _work(self, effect: Recover | CheckSignatures | Mine | StopMining) -> None:
         match effect:
@@ -268,6 +276,15 @@ class Runtime:
     async def _send_bundles(self, peer: bytes, destination: int, sequence: int) -> None:
         for bundle in await trio.to_thread.run_sync(self._storage.bundles, destination, sequence, SERVE_BYTES):
             self._send(peer, encode(StoredBundleDelivery(Raw(bundle))))
+
+    async def _send_checkpoint(self, wanted: SendCheckpoint) -> None:
+        heights = wanted.height, wanted.certified_at
+        checkpoint = await trio.to_thread.run_sync(read_checkpoint, self._storage, *heights, wanted.root)
+        self._send(wanted.peer, encode(CheckpointReply(checkpoint)))
+
+    async def _send_parts(self, wanted: SendParts) -> None:
+        parts = await trio.to_thread.run_sync(read_parts, self._storage, wanted.height, wanted.parts, limiter=self._handing_over)
+        self._send(wanted.peer, encode(PartsReply(wanted.height, parts)))
 
     async def _reply_blocks(self, query: Query) -> None:
         """One at a time: a block may have megabytes."""

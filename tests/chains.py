@@ -95,7 +95,7 @@ class Network:
         **parameters: int,
     ) -> None:
         """``parameters``: of the genesis, where they shall not be the cheapest to compute."""
-        cheap = {"block_difficulty_bits": 0, "puzzle_difficulty_bits": 2, "checkpoint_interval": 4}
+        cheap = {"block_difficulty_bits": 0, "puzzle_difficulty_bits": 2, "checkpoint_interval": 600}
         self.coordinator = key("coordinator")
         self.issuers = {"USD": key("issuer USD"), "VND": key("issuer VND")}
         decimals = {"USD": 2, "VND": 0}

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-from node.ledger.commitment import EMPTY_TREE, updated
+from node.ledger.commitment import EMPTY_TREE, branches, updated
 from node.ledger.table import LOW, Table
 from node.protocol.codec import encode
+from node.protocol.limits import MAX_PART_ROWS
 
 _LOTS = 256
 _LOADED = 1 << 16
@@ -26,14 +27,26 @@ class Slice(NamedTuple):
     """The height of the header that has the root, with the last slice; else None, and for the genesis."""
 
 
+class Certified(NamedTuple):
+    """The checkpoint at ``height``, whose root the final header at ``certified_at`` has; and of its tree what is not in parts:
+    ``commitment.branches``."""
+
+    height: int
+    certified_at: int
+    root: bytes
+    branches: dict[bytes, bytes]
+
+
 class Checkpointing:
     """Attributes:
     height: of the last checkpoint.
     due: height of the next, whose header has the root as of this one.
+    certified: the last one whose root is certified, if one became so since the start.
     """
 
     def __init__(self, height: int, due: int) -> None:
         self.height, self.due = height, due
+        self.certified: Certified | None = None
         self._tree = EMPTY_TREE
         self._left, self._written = _Rows(), _Rows()
         self._share = 0
@@ -67,6 +80,8 @@ class Checkpointing:
             return Slice(self.height, self._take(), None)
         self._hash(len(self._left.values))
         last = Slice(self.height, self._take(), height if self.height else None)
+        if self.height:
+            self.certified = Certified(self.height, height, self._tree.root, branches(self._tree, MAX_PART_ROWS))
         self.height, self.due = height, next_checkpoint
         self._emptied += self._left.values.parts
         self._left, self._written = self._written, _Rows()

@@ -14,8 +14,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import pairwise
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from node.protocol.codec import encode
 from node.protocol.crypto import ZERO_HASH, digest, domain_prefix
@@ -59,6 +60,33 @@ def updated(tree: Tree, rows: Iterable[tuple[bytes, object | None]]) -> Tree:
         (sha256(key).digest(), key, b"" if value is None else sha256(_ROW + encode((key, value))).digest()) for key, value in rows
     ]
     return _updated(tree, 0, changes) if changes else tree
+
+
+def branches(tree: Tree, most: int) -> dict[bytes, bytes]:
+    """The hashes of the 16 children, one after the other, of each subtree with more than ``most`` rows, by the digits that lead
+    to it, a byte each."""
+    found: dict[bytes, bytes] = {}
+    waiting: list[tuple[bytes, Tree]] = [(b"", tree)]
+    while waiting:
+        place, subtree = waiting.pop()
+        if isinstance(subtree, Node) and subtree.count > most:
+            found[place] = b"".join([child.root for child in subtree.children])
+            waiting += [(place + bytes([digit]), child) for digit, child in enumerate(subtree.children)]
+    return found
+
+
+def branch_root(children: bytes) -> bytes:
+    """The hash of a subtree with these 16 children, from their hashes, one after the other."""
+    return digest("node", children)
+
+
+def subtree_root(rows: Sequence[tuple[bytes, bytes]], depth: int) -> bytes:
+    """The hash of a subtree, so many digits below the root, with all of these rows: key and encoded value. Zeros, if they are not
+    in the order of their keys."""
+    if any(first >= second for (first, _), (second, _) in pairwise(rows)):
+        return ZERO_HASH
+    changes = [(sha256(key).digest(), key, sha256(_ROW + encode((key, Raw(value)))).digest()) for key, value in rows]
+    return _updated(EMPTY_TREE, depth, changes).root
 
 
 def _updated(tree: Tree, depth: int, changes: list[_Change]) -> Tree:

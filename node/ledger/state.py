@@ -15,7 +15,7 @@ from itertools import chain
 from msgspec import Struct
 
 from node.ledger import replay
-from node.ledger.checkpoint import Checkpointing, Slice
+from node.ledger.checkpoint import Certified, Checkpointing, Slice
 from node.ledger.replay import Piece
 from node.ledger.rows import (
     ANSWERED,
@@ -334,6 +334,11 @@ class State(Reader):
     def checkpoint_root(self) -> bytes:
         """The root of the tree as of the last checkpoint."""
         return self._checkpointing.root()
+
+    @property
+    def certified(self) -> Certified | None:
+        """The last checkpoint whose root is certified."""
+        return self._checkpointing.certified
 
     def later_checkpoint_root(self, later: Iterable[tuple[bytes, object | None]]) -> bytes:
         """The root as of a checkpoint that is not final yet. ``later``: the rows of blocks up to it that are not final either,

@@ -7,8 +7,9 @@ from msgspec import Meta, Raw, Struct
 from node.protocol.block import Block, CompactBlock, Height, ShardNumber, View
 from node.protocol.certificate import Certificate, FinalBlock, Vote
 from node.protocol.channel import CertifiedBundle, SequenceNumber
+from node.protocol.checkpoint import CertifiedCheckpoint, Part, Place
 from node.protocol.crypto import Hash
-from node.protocol.limits import MAX_BLOCK_TRANSACTIONS, MAX_NULLIFICATIONS
+from node.protocol.limits import MAX_BLOCK_TRANSACTIONS, MAX_NULLIFICATIONS, MAX_PLACES
 
 
 class Proposal(Struct, array_like=True, frozen=True, tag=1):
@@ -103,6 +104,28 @@ class TransactionsReply(Struct, array_like=True, frozen=True, tag=12):
     transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
 
 
+class CheckpointRequest(Struct, array_like=True, frozen=True, tag=13):
+    """What proves your newest checkpoint, please."""
+
+
+class CheckpointReply(Struct, array_like=True, frozen=True, tag=14):
+    checkpoint: CertifiedCheckpoint
+
+
+class PartsRequest(Struct, array_like=True, frozen=True, tag=15):
+    """These parts of the checkpoint at ``height``, please."""
+
+    height: Height
+    places: Annotated[tuple[Place, ...], Meta(min_length=1, max_length=MAX_PLACES)]
+
+
+class PartsReply(Struct, array_like=True, frozen=True, tag=16):
+    """The first of those that were asked for, as many as fit; none, if the sender does not have that checkpoint."""
+
+    height: Height
+    parts: Annotated[tuple[Part, ...], Meta(max_length=MAX_PLACES)]
+
+
 PeerMessage = (
     Proposal
     | Ballot
@@ -116,4 +139,8 @@ PeerMessage = (
     | BundleRequest
     | TransactionsRequest
     | TransactionsReply
+    | CheckpointRequest
+    | CheckpointReply
+    | PartsRequest
+    | PartsReply
 )

@@ -9,7 +9,7 @@ from node.consensus.catching_up import CatchingUp
 from node.consensus.patience import Timeouts
 from node.consensus.round import Seat
 from node.consensus.simplex import Execute, Finalized, Simplex
-from node.effects import Ban, Broadcast, Checkpoint, Commit, Effect, Publish, Send
+from node.effects import Ban, Broadcast, Checkpoint, Commit, Effect, FinishHandoff, Publish, Send
 from node.events import Instant, Recovered
 from node.ledger.admission import admit
 from node.ledger.execution import InvalidBlock, execute, genesis_header
@@ -30,6 +30,10 @@ from node.protocol.messages import (
     Certified,
     ChainReply,
     ChainRequest,
+    CheckpointReply,
+    CheckpointRequest,
+    PartsReply,
+    PartsRequest,
     PeerMessage,
     Proposal,
     Standing,
@@ -51,6 +55,7 @@ from node.replica.payloads import may_fill, read_bundles, read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
 from node.replica.serving import Serving
+from node.replica.taking_over import Forged, TakingOver
 from node.replica.witnesses import Verdicts, join, judge
 
 _MAX_REMEMBERED = 1024
@@ -91,6 +96,7 @@ class Replica:
         self.consensus = self._make_consensus(genesis, recovered, at, has_votes)
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
+        self.taking_over = TakingOver(self.electorate, state.height, 2 * self.parameters.checkpoint_interval)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self.assembling = Assembling(self.mempool, self.consensus.awaits)
         self._checking = Checking(self.rules, self.mempool, self.inbox)
@@ -134,6 +140,10 @@ class Replica:
             case BundleRequest():
                 self._delivering.asked(peer, message)
                 self._effects += self._serving.bundles(peer, message, at.now)
+            case CheckpointReply() if member is not None:
+                self._on_offer(peer, message)
+            case PartsReply() if member is not None:
+                self._on_parts(peer, message)
             case _ if member is not None:
                 self._on_member_message(peer, member, message)
         return self._finish(at)
@@ -146,6 +156,7 @@ class Replica:
 
     def on_peer_down(self, peer: bytes, at: Instant) -> list[Effect]:
         self.catching_up.lost(peer)
+        self.taking_over.lost(peer)
         return self._finish(at)
 
     def on_transactions(self, batch: Sequence[bytes], at: Instant) -> list[Effect]:
@@ -227,8 +238,14 @@ class Replica:
     @property
     def deadline(self) -> int:
         """When the next ``on_tick`` is due (ms, monotonic)."""
-        followers = self.consensus.deadline, self._proposing.deadline, self.catching_up.deadline
-        return min(*followers, self._refusing.deadline, self._next_standing)
+        is_waiting = self.taking_over.waits(self._at.now)
+        fetching = self.taking_over.deadline if is_waiting else min(self.catching_up.deadline, self.taking_over.deadline)
+        return min(self.consensus.deadline, self._proposing.deadline, fetching, self._refusing.deadline, self._next_standing)
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether another state than this replica's is stored: it is to be brought back, and this replica told nothing more."""
+        return self.taking_over.is_whole
 
     # -- messages of members ---------------------------------------------------------------------------------------
 
@@ -249,10 +266,22 @@ class Replica:
                 self._on_reply(peer, message, [final.block for final in blocks])
             case BodyReply(block) if self.consensus.wants(block.header.hash):
                 self._on_reply(peer, message, [block])
-            case ChainRequest() | BodyRequest() | TransactionsRequest():
+            case ChainRequest() | BodyRequest() | TransactionsRequest() | CheckpointRequest() | PartsRequest():
                 self._effects += self._serving.answer(peer, message, now)
             case TransactionsReply():
                 self._on_transactions_reply(peer, member, message)
+
+    def _on_offer(self, peer: bytes, message: CheckpointReply) -> None:
+        try:
+            self.taking_over.offered(peer, message.checkpoint, self._at.now)
+        except Forged as error:
+            self._effects.append(Ban(peer, f"it sent {error}"))
+
+    def _on_parts(self, peer: bytes, message: PartsReply) -> None:
+        try:
+            self._effects += self.taking_over.received(peer, message, self._at.now)
+        except Forged as error:
+            self._effects.append(Ban(peer, f"it sent {error}"))
 
     def _on_proposal(self, proposal: Proposal) -> None:
         """Consensus checks who sent it and what justifies it; then come its bundles, then transactions that are not here, then
@@ -320,6 +349,7 @@ class Replica:
 
     def _on_standing(self, peer: bytes, standing: Standing) -> None:
         self.catching_up.heard(peer, standing.height)
+        self.taking_over.heard(peer, standing.height)
         self._effects += self._serving.help(peer, self._members[peer], standing, self._at.now)
 
     # -- what consensus says ---------------------------------------------------------------------------------------
@@ -390,6 +420,7 @@ class Replica:
             self._proposing.on_final(took)
         self.counters.count(execution, took if header.proposer == self.member else None)
         self.catching_up.moved(header.height, self._at.now)
+        self.taking_over.moved(header.height)
 
     # -- after every event -----------------------------------------------------------------------------------------
 
@@ -409,12 +440,20 @@ class Replica:
         self._effects += self._delivering.ask_for_more(self.state)
         if not self.consensus.knows_of_work and self._proposing.waiting(self.consensus.head):
             self.consensus.work_waits(at.now)
-        if (request := self.catching_up.next_request(at.now)) is not None:
-            peer, first = request
-            self._effects.append(Send(peer, ChainRequest(first)))
         self._effects += self._refusing.publish(at.now)
+        self._effects += self._serving.handing_over.poll(at.now)
+        self._fetch(at.now)
         effects, self._effects = self._effects, []
         return effects
+
+    def _fetch(self, now: int) -> None:
+        """Ask for what others have: blocks, or, far behind, the state."""
+        self._effects += self.taking_over.next_requests(now)
+        if not self.taking_over.waits(now) and (request := self.catching_up.next_request(now)) is not None:
+            peer, first = request
+            self._effects.append(Send(peer, ChainRequest(first)))
+        if self.taking_over.chosen is not None and self.is_handed_over:
+            self._effects.append(FinishHandoff(self.taking_over.chosen))
 
     def _standing(self) -> Standing:
         return Standing(self.state.height, self.consensus.view)

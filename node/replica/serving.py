@@ -14,15 +14,21 @@ from node.protocol.messages import (
     BodyRequest,
     BundleRequest,
     ChainRequest,
+    CheckpointRequest,
+    PartsRequest,
     PeerMessage,
     Standing,
     TransactionsReply,
     TransactionsRequest,
 )
 from node.replica.drafts import Draft
+from node.replica.handing_over import Answer, HandingOver
 
 _INTERVAL = 100
 """Milliseconds between two answers of a kind to one peer."""
+
+
+Request = ChainRequest | BodyRequest | TransactionsRequest | CheckpointRequest | PartsRequest
 
 
 class Serving:
@@ -30,13 +36,16 @@ class Serving:
 
     def __init__(self, shard: int, electorates: dict[int, Electorate], state: State, consensus: Simplex[Draft]) -> None:
         self._shard, self._electorates, self._state, self._consensus = shard, electorates, state, consensus
+        self.handing_over = HandingOver(state)
         self._served: dict[tuple[bytes, type[PeerMessage]], int] = {}
         self._completed: dict[bytes, int] = {}
         """The latest view of which each peer was sent transactions."""
 
-    def answer(self, peer: bytes, request: ChainRequest | BodyRequest | TransactionsRequest, now: int) -> list[Send | SendBlocks]:
+    def answer(self, peer: bytes, request: Request, now: int) -> Sequence[SendBlocks | Answer]:
         """To a member of the own shard."""
         match request:
+            case CheckpointRequest() | PartsRequest():
+                return self.handing_over.answer(peer, request, now) if self._may(peer, type(request), now) else []
             case ChainRequest(first) if first <= self._state.height and self._may(peer, ChainRequest, now):
                 return [SendBlocks(peer, first)]
             case BodyRequest(_, hash) if (block := self._consensus.body(hash)) is not None and self._may(peer, BodyRequest, now):

@@ -24,9 +24,12 @@ from node.effects import (
     Send,
     SendBlocks,
     SendBundles,
+    SendCheckpoint,
+    SendParts,
     Tell,
 )
 from node.events import Event, Instant, Mined, SignaturesChecked, Stored, Tick, Transactions
+from node.handing_over import read_checkpoint, read_parts
 from node.membership import Membership
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
@@ -38,7 +41,7 @@ from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import BundleDelivery, ChainReply, PeerMessage
+from node.protocol.messages import BundleDelivery, ChainReply, CheckpointReply, PartsReply, PeerMessage
 from node.protocol.queries import GetBlocks
 from node.protocol.reports import Notable
 from node.recovery import recover
@@ -288,6 +291,10 @@ class Host:
             case SendBundles(peer, destination, sequence):
                 for data in self.disk.bundles(destination, sequence, _SERVE_BYTES):
                     self.send(peer, BundleDelivery(decode(CertifiedBundle, data, MAX_FRAME_BYTES)))
+            case SendCheckpoint(peer, height, certified_at, root):
+                self.send(peer, CheckpointReply(read_checkpoint(cast(Any, self.disk), height, certified_at, root)))
+            case SendParts(peer, height, parts):
+                self.send(peer, PartsReply(height, read_parts(cast(Any, self.disk), height, parts)))
             case ReplyBlocks(query):
                 request = query.request
                 assert isinstance(request, GetBlocks)

@@ -3,7 +3,19 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from node.effects import AcceptDocument, Checkpoint, Commit, Journal, LoseVotes, Persist, Pledge
+from node.effects import (
+    AcceptDocument,
+    BeginHandoff,
+    Checkpoint,
+    Commit,
+    FinishHandoff,
+    Hold,
+    Journal,
+    LoseVotes,
+    Persist,
+    Pledge,
+    StoreParts,
+)
 from node.protocol.address import encode_address
 from node.protocol.certificate import Certificate, Vote, VoteKind
 from node.protocol.channel import Bundle, Figures, Prepare, PrepareVote
@@ -17,6 +29,10 @@ from node.protocol.messages import (
     Certified,
     ChainReply,
     ChainRequest,
+    CheckpointReply,
+    CheckpointRequest,
+    PartsReply,
+    PartsRequest,
     PeerMessage,
     Proposal,
     Standing,
@@ -114,6 +130,14 @@ def describe(message: PeerMessage) -> str:
             return f"request for {len(places)} transactions of block {hash.hex()[:6]}"
         case TransactionsReply(hash, transactions):
             return f"{len(transactions)} transactions of block {hash.hex()[:6]}"
+        case CheckpointRequest():
+            return "request for its newest checkpoint"
+        case CheckpointReply(checkpoint):
+            return f"checkpoint {checkpoint.header.height}"
+        case PartsRequest(height, places):
+            return f"request for {len(places)} parts of checkpoint {height}"
+        case PartsReply(height, parts):
+            return f"{len(parts)} parts of checkpoint {height}"
         case Standing(height, view):
             return f"status height {height} view {view}"
 
@@ -163,5 +187,13 @@ def _describe_persist(effect: Persist) -> str:
             return f"roll of attempt {attempt}" if roll else f"secret of attempt {attempt}"
         case LoseVotes():
             return "that its votes are lost"
+        case Hold(height):
+            return f"that checkpoint {height} is held" if height is not None else "that no checkpoint is held"
+        case BeginHandoff():
+            return "that a state is to be fetched"
+        case StoreParts(parts):
+            return f"{len(parts)} parts of a checkpoint"
+        case FinishHandoff(checkpoint):
+            return f"that its ledger begins with checkpoint {checkpoint.header.height}"
         case AcceptDocument(accepted):
             return "epoch document in force" if isinstance(accepted, Opening) else "epoch document"

@@ -1,0 +1,57 @@
+"""Handing over: a member that is far behind, or new, is given the state as of a checkpoint, part for part.
+
+Which parts there are is in memory, of few hashes; their rows are on disk. While somebody asks for parts of a checkpoint it is
+held: what later ones change in its rows is kept beside them. One at a time, for whoever comes meanwhile, and not for long: what
+is kept is at most what changes in that time.
+"""
+
+from node.effects import Hold, Send, SendCheckpoint, SendParts
+from node.ledger.checkpoint import Certified
+from node.ledger.state import State
+from node.protocol.checkpoint import Branching
+from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
+
+HELD_AT_MOST = 600_000
+"""How long a checkpoint is held, ms. Longer than ten million rows need; who is slower begins again with a newer one."""
+_UNASKED = 10_000
+"""After which nobody needs it any more, ms."""
+
+Answer = Send | SendCheckpoint | SendParts | Hold
+
+
+class HandingOver:
+    """``held``: the checkpoint that is."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.held: Certified | None = None
+        self._since = self._asked_at = 0
+
+    def answer(self, peer: bytes, request: CheckpointRequest | PartsRequest, now: int) -> list[Answer]:
+        if isinstance(request, PartsRequest):
+            return self._parts(peer, request, now)
+        is_young = now - self._since < HELD_AT_MOST // 2
+        offered = self.held if self.held is not None and is_young else self._state.certified
+        return [SendCheckpoint(peer, offered.height, offered.certified_at, offered.root)] if offered is not None else []
+
+    def _parts(self, peer: bytes, request: PartsRequest, now: int) -> list[Answer]:
+        height, held, newest = request.height, self.held, self._state.certified
+        effects: list[Answer] = []
+        if held is None and newest is not None and newest.height == height:
+            held = self.held = newest
+            self._since = now
+            effects.append(Hold(height))
+        found = next((one for one in (held, newest) if one is not None and one.height == height), None)
+        if found is None:
+            return [Send(peer, PartsReply(height, ()))]
+        if found is held:
+            self._asked_at = now
+        known = (Branching(place, found.branches[place]) if place in found.branches else place for place in request.places)
+        return [*effects, SendParts(peer, height, tuple(known))]
+
+    def poll(self, now: int) -> list[Hold]:
+        """To be called now and then: let go of what nobody needs, or of what was held for long."""
+        if self.held is None or (now - self._asked_at < _UNASKED and now - self._since < HELD_AT_MOST):
+            return []
+        self.held = None
+        return [Hold(None)]

@@ -1,0 +1,279 @@
+"""Taking over: a member that is far behind asks for the state as of a checkpoint, instead of for all blocks up to it.
+
+    nothing chosen    every peer that is far ahead is asked for its newest checkpoint; the highest that is proven is chosen
+    chosen            its parts are asked for, several of several peers at once, from the root of the tree down: what a part must
+                      hash to is known before it is asked for; then the ids that rows of the replay set commit to
+    whole             all of it is stored: the ledger begins anew with it
+
+Who sends a part that is another is a liar. Who is silent is asked again later, each time only after twice as long, and others are
+asked for the same. When f + 1 peers do not have the checkpoint any more, or nothing comes for long, another one is chosen.
+Nothing of what was stored of the first one is used then, nor after a restart: it is held for so long that few begin again.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from node.effects import BeginHandoff, Send, StoreParts
+from node.ledger.commitment import branch_root, subtree_root
+from node.ledger.replay import commits_to
+from node.ledger.rows import REPLAYED, Replayed
+from node.protocol.certificate import Electorate
+from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows
+from node.protocol.codec import decode
+from node.protocol.crypto import HASH_BYTES, ZERO_HASH
+from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
+
+FAR_BEHIND = 1_000
+"""Blocks that are executed rather than a state taken over. Under load they take a minute or two, like a million accounts; and
+with a state come no older blocks, for clients and for others who are behind. An empty disk has no older blocks anyway."""
+_PACE = 120
+"""Between two requests to one peer, ms: a little longer than it takes until a peer serves the next."""
+_TIMEOUT = 3_000
+_CHOICE = 500
+"""So long, ms, after the first checkpoint is offered, better ones are waited for."""
+_OFFERS_PAUSE = 5_000
+_STUCK = 15_000
+_PLACES = 16
+_MAX_PENALTY = 6
+_WHOLE = 1 << 64
+_FAR_AWAY = 1 << 62
+
+
+class Forged(Exception):
+    """A peer sent what no honest one sends."""
+
+
+class _Request(Struct, frozen=True):
+    """For parts in these places; without any, for the peer's newest checkpoint."""
+
+    places: tuple[bytes, ...]
+    at: int
+
+
+class _Peer(Struct):
+    """``failures``: requests in a row that it did not answer. ``not_before``: when it may be asked again. ``is_without``: whether
+    it does not have the checkpoint chosen."""
+
+    height: int = 0
+    failures: int = 0
+    not_before: int = 0
+    is_without: bool = False
+
+
+class TakingOver:
+    """Times are monotonic milliseconds; peers are public keys.
+
+    Attributes:
+        chosen: the checkpoint that is being taken over; None: none is.
+        rows: how many of it are here.
+        deadline: when ``next_requests`` is to be called again, if nothing happens before.
+    """
+
+    def __init__(self, electorate: Electorate, height: int, first_certified: int) -> None:
+        """``height``: the own one. ``first_certified``: the least at which somebody may have a certified checkpoint."""
+        self._electorate, self._first_certified = electorate, first_certified
+        self._height = height
+        self._peers: dict[bytes, _Peer] = {}
+        self._requests: dict[bytes, _Request] = {}
+        self._offers: list[CertifiedCheckpoint] = []
+        self._offered_at = self._moved_at = 0
+        self.chosen: CertifiedCheckpoint | None = None
+        self._open: list[bytes] = []
+        """Places to ask for; the last first, so that they stay few."""
+        self._expected: dict[bytes, bytes | Replayed] = {}
+        """Of each place that is open or asked for, what must be there: the subtree's hash, or the row that commits to the ids."""
+        self._covered = 0
+        self.rows = 0
+        self.deadline = _FAR_AWAY
+
+    @property
+    def is_whole(self) -> bool:
+        return self.chosen is not None and not self._expected
+
+    @property
+    def progress(self) -> int:
+        """Thousandths of the tree that are here."""
+        return self._covered * 1000 // _WHOLE
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def heard(self, peer: bytes, height: int) -> None:
+        """A peer's status."""
+        self._peers.setdefault(peer, _Peer()).height = height
+
+    def lost(self, peer: bytes) -> None:
+        """A peer is gone. That it failed is not forgotten."""
+        self._take_back(peer)
+        if peer in self._peers:
+            self._peers[peer].height = 0
+
+    def moved(self, height: int) -> None:
+        """The own final height grew: by itself, for all that is known."""
+        self._height = height
+        if self.chosen is not None and self.chosen.header.height <= height:
+            self._let_go()
+
+    def offered(self, peer: bytes, checkpoint: CertifiedCheckpoint, now: int) -> None:
+        """A peer's newest checkpoint. Raises Forged if it is none."""
+        request = self._requests.get(peer)
+        if request is None or request.places:
+            return
+        del self._requests[peer]
+        self._peers[peer].failures = 0
+        self._peers[peer].not_before = now + _OFFERS_PAUSE
+        if not checkpoint.is_valid(self._electorate):
+            raise Forged("a checkpoint that does not prove itself")
+        if self.chosen is None and self._is_far(checkpoint.header.height):
+            self._offered_at = self._offered_at if self._offers else now
+            self._offers.append(checkpoint)
+
+    def received(self, peer: bytes, reply: PartsReply, now: int) -> list[StoreParts]:
+        """Parts that a peer was asked for; none, if it does not have the checkpoint. Raises Forged if they are others."""
+        request = self._requests.get(peer)
+        if self.chosen is None or request is None or not request.places or reply.height != self.chosen.header.height:
+            return []
+        known = self._peers[peer]
+        known.failures, known.is_without = 0, not reply.parts
+        known.not_before = now + _TIMEOUT if known.is_without else request.at + _PACE
+        self._take_back(peer)
+        parts = [part for part in reply.parts if part.place in request.places and part.place in self._expected]
+        for part in parts:
+            if not _is_right(part, self._expected[part.place]):
+                raise Forged("a part that is another")
+        self._moved_at = now if parts else self._moved_at
+        for part in parts:
+            self._accept(part)
+        stored = tuple(part for part in parts if not isinstance(part, Branching))
+        return [StoreParts(stored)] if stored else []
+
+    # -- what follows ----------------------------------------------------------------------------------------------
+
+    def next_requests(self, now: int) -> list[Send | BeginHandoff]:
+        """What to ask for now, and of whom. Counts as asked."""
+        self.deadline = _FAR_AWAY
+        if not self._requests and self.chosen is None and not self._far_peers():
+            return []
+        self._give_up(now)
+        if self.chosen is not None and self._is_hopeless(now):
+            self._let_go()
+        began = self._choose(now)
+        if self.is_whole:
+            return [*began]
+        asked = self._ask_for_offers(now) if self.chosen is None else self._ask_for_parts(self.chosen, now)
+        self._wake(now)
+        return [*began, *asked]
+
+    def waits(self, now: int) -> bool:
+        """Whether blocks need not be asked for now: a state is on its way, or may be."""
+        return self.chosen is not None or any(now - request.at < _CHOICE for request in self._requests.values())
+
+    def _is_far(self, height: int) -> bool:
+        return height - self._height >= (FAR_BEHIND if self._height else 1)
+
+    def _far_peers(self) -> set[bytes]:
+        """Those that may have a checkpoint that is far ahead."""
+        return {key for key, peer in self._peers.items() if peer.height >= self._first_certified and self._is_far(peer.height)}
+
+    def _is_hopeless(self, now: int) -> bool:
+        without = sum(peer.is_without for peer in self._peers.values())
+        return without > self._electorate.faults_tolerated or now - self._moved_at >= _STUCK
+
+    def _let_go(self) -> None:
+        """Of the checkpoint chosen."""
+        self.chosen, self._offers, self._requests = None, [], {}
+        for peer in self._peers.values():
+            peer.is_without = False
+
+    def _choose(self, now: int) -> list[BeginHandoff]:
+        """The highest checkpoint that was offered, once all have answered or others take too long."""
+        self._offers = [offer for offer in self._offers if self._is_far(offer.header.height)]
+        if self.chosen is not None or not self._offers or (self._requests and now - self._offered_at < _CHOICE):
+            return []
+        self.chosen = max(self._offers, key=lambda offer: offer.header.height)
+        self._offers, self._requests, self._moved_at = [], {}, now
+        self._open, self._expected, self._covered, self.rows = [], {}, 0, 0
+        for peer in self._peers.values():
+            peer.not_before = now + (_PACE if not peer.failures else _TIMEOUT)
+        self._want(b"", self.chosen.root)
+        return [BeginHandoff()]
+
+    def _ask_for_offers(self, now: int) -> list[Send]:
+        far = self._far_peers()
+        ready = [key for key, _ in self._ready(now) if key in far]
+        for key in ready:
+            self._requests[key] = _Request((), now)
+        return [Send(key, CheckpointRequest()) for key in ready]
+
+    def _ask_for_parts(self, chosen: CertifiedCheckpoint, now: int) -> list[Send]:
+        asked: list[Send] = []
+        for key, peer in self._ready(now):
+            if self._open and peer.height >= chosen.certifying.height:
+                places = tuple(self._open[-_PLACES:])
+                del self._open[-_PLACES:]
+                self._requests[key] = _Request(places, now)
+                asked.append(Send(key, PartsRequest(chosen.header.height, places)))
+        return asked
+
+    def _ready(self, now: int) -> Sequence[tuple[bytes, _Peer]]:
+        """Who may be asked now, those that answer first."""
+        free = [(key, peer) for key, peer in self._peers.items() if key not in self._requests and peer.not_before <= now]
+        return sorted(free, key=lambda one: (one[1].failures, one[0]))
+
+    def _give_up(self, now: int) -> None:
+        """On requests that were not answered in time."""
+        for key in [key for key, request in self._requests.items() if now - request.at >= _TIMEOUT]:
+            self._take_back(key)
+            peer = self._peers[key]
+            peer.failures += 1
+            peer.not_before = now + (1_000 << min(peer.failures - 1, _MAX_PENALTY))
+
+    def _take_back(self, peer: bytes) -> None:
+        request = self._requests.pop(peer, None)
+        if request is not None:
+            self._open += request.places
+
+    def _wake(self, now: int) -> None:
+        waits = [request.at + after for request in self._requests.values() for after in (_CHOICE, _TIMEOUT)]
+        waits = [wait for wait in waits if wait > now]
+        idle = (peer for key, peer in self._peers.items() if key not in self._requests and peer.height)
+        waits += [peer.not_before for peer in idle if peer.not_before > now]
+        waits += [self._offered_at + _CHOICE] if self._offers else []
+        waits += [self._moved_at + _STUCK] if self.chosen is not None else []
+        self.deadline = max(now + 1, min(waits, default=_FAR_AWAY))
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _want(self, place: bytes, expected: bytes | Replayed) -> None:
+        if expected == ZERO_HASH:
+            self._cover(place)
+            return
+        self._expected[place] = expected
+        self._open.append(place)
+
+    def _cover(self, place: bytes) -> None:
+        self._covered += _WHOLE >> 4 * len(place)
+
+    def _accept(self, part: Part) -> None:
+        del self._expected[part.place]
+        self._open.remove(part.place)
+        match part:
+            case Branching(place, children):
+                for digit in range(16):
+                    self._want(place + bytes([digit]), children[HASH_BYTES * digit : HASH_BYTES * (digit + 1)])
+            case Rows(place, rows):
+                self._cover(place)
+                self.rows += len(rows)
+                for key, value in rows:
+                    if key.endswith(REPLAYED):
+                        self._want(key, decode(Replayed, value, len(value)))
+
+
+def _is_right(part: Part, expected: bytes | Replayed) -> bool:
+    match part:
+        case Branching(_, children):
+            return branch_root(children) == expected
+        case Rows(place, rows):
+            return subtree_root(rows, len(place)) == expected
+        case Ids(_, ids):
+            return isinstance(expected, Replayed) and commits_to(expected, ids)

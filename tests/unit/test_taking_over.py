@@ -1,0 +1,391 @@
+"""Taking over a state: whom a member asks for what, what it believes, and when it begins anew. And handing it over."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from node import handing_over as reading
+from node.consensus.catching_up import CatchingUp
+from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Send, SendCheckpoint, SendParts, StoreParts
+from node.ledger import checkpoint as checkpoints
+from node.ledger import replay
+from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows
+from node.protocol.codec import encode
+from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
+from node.recovery import recover
+from node.replica.handing_over import HELD_AT_MOST, HandingOver
+from node.replica.taking_over import FAR_BEHIND, Forged, TakingOver
+from node.storage import Storage
+from tests.chains import Network, Shard, key
+
+INTERVAL = 3
+PEERS = [b"peer %d" % number for number in range(4)]
+Sent = dict[bytes, CheckpointRequest | PartsRequest]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that 300 rows are a tree of many parts."""
+    for module in (checkpoints, reading):
+        monkeypatch.setattr(module, "MAX_PART_ROWS", 64)
+    monkeypatch.setattr(replay, "MAX_REPLAY_PART", 7)
+
+
+class Source:
+    """A shard with 300 accounts and the database of its members."""
+
+    def __init__(self, path: Path, blocks: int = 14) -> None:
+        self.network = Network(committees=1, checkpoint_interval=INTERVAL)
+        self.shard: Shard = self.network.shards[0]
+        self.storage = Storage(path, self.network.genesis.network)
+        self.serving = HandingOver(self.shard.state)
+        self.offers: dict[int, CertifiedCheckpoint] = {}
+        self.parts_in_an_answer: list[int] = []
+        for _ in range(blocks):
+            self.extend()
+
+    def extend(self) -> None:
+        height = len(self.shard.chain) + 1
+        payees = [key(f"payee {30 * (height % 10) + i}") for i in range(30)]
+        block = self.shard.add(*(self.network.pay(self.network.issuers["USD"], payee, height) for payee in payees))
+        commit = Commit(height, height, block, encode(block), (), included=self.shard.included[height])
+        self.storage.write([commit, Checkpoint(*self.shard.slices[-1])])
+        newest = self.shard.state.certified
+        if newest is not None:
+            heights = newest.height, newest.certified_at
+            self.offers[newest.height] = reading.read_checkpoint(self.storage, *heights, newest.root)
+
+    @property
+    def offer(self) -> CertifiedCheckpoint:
+        return self.offers[max(self.offers)]
+
+    def answer(self, request: PartsRequest, now: int = 0) -> PartsReply:
+        """As a shell performs what the member says."""
+        for effect in self.serving.answer(b"", request, now):
+            match effect:
+                case Hold():
+                    self.storage.write([effect])
+                case Send(_, PartsReply() as reply):
+                    return reply
+                case SendParts(_, height, wanted):
+                    parts = reading.read_parts(self.storage, height, wanted)
+                    self.parts_in_an_answer.append(len(parts))
+                    return PartsReply(height, parts)
+        raise AssertionError("no answer")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    found = Source(tmp_path / "source.db")
+    with closing(found.storage):
+        yield found
+
+
+def beginner(source: Source, peers: Sequence[bytes] = PEERS[:3], height: int = 0) -> TakingOver:
+    """That has heard of its peers' heights."""
+    found = TakingOver(source.shard.electorate, height, 2 * INTERVAL)
+    for peer in peers:
+        found.heard(peer, len(source.shard.chain))
+    return found
+
+
+def requests(effects: Sequence[Send | BeginHandoff]) -> Sent:
+    return {effect.peer: effect.message for effect in effects if isinstance(effect, Send)}  # type: ignore[misc]
+
+
+def chosen(source: Source, peers: Sequence[bytes] = PEERS[:3]) -> TakingOver:
+    """One that all peers have offered the newest checkpoint, at 0 ms."""
+    found = beginner(source, peers)
+    assert requests(found.next_requests(0)) == dict.fromkeys(peers, CheckpointRequest())
+    for peer in peers:
+        found.offered(peer, source.offer, 0)
+    assert found.next_requests(0) == [BeginHandoff()]
+    return found
+
+
+def answered(source: Source, member: TakingOver, sent: Sent, now: int) -> list[StoreParts]:
+    stored = []
+    for peer, request in sent.items():
+        assert isinstance(request, PartsRequest)
+        stored += member.received(peer, source.answer(request, now), now)
+    return stored
+
+
+def run(source: Source, member: TakingOver, start: int = 0) -> tuple[list[StoreParts], int]:
+    """Until it has everything: what is to be stored, and ms."""
+    stored: list[StoreParts] = []
+    now = start
+    while not member.is_whole:
+        now = max(now + 1, member.deadline)
+        stored += answered(source, member, requests(member.next_requests(now)), now)
+        assert now < start + 60_000
+    return stored, now - start
+
+
+# -- all is well -------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_taken_over_is_the_one_handed_over_and_goes_on_the_same(source: Source, tmp_path: Path) -> None:
+    """Part for part, while the chain goes on; what it stores, brought back, executes the blocks that follow to the same roots."""
+    member = chosen(source)
+    target, now, asked = Storage(tmp_path / "target.db", source.network.genesis.network), 0, set()
+    target.write([BeginHandoff()])
+    while not member.is_whole:
+        now = max(now + 1, member.deadline)
+        sent = requests(member.next_requests(now))
+        asked |= {frozenset(sent)} if len(sent) > 1 else set()
+        before = member.progress
+        target.write(answered(source, member, sent, now))
+        assert before <= member.progress <= 1000
+        source.extend()
+    assert member.chosen is not None
+    assert asked, "several are asked at once"
+    assert member.progress == 1000
+    assert member.rows > 250
+    assert source.shard.state.certified is not None
+    assert source.shard.state.certified.height > member.chosen.header.height, "there is a newer one meanwhile"
+    target.write([FinishHandoff(member.chosen)])
+    state = recover(target, source.shard.rules, source.shard.electorate).state
+    height = state.height
+    assert (height, state.state_root) == (member.chosen.header.height, source.shard.roots[height])
+    for later in range(height + 1, len(source.shard.chain) + 1):
+        block = source.shard.chain[later - 1]
+        commit = Commit(later, later, block, encode(block), (), included=source.shard.included[later])
+        target.write([commit])
+    recovered = recover(target, source.shard.rules, source.shard.electorate)
+    assert recovered.state.state_root == source.shard.state.state_root
+    assert recovered.state.totals() == source.shard.state.totals()
+    target.close()
+
+
+def test_few_places_are_open_at_a_time(source: Source) -> None:
+    member, most, now = chosen(source), 0, 0
+    while not member.is_whole:
+        now = max(now + 1, member.deadline)
+        answered(source, member, requests(member.next_requests(now)), now)
+        most = max(most, len(member._expected))
+    assert most < 100
+    assert max(source.parts_in_an_answer) > 1
+
+
+def test_who_is_not_far_behind_asks_for_no_state(source: Source) -> None:
+    assert beginner(source, height=1).next_requests(0) == []
+    far = beginner(source, height=1)
+    far.heard(PEERS[0], 1 + FAR_BEHIND)
+    assert requests(far.next_requests(0)) == {PEERS[0]: CheckpointRequest()}
+    young = TakingOver(source.shard.electorate, 0, 2 * INTERVAL)
+    young.heard(PEERS[0], 2 * INTERVAL - 1)
+    assert young.next_requests(0) == [], "nobody can have a certified checkpoint"
+
+
+def test_who_gets_far_by_itself_lets_go_of_the_state(source: Source) -> None:
+    member = chosen(source)
+    member.moved(source.offer.header.height)
+    assert member.chosen is None
+    assert not member.waits(1)
+    assert member.next_requests(200) == []
+
+
+# -- whom to believe ---------------------------------------------------------------------------------------------------
+
+
+def test_the_highest_checkpoint_offered_is_chosen_and_nobody_is_waited_for_long(source: Source) -> None:
+    member = beginner(source)
+    sent = member.next_requests(0)
+    assert len(sent) == 3
+    member.offered(PEERS[0], source.offers[min(source.offers)], 10)
+    assert member.next_requests(20) == [], "a better one may come"
+    assert member.waits(20)
+    member.offered(PEERS[1], source.offer, 30)
+    assert member.deadline <= 510
+    assert member.next_requests(509) == []
+    assert member.next_requests(510) == [BeginHandoff()], "the third does not answer"
+    assert member.chosen == source.offer
+
+
+def test_an_offer_nobody_asked_for_or_that_is_not_far_ahead_is_ignored_and_a_false_one_is_a_lie(source: Source) -> None:
+    member = beginner(source, PEERS[:2])
+    member.offered(PEERS[0], source.offer, 0)
+    member.next_requests(0)
+    with pytest.raises(Forged):
+        member.offered(PEERS[0], structs.replace(source.offer, root=bytes(32)), 1)
+    member.offered(PEERS[0], source.offer, 1)
+    member.moved(source.offer.header.height + 1)
+    member.offered(PEERS[1], source.offer, 1)
+    assert member.next_requests(2_000) == []
+    assert member.chosen is None
+
+
+def wrong_rows(part: Rows) -> Part:
+    name, value = part.rows[0]
+    return Rows(part.place, ((name, bytes([value[0] ^ 1]) + value[1:]), *part.rows[1:]))
+
+
+LIES: dict[str, Callable[[Part], Part]] = {
+    "another value": lambda part: wrong_rows(part) if isinstance(part, Rows) else part,
+    "a row less": lambda part: Rows(part.place, part.rows[1:]) if isinstance(part, Rows) else part,
+    "another order": lambda part: Rows(part.place, part.rows[::-1]) if isinstance(part, Rows) else part,
+    "a row twice": lambda part: Rows(part.place, (part.rows[0], *part.rows)) if isinstance(part, Rows) else part,
+    "other hashes": lambda part: Branching(part.place, part.children[::-1]) if isinstance(part, Branching) else part,
+    "rows for ids": lambda part: Rows(part.place, ()) if isinstance(part, Ids) else part,
+    "ids for rows": lambda part: Ids(part.place, b"") if isinstance(part, Rows) else part,
+    "ids in another order": lambda part: Ids(part.place, part.ids[32:] + part.ids[:32]) if isinstance(part, Ids) else part,
+    "an id less": lambda part: Ids(part.place, part.ids[32:]) if isinstance(part, Ids) else part,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_who_sends_another_part_is_a_liar_and_another_is_asked_for_the_same(source: Source, lie: str) -> None:
+    member, now, lies = chosen(source), 0, 0
+    while not member.is_whole:
+        now = max(now + 1, member.deadline)
+        sent = requests(member.next_requests(now))
+        for peer, request in sent.items():
+            assert isinstance(request, PartsRequest)
+            reply = source.answer(request, now)
+            forged = PartsReply(reply.height, tuple(map(LIES[lie], reply.parts)))
+            if peer == PEERS[0] and forged != reply:
+                rows = member.rows
+                with pytest.raises(Forged):
+                    member.received(peer, forged, now)
+                assert member.rows == rows, "nothing of it is taken"
+                lies += 1
+                member.lost(peer)
+            else:
+                member.received(peer, reply, now)
+        assert now < 60_000
+    assert lies == 1, "it is gone then"
+    assert member.rows > 250
+
+
+def test_parts_nobody_asked_for_are_ignored(source: Source) -> None:
+    member = chosen(source)
+    sent = requests(member.next_requests(200))
+    ((peer, request),) = sent.items()
+    assert isinstance(request, PartsRequest)
+    reply = source.answer(request)
+    other = next(one for one in PEERS[:3] if one != peer)
+    assert member.received(other, reply, 200) == []
+    assert member.received(peer, PartsReply(reply.height + 1, reply.parts), 200) == []
+    assert member.received(peer, PartsReply(reply.height, (Rows(b"\1", ()),)), 200) == []
+    run(source, member, 200)
+
+
+def test_who_is_silent_is_asked_ever_more_rarely_and_nobody_waits_for_it(source: Source) -> None:
+    member, times = beginner(source, PEERS[:1]), [0]
+    assert requests(member.next_requests(0))
+    assert member.waits(499)
+    assert not member.waits(500)
+    while len(times) < 4:
+        now = member.deadline
+        times += [now] * len(requests(member.next_requests(now)))
+    assert [second - first for first, second in pairwise(times)] == [4_000, 5_000, 7_000]
+
+
+def test_a_silent_peer_and_one_that_lost_the_checkpoint_do_not_stop_it(source: Source) -> None:
+    member, now, stored = chosen(source), 0, 0
+    while not member.is_whole:
+        now = max(now + 1, member.deadline)
+        for peer, request in requests(member.next_requests(now)).items():
+            assert isinstance(request, PartsRequest)
+            if peer == PEERS[1]:
+                member.received(peer, PartsReply(request.height, ()), now)
+            elif peer == PEERS[2]:
+                stored += len(member.received(peer, source.answer(request, now), now))
+        assert member.chosen == source.offer
+        assert now < 60_000
+    assert stored
+
+
+def test_when_f_plus_1_do_not_have_it_any_more_a_newer_one_is_chosen(source: Source) -> None:
+    member = chosen(source)
+    answered(source, member, requests(member.next_requests(200)), 200)
+    first, now = source.offer, 400
+    for peer, request in requests(member.next_requests(now)).items():
+        assert isinstance(request, PartsRequest)
+        member.received(peer, PartsReply(request.height, ()), now)
+    while source.offer == first:
+        source.extend()
+    for peer in PEERS[:3]:
+        member.heard(peer, len(source.shard.chain))
+    source.serving = HandingOver(source.shard.state)
+    began = False
+    while not began:
+        now = max(now + 1, member.deadline)
+        effects = member.next_requests(now)
+        began = BeginHandoff() in effects
+        for peer, request in requests(effects).items():
+            if isinstance(request, CheckpointRequest):
+                member.offered(peer, source.offer, now)
+        assert now < 30_000
+    assert member.chosen == source.offer
+    assert member.rows == 0
+    run(source, member, now)
+
+
+def test_when_nobody_sends_anything_for_long_another_one_is_chosen(source: Source) -> None:
+    member = chosen(source)
+    member.next_requests(200)
+    member.next_requests(14_999)
+    assert member.chosen is not None
+    member.next_requests(15_000)
+    assert member.chosen is None
+
+
+def test_no_wake_up_is_due_at_once(source: Source) -> None:
+    """That would keep a processor busy for nothing."""
+    for member in (beginner(source), chosen(source)):
+        now = 300
+        for _ in range(40):
+            member.next_requests(now)
+            assert member.deadline > now
+            now = member.deadline
+
+
+# -- handing over ------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_held_from_the_first_request_for_a_part_until_nobody_asks(source: Source) -> None:
+    serving, first = source.serving, source.offer
+    (offered,) = serving.answer(PEERS[0], CheckpointRequest(), 0)
+    assert offered == SendCheckpoint(PEERS[0], first.header.height, first.certifying.height, first.root)
+    assert serving.held is None
+    hold, _ = serving.answer(PEERS[0], PartsRequest(first.header.height, (b"",)), 0)
+    assert hold == Hold(first.header.height)
+    while source.offer == first:
+        source.extend()
+    assert serving.answer(PEERS[1], CheckpointRequest(), 1_000) == [structs.replace(offered, peer=PEERS[1])], "shared"
+    (parts,) = serving.answer(PEERS[1], PartsRequest(first.header.height, (b"",)), 5_000)
+    assert isinstance(parts, SendParts)
+    assert serving.poll(14_999) == []
+    assert serving.poll(15_000) == [Hold(None)]
+    gone = serving.answer(PEERS[1], PartsRequest(first.header.height, (b"",)), 15_001)
+    assert gone == [Send(PEERS[1], PartsReply(first.header.height, ()))]
+
+
+def test_nothing_is_held_for_ever(source: Source) -> None:
+    serving, height = source.serving, source.offer.header.height
+    now = 0
+    while True:
+        serving.answer(PEERS[0], PartsRequest(height, (b"",)), now)
+        if serving.poll(now):
+            break
+        now += 5_000
+    assert now == HELD_AT_MOST
+
+
+def test_nobody_has_a_checkpoint_before_one_is_certified(tmp_path: Path) -> None:
+    young = Source(tmp_path / "young.db", blocks=2 * INTERVAL - 1)
+    with closing(young.storage):
+        assert young.serving.answer(PEERS[0], CheckpointRequest(), 0) == []
+        assert young.answer(PartsRequest(INTERVAL, (b"",))) == PartsReply(INTERVAL, ())
+
+
+def test_blocks_are_caught_up_with_from_the_checkpoint_on(source: Source) -> None:
+    catching_up = CatchingUp(source.offer.header.height, 0)
+    catching_up.heard(PEERS[0], source.offer.header.height + 100)
+    assert catching_up.next_request(1) == (PEERS[0], source.offer.header.height + 1)

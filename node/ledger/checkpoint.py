@@ -27,7 +27,7 @@ class Slice(NamedTuple):
     """The height of the header that has the root, with the last slice; else None, and for the genesis."""
 
 
-class Certified(NamedTuple):
+class Outline(NamedTuple):
     """The checkpoint at ``height``, whose root the final header at ``certified_at`` has; and of its tree what is not in parts:
     ``commitment.branches``."""
 
@@ -46,7 +46,7 @@ class Checkpointing:
 
     def __init__(self, height: int, due: int) -> None:
         self.height, self.due = height, due
-        self.certified: Certified | None = None
+        self.certified: Outline | None = None
         self._tree = EMPTY_TREE
         self._left, self._written = _Rows(), _Rows()
         self._share = 0
@@ -81,7 +81,7 @@ class Checkpointing:
         self._hash(len(self._left.values))
         last = Slice(self.height, self._take(), height if self.height else None)
         if self.height:
-            self.certified = Certified(self.height, height, self._tree.root, branches(self._tree, MAX_PART_ROWS))
+            self.certified = Outline(self.height, height, self._tree.root, branches(self._tree, MAX_PART_ROWS))
         self.height, self.due = height, next_checkpoint
         self._emptied += self._left.values.parts
         self._left, self._written = self._written, _Rows()

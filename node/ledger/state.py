@@ -15,7 +15,7 @@ from itertools import chain
 from msgspec import Struct
 
 from node.ledger import replay
-from node.ledger.checkpoint import Certified, Checkpointing, Slice
+from node.ledger.checkpoint import Checkpointing, Outline, Slice
 from node.ledger.replay import Piece
 from node.ledger.rows import (
     ANSWERED,
@@ -336,7 +336,7 @@ class State(Reader):
         return self._checkpointing.root()
 
     @property
-    def certified(self) -> Certified | None:
+    def certified(self) -> Outline | None:
         """The last checkpoint whose root is certified."""
         return self._checkpointing.certified
 

@@ -105,7 +105,9 @@ class TransactionsReply(Struct, array_like=True, frozen=True, tag=12):
 
 
 class CheckpointRequest(Struct, array_like=True, frozen=True, tag=13):
-    """What proves your newest checkpoint, please."""
+    """A checkpoint above this height that you have, with what proves it, please."""
+
+    above: Height
 
 
 class CheckpointReply(Struct, array_like=True, frozen=True, tag=14):

@@ -6,7 +6,7 @@ is kept is at most what changes in that time.
 """
 
 from node.effects import Hold, Send, SendCheckpoint, SendParts
-from node.ledger.checkpoint import Certified
+from node.ledger.checkpoint import Outline
 from node.ledger.state import State
 from node.protocol.checkpoint import Branching
 from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
@@ -15,6 +15,8 @@ HELD_AT_MOST = 600_000
 """How long a checkpoint is held, ms. Longer than ten million rows need; who is slower begins again with a newer one."""
 _UNASKED = 10_000
 """After which nobody needs it any more, ms."""
+_LEFT = 2_000
+"""The same, if somebody needs another one."""
 
 Answer = Send | SendCheckpoint | SendParts | Hold
 
@@ -24,20 +26,23 @@ class HandingOver:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self.held: Certified | None = None
+        self.held: Outline | None = None
         self._since = self._asked_at = 0
 
     def answer(self, peer: bytes, request: CheckpointRequest | PartsRequest, now: int) -> list[Answer]:
         if isinstance(request, PartsRequest):
             return self._parts(peer, request, now)
-        is_young = now - self._since < HELD_AT_MOST // 2
-        offered = self.held if self.held is not None and is_young else self._state.certified
-        return [SendCheckpoint(peer, offered.height, offered.certified_at, offered.root)] if offered is not None else []
+        held = self.held if now - self._since < HELD_AT_MOST // 2 else None  # else there may not be time enough
+        for offered in (held, self._state.certified):
+            if offered is not None and offered.height > request.above:
+                return [SendCheckpoint(peer, offered.height, offered.certified_at, offered.root)]
+        return []
 
     def _parts(self, peer: bytes, request: PartsRequest, now: int) -> list[Answer]:
         height, held, newest = request.height, self.held, self._state.certified
         effects: list[Answer] = []
-        if held is None and newest is not None and newest.height == height:
+        is_free = held is None or (held.height != height and now - self._asked_at >= _LEFT)
+        if is_free and newest is not None and newest.height == height:
             held = self.held = newest
             self._since = now
             effects.append(Hold(height))

@@ -1,15 +1,18 @@
 """Taking over: a member that is far behind asks for the state as of a checkpoint, instead of for all blocks up to it.
 
-    nothing chosen    every peer that is far ahead is asked for its newest checkpoint; the highest that is proven is chosen
+    nothing chosen    every peer that is far ahead is asked for a checkpoint; the highest is chosen that f + 1 offer and that is
+                      proven, or, where there is none, the highest
     chosen            its parts are asked for, several of several peers at once, from the root of the tree down: what a part must
                       hash to is known before it is asked for; then the ids that rows of the replay set commit to
     whole             all of it is stored: the ledger begins anew with it
 
 Who sends a part that is another is a liar. Who is silent is asked again later, each time only after twice as long, and others are
-asked for the same. When f + 1 peers do not have the checkpoint any more, or nothing comes for long, another one is chosen.
-Nothing of what was stored of the first one is used then, nor after a restart: it is held for so long that few begin again.
+asked for the same. When f + 1 peers do not have the checkpoint any more, or nothing comes for long, another one is chosen, and
+until then blocks are asked for. Nothing of what was stored of the first one is used, nor after a restart: it is held for so long
+that few begin again.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -30,8 +33,10 @@ with a state come no older blocks, for clients and for others who are behind. An
 _PACE = 120
 """Between two requests to one peer, ms: a little longer than it takes until a peer serves the next."""
 _TIMEOUT = 3_000
-_CHOICE = 500
-"""So long, ms, after the first checkpoint is offered, better ones are waited for."""
+_SLOW = 500
+"""After so long, ms, others are asked for the same; and nobody is waited for who may offer a better checkpoint."""
+_PAUSE = 3_000
+"""Between letting go of a checkpoint and asking for another one, ms."""
 _OFFERS_PAUSE = 5_000
 _STUCK = 15_000
 _PLACES = 16
@@ -157,6 +162,8 @@ class TakingOver:
         self._give_up(now)
         if self.chosen is not None and self._is_hopeless(now):
             self._let_go()
+            for peer in self._peers.values():
+                peer.not_before = max(peer.not_before, now + _PAUSE) if peer.failures else now + _PAUSE
         began = self._choose(now)
         if self.is_whole:
             return [*began]
@@ -166,7 +173,7 @@ class TakingOver:
 
     def waits(self, now: int) -> bool:
         """Whether blocks need not be asked for now: a state is on its way, or may be."""
-        return self.chosen is not None or any(now - request.at < _CHOICE for request in self._requests.values())
+        return self.chosen is not None or any(now - request.at < _SLOW for request in self._requests.values())
 
     def _is_far(self, height: int) -> bool:
         return height - self._height >= (FAR_BEHIND if self._height else 1)
@@ -188,9 +195,11 @@ class TakingOver:
     def _choose(self, now: int) -> list[BeginHandoff]:
         """The highest checkpoint that was offered, once all have answered or others take too long."""
         self._offers = [offer for offer in self._offers if self._is_far(offer.header.height)]
-        if self.chosen is not None or not self._offers or (self._requests and now - self._offered_at < _CHOICE):
+        if self.chosen is not None or not self._offers or (self._requests and now - self._offered_at < _SLOW):
             return []
-        self.chosen = max(self._offers, key=lambda offer: offer.header.height)
+        count = Counter(offer.header.height for offer in self._offers)
+        enough = self._electorate.faults_tolerated + 1
+        self.chosen = max(self._offers, key=lambda offer: (count[offer.header.height] >= enough, offer.header.height))
         self._offers, self._requests, self._moved_at = [], {}, now
         self._open, self._expected, self._covered, self.rows = [], {}, 0, 0
         for peer in self._peers.values():
@@ -203,16 +212,19 @@ class TakingOver:
         ready = [key for key, _ in self._ready(now) if key in far]
         for key in ready:
             self._requests[key] = _Request((), now)
-        return [Send(key, CheckpointRequest()) for key in ready]
+        return [Send(key, CheckpointRequest(self._height)) for key in ready]
 
     def _ask_for_parts(self, chosen: CertifiedCheckpoint, now: int) -> list[Send]:
+        """What is open; and when nothing is, what others are slow with."""
+        slow = [request.places for request in self._requests.values() if now - request.at >= _SLOW]
         asked: list[Send] = []
         for key, peer in self._ready(now):
-            if self._open and peer.height >= chosen.certifying.height:
-                places = tuple(self._open[-_PLACES:])
-                del self._open[-_PLACES:]
-                self._requests[key] = _Request(places, now)
-                asked.append(Send(key, PartsRequest(chosen.header.height, places)))
+            if peer.height < chosen.certifying.height or not (self._open or slow):
+                continue
+            places = tuple(self._open[-_PLACES:]) or slow.pop()
+            del self._open[-_PLACES:]
+            self._requests[key] = _Request(places, now)
+            asked.append(Send(key, PartsRequest(chosen.header.height, places)))
         return asked
 
     def _ready(self, now: int) -> Sequence[tuple[bytes, _Peer]]:
@@ -230,15 +242,16 @@ class TakingOver:
 
     def _take_back(self, peer: bytes) -> None:
         request = self._requests.pop(peer, None)
-        if request is not None:
-            self._open += request.places
+        others = {place for other in self._requests.values() for place in other.places}
+        missing = self._expected.keys() - others - set(self._open)
+        self._open += [place for place in request.places if place in missing] if request is not None else []
 
     def _wake(self, now: int) -> None:
-        waits = [request.at + after for request in self._requests.values() for after in (_CHOICE, _TIMEOUT)]
+        waits = [request.at + after for request in self._requests.values() for after in (_SLOW, _TIMEOUT)]
         waits = [wait for wait in waits if wait > now]
         idle = (peer for key, peer in self._peers.items() if key not in self._requests and peer.height)
         waits += [peer.not_before for peer in idle if peer.not_before > now]
-        waits += [self._offered_at + _CHOICE] if self._offers else []
+        waits += [self._offered_at + _SLOW] if self._offers else []
         waits += [self._moved_at + _STUCK] if self.chosen is not None else []
         self.deadline = max(now + 1, min(waits, default=_FAR_AWAY))
 
@@ -256,7 +269,8 @@ class TakingOver:
 
     def _accept(self, part: Part) -> None:
         del self._expected[part.place]
-        self._open.remove(part.place)
+        if part.place in self._open:
+            self._open.remove(part.place)
         match part:
             case Branching(place, children):
                 for digit in range(16):

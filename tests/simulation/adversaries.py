@@ -6,20 +6,23 @@ ask the replica anything, and know what was sent to it; they cannot forge others
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from coincurve import PrivateKey
 from coincurve.ecdsa import der_to_cdata, ffi, serialize_compact
 from msgspec import structs
 
 from node.consensus.simplex import Turn
-from node.effects import Broadcast, Commit, Effect, Publish, Send, SendBlocks, SendBundles
+from node.effects import Broadcast, Commit, Effect, Publish, Send, SendBlocks, SendBundles, SendCheckpoint, SendParts
+from node.handing_over import read_block, read_checkpoint, read_parts, read_skipped
+from node.ledger.checkpoint import Outline
 from node.ledger.execution import InvalidBlock
 from node.protocol import merkle, puzzle
 from node.protocol.address import address_of
-from node.protocol.block import Block, Header
+from node.protocol.block import Balance, Block, Header
 from node.protocol.certificate import Certificate, CertifiedBlock, Electorate, FinalBlock, Finality, Vote, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
+from node.protocol.checkpoint import Branching, Ids, Part, Rows
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair
@@ -33,6 +36,8 @@ from node.protocol.messages import (
     Certified,
     ChainReply,
     ChainRequest,
+    CheckpointReply,
+    PartsReply,
     PeerMessage,
     Proposal,
     Standing,
@@ -72,6 +77,8 @@ class Adversary:
         self.heard: list[PeerMessage] = []
         self._made: dict[bytes, Block] = {}
         """What it proposed in place of its replica's blocks."""
+        self.first: Outline | None = None
+        """The first checkpoint whose root was certified here."""
         self.transactions: list[bytes] = []
         """Final ones, to include again."""
         self.friends = frozenset(key for key in node.world.by_key if self.chance.random() < 0.6)
@@ -186,6 +193,20 @@ class Adversary:
             return proposal
         block = self.rival(proposal, [read_entry(encoded) for encoded in again if encoded is not None])
         return self.proposing(proposal, self.mined(block)) if block is not None else proposal
+
+    def falsified(self, part: Part) -> Part:
+        """The part with something changed."""
+        match part:
+            case Branching(place, children):
+                return Branching(place, children[32:] + children[:32])
+            case Ids(place, ids):
+                return Ids(place, self.chance.choice((ids[:-32], self.chance.randbytes(len(ids)))))
+            case Rows(place, rows) if rows:
+                at = self.chance.randrange(len(rows))
+                other = self.chance.choice((encode(Balance(self.chance.randrange(1 << 40))), rows[0][1]))
+                changed = (*rows[:at], (rows[at][0], other), *rows[at + 1 :])
+                return Rows(place, self.chance.choice((changed, rows[:at] + rows[at + 1 :])))
+        return part
 
     def unmined(self, block: Block) -> Block:
         """The block with a nonce that is no work."""
@@ -624,6 +645,43 @@ def mislead_who_is_behind(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [effect]
 
 
+def hand_over_false_parts(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Of the state it is asked for, each part with something of it changed, missing, or in another order."""
+    if not isinstance(effect, SendParts):
+        return [effect]
+    parts = read_parts(cast(Any, liar.node.disk), effect.height, effect.parts)
+    return [Send(effect.peer, PartsReply(effect.height, tuple(map(liar.falsified, parts))))]
+
+
+def hand_over_nothing(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Offers a checkpoint, and is silent when it is asked for its parts."""
+    return [] if isinstance(effect, SendParts) else [effect]
+
+
+def offer_an_old_checkpoint(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """The first that it had: proven, and nobody else has its rows any more."""
+    liar.first = liar.first or liar.replica.state.certified
+    if isinstance(effect, SendCheckpoint) and liar.first is not None:
+        return [SendCheckpoint(effect.peer, liar.first.height, liar.first.certified_at, liar.first.root)]
+    return [effect]
+
+
+def offer_another_checkpoint(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """With the root of its own choice, or that of another block; each with what proofs it has."""
+    if not isinstance(effect, SendCheckpoint):
+        return [effect]
+    disk = cast(Any, liar.node.disk)
+    proof = read_checkpoint(disk, effect.height, effect.certified_at, effect.root)
+    after = proof.header.height + 1
+    if liar.chance.random() < 0.5 or not disk.blocks(after, 1):
+        forged = structs.replace(proof, root=liar.chance.randbytes(32))
+    else:
+        other = read_block(disk, after)
+        linked = read_skipped(disk, other.block.header)
+        forged = structs.replace(proof, header=other.block.header, finality=other.finality, skipped=linked)
+    return [Send(effect.peer, CheckpointReply(forged))]
+
+
 BEHAVIOURS: dict[str, Behaviour] = {
     "equivocating proposer": equivocate,
     "double voter": vote_twice,
@@ -653,7 +711,16 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "flood": flood,
     "silent boaster": boast_in_silence,
     "twin network": bring_what_was_signed_there,
+    "false parts": hand_over_false_parts,
+    "withheld parts": hand_over_nothing,
+    "old checkpoint": offer_an_old_checkpoint,
+    "another checkpoint": offer_another_checkpoint,
 }
+HANDOFF_LIES = {
+    "false parts": "it sent a part that is another",
+    "another checkpoint": "it sent a checkpoint that does not prove itself",
+}
+"""Why those are dropped that hand over something else, once somebody asks."""
 DROPPED_FOR = {
     "bad signatures": "it sent a vote it did not sign",
     "another document": "it sent a vote it did not sign",

@@ -1,5 +1,6 @@
 """Which faults a seed brings: each kind has its own rate per run. And their performance."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from tests.simulation.plan import (
 
 CAPTURED = "captured shard"
 _MORE = ("silent boaster", "twin network")
+_HANDOFF = ("false parts", "withheld parts", "old checkpoint", "another checkpoint")
 """What liars do beside what they do anyway: drawn apart, so that seeds stay as they were."""
 Liars = tuple[tuple[int, tuple[str, ...]], ...]
 
@@ -54,7 +56,8 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
         parameters["block_transactions"] = 6
     if Random(f"{seed}/window").random() < 0.2:  # ids are forgotten within the run
         parameters["validity_window"] = 6_000
-    byzantine = _with_more(Random(f"{seed}/more"), _byzantine(chance, committees, size))
+    byzantine = _with_more(Random(f"{seed}/more"), _MORE, _byzantine(chance, committees, size))
+    byzantine = _with_more(Random(f"{seed}/handoff"), _HANDOFF, byzantine)
     if behaviour and behaviour != CAPTURED:
         liars = {index // size: index for index, _ in reversed(byzantine)}
         names = [other if other and shard % 2 else behaviour for shard in range(committees)]
@@ -63,6 +66,8 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
     caps = limits.draw(Random(f"{seed}/limits"))
     if Random(f"{seed}/tallies").random() < 0.05 and "amount" not in caps:  # with that, nobody has so much to send
         caps["tallies"] = 1 << 18
+    if Random(f"{seed}/far behind").random() < 0.2:
+        caps["far behind"] = 12
     links, broker = _links(chance), _links(chance)
     faults = _faults(chance, committees, size, active, byzantine) + _late_power_cut(
         Random(f"{seed}/late"), committees * size, active
@@ -103,7 +108,7 @@ def _links(chance: Random) -> Links:
 
 def _byzantine(chance: Random, committees: int, size: int) -> Liars:
     """Up to f liars in each committee, each with one to three ways to lie."""
-    liars, names = [], sorted(BEHAVIOURS.keys() - set(_MORE))
+    liars, names = [], sorted(BEHAVIOURS.keys() - {*_MORE, *_HANDOFF})
     for shard in range(committees):
         count = chance.choice((0, 1, 1)) * ((size - 1) // 3)
         for member in chance.sample(range(size), count):
@@ -111,8 +116,33 @@ def _byzantine(chance: Random, committees: int, size: int) -> Liars:
     return tuple(liars)
 
 
-def _with_more(chance: Random, byzantine: Liars) -> Liars:
-    return tuple((index, (*how, chance.choice(_MORE)) if chance.random() < 0.1 else how) for index, how in byzantine)
+def _with_more(chance: Random, more: Sequence[str], byzantine: Liars) -> Liars:
+    return tuple((index, (*how, chance.choice(more)) if chance.random() < 0.1 else how) for index, how in byzantine)
+
+
+def handoff(seed: int, behaviour: str = "") -> Plan:
+    """The plan of a run in which a member of each committee loses its disk, once a state can be handed over, and then crashes a
+    few times, at whatever it is; or, in every fourth run, is away for long. ``behaviour``: of another member."""
+    chance, size = Random(f"{seed}/handoff"), 4
+    faults: list[Fault] = []
+    for shard in range(2):
+        node, at = shard * size + seed % size, 3_000 + chance.randrange(500)
+        if seed % 4 == 0:
+            faults.append(Crash(at, (node,), (4_000,), "idle"))
+            continue
+        faults.append(LostDisk(at, node, 100))
+        crashes = sorted(chance.randint(at + 105, at + 900) for _ in range(chance.choice((0, 1, 3))))
+        faults += [Crash(when, (node,), (20,), chance.choice(KINDS_OF_CRASH)) for when in crashes]
+    liars = tuple((shard * size + (seed + 1) % size, (behaviour,)) for shard in range(2)) if behaviour else ()
+    return Plan(
+        seed=seed,
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        byzantine=liars,
+        parameters={"checkpoint_interval": chance.choice((3, 6)), "heartbeat": 500},
+        limits={"far behind": 4, "part": chance.choice((2, 4096))},
+        links=chance.choice((Links(), Links((1, 30), 0.02, 0.03, 0.05))),
+        active=8_000,
+    )
 
 
 def _faults(chance: Random, committees: int, size: int, active: int, byzantine: Liars) -> list[Fault]:

@@ -23,7 +23,7 @@ from node.effects import Broadcast, Commit, Effect, Journal, Tell
 from node.ledger import admission, bulkhead, channels, execution, transfer, two_phase_commit
 from node.ledger.checkpoint import Checkpointing
 from node.ledger.replay import slot_of
-from node.ledger.rows import ANSWERED, PREPARED, WAITING, channel_key, flow_key
+from node.ledger.rows import ANSWERED, PREPARED, WAITING, Replayed, channel_key, flow_key
 from node.ledger.rows import CURSOR as CURSOR_ROW
 from node.ledger.state import Overlay, State
 from node.ledger.two_phase_commit import TwoPhaseCommit
@@ -33,6 +33,7 @@ from node.protocol.address import address_of
 from node.protocol.block import CompactBlock, Outcome, Receipt
 from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
+from node.protocol.checkpoint import CertifiedCheckpoint
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import digest
@@ -41,7 +42,7 @@ from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.messages import Ballot
 from node.protocol.terms import Terms
 from node.protocol.transaction import Transaction, decode_transaction
-from node.replica import inbox, proposing, replica, witnesses
+from node.replica import inbox, proposing, replica, taking_over, witnesses
 from node.replica.assembling import Assembling
 from node.replica.checking import Checking
 from node.replica.delivering import Delivering
@@ -49,7 +50,8 @@ from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool, read_entry
 from node.replica.replica import Replica
-from tests.simulation.faults import CAPTURED, draw
+from node.replica.taking_over import TakingOver
+from tests.simulation.faults import CAPTURED, draw, handoff
 from tests.simulation.plan import Plan
 
 Original = Any
@@ -75,8 +77,12 @@ class Mutant(Struct, frozen=True):
     behaviour: str = ""
     lies: tuple[str, ...] = ()
     limits: dict[str, int] = {}
+    is_of_handoff: bool = False
+    """Whether in these runs states are handed over (``faults.handoff``)."""
 
     def plan(self, seed: int) -> Plan:
+        if self.is_of_handoff:
+            return handoff(seed, self.behaviour)
         plan = draw(seed, self.behaviour)
         return structs.replace(plan, lies=self.lies or plan.lies, limits=plan.limits | self.limits)
 
@@ -273,6 +279,29 @@ def _network_of_genesis(_: Original) -> Any:
 
 def _one(_: Original) -> Any:
     return 1
+
+
+# -- handing a state over ----------------------------------------------------------------------------------------------------
+
+
+def _of_any_block(_: Original) -> Any:
+    def is_valid(self: CertifiedCheckpoint, electorate: Electorate) -> bool:
+        proven = self.finality.proves(self.header, electorate)
+        return proven and self.certifying_finality.proves(self.certifying, electorate)
+
+    return is_valid
+
+
+def _rows_only(original: Original) -> Any:
+    def want(self: TakingOver, place: bytes, expected: Any) -> None:
+        if not isinstance(expected, Replayed):
+            original(self, place, expected)
+
+    return want
+
+
+def _far_away(_: Original) -> Any:
+    return 1 << 40
 
 
 # -- ledger ----------------------------------------------------------------------------------------------------------------
@@ -926,6 +955,53 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "checkpoint-takes-later-values": Mutant(
         "rows are hashed as they are when their turn comes", 12, _on(Checkpointing, "write", _later_values)
+    ),
+    "parts-unchecked": Mutant(
+        "parts of a checkpoint need not be those that it has",
+        2,
+        _on(taking_over, "_is_right", _true),
+        "false parts",
+        is_of_handoff=True,
+    ),
+    "checkpoint-unproven": Mutant(
+        "any checkpoint that is offered is one",
+        2,
+        _on(CertifiedCheckpoint, "is_valid", _true),
+        "another checkpoint",
+        is_of_handoff=True,
+    ),
+    "checkpoint-of-another-block": Mutant(
+        "a checkpoint's header does not say of which block the rows are",
+        4,
+        _on(CertifiedCheckpoint, "is_valid", _of_any_block),
+        "another checkpoint",
+        is_of_handoff=True,
+    ),
+    "ids-left-out": Mutant(
+        "a state is handed over without the ids of the replay set", 2, _on(TakingOver, "_want", _rows_only), is_of_handoff=True
+    ),
+    "replay-set-not-restored": Mutant(
+        "a state that is brought back has seen nothing", 6, _on(State, "_load_ids", _nothing), is_of_handoff=True
+    ),
+    "own-progress-unnoticed": Mutant(
+        "who got past a checkpoint meanwhile begins anew with it all the same",
+        6,
+        _on(TakingOver, "moved", _nothing) + _on(TakingOver, "waits", _false),
+        is_of_handoff=True,
+    ),
+    "lost-checkpoint-waited-for": Mutant(
+        "who takes over a checkpoint that nobody has any more goes on asking for it",
+        12,
+        _on(TakingOver, "_is_hopeless", _false),
+        "old checkpoint",
+        is_of_handoff=True,
+    ),
+    "silent-source-waited-for": Mutant(
+        "who is silent is waited for, and nobody else asked",
+        6,
+        _on(taking_over, "_SLOW", _far_away) + _on(taking_over, "_TIMEOUT", _far_away),
+        "withheld parts",
+        is_of_handoff=True,
     ),
     "finality-unchecked": Mutant("any proof makes a block final", 12, _on(Finality, "proves", _true), "forged finality"),
     "finality-of-another-block": Mutant(

@@ -84,6 +84,10 @@ class Story:
             self._lines.append((time, False, f"{source} sends {describe(message)} to {targets}"))
             self._sending, self._targets = None, []
 
+    def count(self, text: str) -> int:
+        """How often something was told with this in it."""
+        return sum(text in line for _, _, line in self._lines)
+
     def tell(self) -> str:
         """The timeline, ms from the start."""
         self._flush()
@@ -130,8 +134,8 @@ def describe(message: PeerMessage) -> str:
             return f"request for {len(places)} transactions of block {hash.hex()[:6]}"
         case TransactionsReply(hash, transactions):
             return f"{len(transactions)} transactions of block {hash.hex()[:6]}"
-        case CheckpointRequest():
-            return "request for its newest checkpoint"
+        case CheckpointRequest(above):
+            return f"request for a checkpoint above {above}"
         case CheckpointReply(checkpoint):
             return f"checkpoint {checkpoint.header.height}"
         case PartsRequest(height, places):

@@ -100,7 +100,7 @@ def requests(effects: Sequence[Send | BeginHandoff]) -> Sent:
 def chosen(source: Source, peers: Sequence[bytes] = PEERS[:3]) -> TakingOver:
     """One that all peers have offered the newest checkpoint, at 0 ms."""
     found = beginner(source, peers)
-    assert requests(found.next_requests(0)) == dict.fromkeys(peers, CheckpointRequest())
+    assert requests(found.next_requests(0)) == dict.fromkeys(peers, CheckpointRequest(0))
     for peer in peers:
         found.offered(peer, source.offer, 0)
     assert found.next_requests(0) == [BeginHandoff()]
@@ -176,7 +176,7 @@ def test_who_is_not_far_behind_asks_for_no_state(source: Source) -> None:
     assert beginner(source, height=1).next_requests(0) == []
     far = beginner(source, height=1)
     far.heard(PEERS[0], 1 + FAR_BEHIND)
-    assert requests(far.next_requests(0)) == {PEERS[0]: CheckpointRequest()}
+    assert requests(far.next_requests(0)) == {PEERS[0]: CheckpointRequest(1)}
     young = TakingOver(source.shard.electorate, 0, 2 * INTERVAL)
     young.heard(PEERS[0], 2 * INTERVAL - 1)
     assert young.next_requests(0) == [], "nobody can have a certified checkpoint"
@@ -205,6 +205,15 @@ def test_the_highest_checkpoint_offered_is_chosen_and_nobody_is_waited_for_long(
     assert member.next_requests(509) == []
     assert member.next_requests(510) == [BeginHandoff()], "the third does not answer"
     assert member.chosen == source.offer
+
+
+def test_what_one_peer_alone_offers_is_not_chosen_before_what_f_plus_1_offer(source: Source) -> None:
+    member, older = beginner(source), source.offers[min(source.offers)]
+    member.next_requests(0)
+    for peer, offer in zip(PEERS, (older, source.offer, older), strict=False):
+        member.offered(peer, offer, 1)
+    assert member.next_requests(2) == [BeginHandoff()]
+    assert member.chosen == older
 
 
 def test_an_offer_nobody_asked_for_or_that_is_not_far_ahead_is_ignored_and_a_false_one_is_a_lie(source: Source) -> None:
@@ -304,16 +313,22 @@ def test_a_silent_peer_and_one_that_lost_the_checkpoint_do_not_stop_it(source: S
 def test_when_f_plus_1_do_not_have_it_any_more_a_newer_one_is_chosen(source: Source) -> None:
     member = chosen(source)
     answered(source, member, requests(member.next_requests(200)), 200)
-    first, now = source.offer, 400
-    for peer, request in requests(member.next_requests(now)).items():
-        assert isinstance(request, PartsRequest)
-        member.received(peer, PartsReply(request.height, ()), now)
+    first, now, without = source.offer, 200, set[bytes]()
+    while member.chosen is not None:
+        assert len(without) < 2, "f + 1"
+        now = member.deadline
+        for peer, request in requests(member.next_requests(now)).items():
+            assert isinstance(request, PartsRequest)
+            member.received(peer, PartsReply(request.height, ()), now)
+            without.add(peer)
+        member.next_requests(now)
     while source.offer == first:
         source.extend()
     for peer in PEERS[:3]:
         member.heard(peer, len(source.shard.chain))
     source.serving = HandingOver(source.shard.state)
     began = False
+    assert not member.waits(now), "blocks are asked for meanwhile"
     while not began:
         now = max(now + 1, member.deadline)
         effects = member.next_requests(now)
@@ -351,20 +366,34 @@ def test_no_wake_up_is_due_at_once(source: Source) -> None:
 
 def test_a_checkpoint_is_held_from_the_first_request_for_a_part_until_nobody_asks(source: Source) -> None:
     serving, first = source.serving, source.offer
-    (offered,) = serving.answer(PEERS[0], CheckpointRequest(), 0)
+    (offered,) = serving.answer(PEERS[0], CheckpointRequest(0), 0)
     assert offered == SendCheckpoint(PEERS[0], first.header.height, first.certifying.height, first.root)
     assert serving.held is None
     hold, _ = serving.answer(PEERS[0], PartsRequest(first.header.height, (b"",)), 0)
     assert hold == Hold(first.header.height)
     while source.offer == first:
         source.extend()
-    assert serving.answer(PEERS[1], CheckpointRequest(), 1_000) == [structs.replace(offered, peer=PEERS[1])], "shared"
+    assert serving.answer(PEERS[1], CheckpointRequest(0), 1_000) == [structs.replace(offered, peer=PEERS[1])], "shared"
     (parts,) = serving.answer(PEERS[1], PartsRequest(first.header.height, (b"",)), 5_000)
     assert isinstance(parts, SendParts)
     assert serving.poll(14_999) == []
     assert serving.poll(15_000) == [Hold(None)]
     gone = serving.answer(PEERS[1], PartsRequest(first.header.height, (b"",)), 15_001)
     assert gone == [Send(PEERS[1], PartsReply(first.header.height, ()))]
+
+
+def test_another_checkpoint_is_held_once_the_first_is_left_for_a_while(source: Source) -> None:
+    serving, first = source.serving, source.offer.header.height
+    serving.answer(PEERS[0], PartsRequest(first, (b"",)), 0)
+    while source.offer.header.height == first:
+        source.extend()
+    newest = source.offer.header.height
+    (offered,) = serving.answer(PEERS[0], CheckpointRequest(first), 1)
+    assert isinstance(offered, SendCheckpoint)
+    assert offered.height == newest, "the one that is held does not help it"
+    assert len(serving.answer(PEERS[0], PartsRequest(newest, (b"",)), 1_999)) == 1, "it is there, but not held"
+    assert serving.answer(PEERS[0], PartsRequest(newest, (b"",)), 2_000)[0] == Hold(newest)
+    assert serving.answer(PEERS[0], PartsRequest(first, (b"",)), 9_000) == [Send(PEERS[0], PartsReply(first, ()))]
 
 
 def test_nothing_is_held_for_ever(source: Source) -> None:
@@ -381,7 +410,7 @@ def test_nothing_is_held_for_ever(source: Source) -> None:
 def test_nobody_has_a_checkpoint_before_one_is_certified(tmp_path: Path) -> None:
     young = Source(tmp_path / "young.db", blocks=2 * INTERVAL - 1)
     with closing(young.storage):
-        assert young.serving.answer(PEERS[0], CheckpointRequest(), 0) == []
+        assert young.serving.answer(PEERS[0], CheckpointRequest(0), 0) == []
         assert young.answer(PartsRequest(INTERVAL, (b"",))) == PartsReply(INTERVAL, ())
 
 

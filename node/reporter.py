@@ -95,7 +95,7 @@ class Reporter:
             shard=replica.shard,
             height=state.height,
             state_root=state.state_root,
-            catching_up=replica.catching_up.target > state.height + 8,
+            catching_up=replica.taking_over.chosen is not None or replica.catching_up.target > state.height + 8,
             view=consensus.view,
             leader=consensus.leader_of(consensus.view),
             view_timeouts=consensus.view_timeouts,
@@ -116,7 +116,10 @@ class Reporter:
             if membership.document is not None:
                 return "waiting for its committee" if membership.seat else "standing by: no seat in this epoch"
             return "registering" if membership.phase is Phase.REGISTRATION else "waiting for the epoch document"
-        height, view = replica.state.height, replica.consensus.view
+        height, view, taking_over = replica.state.height, replica.consensus.view, replica.taking_over
+        if taking_over.chosen is not None:
+            done, rows = taking_over.progress // 10, taking_over.rows
+            return f"taking over the state of block {taking_over.chosen.header.height}: {done} %, {rows} rows"
         if replica.catching_up.target > height + 8:
             return f"catching up {height}/{replica.catching_up.target}"
         leader = replica.consensus.leader_of(view)

@@ -449,6 +449,7 @@ class Replica:
     def _fetch(self, now: int) -> None:
         """Ask for what others have: blocks, or, far behind, the state."""
         self._effects += self.taking_over.next_requests(now)
+        self._effects += self.taking_over.news()
         if not self.taking_over.waits(now) and (request := self.catching_up.next_request(now)) is not None:
             peer, first = request
             self._effects.append(Send(peer, ChainRequest(first)))

@@ -26,6 +26,7 @@ from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, 
 from node.protocol.codec import decode
 from node.protocol.crypto import HASH_BYTES, ZERO_HASH
 from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
+from node.protocol.reports import Notable
 
 FAR_BEHIND = 1_000
 """Blocks that are executed rather than a state taken over. Under load they take a minute or two, like a million accounts; and
@@ -88,7 +89,7 @@ class TakingOver:
         """Places to ask for; the last first, so that they stay few."""
         self._expected: dict[bytes, bytes | Replayed] = {}
         """Of each place that is open or asked for, what must be there: the subtree's hash, or the row that commits to the ids."""
-        self._covered = 0
+        self._covered = self._told = 0
         self.rows = 0
         self.deadline = _FAR_AWAY
 
@@ -100,6 +101,14 @@ class TakingOver:
     def progress(self) -> int:
         """Thousandths of the tree that are here."""
         return self._covered * 1000 // _WHOLE
+
+    def news(self) -> list[Notable]:
+        """What is worth a line, once: that it begins, each tenth that is here, that all is."""
+        if self.chosen is None or self.progress < self._told:
+            return []
+        height, told = self.chosen.header.height, self.progress // 100
+        self._told = 100 * (told + 1)
+        return [Notable(f"taking over the state of block {height}: {10 * told} %, {self.rows} rows")]
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -201,7 +210,7 @@ class TakingOver:
         enough = self._electorate.faults_tolerated + 1
         self.chosen = max(self._offers, key=lambda offer: (count[offer.header.height] >= enough, offer.header.height))
         self._offers, self._requests, self._moved_at = [], {}, now
-        self._open, self._expected, self._covered, self.rows = [], {}, 0, 0
+        self._open, self._expected, self._covered, self._told, self.rows = [], {}, 0, 0, 0
         for peer in self._peers.values():
             peer.not_before = now + (_PACE if not peer.failures else _TIMEOUT)
         self._want(b"", self.chosen.root)

@@ -66,7 +66,7 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
     caps = limits.draw(Random(f"{seed}/limits"))
     if Random(f"{seed}/tallies").random() < 0.05 and "amount" not in caps:  # with that, nobody has so much to send
         caps["tallies"] = 1 << 18
-    if Random(f"{seed}/far behind").random() < 0.2:
+    if Random(f"{seed}/far").random() < 0.1:
         caps["far behind"] = 12
     links, broker = _links(chance), _links(chance)
     faults = _faults(chance, committees, size, active, byzantine) + _late_power_cut(

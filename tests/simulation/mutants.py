@@ -913,7 +913,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "boaster-waited-for": Mutant(
         "who catches up waits for one peer before it asks the next",
-        2,
+        9,
         _on(catching_up, "_MAX_REQUESTS", _one),
         "silent boaster",
     ),

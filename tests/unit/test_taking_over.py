@@ -418,3 +418,14 @@ def test_blocks_are_caught_up_with_from_the_checkpoint_on(source: Source) -> Non
     catching_up = CatchingUp(source.offer.header.height, 0)
     catching_up.heard(PEERS[0], source.offer.header.height + 100)
     assert catching_up.next_request(1) == (PEERS[0], source.offer.header.height + 1)
+
+
+def test_what_is_here_is_told_a_few_times(source: Source) -> None:
+    member, told, now = chosen(source), list[str](), 0
+    while not member.is_whole:
+        now = max(now + 1, member.deadline)
+        answered(source, member, requests(member.next_requests(now)), now)
+        told += [line.text for line in member.news()]
+    assert 2 <= len(told) <= 12
+    assert told[-1].endswith(f"100 %, {member.rows} rows")
+    assert member.news() == []

@@ -1,0 +1,195 @@
+"""What it costs to hand a shard's state over, with many accounts: ``python -m tests.measure_handoff --accounts 1000000``.
+
+Three members hand it to one with an empty disk, on real databases; the network is left out. While they do, blocks go on: of each
+checkpoint all rows that it may have by the protocol are written. All take turns in one thread: seconds are its CPU time, so those
+of one processor for all of them, and what a member waits because of its pace. What holds a member's loop is one event, with what is
+decoded and encoded for it; storage is read and written beside it.
+"""
+
+import argparse
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import thread_time
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+from msgspec import structs
+
+from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Send, SendParts, StoreParts
+from node.handing_over import read_parts
+from node.ledger.checkpoint import Outline
+from node.ledger.commitment import EMPTY_TREE, branches, updated
+from node.ledger.replay import pieces
+from node.ledger.rows import ISSUER, Flow, Row, flow_key
+from node.ledger.rules import HASHED_ROWS
+from node.protocol.block import AssetTotal, Balance, Header, Totals, skip_height
+from node.protocol.certificate import Finality, VoteKind
+from node.protocol.checkpoint import CertifiedCheckpoint, next_state_root
+from node.protocol.codec import decode, encode
+from node.protocol.crypto import digest
+from node.protocol.limits import MAX_FRAME_BYTES, MAX_PART_ROWS
+from node.protocol.messages import PartsReply, PartsRequest, PeerMessage
+from node.recovery import recover
+from node.replica.handing_over import HandingOver
+from node.replica.taking_over import TakingOver
+from node.storage import Storage
+from tests.chains import Network, Shard
+from tests.measure_checkpoint import key
+
+T = TypeVar("T")
+_PART = 20_000
+_AT, _CERTIFIED_AT = 200, 400
+_BLOCK = 50
+"""Between two blocks, ms."""
+
+
+class Times:
+    """What took how long, by name: the longest, and all together, s."""
+
+    def __init__(self) -> None:
+        self.longest: defaultdict[str, float] = defaultdict(float)
+        self.together: defaultdict[str, float] = defaultdict(float)
+
+    def of(self, name: str, work: Callable[[], T]) -> T:
+        started = thread_time()
+        result = work()
+        took = thread_time() - started
+        self.longest[name] = max(self.longest[name], took)
+        self.together[name] += took
+        return result
+
+
+def fill(storage: Storage, accounts: int, ids: int) -> Outline:
+    """So many accounts with a unit each, and ids of the replay set, as of a checkpoint."""
+    tree = EMPTY_TREE
+    keys = (key(number) for number in range(accounts))
+    while part := tuple(islice(keys, _PART)):
+        storage.write([Checkpoint(_AT, tuple((row, encode(Balance(1))) for row in part), None)])
+        tree = updated(tree, ((row, Balance(1)) for row in part))
+    records: dict[bytes, Row] = {flow_key(ISSUER, b"USD"): Flow(accounts)}
+    for start in range(0, ids, _PART):
+        included = {digest("measured", n.to_bytes(8, "big")): n * 600_000 // ids for n in range(start, min(ids, start + _PART))}
+        added = list(pieces(records.get, 0, included))
+        records |= {piece.key: row for piece, row in added}
+        commit = Commit(start + 1, 0, cast(Any, None), b"", (), included=tuple(piece for piece, _ in added))
+        storage.write([commit])
+    storage.write([Checkpoint(_AT, tuple((row, encode(value)) for row, value in records.items()), _CERTIFIED_AT)])
+    tree = updated(tree, records.items())
+    return Outline(_AT, _CERTIFIED_AT, tree.root, branches(tree, MAX_PART_ROWS))
+
+
+def proof(shard: Shard, outline: Outline, accounts: int) -> CertifiedCheckpoint:
+    totals = Totals((AssetTotal("USD", accounts, 0, accounts, 0, ()),), 0)
+    headers: list[Header] = []
+    height, skip = 0, shard.genesis.hash
+    for bit in (128, 64, 8):  # of 200
+        height += bit
+        fields = {"height": height, "skip": skip, "view": height, "totals_hash": totals.hash(), "time": 1_000}
+        headers.append(structs.replace(shard.genesis, document=shard.electorate.document, **fields))
+        skip = headers[-1].hash
+    at = headers.pop()
+    assert at.height == outline.height
+    assert skip_height(headers[0].height) == 0
+    root = next_state_root(bytes(32), at.changes_hash, at.state_root + outline.root)
+    certifying = structs.replace(at, height=_CERTIFIED_AT, view=_CERTIFIED_AT, state_root=root)
+
+    def final(header: Header) -> Finality:
+        return Finality((), shard.certificate(VoteKind.FINALIZE, header.view, header.hash))
+
+    return CertifiedCheckpoint(at, final(at), certifying, final(certifying), bytes(32), outline.root, tuple(headers[::-1]))
+
+
+def blocks(storage: Storage, accounts: int) -> Iterator[None]:
+    """Blocks go on: what each adds to the next checkpoint is stored."""
+    chance, height = random.Random(1), _CERTIFIED_AT
+    while True:
+        for number in range(1, 201):
+            rows = tuple((key(chance.randrange(accounts)), encode(Balance(height))) for _ in range(HASHED_ROWS))
+            storage.write([Checkpoint(height, rows, height + 200 if number == 200 else None)])
+            yield
+        height += 200
+
+
+class Measured:
+    """One handoff."""
+
+    def __init__(self, shard: Shard, source: Storage, target: Storage, outline: Outline, accounts: int) -> None:
+        self.shard, self.source, self.target, self.outline = shard, source, target, outline
+        self.times, self.size, self.answers, self.blocks, self.now = Times(), 0, 0, 0, 0
+        self.chain = blocks(source, accounts)
+        self.proof = proof(shard, outline, accounts)
+        state = cast(Any, SimpleNamespace(certified=outline))
+        self.peers = {public: HandingOver(state) for public in shard.electorate.keys[:3]}
+        self.member = TakingOver(shard.electorate, 0, 2)
+
+    def run(self) -> None:
+        member = self.member
+        for peer in self.peers:
+            member.heard(peer, 10_000)
+        member.next_requests(0)
+        for peer in self.peers:
+            self.times.of("taking: the checkpoint's proof", partial(member.offered, peer, self.proof, 0))
+        assert member.next_requests(0) == [BeginHandoff()]
+        self.target.write([BeginHandoff()])
+        begun, waited = thread_time(), 0.0
+        while not member.is_whole:
+            sent = self.times.of("taking: asking", partial(member.next_requests, self.now))
+            for effect in sent:
+                assert isinstance(effect, Send)
+                self._answer(effect.peer, cast(PartsRequest, effect.message))
+            if not sent:
+                waited += max(1, member.deadline - self.now) / 1e3
+            self.now = int((thread_time() - begun + waited) * 1e3)
+            if self.blocks * _BLOCK < self.now:
+                self.times.of("handing: storing what a block adds", partial(next, self.chain))
+                self.blocks += 1
+        self.times.of("taking: the last write", partial(self.target.write, [FinishHandoff(self.proof)]))
+        recovering = partial(recover, self.target, self.shard.rules, self.shard.electorate)
+        state = self.times.of("taking: bringing it back, beside the loop", recovering).state
+        assert state.checkpoint_root() == self.outline.root
+
+    def _answer(self, peer: bytes, request: PartsRequest) -> None:
+        """One request, on its way through both members."""
+        times = self.times
+        *held, wanted = self.peers[peer].answer(peer, request, self.now)
+        self.source.write(cast(list[Hold], held))
+        assert isinstance(wanted, SendParts)
+        parts = times.of("handing: reading, beside the loop", partial(read_parts, self.source, wanted.height, wanted.parts))
+        frame = times.of("handing: an event", partial(encode, PartsReply(wanted.height, parts)))
+        self.size, self.answers = self.size + len(frame), self.answers + 1
+        stored = times.of("taking: an event", partial(self._take, peer, frame))
+        times.of("taking: storing, beside the loop", partial(self.target.write, stored))
+
+    def _take(self, peer: bytes, frame: bytes) -> list[StoreParts]:
+        return self.member.received(peer, cast(PartsReply, decode(cast(Any, PeerMessage), frame, MAX_FRAME_BYTES)), self.now)
+
+    def tell(self) -> None:
+        print(f"{self.now / 1e3:.1f} s, {self.size / 1e6:.1f} MB in {self.answers} answers; {self.blocks} blocks meanwhile")
+        for name, longest in self.times.longest.items():
+            print(f"  {name:42} at most {1e3 * longest:8.1f} ms, {self.times.together[name]:6.1f} s together", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--accounts", type=int, default=1_000_000)
+    parser.add_argument("--ids", type=int, default=200_000)
+    options = parser.parse_args()
+    shard = Network(committees=1, checkpoint_interval=200).shards[0]
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = (Storage(Path(folder) / f"{name}.db", b"measured") for name in ("source", "target"))
+        outline = fill(source, options.accounts, options.ids)
+        print(f"{options.accounts} accounts, {options.ids} ids", flush=True)
+        measured = Measured(shard, source, target, outline, options.accounts)
+        measured.run()
+        measured.tell()
+        source.close()
+        target.close()
+
+
+if __name__ == "__main__":
+    main()

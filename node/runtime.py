@@ -279,8 +279,9 @@ class Runtime:
 
     async def _send_checkpoint(self, wanted: SendCheckpoint) -> None:
         heights = wanted.height, wanted.certified_at
-        checkpoint = await trio.to_thread.run_sync(read_checkpoint, self._storage, *heights, wanted.root)
-        self._send(wanted.peer, encode(CheckpointReply(checkpoint)))
+        with suppress(DecodeError):  # another ledger took its place just now
+            checkpoint = await trio.to_thread.run_sync(read_checkpoint, self._storage, *heights, wanted.root)
+            self._send(wanted.peer, encode(CheckpointReply(checkpoint)))
 
     async def _send_parts(self, wanted: SendParts) -> None:
         parts = await trio.to_thread.run_sync(read_parts, self._storage, wanted.height, wanted.parts, limiter=self._handing_over)

@@ -2,8 +2,8 @@
 
 Three members hand it to one with an empty disk, on real databases; the network is left out. While they do, blocks go on: of each
 checkpoint all rows that it may have by the protocol are written. All take turns in one thread: seconds are its CPU time, so those
-of one processor for all of them, and what a member waits because of its pace. What holds a member's loop is one event, with what is
-decoded and encoded for it; storage is read and written beside it.
+of one processor for all of them, and what a member waits because of its pace. What holds a member's loop is one event, with what
+is decoded and encoded for it; storage is read and written beside it.
 """
 
 import argparse

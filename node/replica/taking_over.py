@@ -29,10 +29,10 @@ from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
 from node.protocol.reports import Notable
 
 FAR_BEHIND = 1_000
-"""Blocks that are executed rather than a state taken over. Under load they take a minute or two, like a million accounts; and
-with a state come no older blocks, for clients and for others who are behind. An empty disk has no older blocks anyway."""
-_PACE = 120
-"""Between two requests to one peer, ms: a little longer than it takes until a peer serves the next."""
+"""So many blocks are executed rather than a state taken over, with which come no older blocks, for clients and for others who are
+behind. An empty disk has none anyway."""
+_PACE = 100
+"""From an answer to the next request to the same peer, ms: so long it takes until a peer serves the next."""
 _TIMEOUT = 3_000
 _SLOW = 500
 """After so long, ms, others are asked for the same; and nobody is waited for who may offer a better checkpoint."""
@@ -149,7 +149,7 @@ class TakingOver:
             return []
         known = self._peers[peer]
         known.failures, known.is_without = 0, not reply.parts
-        known.not_before = now + _TIMEOUT if known.is_without else request.at + _PACE
+        known.not_before = now + (_TIMEOUT if known.is_without else _PACE)
         self._take_back(peer)
         parts = [part for part in reply.parts if part.place in request.places and part.place in self._expected]
         for part in parts:

@@ -5,6 +5,7 @@ can come before the write, after it, or between two sends.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,7 +38,7 @@ from node.persisting import Persisting
 from node.protocol import puzzle
 from node.protocol.certificate import CertifiedBlock, FinalBlock
 from node.protocol.channel import CertifiedBundle
-from node.protocol.codec import decode, encode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_FRAME_BYTES
@@ -292,7 +293,8 @@ class Host:
                 for data in self.disk.bundles(destination, sequence, _SERVE_BYTES):
                     self.send(peer, BundleDelivery(decode(CertifiedBundle, data, MAX_FRAME_BYTES)))
             case SendCheckpoint(peer, height, certified_at, root):
-                self.send(peer, CheckpointReply(read_checkpoint(cast(Any, self.disk), height, certified_at, root)))
+                with suppress(DecodeError):
+                    self.send(peer, CheckpointReply(read_checkpoint(cast(Any, self.disk), height, certified_at, root)))
             case SendParts(peer, height, parts):
                 self.send(peer, PartsReply(height, read_parts(cast(Any, self.disk), height, parts)))
             case ReplyBlocks(query):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from node.ledger.rows import REPLAYED, Replayed
 from node.protocol.block import Header, skip_height
 from node.protocol.certificate import CertifiedBlock
-from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows
+from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows, work_of
 from node.protocol.codec import DecodeError, decode
-from node.protocol.crypto import HASH_BYTES, ZERO_HASH
+from node.protocol.crypto import ZERO_HASH
 from node.protocol.limits import MAX_PART_ROWS, MAX_STORED_BYTES
 from node.storage import Storage
 
@@ -72,20 +72,19 @@ def read_parts(storage: Storage, height: int, wanted: Sequence[Branching | bytes
         StorageError: the database cannot be read.
     """
     found: list[Part] = []
-    rows = size = 0
+    work = size = 0
     for one in wanted:
         part = _read_part(storage, height, one) if isinstance(one, bytes) else one
         if part is None:
             break
         found.append(part)
+        work += work_of(part)
         match part:
             case Rows(_, pairs):
-                rows += len(pairs)
                 size += sum(len(key) + len(value) for key, value in pairs)
             case Ids(_, ids):
-                rows += len(ids) // HASH_BYTES // 2  # half the work
                 size += len(ids)
-        if rows >= MAX_PART_ROWS or size >= _PARTS_BYTES:
+        if work >= MAX_PART_ROWS or size >= _PARTS_BYTES:
             break
     return tuple(found)
 

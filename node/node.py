@@ -11,6 +11,7 @@ from node.events import Asked, Event, Instant, Mined, Recovered, SignaturesCheck
 from node.ledger.rules import Rules
 from node.membership import PUZZLE, Membership, MembershipEffect
 from node.network.events import Message, PeerDown, PeerUp
+from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, Phase
@@ -37,6 +38,7 @@ class Node:
         self.replica: Replica | None = None
         self._has_met = b""  # the committees of the document with this hash
         self._is_recovering = False
+        self._has_lost_votes = False
         self._peers: set[bytes] = set()
 
     def start(self) -> list[Effect]:
@@ -61,9 +63,16 @@ class Node:
             case _:
                 effects = self._to_replica(self.replica, event, at) if self.replica is not None else []
         if self.replica is not None and self.replica.is_handed_over:
+            self._has_lost_votes = not self.replica.consensus.has_votes  # what the next one would not know
             self.replica, self._is_recovering = None, False
             effects += self._begin()
         return effects + self._report_ready()
+
+    @property
+    def electorate(self) -> Electorate | None:
+        """Of its shard, once it has a seat."""
+        document, seat = self.membership.document, self.membership.seat
+        return document.electorates[seat[0]] if document is not None and seat is not None else None
 
     @property
     def deadline(self) -> int | None:
@@ -123,7 +132,8 @@ class Node:
     def _start_replica(self, recovered: Recovered, at: Instant) -> list[Effect]:
         document = self.membership.document
         assert document is not None, "it was asked for with a document"
-        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, self.membership.may_vote)
+        may_vote = self.membership.may_vote and not self._has_lost_votes
+        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, may_vote)
         self.replica = replica
         text = f"mining in shard {replica.shard} as member {replica.member}, from height {replica.state.height}"
         effects = [Subscribe(replica.shard), Notable(text), *replica.start(at)]
@@ -135,10 +145,7 @@ class Node:
         """Tell the coordinator once a quorum of the committee can be reached."""
         if self.membership.phase is not Phase.HANDOFF:
             return []
-        document, seat = self.membership.document, self.membership.seat
-        if document is None or seat is None:
-            return []
-        electorate = document.electorates[seat[0]]
-        if len(self._peers.intersection(electorate.keys)) + 1 < electorate.quorum:
+        electorate = self.electorate
+        if electorate is None or len(self._peers.intersection(electorate.keys)) + 1 < electorate.quorum:
             return []
         return list(self.membership.ready())

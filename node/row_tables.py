@@ -2,7 +2,8 @@
 
     recent    rows of checkpoints as they arrive, a few with each block
     state     the rows of whole checkpoints, into which those of ``recent`` move a few with every write
-    kept      while a checkpoint is held: what rows that move replace, so that those as of that one can still be read
+    kept      while a checkpoint is held: what rows that move replace, so that those as of that one can still be read; of those
+              that are held no more, until it is cleared, a few rows with each block
     replay    the ids that rows of the replay set commit to, in the order of their inclusion
     fetched, fetched_replay    parts of a checkpoint that this node is being handed, before they take the place of all others
 
@@ -25,7 +26,9 @@ CREATE TABLE state (path INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY
 CREATE TABLE recent (
     height INTEGER, path INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY (height, path, key)
 ) WITHOUT ROWID;
-CREATE TABLE kept (path INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY (path, key)) WITHOUT ROWID;
+CREATE TABLE kept (
+    held INTEGER, path INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY (held, path, key)
+) WITHOUT ROWID;
 CREATE TABLE replay (key BLOB, start INTEGER, ids BLOB, sum INTEGER, PRIMARY KEY (key, start));
 CREATE TABLE fetched (path INTEGER, key BLOB, value BLOB, sum INTEGER, PRIMARY KEY (path, key)) WITHOUT ROWID;
 CREATE TABLE fetched_replay (key BLOB, start INTEGER, ids BLOB, sum INTEGER, PRIMARY KEY (key, start));
@@ -42,7 +45,7 @@ _ROWS = 1024
 _MOVED = 256
 """Rows at least that one write moves from ``recent`` into ``state``."""
 _CLEARED = 512
-"""Rows that one write takes out of ``kept`` when nothing is held."""
+"""Rows at least that one write takes out of ``kept``."""
 _PATH_DIGITS = 16
 
 Read = Callable[..., list[Any]]
@@ -73,8 +76,7 @@ class RowTables:
     def move(self, writer: sqlite3.Connection, arrived: int, whole: int) -> None:
         """After ``arrived`` rows: those of the oldest checkpoint in ``recent``, if it is one up to ``whole``, into ``state``."""
         oldest = writer.execute("SELECT min(height) FROM recent").fetchone()[0]
-        if self.held is None:
-            self._clear(writer, f"(path, key) IN (SELECT path, key FROM kept LIMIT {_CLEARED})")
+        self._clear(writer, 2 * arrived + _CLEARED)
         if oldest is None or oldest > whole:
             return
         query = "SELECT path, key FROM recent WHERE height = ? ORDER BY path, key LIMIT 1 OFFSET ?"
@@ -93,7 +95,7 @@ class RowTables:
     def _keep(self, writer: sqlite3.Connection, moved: str, arguments: Sequence[Any]) -> None:
         """What these rows replace; NULL where nothing was. The first that replaces a row counts."""
         writer.execute(
-            f"""INSERT OR IGNORE INTO kept SELECT path, key, state.value, state.sum
+            f"""INSERT OR IGNORE INTO kept SELECT {self.held}, path, key, state.value, state.sum
                 FROM (SELECT path, key FROM recent WHERE {moved}) LEFT JOIN state USING (path, key)""",
             arguments,
         )
@@ -101,14 +103,24 @@ class RowTables:
     def hold(self, writer: sqlite3.Connection, height: int | None) -> None:
         """Keep the rows as of this height, which is the last whole checkpoint's, readable; of another one not any more."""
         self.held = height
-        if height is not None:
-            self._clear(writer, "TRUE")
 
-    def _clear(self, writer: sqlite3.Connection, which: str) -> None:
-        is_gone = "NOT EXISTS (SELECT 1 FROM state WHERE state.path = kept.path AND state.key = kept.key)"
-        gone = f"SELECT key FROM kept WHERE {which} AND value IS NOT NULL AND {is_gone}"
-        writer.execute(f"DELETE FROM replay WHERE key IN ({gone})")
-        writer.execute(f"DELETE FROM kept WHERE {which}")
+    def _clear(self, writer: sqlite3.Connection, count: int) -> None:
+        """So many rows of what was kept of a checkpoint that is not held any more, and ids of rows that are nowhere else."""
+        oldest = writer.execute("SELECT min(held) FROM kept").fetchone()[0]
+        if oldest is None or oldest == self.held:
+            return
+        query = "SELECT path, key FROM kept WHERE held = ? ORDER BY path, key LIMIT 1 OFFSET ?"
+        beyond = writer.execute(query, (oldest, count)).fetchone()
+        which, arguments = ("held = ? AND (path, key) < (?, ?)", (oldest, *beyond)) if beyond else ("held = ?", (oldest,))
+        elsewhere = "SELECT 1 FROM {} WHERE other.path = cleared.path AND other.key = cleared.key"
+        writer.execute(
+            f"""DELETE FROM replay WHERE key IN (
+                SELECT key FROM kept AS cleared WHERE {which} AND value IS NOT NULL
+                AND NOT EXISTS ({elsewhere.format("state AS other")})
+                AND NOT EXISTS ({elsewhere.format("kept AS other")} AND other.held = ?))""",
+            (*arguments, self.held),
+        )
+        writer.execute(f"DELETE FROM kept WHERE {which}", arguments)
 
     def begin(self, writer: sqlite3.Connection) -> None:
         """Nothing is fetched yet."""
@@ -171,7 +183,7 @@ class RowTables:
         while (at := read("SELECT min(height) FROM recent WHERE height > ?", at)[0][0] or height + 1) <= height:
             take("recent WHERE height = ?", at)
         if self.held == height:
-            take("kept WHERE TRUE")
+            take(f"kept WHERE held = {height:d}")
         rows = ((key, row) for key, row in sorted(found.items()) if row[1] is not None)
         return [(key, self._intact("state", (path, key), value, checksum)) for key, (path, value, checksum) in rows]
 

@@ -113,7 +113,7 @@ class Runtime:
         self._large = Allowance(LARGE_ANSWER_RATE)
         self._disk = trio.CapacityLimiter(1)
         self._replying = trio.CapacityLimiter(1)
-        self._handing_over = trio.CapacityLimiter(1)
+        self._handing_over, self._handed_to = trio.CapacityLimiter(1), set[bytes]()
         self._mining = trio.CancelScope()
         self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
         self._nursery: trio.Nursery
@@ -216,10 +216,9 @@ class Runtime:
                 self._nursery.start_soon(self._send_bundles, peer, destination, sequence)
             case ReplyBlocks(query):
                 self._nursery.start_soon(self._reply_blocks, query)
-            case SendCheckpoint():
-                self._nursery.start_soon(self._send_checkpoint, effect)
-            case SendParts():
-                self._nursery.start_soon(self._send_parts, effect)
+            case SendCheckpoint() | SendParts() if effect.peer not in self._handed_to:
+                self._handed_to.add(effect.peer)
+                self._nursery.start_soon(self._hand_over, effect)
 
     def _work(self, effect: Recover | CheckSignatures | Mine | StopMining) -> None:
         match effect:
@@ -239,9 +238,9 @@ class Runtime:
             case Send(peer, message):
                 self._send(peer, self._frame(message))
             case Broadcast(message):
-                assert self.node.replica is not None, "only a replica broadcasts"
+                assert self.node.electorate is not None, "only a member broadcasts"
                 frame = self._frame(message)
-                for key in self.node.replica.electorate.keys:
+                for key in self.node.electorate.keys:
                     if key != self._key.public:
                         self._send(key, frame)
             case Tell(message):
@@ -277,21 +276,28 @@ class Runtime:
         for bundle in await trio.to_thread.run_sync(self._storage.bundles, destination, sequence, SERVE_BYTES):
             self._send(peer, encode(StoredBundleDelivery(Raw(bundle))))
 
-    async def _send_checkpoint(self, wanted: SendCheckpoint) -> None:
-        heights = wanted.height, wanted.certified_at
-        with suppress(DecodeError):  # another ledger took its place just now
-            checkpoint = await trio.to_thread.run_sync(read_checkpoint, self._storage, *heights, wanted.root)
-            self._send(wanted.peer, encode(CheckpointReply(checkpoint)))
+    async def _hand_over(self, wanted: SendCheckpoint | SendParts) -> None:
+        """One answer at a time, and to each peer: who asks for more than can be read meanwhile does without."""
+        try:
+            with suppress(DecodeError):  # another ledger took its place just now
+                frame = await trio.to_thread.run_sync(self._read_answer, wanted, limiter=self._handing_over)
+                self._send(wanted.peer, frame)
+        finally:
+            self._handed_to.discard(wanted.peer)
 
-    async def _send_parts(self, wanted: SendParts) -> None:
-        parts = await trio.to_thread.run_sync(read_parts, self._storage, wanted.height, wanted.parts, limiter=self._handing_over)
-        self._send(wanted.peer, encode(PartsReply(wanted.height, parts)))
+    def _read_answer(self, wanted: SendCheckpoint | SendParts) -> bytes:
+        match wanted:
+            case SendCheckpoint(_, height, certified_at, root):
+                return encode(CheckpointReply(read_checkpoint(self._storage, height, certified_at, root)))
+            case SendParts(_, height, parts):
+                return encode(PartsReply(height, read_parts(self._storage, height, parts)))
 
     async def _reply_blocks(self, query: Query) -> None:
         """One at a time: a block may have megabytes."""
         request, replica = query.request, self.node.replica
         assert isinstance(request, GetBlocks)
-        assert replica is not None
+        if replica is None:  # another ledger is being brought back
+            return
 
         def read_and_sign() -> Publish:
             return replica.sign_blocks(query, self._storage.blocks(request.first, SERVE_BYTES, request.count))
@@ -342,7 +348,8 @@ class Runtime:
     def _on_query(self, body: bytes) -> None:
         """Pass on what this member is to answer, as far as it may cost so much."""
         query, replica = decode(Query, body, MAX_QUERY_BYTES), self.node.replica
-        assert replica is not None, "only a replica subscribes"
+        if replica is None:  # another ledger is being brought back
+            return
         if query.member == replica.member or (query.member == EVERYONE and query.is_small):
             allowance = self._small if query.is_small else self._large
             if allowance.admit(query.client, _expected(query), trio.current_time()):

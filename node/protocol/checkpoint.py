@@ -32,12 +32,6 @@ class CertifiedCheckpoint(Struct, array_like=True, frozen=True):
     root: Hash
     skipped: Annotated[tuple[Header, ...], Meta(max_length=64)]
 
-    @property
-    def peaks(self) -> dict[int, bytes]:
-        """Hashes by height: of the header, and of all that skips lead to from it."""
-        linked = (self.header, *self.skipped)
-        return {self.header.height: self.header.hash} | {skip_height(header.height): header.skip for header in linked}
-
     def is_valid(self, electorate: Electorate) -> bool:
         """Whether a quorum of the electorate stands for all of it."""
         header, certifying = self.header, self.certifying
@@ -52,7 +46,7 @@ class CertifiedCheckpoint(Struct, array_like=True, frozen=True):
     def _is_linked(self) -> bool:
         above = self.header
         for header in self.skipped:
-            if (skip_height(above.height), above.skip) != (header.height, header.hash):
+            if header.height == 0 or (skip_height(above.height), above.skip) != (header.height, header.hash):
                 return False
             above = header
         return self.header.height > 0 and skip_height(above.height) == 0
@@ -85,3 +79,14 @@ class Ids(Struct, array_like=True, frozen=True, tag=3):
 
 
 Part = Branching | Rows | Ids
+
+
+def work_of(part: Part) -> int:
+    """What it takes to check a part, in rows: half as much for an id."""
+    match part:
+        case Branching():
+            return 0
+        case Rows(_, rows):
+            return len(rows)
+        case Ids(_, ids):
+            return len(ids) // HASH_BYTES // 2

@@ -66,12 +66,15 @@ class Checked(Struct, frozen=True):
 
 
 class Checking:
-    """Checks under way, by token. Bundles are checked one after the other, so that few transactions are in memory."""
+    """Checks under way, by token. Bundles are checked one after the other, so that few transactions are in memory.
 
-    def __init__(self, rules: Rules, mempool: Mempool, inbox: Inbox) -> None:
+    ``first``: above all tokens of a replica that this one takes the place of: late answers are to those.
+    """
+
+    def __init__(self, rules: Rules, mempool: Mempool, inbox: Inbox, first: int) -> None:
         self._rules, self._mempool, self._inbox = rules, mempool, inbox
         self._checks: dict[int, _Check] = {}
-        self._token = 0
+        self._token = first
         self._deliveries: deque[Delivery] = deque()
 
     def transactions(self, entries: Sequence[Entry]) -> list[CheckSignatures]:

@@ -5,8 +5,9 @@ held: what later ones change in its rows is kept beside them. One at a time, for
 is kept is at most what changes in that time.
 """
 
-from node.effects import Hold, Send, SendCheckpoint, SendParts
+from node.effects import Ban, Hold, Send, SendCheckpoint, SendParts
 from node.ledger.checkpoint import Outline
+from node.ledger.rows import REPLAYED
 from node.ledger.state import State
 from node.protocol.checkpoint import Branching
 from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
@@ -18,7 +19,7 @@ _UNASKED = 10_000
 _LEFT = 2_000
 """The same, if somebody needs another one."""
 
-Answer = Send | SendCheckpoint | SendParts | Hold
+Answer = Send | SendCheckpoint | SendParts | Hold | Ban
 
 
 class HandingOver:
@@ -51,6 +52,8 @@ class HandingOver:
             return [Send(peer, PartsReply(height, ()))]
         if found is held:
             self._asked_at = now
+        if not all(_is_part(found, place) for place in request.places):
+            return [*effects, Ban(peer, "it asked for parts that there are not")]
         known = (Branching(place, found.branches[place]) if place in found.branches else place for place in request.places)
         return [*effects, SendParts(peer, height, tuple(known))]
 
@@ -60,3 +63,8 @@ class HandingOver:
             return []
         self.held = None
         return [Hold(None)]
+
+
+def _is_part(outline: Outline, place: bytes) -> bool:
+    """Whether somebody who has the parts above may ask for this one. To read any other subtree could mean to read all rows."""
+    return not place or place.endswith(REPLAYED) or (place[-1] < 16 and place[:-1] in outline.branches)

@@ -47,7 +47,7 @@ class Proposing:
         self._rules, self._parameters = rules, rules.parameters
         self._consensus, self._branches, self._mempool, self._inbox = consensus, branches, mempool, inbox
         self._mining: Candidate | None = None
-        self._token = 0
+        self._token = now << 20  # as ``Checking``: a late answer is not to this one
         self._at = Instant(now, 0)
         self._nothing_at: Instant | None = None
         self._last_block_at = now

@@ -99,7 +99,7 @@ class Replica:
         self.taking_over = TakingOver(self.electorate, state.height, 2 * self.parameters.checkpoint_interval)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self.assembling = Assembling(self.mempool, self.consensus.awaits)
-        self._checking = Checking(self.rules, self.mempool, self.inbox)
+        self._checking = Checking(self.rules, self.mempool, self.inbox, at.now << 20)
         self._verdicts: dict[bytes, Verdicts] = {}
         """Of blocks from other members that consensus may have executed, by hash: what came of checking what they prepare."""
         self._refusing = Refusing(self.seat)

@@ -22,9 +22,10 @@ from node.ledger.commitment import branch_root, subtree_root
 from node.ledger.replay import commits_to
 from node.ledger.rows import REPLAYED, Replayed
 from node.protocol.certificate import Electorate
-from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows
+from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows, work_of
 from node.protocol.codec import decode
 from node.protocol.crypto import HASH_BYTES, ZERO_HASH
+from node.protocol.limits import MAX_PART_ROWS
 from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
 from node.protocol.reports import Notable
 
@@ -147,6 +148,8 @@ class TakingOver:
         request = self._requests.get(peer)
         if self.chosen is None or request is None or not request.places or reply.height != self.chosen.header.height:
             return []
+        if not _may_be_one_answer(reply.parts):
+            raise Forged("a part twice, or too many at once")
         known = self._peers[peer]
         known.failures, known.is_without = 0, not reply.parts
         known.not_before = now + (_TIMEOUT if known.is_without else _PACE)
@@ -290,6 +293,11 @@ class TakingOver:
                 for key, value in rows:
                     if key.endswith(REPLAYED):
                         self._want(key, decode(Replayed, value, len(value)))
+
+
+def _may_be_one_answer(parts: Sequence[Part]) -> bool:
+    """Whether each part is there once, and none after those that fill an answer: each is checked at once."""
+    return len({part.place for part in parts}) == len(parts) and sum(map(work_of, parts[:-1])) < MAX_PART_ROWS
 
 
 def _is_right(part: Part, expected: bytes | Replayed) -> bool:

@@ -266,8 +266,9 @@ class Host:
             case Send(peer, message):
                 self.send(peer, message)
             case Broadcast(message):
-                assert self.replica is not None
-                for key in self.replica.electorate.keys:
+                assert self.node is not None
+                assert self.node.electorate is not None, "only a member broadcasts"
+                for key in self.node.electorate.keys:
                     if key != self.key.public:
                         self.send(key, message)
             case Tell(message):

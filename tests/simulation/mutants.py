@@ -10,7 +10,6 @@ from typing import Any
 from msgspec import Struct, structs
 
 from gateway.projection import Status, Tracked
-from node import recovery
 from node.client import blocks
 from node.client.decisions import Decisions
 from node.client.follower import Follower
@@ -886,9 +885,6 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "replay-window-off-by-one": Mutant(
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)
-    ),
-    "replay-set-not-rebuilt": Mutant(
-        "a restart forgets which transactions it has seen", 12, _on(recovery, "_remember_transactions", _nothing)
     ),
     "duplicate-in-fork": Mutant(
         "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below)

@@ -2,7 +2,7 @@
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import Raw, structs
 
+from node import row_tables
 from node.consensus.journal import journaled
 from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, StoreParts
 from node.handing_over import read_checkpoint, read_parts
@@ -111,6 +112,35 @@ def test_what_was_held_before_a_restart_is_not_any_more(storage: Storage, path: 
             assert inside.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
+def test_what_was_kept_is_cleared_a_few_rows_at_a_time_whatever_is_held_next(storage: Storage, path: Path) -> None:
+    """Millions of rows may have been kept."""
+    names = [b"%020d" % number + b"USD" for number in range(3_000)]
+
+    def kept() -> int:
+        with closing(sqlite3.connect(path)) as inside:
+            return int(inside.execute("SELECT count(*) FROM kept WHERE held = 1").fetchone()[0])
+
+    def write(height: int, some: Sequence[bytes]) -> None:
+        storage.write([Checkpoint(height, tuple((name, b"%d" % height) for name in some), height + 1)])
+
+    write(1, names)
+    storage.write([Hold(1)])
+    write(2, names)
+    height = 2
+    while kept() < len(names):
+        height += 1
+        write(height, ())
+    storage.write([Hold(height)])
+    left, later = [kept()], height
+    assert left == [len(names)], "no write takes the time for all"
+    while left[-1]:
+        later += 1
+        write(later, names[:10])
+        left.append(kept())
+        assert storage.part(height, b"") == sorted((name, b"2") for name in names)
+    assert len(left) > 4
+
+
 @pytest.mark.parametrize("is_held", [False, True])
 def test_ids_go_with_their_row_but_not_while_it_is_held(storage: Storage, is_held: bool) -> None:
     row, ids = replay_key(0, 7, 0), [bytes([n]) * 32 for n in range(5)]
@@ -126,6 +156,29 @@ def test_ids_go_with_their_row_but_not_while_it_is_held(storage: Storage, is_hel
     storage.write([Hold(None)])
     storage.write([Checkpoint(8, (), None)])
     assert storage.ids(row, 5) == b""
+
+
+def test_ids_that_the_held_checkpoint_needs_stay_while_an_earlier_one_is_cleared(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_tables, "_CLEARED", 1)
+    others = tuple((name, b"1") for name in NAMES[:20])
+    last = max(row_tables.path_of(name) for name, _ in others)
+    row = next(key for slot in range(10_000) if row_tables.path_of(key := replay_key(0, slot, 0)) > last)
+    for height in range(1, 4):
+        storage.write([commit(height, (row, height - 1, bytes([height]) * 32))])
+    storage.write([Checkpoint(2, (*others, (row, encode(Replayed(2, bytes(32))))), 4), Hold(2)])
+    storage.write([Checkpoint(4, (*others, (row, encode(Replayed(3, bytes(32))))), 6)])
+    storage.write([Checkpoint(6, (), None), Hold(4)])
+    storage.write([Checkpoint(6, ((row, None),), 8)])
+    expected = b"".join(bytes([height]) * 32 for height in range(1, 4))
+    for _ in range(30):
+        assert read_parts(storage, 4, [row]) == (Ids(row, expected),)
+        storage.write([Checkpoint(8, (), None)])
+    storage.write([Hold(None)])
+    for _ in range(3):
+        storage.write([Checkpoint(8, (), None)])
+    assert storage.ids(row, 3) == b""
 
 
 def commit(height: int, *included: tuple[bytes, int, bytes]) -> Commit:
@@ -209,10 +262,22 @@ def test_a_ledger_handed_over_goes_on_like_the_one_it_comes_from(tmp_path: Path,
         lambda proof: structs.replace(proof, certifying=SHARD.header(10)),
         lambda proof: structs.replace(proof, skipped=()),
         lambda proof: structs.replace(proof, skipped=(*proof.skipped, SHARD.header(1))),
+        lambda proof: structs.replace(proof, skipped=(*proof.skipped, SHARD.genesis)),
         lambda proof: structs.replace(proof, finality=proof.certifying_finality),
         lambda proof: structs.replace(proof, certifying_finality=proof.finality),
     ],
-    ids=["before", "root", "block", "time", "later block", "no links", "a link more", "finality", "later finality"],
+    ids=[
+        "before",
+        "root",
+        "block",
+        "time",
+        "later block",
+        "no links",
+        "a link more",
+        "the genesis",
+        "finality",
+        "later finality",
+    ],
 )
 def test_another_proof_than_a_checkpoints_is_none(
     tmp_path: Path, wrong: Callable[[CertifiedCheckpoint], CertifiedCheckpoint]

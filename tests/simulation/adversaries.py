@@ -646,10 +646,12 @@ def mislead_who_is_behind(liar: Adversary, effect: Effect) -> Sequence[Effect]:
 
 
 def hand_over_false_parts(liar: Adversary, effect: Effect) -> Sequence[Effect]:
-    """Of the state it is asked for, each part with something of it changed, missing, or in another order."""
+    """Of the state it is asked for, parts with something changed, missing, or in another order; or one of them twice."""
     if not isinstance(effect, SendParts):
         return [effect]
     parts = read_parts(cast(Any, liar.node.disk), effect.height, effect.parts)
+    if liar.chance.random() < 0.3:
+        return [Send(effect.peer, PartsReply(effect.height, (*parts, *parts[:1])))]
     return [Send(effect.peer, PartsReply(effect.height, tuple(map(liar.falsified, parts))))]
 
 

@@ -959,6 +959,13 @@ MUTANTS: dict[str, Mutant] = {
         "false parts",
         is_of_handoff=True,
     ),
+    "part-taken-twice": Mutant(
+        "a part may be in an answer twice",
+        6,
+        _on(taking_over, "_may_be_one_answer", _true),
+        "false parts",
+        is_of_handoff=True,
+    ),
     "checkpoint-unproven": Mutant(
         "any checkpoint that is offered is one",
         2,

@@ -79,6 +79,13 @@ class ShardFollower:
         return self._chain is not None and self._chain.caught_up
 
     @property
+    def missing(self) -> str:
+        """Why its end has not been reached, in words."""
+        if self._chain is not None and self._chain.is_cut_off:
+            return f"shard {self._electorate.shard}: no node keeps block {self.height + 1} any more"
+        return f"shard {self._electorate.shard} not caught up"
+
+    @property
     def refused(self) -> int:
         return self._before[0] + (self._chain.refused if self._chain is not None else 0)
 
@@ -106,7 +113,8 @@ class ShardFollower:
                         answer = await self._ask(asked.member, asked.request)
                     except BrokerUnavailable:
                         answer = None
-                    await self._keep(chain.answered(answer, clock()))
+                    blocks, oldest = answer or (None, 1)
+                    await self._keep(chain.answered(blocks, clock(), oldest))
         finally:
             self._before = (self.refused, self.nonsense)
             self._chain = None
@@ -119,8 +127,8 @@ class ShardFollower:
             BrokerUnavailable: the question could not be sent.
         """
         member, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
-        blocks = await self._ask(member, GetBlocks(first, count))
-        return None if blocks is None else [block for block in blocks if block is not None]
+        answer = await self._ask(member, GetBlocks(first, count))
+        return None if answer is None else [block for block in answer[0] if block is not None]
 
     async def block(self, height: int) -> ProvenBlock:
         """One proven block that is final. Raises Problem (503): no member gives it now."""
@@ -133,11 +141,13 @@ class ShardFollower:
             raise Problem(503, "not_ready", "the broker cannot be reached", retry_after=2) from None
         raise Problem(503, "no_answer", "no member gives this block now", retry_after=2)
 
-    async def _ask(self, member: int, request: GetBlocks) -> list[ProvenBlock | None] | None:
+    async def _ask(self, member: int, request: GetBlocks) -> tuple[list[ProvenBlock | None], int] | None:
+        """The blocks, and the height of the first that the member keeps."""
         answer = await self._queries.ask_one(self._electorate, member, request, _REPLY_TIMEOUT)
         if not isinstance(answer, BlockList):
             return None
-        return await asyncio.to_thread(lambda: [prove_block(block, self._electorate) for block in answer.blocks])
+        blocks = await asyncio.to_thread(lambda: [prove_block(block, self._electorate) for block in answer.blocks])
+        return blocks, answer.oldest
 
     async def _read(self, bodies: list[bytes]) -> list[ProvenBlock | None]:
         """In a thread, if it takes longer than to get there and back."""

@@ -55,7 +55,7 @@ class Following:
     def missing(self) -> list[str]:
         """Which chains are not followed to their ends, in words."""
         if self._lease.held:
-            return [f"shard {shard} not caught up" for shard, chain in sorted(self.chains.items()) if not chain.caught_up]
+            return [chain.missing for _, chain in sorted(self.chains.items()) if not chain.caught_up]
         if not self._lease.holder:
             return ["no process follows the chains"]
         return [] if self._lease.caught_up else [f"{self._lease.holder} has not caught up"]

@@ -40,6 +40,8 @@ class Commit(Struct, frozen=True):
     """(destination shard, sequence): bundles up to there are forgotten, these included."""
     included: tuple[tuple[bytes, int, bytes], ...] = ()
     """What it adds to the replay set, as ``ledger.replay.Piece``."""
+    past: int = 0
+    """Blocks up to this height need not be kept, but for those that a checkpoint or a skip of a later one leads to."""
 
 
 class Checkpoint(Struct, frozen=True):

@@ -38,10 +38,10 @@ def read_checkpoint(storage: Storage, height: int, certified_at: int, root: byte
 
 def read_block(storage: Storage, height: int) -> CertifiedBlock:
     """Raises DecodeError when it is missing, or another."""
-    stored = storage.blocks(height, 1, 1)
-    if not stored:
+    stored = storage.block(height)
+    if stored is None:
         raise DecodeError(f"block {height} is missing")
-    certified = decode(CertifiedBlock, stored[0], MAX_STORED_BYTES)
+    certified = decode(CertifiedBlock, stored, MAX_STORED_BYTES)
     if certified.block.header.height != height:
         raise DecodeError(f"block {height} is another one")
     return certified

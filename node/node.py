@@ -22,7 +22,7 @@ from node.replica.replica import Replica
 
 
 class Node:
-    """``addresses``: where peers reach it.
+    """``addresses``: where peers reach it. ``keep_blocks``: how many final blocks it keeps; 0: all.
 
     Attributes:
         membership: what it believes of the coordinator. ``replica``: None before mining, and without a seat.
@@ -32,8 +32,10 @@ class Node:
         Diverged: from ``handle``: this node must stop.
     """
 
-    def __init__(self, genesis: Genesis, key: KeyPair, name: str, addresses: tuple[str, ...], stored: Stored) -> None:
-        self._genesis, self._key, self._name = genesis, key, name
+    def __init__(
+        self, genesis: Genesis, key: KeyPair, name: str, addresses: tuple[str, ...], stored: Stored, keep_blocks: int = 0
+    ) -> None:
+        self._genesis, self._key, self._name, self._keep_blocks = genesis, key, name, keep_blocks
         self.membership = Membership(genesis, key, name, addresses, stored)
         self.replica: Replica | None = None
         self._has_met = b""  # the committees of the document with this hash
@@ -132,8 +134,8 @@ class Node:
     def _start_replica(self, recovered: Recovered, at: Instant) -> list[Effect]:
         document = self.membership.document
         assert document is not None, "it was asked for with a document"
-        may_vote = self.membership.may_vote and not self._has_lost_votes
-        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, may_vote)
+        may_vote, keep = self.membership.may_vote and not self._has_lost_votes, self._keep_blocks
+        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, may_vote, keep)
         self.replica = replica
         text = f"mining in shard {replica.shard} as member {replica.member}, from height {replica.state.height}"
         effects = [Subscribe(replica.shard), Notable(text), *replica.start(at)]

@@ -98,7 +98,8 @@ class Runtime:
         self._storage = storage
         self._document_file = Path(settings.data) / "epoch-document"
         stored = read_stored(storage, self._document_file)
-        self.node = Node(genesis, key, settings.name, settings.advertise or (settings.listen,), stored)
+        addresses = settings.advertise or (settings.listen,)
+        self.node = Node(genesis, key, settings.name, addresses, stored, settings.keep_blocks)
         self._transport = Transport(key, settings.listen, self._accepts)
         self._broker = Broker(settings.broker)
         self._queries = Broker(settings.broker)  # a line of their own, so that a flood of them holds up no payment
@@ -300,7 +301,8 @@ class Runtime:
             return
 
         def read_and_sign() -> Publish:
-            return replica.sign_blocks(query, self._storage.blocks(request.first, SERVE_BYTES, request.count))
+            stored = self._storage.blocks(request.first, SERVE_BYTES, request.count)
+            return replica.sign_blocks(query, stored, self._storage.oldest)
 
         self._intake.question_waits()
         try:

@@ -19,6 +19,7 @@ from typing import Any, assert_never
 from zlib import crc32
 
 from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, StoreParts
+from node.protocol.block import skip_height
 from node.protocol.checkpoint import CertifiedCheckpoint
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_STORED_BYTES
@@ -33,7 +34,10 @@ CREATE TABLE journal (view INTEGER, slot TEXT, data BLOB, sum INTEGER, PRIMARY K
 CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
 """
-_NETWORK, _CHECKPOINT, _HANDED_OVER, _SECRET = ":network", ":checkpoint", ":handed over", ":secret"  # keys in meta
+_NETWORK, _CHECKPOINT, _HANDED_OVER = ":network", ":checkpoint", ":handed over"  # keys in meta
+_OLDEST, _SECRET = ":oldest", ":secret"
+_GONE_AT_ONCE = 32
+"""Blocks that are not kept any more are deleted so many at a time."""
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
@@ -77,6 +81,7 @@ class Storage:
                 self._reader = self._connect()
             for table in ("meta", "journal"):
                 self._check(table)
+            self._oldest = int.from_bytes(self._fact(_OLDEST) or b"\x01", "big")
         except BaseException:
             self.close()
             raise
@@ -117,9 +122,21 @@ class Storage:
         """(height, encoded ``CertifiedBlock``) of the newest block."""
         return next(self.blocks_descending(), None)
 
+    def block(self, height: int) -> bytes | None:
+        """The encoded block at ``height``: also one of those few that are kept for the skips of later ones."""
+        found = self._read("SELECT data, sum FROM blocks WHERE height = ?", height)
+        return self._intact("blocks", (height,), *found[0]) if found else None
+
+    @property
+    def oldest(self) -> int:
+        """Height of the first block from which on all are kept, or will be."""
+        return self._oldest
+
     def blocks(self, first: int, limit_bytes: int, count: int = 256) -> list[bytes]:
         """Consecutive encoded blocks from height ``first`` on: at most ``count``, and no more than fit ``limit_bytes``, but
-        one at least. Empty when there is no block ``first``."""
+        one at least. Empty when there is no block ``first``, or it is not kept any more."""
+        if first < self._oldest:
+            return []
         query = "SELECT height, data, sum FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
         return self._consecutive("blocks", (first,), limit_bytes, query, (first, count))
 
@@ -252,13 +269,33 @@ class Storage:
         self._writer.executemany("DELETE FROM bundles WHERE destination = ? AND sequence <= ?", commit.taken)
         self._writer.execute("DELETE FROM journal WHERE view <= ?", (commit.view,))
         self._rows.include(self._writer, commit.included)
+        self._drop_blocks(commit.past)
+
+    def _drop_blocks(self, past: int) -> None:
+        """Some of the blocks up to ``past``, the oldest first: but what proves a checkpoint that is whole or held, and what skips
+        of later blocks lead to."""
+        whole = self._whole_checkpoint()
+        last = self._oldest + _GONE_AT_ONCE - 1
+        if last > past or last >= min(whole, self._rows.held or whole):
+            return
+        linked = [last]
+        while below := skip_height(linked[-1]):
+            linked.append(below)
+        places = ", ".join("?" * len(linked))
+        self._writer.execute(f"DELETE FROM blocks WHERE height < ? AND height NOT IN ({places})", (last, *linked))
+        self._oldest = last + 1
+        self._upsert("meta", (_OLDEST,), self._oldest.to_bytes(8, "big"))
 
     def _checkpoint(self, part: Checkpoint) -> None:
         self._rows.store(self._writer, part)
         if part.certified_at is not None:
             self._note_checkpoint(part.height, part.certified_at)
+        self._rows.move(self._writer, len(part.rows), self._whole_checkpoint())
+
+    def _whole_checkpoint(self) -> int:
+        """Its height; 0: none."""
         whole = self._writer.execute("SELECT value FROM meta WHERE key = ?", (_CHECKPOINT,)).fetchone()
-        self._rows.move(self._writer, len(part.rows), int.from_bytes(whole[0][:8], "big") if whole else 0)
+        return int.from_bytes(whole[0][:8], "big") if whole else 0
 
     def _note_checkpoint(self, height: int, certified_at: int) -> None:
         self._upsert("meta", (_CHECKPOINT,), height.to_bytes(8, "big") + certified_at.to_bytes(8, "big"))
@@ -281,6 +318,8 @@ class Storage:
         for table in ("blocks", "bundles"):
             self._writer.execute(f"DELETE FROM {table}")
         self._writer.execute("DELETE FROM journal WHERE view <= ?", (header.view,))
+        self._oldest = header.height + 1
+        self._upsert("meta", (_OLDEST,), self._oldest.to_bytes(8, "big"))
         self._note_checkpoint(header.height, finish.checkpoint.certifying.height)
         self._upsert("meta", (_HANDED_OVER,), encode(finish.checkpoint))
 

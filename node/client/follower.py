@@ -54,6 +54,7 @@ class Follower:
         refused: what came that was not proven.
         forks: proven blocks that contradict the chain: more than f members lie. The chain goes on with those that link.
         nonsense: blocks of the chain whose content makes no sense, though a quorum has certified them.
+        is_cut_off: whether every member says that it does not keep the next block any more: only an archive can help.
     """
 
     def __init__(self, electorate: Electorate, height: int = 0, block_hash: bytes = b"", *, from_now: bool = False) -> None:
@@ -64,13 +65,14 @@ class Follower:
         self._ahead: dict[int, ProvenBlock] = {}
         self._hashes = {height: block_hash}
         self._contradictions: set[bytes] = set()
-        self._next_member = 0
+        self._next_member = self._last_asked = 0
         self._asking = False
         self._fruitless, self._heard_one = 0, False
         self._gap_since: float | None = None
         self._grown = self._rest = -math.inf
         self.height, self.hash, self.known = height, block_hash, height
-        self.caught_up = False
+        self._without: set[int] = set()
+        self.caught_up = self.is_cut_off = False
         self.refused = self.forks = self.nonsense = 0
 
     @property
@@ -88,8 +90,8 @@ class Follower:
             return None
         if not self._asking:
             self._asking, self._fruitless, self._heard_one = True, 0, False
-        member, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
-        return Ask(member, GetBlocks(self.height + 1, BATCH))
+        self._last_asked, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
+        return Ask(self._last_asked, GetBlocks(self.height + 1, BATCH))
 
     def published(self, blocks: Iterable[ProvenBlock | None], now: float) -> Progress:
         """Take in published blocks; None stands for one that was not proven."""
@@ -98,9 +100,12 @@ class Follower:
             self.caught_up, self._asking = True, False
         return progress
 
-    def answered(self, blocks: Iterable[ProvenBlock | None] | None, now: float) -> Progress:
-        """Take in a member's answer; None: it gave none. The next one is asked until f+1 in a row had nothing new."""
+    def answered(self, blocks: Iterable[ProvenBlock | None] | None, now: float, oldest: int = 1) -> Progress:
+        """Take in a member's answer; None: it gave none. ``oldest``: height of the first block it keeps. The next one is asked
+        until f+1 in a row had nothing new."""
         progress = self._take(blocks or (), now)
+        if blocks is not None:
+            progress = self._note_oldest(progress, oldest)
         if not self._asking:
             return progress
         self._heard_one |= blocks is not None
@@ -109,6 +114,18 @@ class Follower:
             self._asking, self._grown, self._rest = False, now, now + STALL
             self.caught_up |= self._heard_one and self.height >= self.known
         return progress
+
+    def _note_oldest(self, progress: Progress, oldest: int) -> Progress:
+        if progress.blocks or oldest <= self.height + 1:
+            self._without.clear()
+            self.is_cut_off = False
+            return progress
+        self._without.add(self._last_asked)
+        if self.is_cut_off or len(self._without) < len(self._electorate.keys):
+            return progress
+        self.is_cut_off = True
+        text = f"shard {self._electorate.shard}: no member keeps block {self.height + 1} any more; an archive does"
+        return Progress(progress.blocks, (*progress.notables, text))
 
     def _take(self, blocks: Iterable[ProvenBlock | None], now: float) -> Progress:
         came = list(blocks)

@@ -65,15 +65,18 @@ class NodeStatus(Struct, array_like=True, frozen=True, tag=1):
 
 
 class BlockList(Struct, array_like=True, frozen=True, tag=2):
-    """Consecutive blocks from the requested height; fewer than asked when they would not fit, or do not exist yet."""
+    """Consecutive blocks from the requested height; fewer than asked when they would not fit, or do not exist yet; none if they
+    are not kept any more. ``oldest``: height from which on the member keeps all."""
 
     blocks: tuple[CertifiedBlock, ...]
+    oldest: Height = 1
 
 
 class StoredBlockList(Struct, array_like=True, frozen=True, tag=2):
     """A ``BlockList`` of blocks that storage holds encoded; to be sent, never to be read."""
 
     blocks: tuple[Raw, ...]
+    oldest: int
 
 
 class Account(Struct, array_like=True, frozen=True, tag=3):

@@ -46,9 +46,9 @@ class Answering:
             case GetPending(limit):
                 return self._reply(query, self._pending(limit))
 
-    def sign_blocks(self, query: Query, stored: Sequence[bytes]) -> Publish:
+    def sign_blocks(self, query: Query, stored: Sequence[bytes], oldest: int) -> Publish:
         """The reply to a question for blocks, made of what storage holds as it is. May run in any thread."""
-        return self._reply(query, StoredBlockList(tuple(map(Raw, stored))))
+        return self._reply(query, StoredBlockList(tuple(map(Raw, stored)), oldest))
 
     def _status(self) -> NodeStatus:
         consensus, state = self._consensus, self._state

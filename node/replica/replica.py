@@ -54,6 +54,7 @@ from node.replica.mempool import Entry, Mempool
 from node.replica.payloads import may_fill, read_bundles, read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
+from node.replica.retention import Retention
 from node.replica.serving import Serving
 from node.replica.taking_over import Forged, TakingOver
 from node.replica.witnesses import Verdicts, join, judge
@@ -64,7 +65,7 @@ _MAX_REMEMBERED = 1024
 
 class Replica:
     """``recovered``: what storage held. ``has_votes``: whether its records are all that this member ever signed in the epoch. If
-    not, it follows: it executes, commits, catches up and serves, but signs nothing.
+    not, it follows: it executes, commits, catches up and serves, but signs nothing. ``keep_blocks``: see ``Retention``.
 
     Raises:
         Diverged: from any method: this node must stop, its state differs from what its committee made final.
@@ -79,6 +80,7 @@ class Replica:
         recovered: Recovered,
         at: Instant,
         has_votes: bool = True,
+        keep_blocks: int = 0,
     ) -> None:
         place = document.seat_of(key.public)
         if place is None:
@@ -107,6 +109,7 @@ class Replica:
         self._delivering = Delivering(self.shard, self.member, document.electorates, self.inbox)
         self._serving = Serving(self.shard, document.electorates, state, self.consensus)
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
+        self._retention = Retention(keep_blocks, self.parameters.validity_window)
         self._next_standing = at.now
         self._at = at
         self._effects: list[Effect] = [Checkpoint(*part) for part in recovered.slices]
@@ -183,9 +186,9 @@ class Replica:
             self._effects.append(self._answering.answer(query))
         return self._finish(at)
 
-    def sign_blocks(self, query: Query, stored: Sequence[bytes]) -> Publish:
-        """The reply to a question, of encoded blocks from storage. May run in any thread."""
-        return self._answering.sign_blocks(query, stored)
+    def sign_blocks(self, query: Query, stored: Sequence[bytes], oldest: int) -> Publish:
+        """The reply to a question, of encoded blocks from storage, which keeps all from ``oldest`` on. May run in any thread."""
+        return self._answering.sign_blocks(query, stored, oldest)
 
     def on_signatures_checked(self, token: int, verdicts: Sequence[bool], at: Instant) -> list[Effect]:
         """The answer to ``CheckSignatures``."""
@@ -404,7 +407,9 @@ class Replica:
         bundles = certify_bundles(execution, final)
         stored = tuple((b.bundle.destination, b.bundle.sequence, encode(b)) for b in bundles)
         forgotten = self._delivering.newly_taken()
-        self._effects.append(Commit(header.height, header.view, certified, encoded, stored, forgotten, included))
+        certified_checkpoint = self.state.certified.height if self.state.certified is not None else 0
+        past = self._retention.past(header.height, header.time, certified_checkpoint)
+        self._effects.append(Commit(header.height, header.view, certified, encoded, stored, forgotten, included, past))
         self._effects.append(Checkpoint(*rows))
         if header.proposer == self.member and not finalized.is_adopted:
             self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))

@@ -38,6 +38,8 @@ class DevnetState(Struct, forbid_unknown_fields=True):
     """Whether the example shop does."""
     gateways: int = 1
     """Gateway processes."""
+    keep_blocks: Annotated[int, Meta(ge=0)] = 0
+    """How many final blocks nodes keep at least; 0: all."""
 
 
 def read_state(folder: Folder) -> DevnetState | None:
@@ -145,7 +147,16 @@ def _devnet(folder: Folder, state: DevnetState) -> Devnet:
         nodes = genesis.parameters.committees * genesis.parameters.committee_size
         assets = tuple(asset.code for asset in genesis.assets)
         return Devnet(
-            folder, Ports(state.port_base), nodes, assets, state.broker, state.host, state.nodes, state.shop, state.gateways
+            folder,
+            Ports(state.port_base),
+            nodes,
+            assets,
+            state.broker,
+            state.host,
+            state.nodes,
+            state.shop,
+            state.gateways,
+            state.keep_blocks,
         )
     except (OSError, ValueError) as error:
         raise FolderError(f"{folder.genesis}: {error}") from None

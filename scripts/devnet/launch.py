@@ -42,6 +42,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--name-prefix", metavar="NAME", help="nodes are called NAME-0, ... (this machine's name); unique in the network"
     )
+    parser.add_argument(
+        "--keep-blocks", type=session.blocks, default=0, metavar="N", help="final blocks that each keeps at least; 0: all (0)"
+    )
     parser.add_argument("--detach", action="store_true", help="leave the nodes running in the background")
     parser.add_argument("--down", action="store_true", help="end the nodes that run in DIR")
     parser.add_argument("--status", action="store_true", help="which nodes run in DIR, as JSON")
@@ -94,6 +97,7 @@ def launch(folder: Folder, genesis: Genesis, options: argparse.Namespace) -> int
             broker=options.broker,
             host=options.host,
             advertise=options.advertise,
+            keep_blocks=options.keep_blocks,
         )
         for index, name in enumerate(names)
     }

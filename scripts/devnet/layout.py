@@ -131,6 +131,7 @@ def node_settings(
     broker: str,
     host: str,
     advertise: str,
+    keep_blocks: int,
 ) -> NodeSettings:
     """Settings of the ``index``-th node of a folder. ``advertise``: the IP address peers reach it at."""
     port = ports.node(index)
@@ -144,6 +145,7 @@ def node_settings(
         listen=_multiaddr(host, port),
         advertise=(_multiaddr(advertise, port),),
         metrics_port=ports.node_metrics(index),
+        keep_blocks=keep_blocks,
     )
 
 
@@ -169,6 +171,8 @@ class Devnet:
     """Whether the example shop runs, too."""
     gateways: int = 1
     """Gateway processes, on one database and at one address."""
+    keep_blocks: int = 0
+    """As in ``NodeSettings``."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.gateways <= MAX_GATEWAYS:
@@ -260,6 +264,7 @@ class Devnet:
                 broker=self.broker_url,
                 host=LOOPBACK,
                 advertise=LOOPBACK,
+                keep_blocks=self.keep_blocks,
             )
         return result
 

@@ -102,6 +102,13 @@ def port_base(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be a number between 1024 and {MAX_PORT_BASE}") from None
 
 
+def blocks(text: str) -> int:
+    """The value of --keep-blocks. Raises ArgumentTypeError, which argparse shows."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("must be a number of blocks, or 0 for all")
+    return int(text)
+
+
 def counted(names: list[str]) -> str:
     """``3 processes: broker, coordinator, node-0``; many nodes are counted rather than named."""
     nodes = [name for name in names if name.rpartition("-")[2].isdigit() and not name.startswith("gateway-")]

@@ -57,6 +57,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--without-nodes", action="store_true", help="a new network's nodes run elsewhere: ./scripts/launch")
     parser.add_argument("--with-shop", action="store_true", help="run an example shop, too, that is paid through the gateway")
+    parser.add_argument(
+        "--keep-blocks", type=session.blocks, metavar="N", help="final blocks that each node keeps at least; 0: all (0)"
+    )
     parser.add_argument("--gateways", type=int, metavar="N", help="gateway processes, on one database and at one address (1)")
     parser.add_argument("--fresh", action="store_true", help="end what runs in DIR, delete its network, start a new one")
     parser.add_argument("--detach", action="store_true", help="leave everything running in the background once it is ready")
@@ -133,6 +136,7 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
     if state is None or not folder.genesis.exists():
         base, host = options.port_base or DEFAULT_PORT_BASE, options.host or LOOPBACK
         new = DevnetState(base, broker, host, not options.without_nodes, options.with_shop, options.gateways or 1)
+        new.keep_blocks = options.keep_blocks or 0
         devnet = folders.make_devnet(folder, new, options.committees, options.committee_size)
         screen.say(f"New network in {shown(folder.data)}: {devnet.nodes} nodes, assets {', '.join(devnet.assets)}.")
         return devnet
@@ -147,11 +151,12 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
         raise FolderError(f"the network in {shown(folder.data)} runs its nodes here: start a new one with --fresh")
     base, host = options.port_base or state.port_base, options.host or state.host
     shop, gateways = state.shop or options.with_shop, options.gateways or state.gateways
-    wanted = DevnetState(base, broker or state.broker, host, state.nodes, shop, gateways)
+    keep = state.keep_blocks if options.keep_blocks is None else options.keep_blocks
+    wanted = DevnetState(base, broker or state.broker, host, state.nodes, shop, gateways, keep)
     if wanted != state:
         if processes.programs_running(folder):
             raise FolderError(
-                "ports, host, broker, shop and gateways cannot change while the network runs: end it first with --down"
+                "ports, host, broker, shop, gateways and --keep-blocks cannot change while the network runs: first --down"
             )
         folders.write_state(folder, wanted)
     return folders.open_devnet(folder)

@@ -90,6 +90,7 @@ class Hosts:
                 broker=f"redis://{self.here}:{devnet.ports.broker}/0",
                 host=self.address(name),
                 advertise=self.address(name),
+                keep_blocks=devnet.keep_blocks,
             )
         return result
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, StoreParts
+from node.protocol.block import skip_height
 from node.protocol.checkpoint import CertifiedCheckpoint, Ids, Rows
 from node.storage import Row
 
@@ -15,14 +16,15 @@ class Disk:
     """The tables of a node's database, in memory; checksums and files left out.
 
     Attributes:
-        first: height of the first block that is stored, or will be.
+        oldest: height of the first block from which on all are stored, or will be.
     """
 
     def __init__(self) -> None:
         self._pledge: Pledge | None = None
         self._journal: dict[tuple[int, str], Journal] = {}
-        self.first = 1
+        self.oldest = 1
         self._blocks: list[bytes] = []
+        self._linked: dict[int, bytes] = {}
         self._bundles: dict[int, dict[int, bytes]] = {}
         self._sequences: dict[int, int] = {}
         self._rows: dict[int, dict[bytes, bytes | None]] = {}
@@ -35,7 +37,7 @@ class Disk:
 
     @property
     def height(self) -> int:
-        return self.first + len(self._blocks) - 1
+        return self.oldest + len(self._blocks) - 1
 
     def write(self, effects: Sequence[Row]) -> None:
         """One transaction."""
@@ -58,7 +60,7 @@ class Disk:
                     self._hand_over(effect)
 
     def _commit(self, commit: Commit) -> None:
-        height, view, _, encoded, bundles, taken, included = (getattr(commit, name) for name in commit.__struct_fields__)
+        height, view, _, encoded, bundles, taken, included, past = (getattr(commit, name) for name in commit.__struct_fields__)
         if height != self.height + 1:
             raise AssertionError(f"block {height} is stored after {self.height}")
         self._blocks.append(encoded)
@@ -76,6 +78,18 @@ class Disk:
             if start * _ID_BYTES != len(self._ids[key]):
                 raise AssertionError(f"id {start} of {key.hex()} is stored after {len(self._ids[key]) // _ID_BYTES}")
             self._ids[key] += ids
+        self._drop_blocks(past)
+
+    def _drop_blocks(self, past: int) -> None:
+        """One at a time: a disk that drops more is no other."""
+        last, whole = self.oldest, self._checkpoint[0] if self._checkpoint is not None else 0
+        if last > past or last >= min(whole, self._held or whole):
+            return
+        kept, linked = self._linked | {last: self._blocks.pop(0)}, [last]
+        while below := skip_height(linked[-1]):
+            linked.append(below)
+        self._linked = {height: kept[height] for height in linked if height in kept}
+        self.oldest += 1
 
     def _forget_votes(self, view: int) -> None:
         self._journal = {key: record for key, record in self._journal.items() if key[0] > view}
@@ -94,7 +108,8 @@ class Disk:
                         self._fetched_ids[part.place] = part.ids
             case FinishHandoff(checkpoint):
                 header = checkpoint.header
-                self.first, self._blocks, self._bundles, self._sequences = header.height + 1, [], {}, {}
+                self.oldest, self._blocks, self._bundles, self._sequences = header.height + 1, [], {}, {}
+                self._linked = {}
                 self._rows, self._ids = {header.height: self._fetched}, defaultdict(bytes, self._fetched_ids)
                 self._checkpoint, self._handed_over = (header.height, checkpoint.certifying.height), checkpoint
                 self._forget_votes(header.view)
@@ -108,11 +123,16 @@ class Disk:
     def journal(self) -> list[Journal]:
         return [self._journal[key] for key in sorted(self._journal)]
 
+    def block(self, height: int) -> bytes | None:
+        if height >= self.oldest:
+            return self._blocks[height - self.oldest] if height <= self.height else None
+        return self._linked.get(height)
+
     def blocks(self, first: int, limit_bytes: int, count: int = 256) -> list[bytes]:
         found: list[bytes] = []
-        if first < self.first:
+        if first < self.oldest:
             return found
-        for data in self._blocks[first - self.first : first - self.first + count]:
+        for data in self._blocks[first - self.oldest : first - self.oldest + count]:
             limit_bytes -= len(data)
             if found and limit_bytes < 0:
                 break
@@ -120,8 +140,8 @@ class Disk:
         return found
 
     def blocks_descending(self) -> Iterator[tuple[int, bytes]]:
-        for height in range(self.height, self.first - 1, -1):
-            yield height, self._blocks[height - self.first]
+        for height in range(self.height, self.oldest - 1, -1):
+            yield height, self._blocks[height - self.oldest]
 
     def bundles(self, destination: int, sequence: int, limit_bytes: int) -> list[bytes]:
         channel = self._bundles.get(destination, {})

@@ -68,6 +68,10 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
         caps["tallies"] = 1 << 18
     if Random(f"{seed}/far").random() < 0.1:
         caps["far behind"] = 12
+    keep_blocks = 0
+    if (retention := Random(f"{seed}/retention")).random() < 0.15:
+        keep_blocks, parameters["validity_window"] = retention.choice((1, 20)), 6_000
+        caps |= {"far behind": retention.choice((4, 12)), "times noted": retention.choice((1, 3))}
     links, broker = _links(chance), _links(chance)
     faults = _faults(chance, committees, size, active, byzantine) + _late_power_cut(
         Random(f"{seed}/late"), committees * size, active
@@ -94,6 +98,7 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
         resubmission=chance.choice((0.0, 0.2)),
         flood=flood,
         active=active,
+        keep_blocks=keep_blocks,
     )
 
 

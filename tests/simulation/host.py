@@ -124,7 +124,7 @@ class Host:
         union = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
         accepted = decode(union, self._document, MAX_FRAME_BYTES) if self._document else None
         stored = Stored(self._entropy, accepted, self.disk.pledge())
-        self.node = Node(self.world.genesis, self.key, self.label, (self._address,), stored)
+        self.node = Node(self.world.genesis, self.key, self.label, (self._address,), stored, self.world.plan.keep_blocks)
         self.world.coordinator.meet(self)
         self._perform(self.node.start())
 
@@ -302,7 +302,8 @@ class Host:
                 request = query.request
                 assert isinstance(request, GetBlocks)
                 assert self.replica is not None
-                self._do(self.replica.sign_blocks(query, self.disk.blocks(request.first, _SERVE_BYTES, request.count)))
+                found = self.disk.blocks(request.first, _SERVE_BYTES, request.count)
+                self._do(self.replica.sign_blocks(query, found, self.disk.oldest))
             case Publish(topic, body):
                 self.world.broker.publish(self, topic, body)
             case Ban(peer, reason):

@@ -9,7 +9,7 @@ from types import ModuleType
 from node.consensus import fetching, simplex
 from node.ledger import replay, rules, transfer, two_phase_commit
 from node.protocol import block
-from node.replica import inbox, mempool, payloads, proposing, refusing, taking_over
+from node.replica import inbox, mempool, payloads, proposing, refusing, retention, taking_over
 
 CAPS: dict[str, tuple[tuple[tuple[ModuleType, str], ...], tuple[int, ...]]] = {
     "amount": (((transfer, "MAX_AMOUNT"),), (4_000, 9_000)),
@@ -28,11 +28,12 @@ CAPS: dict[str, tuple[tuple[tuple[ModuleType, str], ...], tuple[int, ...]]] = {
     "views repeated": (((simplex, "_REPEATED_VIEWS"),), (1,)),
     "refusals": (((refusing, "MAX_REFUSALS"),), (1, 3)),
     "part": (((replay, "MAX_REPLAY_PART"),), (1, 3)),
-    "far behind": (((taking_over, "FAR_BEHIND"),), (4, 12)),
+    "far behind": (((taking_over, "FAR_BEHIND"), (retention, "FAR_BEHIND")), (4, 12)),
+    "times noted": (((retention, "NOTED_EVERY"),), (1, 3)),
     "tallies": (((block, "_TALLIES"),), (1 << 18,)),
 }
 """By name: where the core has it, and small values."""
-_APART = {"tallies", "part", "far behind"}
+_APART = {"tallies", "part", "far behind", "times noted"}
 """Not drawn with the others: the one brings a client of its own; seeds stay as they were."""
 
 

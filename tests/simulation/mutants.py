@@ -49,6 +49,7 @@ from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool, read_entry
 from node.replica.replica import Replica
+from node.replica.retention import Retention
 from node.replica.taking_over import TakingOver
 from tests.simulation.faults import CAPTURED, draw, handoff
 from tests.simulation.plan import Plan
@@ -63,6 +64,10 @@ class Mutation(Struct, frozen=True):
     owner: Any
     attribute: str
     make: Callable[[Original], Any]
+
+
+def _keep_none(original: Original) -> Original:
+    return lambda self, height, time, checkpoint: height
 
 
 class Mutant(Struct, frozen=True):
@@ -1100,6 +1105,9 @@ MUTANTS: dict[str, Mutant] = {
         1,
         _on(TwoPhaseCommit, "_prepare", _prepare_transactions),
         CAPTURED,
+    ),
+    "kept-too-few": Mutant(
+        "blocks that a member needs which is a little behind are not kept", 12, _on(Retention, "past", _keep_none)
     ),
     "replayed-signatures": Mutant(
         "what a participant relied on counts again once it is decided",

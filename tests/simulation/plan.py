@@ -120,4 +120,6 @@ class Plan(Struct, frozen=True):
     captured: bool = False
     """Whether the committee of a shard that issues nothing is in one hand; of three or more."""
     limits: dict[str, int] = {}
+    keep_blocks: int = 0
+    """Of every node."""
     is_live: bool = True

@@ -58,6 +58,31 @@ def asked(follower: Follower, now: float) -> int | None:
     return None if ask is None else ask.request.first
 
 
+def test_it_says_so_when_no_member_keeps_the_next_block_any_more_and_goes_on_asking() -> None:
+    follower = caught_up(CHAIN[:2])
+    follower.published([CHAIN[8]], 1.0)
+    said: list[str] = []
+    for now in (10, 14):
+        assert not follower.is_cut_off, "one may still have it"
+        while follower.ask(now):
+            said += follower.answered([], now, oldest=4).notables
+    assert follower.is_cut_off
+    assert said == ["shard 0: no member keeps block 3 any more; an archive does"], "once"
+    assert asked(follower, 100.0) == 3
+    follower.answered(CHAIN[2:9], 100.0, oldest=3)
+    assert (follower.height, follower.is_cut_off) == (9, False)
+
+
+def test_a_member_that_does_not_answer_or_keeps_the_block_cuts_nobody_off() -> None:
+    follower = caught_up(CHAIN[:2])
+    follower.published([CHAIN[8]], 1.0)
+    for begin, answer, oldest in ((100, None, 1), (200, [], 3), (300, [], 4)):
+        for now in range(begin, begin + 40, 4):
+            while ask := follower.ask(now):
+                follower.answered(answer if ask.member == 2 else [], now, oldest=oldest if ask.member == 2 else 4)
+        assert follower.is_cut_off is (oldest == 4)
+
+
 @pytest.mark.parametrize(
     ("begun", "given", "taken", "forks"),
     [

@@ -77,7 +77,7 @@ class Mind:
     replica = None
     electorate = NETWORK.shards[0].electorate
 
-    def __init__(self, genesis: Any, key: Any, name: str, addresses: tuple[str, ...], stored: Any) -> None:
+    def __init__(self, genesis: Any, key: Any, name: str, addresses: tuple[str, ...], stored: Any, keep_blocks: int) -> None:
         self.membership = Membership(genesis, key, name, addresses, stored)
         self._steps = iter(STEPS)
         self.ended = trio.Event()

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from node.effects import Checkpoint, Commit, Journal, Pledge
+from node.effects import Checkpoint, Commit, Hold, Journal, Pledge
+from node.protocol.block import skip_height
 from node.storage import Storage, StorageDamaged, StorageError, set_aside
 
 NETWORK = bytes(32)
@@ -123,6 +124,37 @@ def test_blocks_come_consecutive_and_within_the_limits(storage: Storage, limit: 
     assert storage.blocks(3, *limit) == list(map(block, heights))
     assert storage.blocks(11, *limit) == []
     assert [height for height, _ in storage.blocks_descending()] == list(range(10, 0, -1))
+
+
+def test_blocks_that_are_past_go_but_not_what_a_checkpoint_or_a_later_skip_needs(storage: Storage, path: Path) -> None:
+    """Checkpoints every 50 blocks, whole two blocks later; all may go up to 100 blocks before the last."""
+    held = None
+    for height in range(1, 401):
+        kept = structs.replace(commit(height), past=max(0, height - 100))
+        storage.write([kept, Checkpoint(height - 2, (), height)] if height % 50 == 2 else [kept])
+        if height == 300:
+            storage.write([Hold(250)])
+            held = storage.oldest
+        assert storage.oldest > max(0, height - 100 - 2 * 32) or held
+        assert storage.oldest <= max(1, height - 99)
+        below = height + 1
+        while below := skip_height(below):
+            assert storage.block(below) == block(below), "for the skips of the next block"
+    assert storage.oldest <= 250, "a held checkpoint keeps its proof"
+    assert storage.block(storage.oldest) == block(storage.oldest)
+    assert storage.blocks(storage.oldest - 2, 10**6) == []
+    kept_for_skips = [height for height in range(1, storage.oldest) if storage.block(height) is not None]
+    assert len(kept_for_skips) <= 8
+    again = reopened(storage, path)
+    assert again.oldest == storage.oldest
+    assert len(again.blocks(again.oldest, 10**6, 400)) == 401 - again.oldest
+    again.close()
+
+
+def test_without_a_whole_checkpoint_no_block_goes(storage: Storage) -> None:
+    for height in range(1, 200):
+        storage.write([structs.replace(commit(height), past=height - 1)])
+    assert (storage.oldest, storage.block(1)) == (1, block(1))
 
 
 def test_bundles_come_by_destination_and_sequence(storage: Storage) -> None:

@@ -14,6 +14,7 @@ import trio
 from config.logs import configure
 from config.settings import NodeSettings, SettingsError, read_settings
 from node.consensus.simplex import Diverged
+from node.network.connection import MAX_VERSIONS, VERSIONS
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import generate, read_key_file, write_key_file
@@ -39,6 +40,13 @@ def main() -> int:
     """Returns the exit code: 0 when asked to stop, 1 on failure, 2 on wrong settings."""
     parser = argparse.ArgumentParser(prog="python -m node", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="settings file (TOML), see config/README.md")
+    parser.add_argument(
+        "--protocol-versions",
+        type=_versions,
+        default=VERSIONS,
+        metavar="N,...",
+        help="versions of the protocol between nodes to claim, to test that others are told apart; all are spoken alike",
+    )
     arguments = parser.parse_args()
     try:
         settings = read_settings(NodeSettings, arguments.config)
@@ -55,7 +63,7 @@ def main() -> int:
     log = structlog.get_logger(__name__)
     path = Path(settings.data) / "node.db"
     for _ in range(_FRESH_STARTS):
-        failures = _attempt(settings, genesis, key, path)
+        failures = _attempt(settings, genesis, key, path, arguments.protocol_versions)
         if not any(isinstance(failure, StorageDamaged) for failure in failures):
             break
         log.error("set aside; fetching the chain from peers", error=str(failures[0]), file=str(set_aside(path)))
@@ -64,14 +72,22 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _attempt(settings: NodeSettings, genesis: Genesis, key: KeyPair, path: Path) -> list[BaseException]:
+def _versions(text: str) -> frozenset[int]:
+    """Of ``1,2``. Raises ValueError."""
+    versions = frozenset(map(int, text.split(",")))
+    if min(versions) < 1 or len(versions) > MAX_VERSIONS:
+        raise ValueError(f"1 to {MAX_VERSIONS} numbers from 1 on")
+    return versions
+
+
+def _attempt(settings: NodeSettings, genesis: Genesis, key: KeyPair, path: Path, versions: frozenset[int]) -> list[BaseException]:
     """Run until stopped, or until something of the world outside is wrong: what."""
     failures: list[BaseException] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(Storage(path, genesis.network)) as storage:
             try:
-                runtime = Runtime(settings, genesis, key, storage)
+                runtime = Runtime(settings, genesis, key, storage, versions)
             except ValueError as error:  # an address or URL that is none, a document of another network
                 return [error]
             gc.collect()

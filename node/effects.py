@@ -125,11 +125,13 @@ class SendBlocks(Struct, frozen=True):
 
 
 class SendBundles(Struct, frozen=True):
-    """Read bundles to ``destination`` from ``sequence`` on from storage, a few, and send them to ``peer``."""
+    """Read bundles to ``destination`` from ``sequence`` on from storage, a few, and send them to ``peer``. ``is_alone``: only the
+    first."""
 
     peer: bytes
     destination: int
     sequence: int
+    is_alone: bool = False
 
 
 class SendCheckpoint(Struct, frozen=True):
@@ -157,9 +159,11 @@ class Tell(Struct, frozen=True):
 
 
 class Meet(Struct, frozen=True):
-    """Connect with the nodes of these committees, and stay connected."""
+    """Connect with the members of the own committee, and stay connected; with those of others only when there is something to
+    send. ``own``: None for who has no seat."""
 
-    committees: tuple[Committee, ...]
+    own: Committee | None
+    others: tuple[Committee, ...]
 
 
 class Ban(Struct, frozen=True):

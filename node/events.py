@@ -47,13 +47,15 @@ class Asked(Struct, frozen=True):
 
 class Recovered(Struct, frozen=True):
     """The answer to ``Recover``: the ledger after ``last``, the last final block (None: genesis), the consensus records of later
-    views, the peaks of the last block (``Tree``), and the rows of checkpoints that came up again, to be stored again."""
+    views, the peaks of the last block (``Tree``), the rows of checkpoints that came up again, to be stored again, and by
+    destination the number of the first bundle that is stored."""
 
     state: State
     last: CertifiedHeader | None
     records: tuple[JournalRecord, ...]
     peaks: dict[int, bytes] = {}
     slices: tuple[Slice, ...] = ()
+    kept: dict[int, int] = {}
 
 
 class SignaturesChecked(Struct, frozen=True):

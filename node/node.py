@@ -14,6 +14,7 @@ from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import KeyPair
+from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
@@ -120,7 +121,13 @@ class Node:
         if document is None or document.hash == self._has_met:
             return [*news, *self._begin()]
         self._has_met = document.hash
-        return [*news, Meet(document.committees), *self._begin()]
+        return [*news, self._meet(document), *self._begin()]
+
+    def _meet(self, document: EpochDocument) -> Meet:
+        """Whom to be connected with, and whom to know."""
+        seat = self.membership.seat
+        own = next((committee for committee in document.committees if seat is not None and committee.shard == seat[0]), None)
+        return Meet(own, tuple(committee for committee in document.committees if committee is not own))
 
     def _begin(self) -> list[Effect]:
         """Once mining has begun: bring the ledger back, to start the replica on it. Once only: two replicas with one key would

@@ -79,7 +79,7 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
         records = tuple(map(remembered, storage.journal()))
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(f"the database is damaged: {error}") from error
-    return Recovered(state, last, records, peaks, slices)
+    return Recovered(state, last, records, peaks, slices, storage.first_bundles())
 
 
 def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedHeader | None]:

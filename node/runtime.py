@@ -45,7 +45,9 @@ from node.metrics import Metrics
 from node.mining import Miner
 from node.network.broker import Broker
 from node.network.broker import Message as Published
+from node.network.connection import VERSIONS
 from node.network.events import Message
+from node.network.links import Visits
 from node.network.transport import Transport
 from node.node import Node
 from node.persisting import Persisting
@@ -72,6 +74,8 @@ LARGE_ANSWER_RATE = 4 << 20
 """Bytes a second."""
 _BLOCK_BYTES = 64 << 10
 """What a block asked for is expected to have, until it has been read."""
+VISITS = Visits(most=64, seconds=15)
+"""Connections with members of other shards."""
 _BROKER_RUN = 100
 """Messages of the broker looked at before others have their turn."""
 _IDLE_SECONDS = 0.25
@@ -91,7 +95,15 @@ class Runtime:
         OSError: a port is taken.
     """
 
-    def __init__(self, settings: NodeSettings, genesis: Genesis, key: KeyPair, storage: Storage) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        genesis: Genesis,
+        key: KeyPair,
+        storage: Storage,
+        versions: frozenset[int] = VERSIONS,
+    ) -> None:
+        """``versions``: of the protocol, that are spoken with others."""
         self._settings = settings
         self._genesis = genesis
         self._key = key
@@ -100,7 +112,9 @@ class Runtime:
         stored = read_stored(storage, self._document_file)
         addresses = settings.advertise or (settings.listen,)
         self.node = Node(genesis, key, settings.name, addresses, stored, settings.keep_blocks)
-        self._transport = Transport(key, settings.listen, self._accepts)
+        self._own: frozenset[bytes] = frozenset()
+        """The public keys of the own committee."""
+        self._transport = Transport(key, settings.listen, self._accepts, known=self._stays, visits=VISITS, versions=versions)
         self._broker = Broker(settings.broker)
         self._queries = Broker(settings.broker)  # a line of their own, so that a flood of them holds up no payment
         self._miner = Miner(settings.mining_workers)
@@ -213,8 +227,8 @@ class Runtime:
         match effect:
             case SendBlocks(peer, first):
                 self._nursery.start_soon(self._send_blocks, peer, first)
-            case SendBundles(peer, destination, sequence):
-                self._nursery.start_soon(self._send_bundles, peer, destination, sequence)
+            case SendBundles():
+                self._nursery.start_soon(self._send_bundles, effect)
             case ReplyBlocks(query):
                 self._nursery.start_soon(self._reply_blocks, query)
             case SendCheckpoint() | SendParts() if effect.peer not in self._handed_to:
@@ -246,8 +260,10 @@ class Runtime:
                         self._send(key, frame)
             case Tell(message):
                 self._transport.send(self._genesis.coordinator_key, encode(message))
-            case Meet(committees):  # of each pair, the one with the greater key dials
-                for member in (member for committee in committees for member in committee.members):
+            case Meet(own, others):
+                self._transport.reach({member.public_key: member.addresses for other in others for member in other.members})
+                self._own = frozenset(member.public_key for member in own.members) if own is not None else frozenset()
+                for member in own.members if own is not None else ():  # of each pair, the one with the greater key dials
                     if member.public_key < self._key.public:
                         self._transport.connect(member.public_key, member.addresses)
             case Ban(peer, reason):
@@ -273,9 +289,10 @@ class Runtime:
             parts = map(_decode_parts, stored)
             self._send(peer, encode(StoredChainReply(tuple((block, finality) for block, finality, _ in parts))))
 
-    async def _send_bundles(self, peer: bytes, destination: int, sequence: int) -> None:
-        for bundle in await trio.to_thread.run_sync(self._storage.bundles, destination, sequence, SERVE_BYTES):
-            self._send(peer, encode(StoredBundleDelivery(Raw(bundle))))
+    async def _send_bundles(self, wanted: SendBundles) -> None:
+        limit = 0 if wanted.is_alone else SERVE_BYTES
+        for bundle in await trio.to_thread.run_sync(self._storage.bundles, wanted.destination, wanted.sequence, limit):
+            self._send(wanted.peer, encode(StoredBundleDelivery(Raw(bundle))))
 
     async def _hand_over(self, wanted: SendCheckpoint | SendParts) -> None:
         """One answer at a time, and to each peer: who asks for more than can be read meanwhile does without."""
@@ -326,6 +343,10 @@ class Runtime:
     def _accepts(self, public_key: bytes) -> bool:
         document = self.node.membership.document
         return document is not None and document.seat_of(public_key) is not None
+
+    def _stays(self, public_key: bytes) -> bool:
+        """Whether a connection with this peer is kept, used or not."""
+        return public_key in self._own or public_key == self._genesis.coordinator_key
 
     async def _receive_frames(self) -> None:
         async for item in self._transport.inbox:

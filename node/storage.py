@@ -152,6 +152,10 @@ class Storage:
         query = "SELECT sequence, data, sum FROM bundles WHERE destination = ? AND sequence >= ? ORDER BY sequence LIMIT 256"
         return self._consecutive("bundles", (destination, sequence), limit_bytes, query, (destination, sequence))
 
+    def first_bundles(self) -> dict[int, int]:
+        """By destination, the number of the first bundle that is stored."""
+        return dict(self._read("SELECT destination, MIN(sequence) FROM bundles GROUP BY destination"))
+
     def checkpoint(self) -> tuple[int, int] | None:
         """The height of the last checkpoint that is whole, and of the header that has its root."""
         rows = self._read("SELECT value, sum FROM meta WHERE key = ?", _CHECKPOINT)

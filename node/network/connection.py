@@ -24,7 +24,7 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
-from node.network.multistream import Negotiation
+from node.network.multistream import Negotiation, NoAgreement
 from node.network.secured import NOISE_MESSAGE_BYTES, READ_BYTES, Secured
 from node.network.stream import Stream
 from node.network.yamux import Yamux
@@ -35,7 +35,10 @@ from node.protocol.crypto import KeyPair, is_public_key
 logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 YAMUX = "/yamux/1.0.0"
-PROTOCOL = "/shardpay/1"
+VERSIONS = frozenset({1})
+"""Of the protocol between nodes, as spoken here."""
+MAX_VERSIONS = 8
+"""That one side speaks: how many proposals of a protocol are heard."""
 HANDSHAKE_SECONDS = 5
 """From a TCP connection to a stream to talk on, at most."""
 
@@ -79,6 +82,15 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, int(parts["tcp"])
 
 
+class NoCommonVersion(ConnectionRefused):
+    """The two sides speak no version of the protocol that both know."""
+
+
+def protocol_of(version: int) -> str:
+    """The libp2p protocol that two sides of this version speak on their stream."""
+    return f"/shardpay/{version}"
+
+
 class _Modest:
     """A stream that refuses to be asked for much at once.
 
@@ -102,8 +114,15 @@ class _Modest:
 class Connector:
     """Makes authenticated streams out of TCP connections, for the owner of one key."""
 
-    def __init__(self, key: KeyPair, unread: int = UNREAD_BYTES) -> None:
-        """``unread``: bytes a peer may be ahead of what is consumed of it."""
+    def __init__(self, key: KeyPair, unread: int = UNREAD_BYTES, versions: frozenset[int] = VERSIONS) -> None:
+        """``unread``: bytes a peer may be ahead of what is consumed of it. ``versions``: of the protocol, that are spoken.
+
+        Raises:
+            ValueError: no versions, or too many.
+        """
+        if not 0 < len(versions) <= MAX_VERSIONS:
+            raise ValueError(f"1 to {MAX_VERSIONS} protocol versions, not {len(versions)}")
+        self._protocols = [protocol_of(version) for version in sorted(versions, reverse=True)]
         self._unread = unread
         pair = secp256k1_key_pair(key.secret)
         noise = NoiseTransport(pair, noise_privkey=x25519_key_pair().private_key)
@@ -156,12 +175,23 @@ class Connector:
 
     async def _open(self, secured: Secured, dialed: bool) -> Stream:
         """The connection's one stream."""
-        await _agree(secured, Negotiation(YAMUX, dialed))
+        await _agree(secured, Negotiation([YAMUX], dialed))
         stream = Stream(secured, Yamux(dialed, self._unread))
         await stream.open()
-        stream.consumed(await _agree(stream, Negotiation(PROTOCOL, dialed)))
+        await self._agree_on_version(stream, Negotiation(self._protocols, dialed))
         secured.read_bytes = READ_BYTES
         return stream
+
+    async def _agree_on_version(self, stream: Stream, negotiation: Negotiation) -> None:
+        """The greatest that both speak. Nobody else can change what is said: the connection is secured."""
+        try:
+            stream.consumed(await _agree(stream, negotiation))
+        except NoAgreement as error:
+            raise NoCommonVersion(f"no common protocol version: here {self._protocols}, {error}") from None
+        except Exception:
+            if not negotiation.refused:
+                raise
+            raise NoCommonVersion(f"no common protocol version: here {self._protocols}, there {negotiation.refused}") from None
 
 
 async def _agree(channel: Secured | Stream, negotiation: Negotiation) -> int:

@@ -25,8 +25,10 @@ WRITES_PER_TURN = 4
 class Link:
     """What is written goes out when it is flushed, together; what is received waits until it is taken."""
 
-    def __init__(self, peer: bytes, stream: Stream, queue_bytes: int, max_frame: int) -> None:
+    def __init__(self, peer: bytes, stream: Stream, queue_bytes: int, max_frame: int, dialed: bool = False) -> None:
+        """``dialed``: this side did."""
         self.peer = peer
+        self.dialed = dialed
         self.queue = SendQueue(queue_bytes)
         self.scope = trio.CancelScope()
         self.up = True
@@ -39,6 +41,10 @@ class Link:
         self._has_written = False
         self._stalled = self._silent = self._unfinished = 0
         """Ticks for which it has not taken what waits, sent anything, finished a frame."""
+        self.unused = 0
+        """Ticks for which no frame has come or gone."""
+        self.age = 0
+        """Ticks since it is there."""
 
     @property
     def held(self) -> int:
@@ -81,7 +87,7 @@ class Link:
         frames = self._decoder.feed(part)
         self._stream.consumed(len(part))
         if frames:
-            self._unfinished = 0
+            self._unfinished = self.unused = 0
         return frames
 
     # -- out -------------------------------------------------------------------------------------------------------
@@ -119,6 +125,8 @@ class Link:
         """A tick has passed. End it, if the peer is late with something; or tell the peer that this side is still here, if it
         was told nothing else; bytes written. ``waits``: what it sent waits for this process. Raises OSError."""
         limit = round(SILENCE_SECONDS / PING_SECONDS)
+        self.age += 1
+        self.unused = 0 if self.held or self.queue.size else self.unused + 1
         self._silent = 0 if waits else self._silent + 1
         self._unfinished = self._unfinished + 1 if self.held and not waits else 0
         self._stalled = self._stalled + 1 if self.queue.size or self._stream.is_blocked else 0

@@ -6,6 +6,7 @@ unfinished frames (``_Held``), in the inbox, and in its queue.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -25,6 +26,18 @@ HELD_BYTES = 32 << 20
 """Of unfinished frames of all peers. Beyond it the peer with the most is dropped."""
 MAX_STRANGERS = 256
 """Peers that are connected, but not known. One more ends the connection of the oldest of them."""
+MAX_EARLY_BYTES = 16 << 20
+"""Of frames that wait for connections to come about."""
+CROSSING_SECONDS = 5
+"""Two connections of a pair that came about within that time crossed each other."""
+
+
+class Visits(NamedTuple):
+    """How many peers that are not known may be connected, the least recently used of which goes first; and for how many seconds
+    such a connection may be unused."""
+
+    most: int
+    seconds: int
 
 
 class _Held:
@@ -52,10 +65,23 @@ class _Held:
 class Links:
     """One for each peer at most. Whoever makes a connection has ``talk`` carry it to its end."""
 
-    def __init__(self, known: Callable[[bytes], bool], max_frame: int, queue_bytes: int) -> None:
-        """``known``: whether a peer always has room; others, strangers, have little. ``max_frame``: largest frame that is
-        read. ``queue_bytes``: what may wait for one peer."""
+    def __init__(
+        self,
+        own: bytes,
+        known: Callable[[bytes], bool],
+        max_frame: int,
+        queue_bytes: int,
+        visits: Visits | None = None,
+    ) -> None:
+        """``own``: public key. ``known``: whether a peer always has room; others, strangers, have little. ``max_frame``: largest
+        frame that is read. ``queue_bytes``: what may wait for one peer. ``visits``: what holds for strangers, if they come to
+        bring something; else they stay until there are too many, and the oldest goes first."""
+        self._own = own
         self._known = known
+        self._visits = visits
+        self._early: dict[bytes, list[bytes]] = {}
+        """Frames for peers that are being called."""
+        self._early_bytes = 0
         self._max_frame = max_frame
         self._queue_bytes = queue_bytes
         self._something_to_do = trio.Event()
@@ -89,7 +115,21 @@ class Links:
         self._unflushed[link] = None
         self._something_to_do.set()
         self.frames_out += 1
+        link.unused = 0
         return True
+
+    def _keep_early(self, peer: bytes, frame: bytes) -> bool:
+        """A frame for a peer that is being called. False: there is no room."""
+        if self._early_bytes + len(frame) > MAX_EARLY_BYTES:
+            return False
+        self._early[peer].append(frame)
+        self._early_bytes += len(frame)
+        return True
+
+    def _take_early(self, peer: bytes) -> list[bytes]:
+        frames = self._early.pop(peer, [])
+        self._early_bytes -= sum(map(len, frames))
+        return frames
 
     def ban(self, peer: bytes) -> None:
         """Drop a peer that sent what no honest one sends, and stay apart from it for ``BAN_SECONDS``."""
@@ -103,15 +143,21 @@ class Links:
         """Seconds this peer still has to stay away."""
         return self._banned.get(peer, 0.0) - trio.current_time()
 
-    async def talk(self, peer: bytes, stream: Stream) -> None:
-        """Exchange frames with a peer until the connection ends. A newer connection takes the place of an older one."""
+    async def talk(self, peer: bytes, stream: Stream, dialed: bool) -> None:
+        """Exchange frames with a peer until the connection ends. A newer connection takes the place of an older one; of two that
+        crossed each other that stays which the greater key dialed, on both sides. ``dialed``: this side did."""
         while (older := self._links.get(peer)) is not None:
+            has_crossed = older.up and older.dialed != dialed and older.age * timing.PING_SECONDS < CROSSING_SECONDS
+            if has_crossed and dialed != (self._own > peer):
+                return
             older.end("there is a newer connection")
             await older.ended.wait()
-        link = self._links[peer] = Link(peer, stream, self._queue_bytes, self._max_frame)
+        link = self._links[peer] = Link(peer, stream, self._queue_bytes, self._max_frame, dialed)
         self._limit_strangers()
         self.inbox.put(PeerUp(peer))
         log.info("peer up", peer=peer.hex())
+        for frame in self._take_early(peer):
+            self.send(peer, frame)
         try:
             with link.scope:
                 async with trio.open_nursery() as nursery:
@@ -130,9 +176,12 @@ class Links:
             link.ended.set()
 
     def _limit_strangers(self) -> None:
-        strangers = [peer for peer in self._links if not self._known(peer)]
-        if len(strangers) > MAX_STRANGERS:
-            self._links[strangers[0]].end("too many strangers")
+        strangers = [link for peer, link in self._links.items() if not self._known(peer)]
+        if self._visits is None:
+            if len(strangers) > MAX_STRANGERS:
+                strangers[0].end("too many strangers")
+        elif len(strangers) > self._visits.most:
+            max(strangers, key=lambda link: link.unused).end("others are used more")
 
     async def _read(self, link: Link) -> None:
         while True:
@@ -196,6 +245,8 @@ class Links:
                         self.bytes_out += link.tick(link in self._waiting)
                     except OSError as error:
                         link.end(first_reason(error))
+                if self._visits is not None and link.unused > self._visits.seconds and not self._known(link.peer):
+                    link.end("nothing to say")
 
 
 def first_reason(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 Each message is its length as a varint, its text, and a newline. Source: https://github.com/multiformats/multistream-select
 """
 
+from collections.abc import Sequence
+
 _GREETING, _NO = "/multistream/1.0.0", "na"
 MAX_MESSAGE_BYTES = 127
 """Longest message that is read: a name and a newline in fact. Its length is one byte."""
@@ -16,16 +18,23 @@ class NoAgreement(Exception):
 
 
 class Negotiation:
-    """One side of it, about one protocol. To be written first is ``hello``."""
+    """One side of it. To be written first is ``hello``."""
 
-    def __init__(self, protocol: str, dialed: bool) -> None:
-        """``dialed``: this side did, and proposes."""
-        self._protocol = protocol
+    def __init__(self, protocols: Sequence[str], dialed: bool) -> None:
+        """``protocols``: that this side speaks, the best first; one at least. ``dialed``: this side did, and proposes."""
+        self._protocols = tuple(protocols)
         self._dialed = dialed
         self._messages = 0
         self._data = b""
-        self.hello = _encode(_GREETING) + (_encode(protocol) if dialed else b"")
-        self.is_done = False
+        self._proposed = 0
+        self.hello = _encode(_GREETING) + (_encode(self._protocols[0]) if dialed else b"")
+        self.agreed: str | None = None
+        self.refused: list[str] = []
+        """What the other side proposed, and this one does not speak."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.agreed is not None
 
     @property
     def rest(self) -> bytes:
@@ -64,14 +73,27 @@ class Negotiation:
                 raise NoAgreement(f"the peer speaks {text!r}")
         elif self._messages > MAX_MESSAGES:
             raise NoAgreement("the peer does not come to an end")
-        elif text == self._protocol:
-            self.is_done = True
-            return b"" if self._dialed else _encode(text)
         elif self._dialed:
-            raise NoAgreement(f"the peer answers {text!r}")
+            return self._answered(text)
+        elif text in self._protocols:
+            self.agreed = text
+            return _encode(text)
+        elif text == "ls":
+            return _encode("".join(f"{protocol}\n" for protocol in self._protocols))
         else:
-            return _encode(self._protocol + "\n" if text == "ls" else _NO)
+            self.refused.append(text)
+            return _encode(_NO)
         return b""
+
+    def _answered(self, text: str) -> bytes:
+        """To what was proposed last."""
+        if text == self._protocols[self._proposed]:
+            self.agreed = text
+            return b""
+        self._proposed += 1
+        if text != _NO or self._proposed == len(self._protocols):
+            raise NoAgreement(f"the peer answers {text!r}")
+        return _encode(self._protocols[self._proposed])
 
 
 def _encode(text: str) -> bytes:

@@ -1,87 +1,136 @@
-"""Delivering: the channels to other shards, in both directions. What is lost on the way is asked for again."""
+"""Delivering: what this shard sends to others, to a few of their members, and again until they have taken it.
 
-from collections.abc import Sequence
+f + 1 members in turn send a bundle to ``first_hands`` of its destination, and see to it that it is taken: one of them at least is
+honest, and so is one of those, who passes it on to its committee (``collecting``). What f + 1 members of the destination do not
+claim to have taken within a heartbeat is sent again, to others. So a channel on which nothing is under way costs nothing.
+"""
 
-from node.effects import Send
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from node.effects import Send, SendBundles
 from node.ledger.execution import Execution
 from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.certificate import Electorate, FinalBlock
-from node.protocol.channel import CertifiedBundle
+from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.messages import BundleDelivery, BundleRequest
-from node.replica.inbox import Inbox
+
+TURN = 64
+"""So many bundles in a row have the same first hands: connections are used again."""
+FAR_AWAY = 1 << 62
+
+
+def first_hands(bundle: Bundle, destination: Electorate) -> tuple[bytes, ...]:
+    """The f + 1 members of the destination that are sent a bundle, in turn: one of them at least is honest."""
+    return some_of(destination, bundle.source + bundle.sequence // TURN)
+
+
+def some_of(electorate: Electorate, start: int) -> tuple[bytes, ...]:
+    """f + 1 members in a row."""
+    keys = electorate.keys
+    return tuple(keys[(start + i) % len(keys)] for i in range(electorate.faults_tolerated + 1))
 
 
 class Delivering:
-    """One member's part. ``electorates``: of all shards."""
+    """One member's part. ``electorates``: of all shards. ``kept``: the first bundle that is stored to each destination; what was
+    forgotten before was taken. ``beat``: ms between two looks at what is under way, half a heartbeat."""
 
-    def __init__(self, shard: int, member: int, electorates: dict[int, Electorate], inbox: Inbox) -> None:
-        self._shard, self._member, self._electorates, self._inbox = shard, member, electorates, inbox
-        self._polled = 0
-        self._asked: dict[int, int] = {}
-        self._moved: set[int] = set()
+    def __init__(
+        self, shard: int, member: int, electorates: dict[int, Electorate], state: State, kept: Mapping[int, int], beat: int
+    ) -> None:
+        self._shard, self._member, self._electorates, self._beat = shard, member, electorates, beat
+        self._taken = {other: kept.get(other, state.sequence(other) + 1) - 1 for other in electorates if other != shard}
+        self._promised = {other: state.sequence(other) for other in kept}
+        """By destination, the last bundle that this member sees to: after a start all that are stored."""
+        self._overdue: dict[int, tuple[int, int]] = {}
+        """By destination, what was promised two looks ago, and at the last one."""
+        self._tries: dict[int, int] = {}
+        self._fresh: deque[tuple[int, int, int]] = deque()
+        """(when, destination, sequence) of what became final within a beat: it is on its way."""
         self._claims: dict[int, dict[bytes, int]] = {}
-        self._taken: dict[int, int] = {}
+        self._news: dict[int, int] = {}
+        self._next = 0
 
-    def deliver(self, bundles: Sequence[CertifiedBundle], height: int) -> list[Send]:
-        """f+1 members, in turn, send a bundle to all of its destination: one of them at least is honest. Should all of
-        them fail, the destination asks."""
+    @property
+    def deadline(self) -> int:
+        """When ``poll`` is due, if nothing happens before."""
+        return self._next if self._promised else FAR_AWAY
+
+    def deliver(self, bundles: Sequence[CertifiedBundle], height: int, is_news: bool, now: int) -> list[Send]:
+        """The bundles of a final block, if it is this member's turn. ``is_news``: whether it has just become final; one that was
+        adopted others have sent already, but this one sees to it, too."""
         own = self._electorates[self._shard]
-        if (self._member - height) % len(own.keys) > own.faults_tolerated:
-            return []
-        return [
-            Send(key, delivery)
-            for delivery in map(BundleDelivery, bundles)
-            for key in self._electorates[delivery.bundle.bundle.destination].keys
-        ]
+        is_in_turn = (self._member - height) % len(own.keys) <= own.faults_tolerated
+        sent = []
+        for certified in bundles:
+            bundle = certified.bundle
+            if is_news:
+                self._fresh.append((now, bundle.destination, bundle.sequence))
+            if is_in_turn:
+                self._promised[bundle.destination] = bundle.sequence
+            if is_in_turn and is_news:
+                delivery = BundleDelivery(certified)
+                sent += [Send(key, delivery) for key in first_hands(bundle, self._electorates[bundle.destination])]
+        self._forget_fresh(now)
+        return sent
 
     def asked(self, peer: bytes, request: BundleRequest) -> None:
-        """A member of the destination that asks for a bundle has all before it in final blocks, or says so."""
-        electorate = self._electorates.get(request.destination)
-        if electorate is not None and peer in electorate.keys and request.destination != self._shard:
-            claims = self._claims.setdefault(request.destination, {})
-            claims[peer] = max(claims.get(peer, 0), request.sequence - 1)
+        """A member of the destination that asks for a bundle has all before it in final blocks, or says so. What f + 1 of them
+        have taken is in a final block there, since one of them is honest: who lacks it gets it from its own committee."""
+        destination, electorate = request.destination, self._electorates.get(request.destination)
+        if electorate is None or peer not in electorate.keys or destination == self._shard:
+            return
+        claims = self._claims.setdefault(destination, {})
+        claims[peer] = max(claims.get(peer, 0), request.sequence - 1)
+        believed = sorted(claims.values(), reverse=True)[electorate.faults_tolerated :]
+        if believed and believed[0] > self._taken[destination]:
+            self._taken[destination] = self._news[destination] = believed[0]
 
     def newly_taken(self) -> tuple[tuple[int, int], ...]:
-        """(destination, number of the last bundle that f + 1 of its members have taken), where that has grown: one of them is
-        honest, so the bundle is in a final block there, and who lacks it gets it from its own committee."""
-        found = []
-        for destination, claims in self._claims.items():
-            believed = sorted(claims.values(), reverse=True)[self._electorates[destination].faults_tolerated :]
-            if believed and believed[0] > self._taken.get(destination, 0):
-                self._taken[destination] = believed[0]
-                found.append((destination, believed[0]))
-        return tuple(found)
-
-    def poll(self, state: State) -> list[Send]:
-        """Ask one source shard, each in turn, for what follows the cursor: what was lost on the way comes again."""
-        sources = self._inbox.sources
-        if not sources:
-            return []
-        self._polled += 1
-        source = sources[self._polled % len(sources)]
-        return [] if self._inbox.holds(source, state.cursor(source) + 1) else [self._ask(source, state)]
-
-    def took(self, source: int) -> None:
-        """A final block has taken a bundle of this source."""
-        self._moved.add(source)
-
-    def ask_for_more(self, state: State) -> list[Send]:
-        """Ask at once for what had no room here until final blocks took what was before it. Each in turn would take as many
-        heartbeats as there are windows to catch up with. What a liar says to be there costs a request for each such block."""
-        found = [
-            self._ask(source, state) for source in sorted(self._moved) if self._inbox.lacks_next(source, state.cursor(source))
-        ]
-        self._moved.clear()
+        """(destination, number of the last bundle that was taken there), where that has grown."""
+        found, self._news = tuple(sorted(self._news.items())), {}
         return found
 
-    def _ask(self, source: int, state: State) -> Send:
-        """Ask the next member of a source shard; each of those who ask begins with another."""
-        self._asked[source] = self._asked.get(source, 0) + 1
-        keys = self._electorates[source].keys
-        target = keys[(self._member + self._asked[source]) % len(keys)]
-        return Send(target, BundleRequest(self._shard, state.cursor(source) + 1))
+    def is_due(self, request: BundleRequest, now: int) -> bool:
+        """Whether to answer: what has just been sent is on its way, and who asks may only say what it has taken."""
+        self._forget_fresh(now)
+        return not any(to == request.destination and sequence <= request.sequence for _, to, sequence in self._fresh)
+
+    def _forget_fresh(self, now: int) -> None:
+        while self._fresh and self._fresh[0][0] + self._beat <= now:
+            self._fresh.popleft()
+
+    def poll(self, now: int) -> list[SendBundles]:
+        """Send again what was not taken for a heartbeat: the first such bundle of each channel, to the next f + 1 members. Who
+        has taken it says so, and who asks for more gets it."""
+        if now < self.deadline:
+            return []
+        self._next = now + self._beat
+        found = []
+        for destination, promised in list(self._promised.items()):
+            taken = self._taken[destination]
+            if taken >= promised:
+                self._forget(destination)
+                continue
+            earlier, last = self._overdue.get(destination, (0, 0))
+            if taken < earlier:
+                found += self._again(destination, taken + 1)
+                last = 0
+            self._overdue[destination] = last, promised
+        return found
+
+    def _again(self, destination: int, sequence: int) -> list[SendBundles]:
+        electorate = self._electorates[destination]
+        tries = self._tries[destination] = self._tries.get(destination, 0) + 1
+        some = some_of(electorate, self._member + tries * (electorate.faults_tolerated + 1))
+        return [SendBundles(key, destination, sequence, is_alone=True) for key in some]
+
+    def _forget(self, destination: int) -> None:
+        del self._promised[destination]
+        self._overdue.pop(destination, None)
+        self._tries.pop(destination, None)
 
 
 def certify_bundles(execution: Execution, final: FinalBlock) -> list[CertifiedBundle]:

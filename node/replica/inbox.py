@@ -108,6 +108,10 @@ class Inbox:
         """Whether the bundle after ``cursor`` is not here, though it or a later one has come: it was lost, or had no room."""
         return cursor < self._latest.get(source, 0) and not self.holds(source, cursor + 1)
 
+    def disbelieve(self, source: int) -> None:
+        """Nobody has what was said to have come: forget that there was something later than what is here."""
+        self._latest[source] = max(self._channels[source], default=0)
+
     def prune(self, source: int, cursor: int) -> None:
         """Forget what the chain has taken."""
         channel = self._channels.get(source, {})

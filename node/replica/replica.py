@@ -16,6 +16,7 @@ from node.ledger.execution import InvalidBlock, execute, genesis_header
 from node.ledger.rules import Rules
 from node.protocol.block import Block, Header
 from node.protocol.certificate import CertifiedBlock
+from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
@@ -46,6 +47,7 @@ from node.protocol.topics import Refusal, blocks_topic
 from node.replica.answering import Answering
 from node.replica.assembling import Assembled, Assembling, Misnamed
 from node.replica.checking import Checked, Checking
+from node.replica.collecting import Collecting
 from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
 from node.replica.drafts import Branches, Draft, Payload
@@ -106,7 +108,9 @@ class Replica:
         """Of blocks from other members that consensus may have executed, by hash: what came of checking what they prepare."""
         self._refusing = Refusing(self.seat)
         self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, at.now)
-        self._delivering = Delivering(self.shard, self.member, document.electorates, self.inbox)
+        beat = max(1, self.parameters.heartbeat // 2)
+        self._delivering = Delivering(self.shard, self.member, document.electorates, state, recovered.kept, beat)
+        self._collecting = Collecting(self.shard, self.member, document.electorates, self.inbox, beat)
         self._serving = Serving(self.shard, document.electorates, state, self.consensus)
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
         self._retention = Retention(keep_blocks, self.parameters.validity_window)
@@ -136,13 +140,11 @@ class Replica:
         member = self._members.get(peer)
         match message:
             case BundleDelivery(certified):
-                delivery = self.inbox.receive(certified, self.state.cursor(certified.bundle.source))
-                if delivery is not None:
-                    self.counters.bundles_in += 1
-                    self._effects += self._checking.delivery(delivery)
+                self._on_bundle(peer, certified)
             case BundleRequest():
                 self._delivering.asked(peer, message)
-                self._effects += self._serving.bundles(peer, message, at.now)
+                if self._delivering.is_due(message, at.now):
+                    self._effects += self._serving.bundles(peer, message, at.now)
             case CheckpointReply() if member is not None:
                 self._on_offer(peer, message)
             case PartsReply() if member is not None:
@@ -243,7 +245,9 @@ class Replica:
         """When the next ``on_tick`` is due (ms, monotonic)."""
         is_waiting = self.taking_over.waits(self._at.now)
         fetching = self.taking_over.deadline if is_waiting else min(self.catching_up.deadline, self.taking_over.deadline)
-        return min(self.consensus.deadline, self._proposing.deadline, fetching, self._refusing.deadline, self._next_standing)
+        channels = min(self._delivering.deadline, self._collecting.deadline)
+        own = min(self._proposing.deadline, self._refusing.deadline, self._next_standing)
+        return min(self.consensus.deadline, own, fetching, channels)
 
     @property
     def is_handed_over(self) -> bool:
@@ -273,6 +277,14 @@ class Replica:
                 self._effects += self._serving.answer(peer, message, now)
             case TransactionsReply():
                 self._on_transactions_reply(peer, member, message)
+
+    def _on_bundle(self, peer: bytes, certified: CertifiedBundle) -> None:
+        cursor = self.state.cursor(certified.bundle.source)
+        delivery = self.inbox.receive(certified, cursor)
+        if delivery is not None:
+            self.counters.bundles_in += 1
+            self._effects += self._checking.delivery(delivery)
+        self._effects += self._collecting.received(peer, certified, delivery is not None, cursor)
 
     def _on_offer(self, peer: bytes, message: CheckpointReply) -> None:
         try:
@@ -413,12 +425,12 @@ class Replica:
         self._effects.append(Checkpoint(*rows))
         if header.proposer == self.member and not finalized.is_adopted:
             self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))
-        sent = self._delivering.deliver(bundles, header.height) if not finalized.is_adopted else []
+        sent = self._delivering.deliver(bundles, header.height, not finalized.is_adopted, self._at.now)
         self._effects += sent
         self.counters.bundles_out += len(bundles) if sent else 0
         for taken in draft.payload.bundles:
             self.inbox.prune(taken.bundle.source, self.state.cursor(taken.bundle.source))
-            self._delivering.took(taken.bundle.source)
+            self._collecting.took(taken.bundle.source)
         self.mempool.remove([entry.id for entry in draft.payload.entries])
         took = None if finalized.is_adopted else self._at.now - draft.executed_at
         if took is not None:
@@ -437,12 +449,13 @@ class Replica:
         if at.now >= self._next_standing:
             self._next_standing = at.now + self.parameters.heartbeat
             self._effects.append(Broadcast(self._standing()))
-            self._effects += self._delivering.poll(self.state)
         mining, refused = self._proposing.work(at)
         self._effects += mining
         self._refusing.add(refused)
         self._follow_consensus()
-        self._effects += self._delivering.ask_for_more(self.state)
+        self._effects += self._collecting.ask_for_more(self.state)
+        self._effects += self._collecting.poll(self.state, at.now)
+        self._effects += self._delivering.poll(at.now)
         if not self.consensus.knows_of_work and self._proposing.waiting(self.consensus.head):
             self.consensus.work_waits(at.now)
         self._effects += self._refusing.publish(at.now)

@@ -249,7 +249,7 @@ async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery
     a, owner, written = await start(nursery), new_key(), 0
     async with libp2p_host(owner) as host, trio.open_nursery() as meanwhile:
         await host.get_network().dial_addr(Multiaddr(a.addresses[0]), peer_id_of(a.public_key))
-        stream = await host.new_stream(peer_id_of(a.public_key), [connection.PROTOCOL])
+        stream = await host.new_stream(peer_id_of(a.public_key), [connection.protocol_of(1)])
         stream.muxed_stream.send_window = 1 << 30
 
         async def flood() -> None:
@@ -478,7 +478,7 @@ async def test_an_ordinary_libp2p_host_may_call(nursery: trio.Nursery) -> None:
     peer_id = peer_id_of(a.public_key)
     async with libp2p_host(owner) as host:
         await host.get_network().dial_addr(Multiaddr(a.addresses[0]), peer_id)
-        await talk_to_libp2p(a, owner, await host.new_stream(peer_id, [connection.PROTOCOL]))
+        await talk_to_libp2p(a, owner, await host.new_stream(peer_id, [connection.protocol_of(1)]))
         await host.disconnect(peer_id)
         await expect(a, PeerDown(owner.public), within=1)
 
@@ -492,7 +492,7 @@ async def test_an_ordinary_libp2p_host_may_be_called(nursery: trio.Nursery) -> N
         done.set()
 
     async with libp2p_host(owner, ANY_PORT) as host:
-        host.set_stream_handler(connection.PROTOCOL, handle)
+        host.set_stream_handler(connection.protocol_of(1), handle)
         a.connect(owner.public, [str(host.get_addrs()[0])])
         await trio_until(done.is_set)
         a.disconnect(owner.public)

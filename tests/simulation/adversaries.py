@@ -505,6 +505,20 @@ def withhold_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     return [effect]
 
 
+def hoard_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Keeps to itself what other shards bring to it."""
+    is_own = isinstance(effect, Send) and effect.peer in liar.electorate.keys
+    return [] if is_own and isinstance(effect, Send) and isinstance(effect.message, BundleDelivery) else [effect]
+
+
+def deliver_to_liars(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Carries bundles to liars only."""
+    is_bundle = isinstance(effect, SendBundles) or (isinstance(effect, Send) and isinstance(effect.message, BundleDelivery))
+    if is_bundle and isinstance(effect, Send | SendBundles) and liar.node.world.by_key[effect.peer].is_honest:
+        return []
+    return [effect]
+
+
 def claim_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Says that it has taken the next bundles that it never saw, so that their source may forget them; and carries none."""
     if not isinstance(effect, Commit):
@@ -698,6 +712,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "withheld bundles": withhold_bundles,
     "late bundles": deliver_late,
     "claimed bundles": claim_bundles,
+    "hoarded bundles": hoard_bundles,
+    "bundles to liars": deliver_to_liars,
     "mute leader": never_propose,
     "slow leader": propose_late,
     "withheld from the next": withhold_from_the_next,

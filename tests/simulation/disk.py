@@ -144,8 +144,17 @@ class Disk:
             yield height, self._blocks[height - self.oldest]
 
     def bundles(self, destination: int, sequence: int, limit_bytes: int) -> list[bytes]:
-        channel = self._bundles.get(destination, {})
-        return [channel[number] for number in range(sequence, sequence + 256) if number in channel] if sequence in channel else []
+        channel, found = self._bundles.get(destination, {}), list[bytes]()
+        while sequence + len(found) in channel and len(found) < 256:
+            data = channel[sequence + len(found)]
+            limit_bytes -= len(data)
+            if found and limit_bytes < 0:
+                break
+            found.append(data)
+        return found
+
+    def first_bundles(self) -> dict[int, int]:
+        return {destination: min(channel) for destination, channel in self._bundles.items() if channel}
 
     def checkpoint(self) -> tuple[int, int] | None:
         return self._checkpoint

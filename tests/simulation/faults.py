@@ -26,6 +26,7 @@ from tests.simulation.plan import (
 CAPTURED = "captured shard"
 _MORE = ("silent boaster", "twin network")
 _HANDOFF = ("false parts", "withheld parts", "old checkpoint", "another checkpoint")
+_BUNDLES = ("hoarded bundles", "bundles to liars")
 """What liars do beside what they do anyway: drawn apart, so that seeds stay as they were."""
 Liars = tuple[tuple[int, tuple[str, ...]], ...]
 
@@ -58,6 +59,7 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
         parameters["validity_window"] = 6_000
     byzantine = _with_more(Random(f"{seed}/more"), _MORE, _byzantine(chance, committees, size))
     byzantine = _with_more(Random(f"{seed}/handoff"), _HANDOFF, byzantine)
+    byzantine = _with_more(Random(f"{seed}/bundles"), _BUNDLES, byzantine)
     if behaviour and behaviour != CAPTURED:
         liars = {index // size: index for index, _ in reversed(byzantine)}
         names = [other if other and shard % 2 else behaviour for shard in range(committees)]
@@ -113,7 +115,7 @@ def _links(chance: Random) -> Links:
 
 def _byzantine(chance: Random, committees: int, size: int) -> Liars:
     """Up to f liars in each committee, each with one to three ways to lie."""
-    liars, names = [], sorted(BEHAVIOURS.keys() - {*_MORE, *_HANDOFF})
+    liars, names = [], sorted(BEHAVIOURS.keys() - {*_MORE, *_HANDOFF, *_BUNDLES})
     for shard in range(committees):
         count = chance.choice((0, 1, 1)) * ((size - 1) // 3)
         for member in chance.sample(range(size), count):

@@ -77,8 +77,8 @@ class Host:
         self.latency = 1
         self.stalled = False
         self.trap = ""
-        self._meets = False
-        """Whether it connects with the others: it knows them."""
+        self._own: set[bytes] = set()
+        """The committee with which it stays connected, once it knows it."""
         self._events: list[Event] = []
         self.is_writing = False
         """Something is on its way to the disk."""
@@ -138,11 +138,10 @@ class Host:
         self.world.tell(self, "crashes")
         self.node, self._events = None, []
         self.world.coordinator.part(self)
-        if self._meets:
-            self._meets = False
-            for other in self.world.nodes:
-                if other._meets:
-                    other.put(PeerDown(self.key.public))
+        met = [other for other in self.world.nodes if self._is_met(other)]
+        self._own = set()
+        for other in [*met, *self.world.network.connections.part(self)]:
+            other.put(PeerDown(self.key.public))
 
     def lose_disk(self) -> None:
         """The database is gone, with the epoch document or without: the node starts with a new one. Not before seats are
@@ -274,8 +273,8 @@ class Host:
             case Tell(message):
                 self.world.monitor.on_told(self, message)
                 self.world.coordinator.hear(self, encode(message))
-            case Meet():
-                self._meet()
+            case Meet(own, _):
+                self._meet({member.public_key for member in own.members} if own is not None else set())
             case Recover():
                 self.later(1, lambda: self._recover(effect))
             case CheckSignatures(token, transactions):
@@ -290,8 +289,8 @@ class Host:
                 stored = [decode(CertifiedBlock, data, MAX_FRAME_BYTES) for data in self.disk.blocks(first, _SERVE_BYTES)]
                 if stored:
                     self.send(peer, ChainReply(tuple(FinalBlock(block.block, block.finality) for block in stored)))
-            case SendBundles(peer, destination, sequence):
-                for data in self.disk.bundles(destination, sequence, _SERVE_BYTES):
+            case SendBundles(peer, destination, sequence, is_alone):
+                for data in self.disk.bundles(destination, sequence, 0 if is_alone else _SERVE_BYTES):
                     self.send(peer, BundleDelivery(decode(CertifiedBundle, data, MAX_FRAME_BYTES)))
             case SendCheckpoint(peer, height, certified_at, root):
                 with suppress(DecodeError):
@@ -313,13 +312,19 @@ class Host:
             case _:
                 pass
 
-    def _meet(self) -> None:
-        """Connected are the nodes that know each other."""
-        self._meets = True
+    def _meet(self, own: set[bytes]) -> None:
+        """Connected are the members of a committee that know each other; with others see ``Network``."""
+        self._own = own
         for other in self.world.nodes:
-            if other is not self and other._meets:
+            if other is not self and self._is_met(other):
                 self.put(PeerUp(other.key.public))
                 other.put(PeerUp(self.key.public))
+
+    def shares_committee(self, other: "Host") -> bool:
+        return self.index // self.world.plan.size == other.index // self.world.plan.size
+
+    def _is_met(self, other: "Host") -> bool:
+        return other.key.public in self._own and self.key.public in other._own
 
     def _recover(self, wanted: Recover) -> None:
         with self.world.monitor.guard(self):

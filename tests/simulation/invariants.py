@@ -13,11 +13,15 @@ from node.events import Recovered
 from node.ledger.admission import admit
 from node.ledger.state import recompute_totals
 from node.protocol.block import Block, Header, Outcome
-from node.protocol.codec import encode
+from node.protocol.channel import Bundle
+from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.epoch import Opening, Readiness, Reveal, SignedDocument, ToCoordinator
-from node.protocol.messages import PeerMessage, Proposal
+from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.messages import BundleDelivery, PeerMessage, Proposal
 from node.protocol.transaction import decode_transaction
+from node.replica import inbox
+from node.replica.delivering import first_hands
 from node.replica.replica import Replica
 from tests.simulation.oracle import Oracle
 from tests.simulation.readers import Readers
@@ -40,6 +44,10 @@ _MAX_KEPT = 1 << 18
 """Bytes that a member keeps of what others send it; 52 KB were the most in 40 runs."""
 
 
+_SPREADING = 100
+"""Milliseconds from one member of a committee to the others, with nothing in the way."""
+_DELIVERY = b"\x92\x09"
+"""How a frame with a bundle begins."""
 _MAX_CATCH_UP = 2_000
 """Milliseconds until who comes back when all faults stop has what others had then."""
 
@@ -72,6 +80,8 @@ class Monitor:
         """Hashes of each shard's final blocks, as the first honest node stored them."""
         self.oracle: Oracle
         self.dropped_for: set[str] = set()
+        self._is_calm = False
+        """Faults have stopped."""
         self.readers: Readers | None = None
         """Where a captured shard certifies nonsense."""
         self._behind: dict[int, int] = {}
@@ -258,6 +268,7 @@ class Monitor:
 
     def on_heal(self, back: Sequence["Host"]) -> None:
         """Faults stop. From now on blocks become final within a few views, and who is back now catches up at once."""
+        self._is_calm = self._world.plan.is_live
         for shard in self.chains if self._world.plan.is_live else ():
             replicas = [node.replica for node in self._world.committee(shard) if node.is_honest and node.replica is not None]
             views = [replica.consensus.view for replica in replicas]
@@ -275,6 +286,26 @@ class Monitor:
             self._world.tell(node, "has caught up", f"in {took} ms")
             if took > _MAX_CATCH_UP:
                 violated("catch-up", f"{node} needed {took} ms to catch up, with nothing in its way")
+
+    def on_arrival(self, source: "Host", target: "Host", frame: bytes) -> None:
+        """Once nothing is lost any more, what another shard brings to an honest member is soon with all of its committee, but for
+        those that it is brought to first."""
+        is_brought = frame[:2] == _DELIVERY and not source.shares_committee(target) and target.is_honest
+        if not is_brought or not self._is_calm or target.replica is None:
+            return
+        bundle = decode(BundleDelivery, frame, MAX_FRAME_BYTES).bundle.bundle
+        shard = target.index // self._world.plan.size
+        if bundle.destination != shard or bundle.source == shard or bundle.source not in self.chains:
+            return
+        committee = self._world.committee(shard)
+        hands = first_hands(bundle, target.replica.electorate)
+        others = [node for node in committee if node.is_honest and node.replica is not None and node.key.public not in hands]
+        if not _has(target, bundle):
+            self._world.after(_SPREADING, lambda: self._check_spread(target, others, bundle))
+
+    def _check_spread(self, target: "Host", others: Sequence["Host"], bundle: Bundle) -> None:
+        if _has(target, bundle) and (without := [node for node in others if not _has(node, bundle) and _has_room(node, bundle)]):
+            violated("spread", f"{target} has bundle {bundle.sequence} of shard {bundle.source}, {without[0]} has not")
 
     def has_recovered(self) -> bool:
         """Whether each honest shard has a final block of a view that began after all faults stopped."""
@@ -375,6 +406,18 @@ class Monitor:
             if tracked.id in ends and tracked.status.is_final and tracked.status != found:
                 text = f"{gateway} shows transaction {tracked.id.hex()[:8]} as {tracked.status}, but it is {found}"
                 violated("acknowledged", text)
+
+
+def _has(node: "Host", bundle: Bundle) -> bool:
+    """Whether it has taken it, or keeps it."""
+    replica = node.replica
+    if replica is None:
+        return False
+    return bundle.sequence <= replica.state.cursor(bundle.source) or replica.inbox.holds(bundle.source, bundle.sequence)
+
+
+def _has_room(node: "Host", bundle: Bundle) -> bool:
+    return node.replica is not None and bundle.sequence <= node.replica.state.cursor(bundle.source) + inbox.WINDOW
 
 
 def _kept(replica: Replica) -> int:

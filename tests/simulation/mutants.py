@@ -44,6 +44,7 @@ from node.protocol.transaction import Transaction, decode_transaction
 from node.replica import inbox, proposing, replica, taking_over, witnesses
 from node.replica.assembling import Assembling
 from node.replica.checking import Checking
+from node.replica.collecting import Collecting
 from node.replica.delivering import Delivering
 from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
@@ -882,11 +883,16 @@ MUTANTS: dict[str, Mutant] = {
         _on(Inbox, "receive", _any_bundle) + _on(Inbox, "verified", _any_bundle_in_block),
         "forged bundles",
     ),
-    "bundles-not-asked-for": Mutant(
-        "a lost bundle is not asked for",
+    "bundles-not-sent-again": Mutant(
+        "nobody sees to it that a lost bundle comes again",
         12,
-        _on(Delivering, "poll", _no_effects) + _on(Delivering, "ask_for_more", _no_effects),
+        _on(Delivering, "_again", _no_effects)
+        + _on(Collecting, "_ask_for_missing", _no_effects)
+        + _on(Collecting, "ask_for_more", _no_effects),
         "withheld bundles",
+    ),
+    "bundles-not-passed-on": Mutant(
+        "who is brought a bundle keeps it to itself", 12, _on(Collecting, "_pass_on", _no_effects), "hoarded bundles"
     ),
     "replay-window-off-by-one": Mutant(
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)

@@ -5,7 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 from node.events import Transactions
-from node.network.events import Message
+from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _MAX_TAIL = 2_000
+_MOST = 4
+"""Connections of a node with members of other committees: few, so that they go and come."""
+_UNUSED = 1_500
+"""For how long such a connection may be unused, ms."""
+_HANDSHAKE = 6
+"""Times that something goes from one side to the other before the first frame."""
 
 
 def arrivals(links: Links, chance: Random) -> list[int]:
@@ -33,6 +39,56 @@ def arrivals(links: Links, chance: Random) -> list[int]:
     return found
 
 
+class Connections:
+    """Those between members of different committees: made when there is something to send, few of each node, ended when they are
+    not used."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._chance = Random(f"{world.plan.seed}/connections")
+        self._used: dict[frozenset[int], int] = {}
+        """When a frame last went over each, by the two nodes; the least recently used first."""
+        self.made = 0
+        self.most = 0
+        """Of one node at once."""
+
+    def connect(self, source: "Host", target: "Host") -> int | None:
+        """How long a frame waits for the connection, ms; None: there is none to be had."""
+        pair, now = frozenset((source.index, target.index)), self._world.time
+        if target.node is None:
+            return None
+        if self._used.pop(pair, None) is not None:
+            self._used[pair] = now
+            return 0
+        self._end([other for other, used in self._used.items() if used + _UNUSED <= now])
+        for node in (source, target):
+            if len(own := self._of(node)) >= _MOST:
+                self._end(own[:1])
+        self._used[pair] = now
+        self.made += 1
+        self.most = max(self.most, len(self._of(source)), len(self._of(target)))
+        source.put(PeerUp(target.key.public))
+        target.put(PeerUp(source.key.public))
+        return sum(self._chance.randint(*self._world.network.links.delay) for _ in range(_HANDSHAKE))
+
+    def part(self, node: "Host") -> list["Host"]:
+        """It crashed: those that it was connected with."""
+        gone = self._of(node)
+        for pair in gone:
+            del self._used[pair]
+        return [self._world.nodes[index] for pair in gone for index in pair if index != node.index]
+
+    def _of(self, node: "Host") -> list[frozenset[int]]:
+        return [pair for pair in self._used if node.index in pair]
+
+    def _end(self, pairs: list[frozenset[int]]) -> None:
+        for pair in pairs:
+            if self._used.pop(pair, None) is not None:
+                one, other = (self._world.nodes[index] for index in sorted(pair))
+                one.put(PeerDown(other.key.public))
+                other.put(PeerDown(one.key.public))
+
+
 class Network:
     """Carries frames between nodes."""
 
@@ -42,6 +98,7 @@ class Network:
         self.links = world.plan.links
         self.timing = world.plan.timing
         self.cuts: list[Cut] = []
+        self.connections = Connections(world)
         self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
         self._decoded: dict[bytes, PeerMessage] = {}
 
@@ -59,10 +116,13 @@ class Network:
             world.story.sent(world.time, source, target, message)
         if self.cuts and self._is_cut(source.index, target.index):
             return
+        waits = 0 if source.shares_committee(target) else self.connections.connect(source, target)
+        if waits is None:
+            return
         life = target.life
         later = self._held_back(target) if self.timing else 0
         for delay in arrivals(self.links, self._chance):
-            world.after(max(delay, later), lambda: self._arrive(source, target, frame) if target.life == life else None)
+            world.after(waits + max(delay, later), lambda: self._arrive(source, target, frame) if target.life == life else None)
 
     def _held_back(self, target: "Host") -> int:
         """For how long, ms, somebody who knows the protocol would keep a message from its receiver."""
@@ -80,6 +140,7 @@ class Network:
     def _arrive(self, source: "Host", target: "Host", frame: bytes) -> None:
         if target.replica is None:
             return
+        self._world.monitor.on_arrival(source, target, frame)
         if target.adversary is not None:
             target.adversary.hears(source.key.public, decode(cast(Any, PeerMessage), frame, MAX_FRAME_BYTES))
         target.put(Message(source.key.public, frame))

@@ -1,44 +1,75 @@
-"""The channels between shards: who sends bundles, who asks for them, and whom."""
+"""What a shard sends to others: who sends it, to whom, when again, and until when."""
+
+from collections import Counter
+from itertools import chain
 
 import pytest
 
-from node.effects import Commit, Effect, Publish, Send
-from node.protocol.channel import CertifiedBundle, PrepareVote
-from node.protocol.codes import Code
+from node.effects import Commit, Effect, Publish, Send, SendBundles
+from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.messages import BundleDelivery, BundleRequest
-from node.replica.inbox import WINDOW
-from tests.chains import Network
-from tests.unit.replicas import at, catch_up, forge_bundle, make_final, replica_of
-
-NETWORK = Network(committees=3)
-HEARTBEAT = NETWORK.genesis.parameters.heartbeat
+from node.replica.delivering import TURN, Delivering, first_hands
+from node.replica.replica import Replica
+from tests.chains import Network, Shard
+from tests.unit.replicas import at, catch_up, make_final, replica_of
 
 
-def test_f_plus_one_members_in_turn_send_a_bundle_to_all_of_its_destination() -> None:
+def paying(payments: int = 1) -> tuple[Network, Shard, Shard]:
+    """A shard that pays to another in each of so many blocks, and the other; there is a third."""
     network = Network(committees=3)
     issuer = network.issuers["USD"]
     home = network.shard_of(issuer)
-    for other in network.shards:
-        if other is not home:
-            home.add(network.pay(issuer, network.person(other.number), 5))
+    there = next(shard for shard in network.shards if shard is not home)
+    for number in range(payments):
+        home.add(network.pay(issuer, network.person(there.number, number), 5))
+    return network, home, there
+
+
+def sender(network: Network, home: Shard, member: int, now: int = 1) -> tuple[Replica, list[Effect]]:
+    """A member for whom the shard's blocks have just become final, and what it did."""
+    replica = replica_of(network, member, number=home.number)
+    return replica, make_final(replica, home, now)
+
+
+def deliveries(effects: list[Effect]) -> list[tuple[bytes, CertifiedBundle]]:
+    return [(e.peer, e.message.bundle) for e in effects if isinstance(e, Send) and isinstance(e.message, BundleDelivery)]
+
+
+def sent_again(effects: list[Effect]) -> list[SendBundles]:
+    return [effect for effect in effects if isinstance(effect, SendBundles)]
+
+
+def ticking(replica: Replica, start: int, end: int) -> list[SendBundles]:
+    """What is sent again until then, in steps of 50 ms."""
+    return [again for now in range(start, end, 50) for again in sent_again(replica.on_tick(at(now)))]
+
+
+def test_f_plus_one_members_in_turn_send_a_bundle_to_the_same_f_plus_one_of_its_destination() -> None:
+    network, home, there = paying(4)
     senders: dict[bytes, list[int]] = {}
     for member in range(4):
-        delivered = deliveries(make_final(replica_of(network, member, number=home.number), home))
+        _, effects = sender(network, home, member)
         for (bundle,) in home.outboxes:
-            if peers := [peer for peer, other in delivered if other == bundle]:
-                assert tuple(peers) == network.document.electorates[bundle.bundle.destination].keys
+            if peers := [peer for peer, other in deliveries(effects) if other == bundle]:
+                assert tuple(peers) == first_hands(bundle.bundle, there.electorate)
+                assert len(set(peers)) == 2
                 senders.setdefault(bundle.header.hash, []).append(member)
-    assert [len(members) for members in senders.values()] == [2, 2]
-    assert len(set(map(tuple, senders.values()))) == 2, "not always the same"
+    assert [len(members) for members in senders.values()] == [2] * 4
+    assert Counter(chain(*senders.values())) == dict.fromkeys(range(4), 2), "each as often"
+
+
+def test_each_member_of_a_destination_is_among_the_first_hands_as_often() -> None:
+    _, _, there = paying()
+    count = dict.fromkeys(there.electorate.keys, 0)
+    for sequence in range(1, 8 * TURN + 1):
+        for key in first_hands(Bundle(0, there.number, sequence, ()), there.electorate):
+            count[key] += 1
+    assert set(count.values()) == {4 * TURN}
 
 
 def test_who_catches_up_sends_no_bundles_of_blocks_that_were_final_before() -> None:
     """After a new disk these are all that the shard ever sent."""
-    network = Network(committees=3)
-    issuer = network.issuers["USD"]
-    home = network.shard_of(issuer)
-    for other in network.shards * 4:
-        home.add(network.pay(issuer, network.person(other.number), 5))
+    network, home, _ = paying(12)
     for member in range(4):
         effects = catch_up(replica_of(network, member, number=home.number), home)
         assert [e.height for e in effects if isinstance(e, Commit)] == list(range(1, 13))
@@ -46,55 +77,73 @@ def test_who_catches_up_sends_no_bundles_of_blocks_that_were_final_before() -> N
         assert not [effect for effect in effects if isinstance(effect, Publish)]
 
 
-def deliveries(effects: list[Effect]) -> list[tuple[bytes, CertifiedBundle]]:
-    return [(e.peer, e.message.bundle) for e in effects if isinstance(e, Send) and isinstance(e.message, BundleDelivery)]
+HEARTBEAT = Network(committees=3).genesis.parameters.heartbeat
 
 
-def requests(effects: list[Effect]) -> list[tuple[bytes, BundleRequest]]:
-    sent = [effect for effect in effects if isinstance(effect, Send)]
-    return [(effect.peer, effect.message) for effect in sent if isinstance(effect.message, BundleRequest)]
+@pytest.mark.parametrize("is_news", [True, False], ids=["sent", "adopted"])
+def test_what_is_not_taken_within_a_heartbeat_and_a_half_is_sent_again_to_others_and_others(is_news: bool) -> None:
+    network, home, there = paying()
+    again: list[SendBundles] = []
+    for member in range(4):
+        replica = replica_of(network, member, number=home.number)
+        (make_final if is_news else catch_up)(replica, home)
+        assert not ticking(replica, 50, HEARTBEAT - 50), "it is on its way"
+        again += ticking(replica, HEARTBEAT - 50, 2 * HEARTBEAT - 100)
+    assert {(a.destination, a.sequence, a.is_alone) for a in again} == {(there.number, 1, True)}
+    assert len(again) == 4, "f + 1 members to f + 1"
+    replica, _ = sender(network, home, (home.chain[0].block.header.height) % 4)
+    found = ticking(replica, 50, 6 * HEARTBEAT)
+    assert 8 <= len(found) <= 12
+    assert {a.peer for a in found} == set(there.electorate.keys)
 
 
-def test_source_shards_and_their_members_are_polled_in_turn_for_what_follows() -> None:
-    replica = replica_of(NETWORK, 0)
-    asked = [request for beat in range(1, 9) for request in requests(replica.on_tick(at(beat * HEARTBEAT)))]
-    assert {request for _, request in asked} == {BundleRequest(0, 1)}
-    members = {key: number for number in (1, 2) for key in NETWORK.shards[number].electorate.keys}
-    assert sorted(members[peer] for peer, _ in asked) == [1] * 4 + [2] * 4
-    assert {peer for peer, _ in asked} == members.keys()
+def claim(replica: Replica, peer: bytes, destination: int, sequence: int, now: int) -> list[Effect]:
+    return replica.on_message(peer, BundleRequest(destination, sequence), at(now))
 
 
-def test_what_is_here_already_is_not_asked_for() -> None:
-    replica = replica_of(NETWORK, 0)
-    for source in NETWORK.shards[1:]:
-        bundle = forge_bundle(source, 0, 1, (PrepareVote(bytes(32), Code.OK),))
-        replica.on_message(source.electorate.keys[0], BundleDelivery(bundle), at(1))
-    assert replica.counters.bundles_in == 2
-    assert not [request for beat in range(1, 5) for request in requests(replica.on_tick(at(beat * HEARTBEAT + 1)))]
+def test_what_f_plus_one_members_of_the_destination_have_taken_is_not_sent_again_and_forgotten() -> None:
+    network, home, there = paying()
+    replica, _ = sender(network, home, 1)
+    liar, *others = there.electorate.keys
+    for _ in range(3):
+        claim(replica, liar, there.number, 2, 2)
+    stranger = network.shards[3 - home.number - there.number].electorate.keys[0]
+    claim(replica, stranger, there.number, 2, 2)
+    assert ticking(replica, 50, 2 * HEARTBEAT), "one may lie, and who is of another shard does not count"
+    claim(replica, others[0], there.number, 2, 2 * HEARTBEAT)
+    assert not ticking(replica, 2 * HEARTBEAT, 6 * HEARTBEAT)
+    home.add(network.pay(network.issuers["USD"], network.person(there.number), 6))
+    commits = [e for e in make_final(replica, home, 6 * HEARTBEAT) if isinstance(e, Commit)]
+    assert [commit.taken for commit in commits] == [((there.number, 1),)]
 
 
-@pytest.mark.parametrize(
-    ("later", "wanted"),
-    [((), []), ((2,), []), ((1 + WINDOW,), [2]), ((2 + WINDOW,), [2]), ((2, 2 + WINDOW), [])],
-    ids=["none known", "the next is here", "the next was lost", "no room for later ones", "the next is here, others not"],
-)
-def test_once_the_chain_has_taken_what_was_here_later_bundles_that_came_are_asked_for_at_once(
-    later: tuple[int, ...], wanted: list[int]
-) -> None:
-    network = Network(committees=3)
-    issuer = network.issuers["USD"]
-    home = network.shard_of(issuer)
-    there = next(shard for shard in network.shards if shard is not home)
-    home.add(network.pay(issuer, network.person(there.number), 5))
-    there.add(bundles=home.outboxes[0])
-    replica = replica_of(network, 0, number=there.number)
-    replica.start(at(0))
-    effects = []
-    for sequence in later:
-        bundle = forge_bundle(home, there.number, sequence, (PrepareVote(bytes(32), Code.OK),))
-        effects += replica.on_message(home.electorate.keys[0], BundleDelivery(bundle), at(1))
-    assert not requests(effects), "they may come in another order"
-    asked = requests(make_final(replica, there))
-    assert [request for _, request in asked] == [BundleRequest(there.number, sequence) for sequence in wanted]
-    assert all(peer in home.electorate.keys for peer, _ in asked)
-    assert not requests(replica.on_tick(at(2))), "once"
+def test_a_channel_on_which_nothing_is_under_way_costs_nothing() -> None:
+    network, home, there = paying()
+    replica, _ = sender(network, home, 1)
+    for peer in there.electorate.keys[:2]:
+        claim(replica, peer, there.number, 2, 2)
+    effects = [effect for now in range(50, 20 * HEARTBEAT, 50) for effect in replica.on_tick(at(now))]
+    foreign = {key for shard in network.shards if shard is not home for key in shard.electorate.keys}
+    assert not [e for e in effects if isinstance(e, Send | SendBundles) and e.peer in foreign]
+
+
+def test_after_a_start_all_that_is_stored_is_seen_to() -> None:
+    network, home, there = paying(3)
+    for member in range(4):
+        replica = replica_of(network, member, number=home.number)
+        catch_up(replica, home)
+        state = replica.state
+        again = Delivering(home.number, member, network.document.electorates, state, {there.number: 2}, 100)
+        found = [effect for now in range(0, 1_000, 100) for effect in again.poll(now)]
+        assert {(a.destination, a.sequence) for a in found} == {(there.number, 2)}
+        none = Delivering(home.number, member, network.document.electorates, state, {}, 100)
+        assert not [effect for now in range(0, 1_000, 100) for effect in none.poll(now)]
+
+
+def test_who_asks_for_what_has_just_been_sent_gets_it_later() -> None:
+    network, home, there = paying()
+    replica, _ = sender(network, home, 0, now=1_000)
+    peer = there.electorate.keys[0]
+    assert not sent_again(claim(replica, peer, there.number, 1, 1_100))
+    (answer,) = sent_again(claim(replica, peer, there.number, 1, 1_000 + HEARTBEAT // 2))
+    assert (answer.peer, answer.sequence, answer.is_alone) == (peer, 1, False)

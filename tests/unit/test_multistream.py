@@ -15,7 +15,7 @@ def feed(negotiation: Negotiation, data: bytes, gulp: int) -> bytes:
 
 @given(st.integers(1, 50), st.binary(max_size=20))
 def test_two_sides_agree_and_what_follows_is_kept(gulp: int, more: bytes) -> None:
-    dialer, listener = Negotiation("/name", True), Negotiation("/name", False)
+    dialer, listener = Negotiation(["/name"], True), Negotiation(["/name"], False)
     answer = feed(listener, dialer.hello, gulp)
     assert listener.is_done
     assert (dialer.hello, listener.hello, answer) == (GREETING + NAME, GREETING, NAME)
@@ -24,7 +24,7 @@ def test_two_sides_agree_and_what_follows_is_kept(gulp: int, more: bytes) -> Non
 
 
 def test_who_asks_what_there_is_or_for_something_else_may_ask_again() -> None:
-    listener = Negotiation("/name", False)
+    listener = Negotiation(["/name"], False)
     assert listener.receive(GREETING + b"\x03ls\n\x07/other\n") == b"\x07/name\n\n" + b"\x03na\n"
     assert not listener.is_done
     assert listener.receive(NAME) == NAME
@@ -35,17 +35,17 @@ def test_who_asks_what_there_is_or_for_something_else_may_ask_again() -> None:
 @pytest.mark.parametrize("dialed", [True, False])
 def test_who_says_something_else_is_no_peer(said: bytes, dialed: bool) -> None:
     with pytest.raises(NoAgreement):
-        Negotiation("/name", dialed).receive(said + GREETING)
+        Negotiation(["/name"], dialed).receive(said + GREETING)
 
 
 def test_who_was_asked_and_does_not_speak_it_is_no_peer() -> None:
     for answer in (b"\x03na\n", b"\x07/other\n"):
         with pytest.raises(NoAgreement):
-            Negotiation("/name", True).receive(GREETING + answer)
+            Negotiation(["/name"], True).receive(GREETING + answer)
 
 
 def test_who_proposes_for_ever_is_no_peer() -> None:
-    listener = Negotiation("/name", False)
+    listener = Negotiation(["/name"], False)
     assert listener.receive(GREETING + b"\x07/other\n" * (MAX_MESSAGES - 1)) == b"\x03na\n" * (MAX_MESSAGES - 1)
     with pytest.raises(NoAgreement):
         listener.receive(NAME)

@@ -83,16 +83,20 @@ def test_a_member_votes_only_with_the_database_that_registered(pledge: Pledge | 
     assert (Journal in journaled) == votes
 
 
-def test_the_committees_of_a_later_attempt_are_met_too() -> None:
+def test_the_own_committee_is_met_and_others_are_known_also_of_a_later_attempt() -> None:
     mind = node(SIGNED)
     (first,) = [effect for effect in mind.start() if isinstance(effect, Meet)]
     roll = NETWORK.roll_of([NETWORK.register(i, pair, 2) for i, pair in enumerate(NETWORK.nodes.values())], attempt=2)
     second = NETWORK.sign_document(first_document(NETWORK.genesis, roll, NETWORK.secrets))
     notice = PhaseNotice(NETWORK.genesis.network, 1, 2, Phase.ASSIGNMENT, 0, 4).signed(NETWORK.coordinator)
     frame = Message(NETWORK.coordinator.public, encode(Announcement(notice, second)))
-    assert Meet(second.document.committees) in mind.handle(frame, at(0))
+    (later,) = [effect for effect in mind.handle(frame, at(0)) if isinstance(effect, Meet)]
     assert Meet not in kinds(mind.handle(frame, at(0)))
-    assert first.committees != second.document.committees
+    for meet, document in ((first, SIGNED.document), (later, second.document)):
+        seat = document.seat_of(KEY.public)
+        assert seat is not None
+        assert meet == Meet(document.committees[seat[0]], tuple(c for c in document.committees if c.shard != seat[0]))
+    assert first != later
 
 
 def test_readiness_is_told_once_a_quorum_can_be_reached() -> None:

@@ -101,7 +101,7 @@ async def run(monkeypatch: pytest.MonkeyPatch, folder: Path, full: int) -> tuple
     monkeypatch.setattr(runtime, "Node", Mind)
     for name, connected in (("Transport", ()), ("Broker", False), ("Miner", None)):
         line = Line(log, folder / "epoch-document", connected)
-        monkeypatch.setattr(runtime, name, lambda *_, line=line: line)
+        monkeypatch.setattr(runtime, name, lambda *_, line=line, **__: line)
     left = [full]
 
     def document(path: Path, signed: Any) -> None:

@@ -187,11 +187,11 @@ class Connector:
         try:
             stream.consumed(await _agree(stream, negotiation))
         except NoAgreement as error:
-            raise NoCommonVersion(f"no common protocol version: here {self._protocols}, {error}") from None
+            raise NoCommonVersion(f"here {self._protocols}, {error}") from None
         except Exception:
             if not negotiation.refused:
                 raise
-            raise NoCommonVersion(f"no common protocol version: here {self._protocols}, there {negotiation.refused}") from None
+            raise NoCommonVersion(f"here {self._protocols}, there {negotiation.refused}") from None
 
 
 async def _agree(channel: Secured | Stream, negotiation: Negotiation) -> int:

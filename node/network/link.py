@@ -43,6 +43,8 @@ class Link:
         """Ticks for which it has not taken what waits, sent anything, finished a frame."""
         self.unused = 0
         """Ticks for which no frame has come or gone."""
+        self.early: list[bytes] = []
+        """What waited for it. The peer may not read it, if another connection crosses this one."""
         self.age = 0
         """Ticks since it is there."""
 

@@ -146,17 +146,20 @@ class Links:
     async def talk(self, peer: bytes, stream: Stream, dialed: bool) -> None:
         """Exchange frames with a peer until the connection ends. A newer connection takes the place of an older one; of two that
         crossed each other that stays which the greater key dialed, on both sides. ``dialed``: this side did."""
+        again: list[bytes] = []
         while (older := self._links.get(peer)) is not None:
             has_crossed = older.up and older.dialed != dialed and older.age * timing.PING_SECONDS < CROSSING_SECONDS
             if has_crossed and dialed != (self._own > peer):
                 return
+            again = older.early if has_crossed else []
             older.end("there is a newer connection")
             await older.ended.wait()
         link = self._links[peer] = Link(peer, stream, self._queue_bytes, self._max_frame, dialed)
         self._limit_strangers()
         self.inbox.put(PeerUp(peer))
         log.info("peer up", peer=peer.hex())
-        for frame in self._take_early(peer):
+        link.early = again + self._take_early(peer)
+        for frame in link.early:
             self.send(peer, frame)
         try:
             with link.scope:
@@ -245,6 +248,8 @@ class Links:
                         self.bytes_out += link.tick(link in self._waiting)
                     except OSError as error:
                         link.end(first_reason(error))
+                if link.age * timing.PING_SECONDS >= CROSSING_SECONDS:
+                    link.early = []
                 if self._visits is not None and link.unused > self._visits.seconds and not self._known(link.peer):
                     link.end("nothing to say")
 

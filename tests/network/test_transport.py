@@ -21,6 +21,7 @@ from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import Connector, host_and_port
 from node.network.events import Inbound, Message, PeerDown, PeerUp
 from node.network.framing import PING, FrameDecoder
+from node.network.links import Visits
 from node.network.stream import Stream
 from node.network.transport import Transport, peer_id_of, public_key_of
 from node.protocol.crypto import KeyPair
@@ -555,3 +556,130 @@ async def test_an_idle_connection_stays(nursery: trio.Nursery, monkeypatch: pyte
     with trio.move_on_after(1.2):
         raise AssertionError(f"heard {await a.inbox.receive()}")
     assert (a.connected, b.connected) == ({b.public_key}, {a.public_key})
+
+
+# -- connections on demand ---------------------------------------------------------------------------------------------------
+
+
+async def visitors(nursery: trio.Nursery, count: int, **options: Any) -> list[Transport]:
+    """Hosts that know each other's addresses, and are connected with nobody."""
+    hosts = [await start(nursery, known=lambda _: False, **options) for _ in range(count)]
+    for host in hosts:
+        host.reach({other.public_key: other.addresses for other in hosts if other is not host})
+    return hosts
+
+
+async def test_where_there_is_something_to_send_a_connection_is_made_and_nothing_is_lost(nursery: trio.Nursery) -> None:
+    a, b, c = await visitors(nursery, 3)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert not a.connected | b.connected | c.connected
+    frames = [number.to_bytes(4, "big") for number in range(1, 50)]
+    assert all(a.send(b.public_key, frame) for frame in frames)
+    await expect(b, PeerUp(a.public_key), *(Message(a.public_key, frame) for frame in frames))
+    assert b.send(a.public_key, b"an answer")
+    await expect(a, PeerUp(b.public_key), Message(b.public_key, b"an answer"))
+    assert not a.send(new_key().public, b"to nobody known")
+    assert (a.connected, b.connected, c.connected) == ({b.public_key}, {a.public_key}, frozenset())
+
+
+async def test_what_waits_for_somebody_who_does_not_answer_is_dropped_and_bounded(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "MAX_EARLY_BYTES", 1_000)
+    monkeypatch.setattr(transport, "MAX_CALLS", 2)
+    gone, later = new_key(), new_key()
+    a = await start(nursery, known=lambda _: False)
+    a.reach({peer: ["/ip4/127.0.0.1/tcp/1"] for peer in (gone.public, later.public, new_key().public)})
+    assert a.send(gone.public, bytes(600))
+    assert not a.send(gone.public, bytes(600))
+    assert a.send(later.public, b"x")
+    assert not [peer for peer in a._reachable if peer not in (gone.public, later.public) and a.send(peer, b"x")]
+    await trio_until(lambda: a.send(gone.public, bytes(990)))
+    b = await start(nursery, later)
+    a.reach({later.public: ["nonsense", "/ip4/127.0.0.1/tcp/1", *b.addresses]})
+    await trio_until(lambda: a.send(later.public, b"at last") or later.public in a.connected)
+    await expect(b, PeerUp(a.public_key), Message(a.public_key, b"at last"))
+
+
+async def test_when_both_call_at_once_one_connection_stays_and_all_arrives(nursery: trio.Nursery) -> None:
+    for _ in range(5):
+        a, b = await visitors(nursery, 2)
+        assert a.send(b.public_key, b"from a")
+        assert b.send(a.public_key, b"from b")
+        for host, other, frame in ((a, b, b"from b"), (b, a, b"from a")):
+            with trio.fail_after(5):
+                while not isinstance(item := await host.inbox.receive(), Message):
+                    pass
+            assert item == Message(other.public_key, frame)
+        await trio_until(lambda a=a, b=b: a.connected == {b.public_key} and b.connected == {a.public_key})  # type: ignore[misc]
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert (a.connected, b.connected) == ({b.public_key}, {a.public_key})
+        assert a.send(b.public_key, b"once more")
+        with trio.fail_after(5):
+            while await b.inbox.receive() != Message(a.public_key, b"once more"):
+                pass
+
+
+async def test_of_too_many_visits_the_least_recently_used_ends_never_one_that_is_kept(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "PING_SECONDS", 0.1)
+    kept = await start(nursery)
+    a = await start(nursery, known=lambda peer: peer == kept.public_key, visits=Visits(2, 1_000))
+    a.connect(kept.public_key, kept.addresses)
+    await expect(a, PeerUp(kept.public_key))
+    first, second, third = [await start(nursery) for _ in range(3)]
+    a.reach({host.public_key: host.addresses for host in (first, second, third)})
+    for host in (first, second):
+        assert a.send(host.public_key, b"hello")
+        await expect(host, PeerUp(a.public_key), Message(a.public_key, b"hello"))
+    await trio.sleep(0.5)
+    assert first.send(a.public_key, b"used")
+    await trio.sleep(0.05)
+    assert a.send(third.public_key, b"hello")
+    await expect(third, PeerUp(a.public_key), Message(a.public_key, b"hello"))
+    await trio_until(lambda: a.connected == {kept.public_key, first.public_key, third.public_key})
+
+
+async def test_a_visit_that_is_not_used_ends_and_is_made_again(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(link, "SILENCE_SECONDS", 0.5)
+    a, b = await visitors(nursery, 2, visits=Visits(8, 10))
+    assert a.send(b.public_key, b"one")
+    await expect(b, PeerUp(a.public_key), Message(a.public_key, b"one"))
+    for _ in range(8):
+        await trio.sleep(0.2)
+        assert a.send(b.public_key, b"used")
+        await expect(b, Message(a.public_key, b"used"))
+    await expect(b, PeerDown(a.public_key), within=5)
+    assert a.send(b.public_key, b"two")
+    await expect(b, PeerUp(a.public_key), Message(a.public_key, b"two"))
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "talk"),
+    [({1}, {1}, True), ({1}, {1, 2}, True), ({1, 2}, {1}, True), ({2, 3}, {1, 2}, True), ({1}, {2}, False), ({1, 3}, {2}, False)],
+)
+async def test_two_sides_talk_if_they_have_a_version_in_common_and_say_so_if_not(
+    nursery: trio.Nursery, capsys: pytest.CaptureFixture[str], here: set[int], there: set[int], talk: bool
+) -> None:
+    a, b = await start(nursery, versions=frozenset(here)), await start(nursery, versions=frozenset(there))
+    said = ""
+
+    def is_told(times: int) -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return said.count("no common protocol version") >= times
+
+    b.connect(a.public_key, a.addresses)
+    if talk:
+        await expect(a, PeerUp(b.public_key))
+        assert not is_told(1)
+    else:
+        await trio_until(lambda: is_told(2))
+        await trio.sleep(6 * transport.FIRST_RETRY_SECONDS)
+        assert not a.connected | b.connected
+        assert not is_told(3), "once on each side"

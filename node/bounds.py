@@ -12,7 +12,7 @@ from node.network.connection import UNREAD_BYTES
 from node.network.framing import MIN_FRAME_BYTES
 from node.network.inbox import INBOX_BYTES, ITEM_BYTES
 from node.network.link import PART_BYTES
-from node.network.links import HELD_BYTES
+from node.network.links import HELD_BYTES, MAX_EARLY_BYTES, VISITS
 from node.network.secured import NOISE_MESSAGE_BYTES
 from node.network.transport import QUEUE_BYTES
 from node.network.yamux import MAX_ANSWERS
@@ -35,7 +35,7 @@ COPIES = 3
 
 def bounds(nodes: int, shards: int) -> dict[str, int]:
     """Bytes by what holds them, for a node of a network with so many nodes and shards."""
-    peers = nodes  # the other nodes, and the coordinator
+    peers = min(nodes, nodes // shards + VISITS.most)  # other members, the coordinator, and members of other shards
     return {
         "unread bytes of peers": peers * (UNREAD_BYTES + NOISE_MESSAGE_BYTES),
         "handshakes": MAX_HANDSHAKES * 2 * NOISE_MESSAGE_BYTES,
@@ -44,6 +44,7 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
         "frames among the events": MAX_EVENT_BYTES + MAX_FRAME_BYTES,
         "the frame that is handled": FRAME_DECODED * MAX_FRAME_BYTES,
         "frames that peers have not taken": peers * (QUEUE_BYTES + NOISE_MESSAGE_BYTES + MAX_ANSWERS),
+        "frames for peers that are called": MAX_EARLY_BYTES + MAX_FRAME_BYTES,
         "messages from the broker": 2 * MAX_UNREAD_BYTES,  # transactions, and queries
         "messages to the broker": MAX_QUEUED_BYTES + MAX_BROKER_BODY_BYTES,
         "transactions not looked at": MAX_TRANSACTION_BYTES,

@@ -47,12 +47,13 @@ from node.network.broker import Broker
 from node.network.broker import Message as Published
 from node.network.connection import VERSIONS
 from node.network.events import Message
-from node.network.links import Visits
+from node.network.links import VISITS
 from node.network.transport import Transport
 from node.node import Node
 from node.persisting import Persisting
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
+from node.protocol.epoch import Committee, Registration
 from node.protocol.genesis import Genesis
 from node.protocol.limits import MAX_BATCH_BODY_BYTES, MAX_FRAME_BYTES, MAX_LISTED_BYTES, MAX_QUERY_BYTES
 from node.protocol.messages import CheckpointReply, PartsReply, PeerMessage, StoredBundleDelivery, StoredChainReply
@@ -74,8 +75,6 @@ LARGE_ANSWER_RATE = 4 << 20
 """Bytes a second."""
 _BLOCK_BYTES = 64 << 10
 """What a block asked for is expected to have, until it has been read."""
-VISITS = Visits(most=64, seconds=15)
-"""Connections with members of other shards."""
 _BROKER_RUN = 100
 """Messages of the broker looked at before others have their turn."""
 _IDLE_SECONDS = 0.25
@@ -261,14 +260,20 @@ class Runtime:
             case Tell(message):
                 self._transport.send(self._genesis.coordinator_key, encode(message))
             case Meet(own, others):
-                self._transport.reach({member.public_key: member.addresses for other in others for member in other.members})
-                self._own = frozenset(member.public_key for member in own.members) if own is not None else frozenset()
-                for member in own.members if own is not None else ():  # of each pair, the one with the greater key dials
-                    if member.public_key < self._key.public:
-                        self._transport.connect(member.public_key, member.addresses)
+                self._meet(own.members if own is not None else (), others)
             case Ban(peer, reason):
                 self.reporter.notable(f"dropped {self.reporter.name_of(peer)}: {reason}")
                 self._transport.ban(peer)
+
+    def _meet(self, own: Sequence[Registration], others: Sequence[Committee]) -> None:
+        """Of each pair in the own committee, the one with the greater key dials."""
+        self._transport.reach({member.public_key: member.addresses for other in others for member in other.members})
+        before, self._own = self._own, frozenset(member.public_key for member in own)
+        for peer in before - self._own:
+            self._transport.disconnect(peer)
+        for member in own:
+            if member.public_key < self._key.public:
+                self._transport.connect(member.public_key, member.addresses)
 
     def _frame(self, message: PeerMessage) -> bytes:
         """A message goes to several peers in a row: it is encoded once."""

@@ -40,6 +40,10 @@ class Visits(NamedTuple):
     seconds: int
 
 
+VISITS = Visits(most=64, seconds=15)
+"""What holds for a node's connections with members of other shards."""
+
+
 class _Held:
     """Bytes of unfinished frames, by peer."""
 
@@ -82,6 +86,7 @@ class Links:
         self._early: dict[bytes, list[bytes]] = {}
         """Frames for peers that are being called."""
         self._early_bytes = 0
+        """Of these, and of those that may have to be sent again."""
         self._max_frame = max_frame
         self._queue_bytes = queue_bytes
         self._something_to_do = trio.Event()
@@ -126,10 +131,9 @@ class Links:
         self._early_bytes += len(frame)
         return True
 
-    def _take_early(self, peer: bytes) -> list[bytes]:
-        frames = self._early.pop(peer, [])
+    def _drop_early(self, frames: list[bytes]) -> None:
         self._early_bytes -= sum(map(len, frames))
-        return frames
+        frames.clear()
 
     def ban(self, peer: bytes) -> None:
         """Drop a peer that sent what no honest one sends, and stay apart from it for ``BAN_SECONDS``."""
@@ -151,14 +155,15 @@ class Links:
             has_crossed = older.up and older.dialed != dialed and older.age * timing.PING_SECONDS < CROSSING_SECONDS
             if has_crossed and dialed != (self._own > peer):
                 return
-            again = older.early if has_crossed else []
+            if has_crossed:
+                again, older.early = older.early, []
             older.end("there is a newer connection")
             await older.ended.wait()
         link = self._links[peer] = Link(peer, stream, self._queue_bytes, self._max_frame, dialed)
         self._limit_strangers()
         self.inbox.put(PeerUp(peer))
         log.info("peer up", peer=peer.hex())
-        link.early = again + self._take_early(peer)
+        link.early = again + self._early.pop(peer, [])
         for frame in link.early:
             self.send(peer, frame)
         try:
@@ -170,6 +175,7 @@ class Links:
             link.end(first_reason(errors))
         finally:
             link.up = False
+            self._drop_early(link.early)
             self._held.forget(link)
             self._unflushed.pop(link, None)
             self._waiting.pop(link, None)
@@ -249,7 +255,7 @@ class Links:
                     except OSError as error:
                         link.end(first_reason(error))
                 if link.age * timing.PING_SECONDS >= CROSSING_SECONDS:
-                    link.early = []
+                    self._drop_early(link.early)
                 if self._visits is not None and link.unused > self._visits.seconds and not self._known(link.peer):
                     link.end("nothing to say")
 

@@ -172,7 +172,7 @@ class Transport(Links):
                     return
         finally:
             if self._early.get(peer) is early:
-                self._take_early(peer)
+                self._drop_early(self._early.pop(peer))
 
     def _failed(self, peer: bytes | None, address: str, errors: BaseExceptionGroup[Exception]) -> None:
         """Tell why there is no connection; loudly, but once for each peer, if the two have no version in common."""

@@ -47,8 +47,8 @@ class Delivering:
         self._overdue: dict[int, tuple[int, int]] = {}
         """By destination, what was promised two looks ago, and at the last one."""
         self._tries: dict[int, int] = {}
-        self._fresh: deque[tuple[int, int, int]] = deque()
-        """(when, destination, sequence) of what became final within a beat: it is on its way."""
+        self._fresh: dict[int, deque[tuple[int, int]]] = {}
+        """By destination, (when, sequence) of what became final within a beat: it is on its way."""
         self._claims: dict[int, dict[bytes, int]] = {}
         self._news: dict[int, int] = {}
         self._next = 0
@@ -67,13 +67,12 @@ class Delivering:
         for certified in bundles:
             bundle = certified.bundle
             if is_news:
-                self._fresh.append((now, bundle.destination, bundle.sequence))
+                self._on_their_way(bundle.destination, now).append((now, bundle.sequence))
             if is_in_turn:
                 self._promised[bundle.destination] = bundle.sequence
             if is_in_turn and is_news:
                 delivery = BundleDelivery(certified)
                 sent += [Send(key, delivery) for key in first_hands(bundle, self._electorates[bundle.destination])]
-        self._forget_fresh(now)
         return sent
 
     def asked(self, peer: bytes, request: BundleRequest) -> None:
@@ -95,12 +94,16 @@ class Delivering:
 
     def is_due(self, request: BundleRequest, now: int) -> bool:
         """Whether to answer: what has just been sent is on its way, and who asks may only say what it has taken."""
-        self._forget_fresh(now)
-        return not any(to == request.destination and sequence <= request.sequence for _, to, sequence in self._fresh)
+        if request.destination not in self._fresh:
+            return True
+        fresh = self._on_their_way(request.destination, now)
+        return not fresh or request.sequence < fresh[0][1]
 
-    def _forget_fresh(self, now: int) -> None:
-        while self._fresh and self._fresh[0][0] + self._beat <= now:
-            self._fresh.popleft()
+    def _on_their_way(self, destination: int, now: int) -> deque[tuple[int, int]]:
+        fresh = self._fresh.setdefault(destination, deque())
+        while fresh and fresh[0][0] + self._beat <= now:
+            fresh.popleft()
+        return fresh
 
     def poll(self, now: int) -> list[SendBundles]:
         """Send again what was not taken for a heartbeat: the first such bundle of each channel, to the next f + 1 members. Who
@@ -118,6 +121,7 @@ class Delivering:
             if taken < earlier:
                 found += self._again(destination, taken + 1)
                 last = 0
+                self._promised[destination] = self._promised.pop(destination)  # others come first next time
             self._overdue[destination] = last, promised
         return found
 

@@ -16,7 +16,8 @@ def test_the_table_in_the_threat_model_is_what_the_code_keeps() -> None:
     assert told == {name: round(size / 2**20) for name, size in DEVNET.items()}
 
 
-def test_what_peers_cost_grows_with_their_number_and_nothing_else_does() -> None:
+def test_what_peers_cost_grows_with_their_number_to_a_bound_and_nothing_else_does() -> None:
+    assert bounds(nodes=4 * 1_000, shards=1_000)["unread bytes of peers"] < 9 * DEVNET["unread bytes of peers"]
     more = bounds(nodes=9, shards=3)
     assert {name for name in more if more[name] != DEVNET[name]} == {
         "unread bytes of peers",

@@ -152,6 +152,8 @@ class Transport(Links):
         link = self.link_to(peer)
         if (link is not None and link.up) or peer not in self._reachable:
             return super().send(peer, frame)
+        if not 0 < len(frame) <= MAX_FRAME_BYTES:
+            raise ValueError(f"a frame has 1 to {MAX_FRAME_BYTES} bytes, not {len(frame)}")
         if peer in self._early:
             return self._keep_early(peer, frame)
         if self._nursery is None or len(self._early) >= MAX_CALLS or self.banned_for(peer) > 0:

@@ -84,10 +84,12 @@ class StoredBundleDelivery(Struct, array_like=True, frozen=True, tag=9):
 
 
 class BundleRequest(Struct, array_like=True, frozen=True, tag=10):
-    """Bundles of your shard's channel to ``destination`` from ``sequence`` on, please."""
+    """Bundles of your shard's channel to ``destination`` from ``sequence`` on, please; final blocks here have those before.
+    ``is_claim``: only that; what follows is here."""
 
     destination: ShardNumber
     sequence: SequenceNumber
+    is_claim: bool = False
 
 
 class TransactionsRequest(Struct, array_like=True, frozen=True, tag=11):

@@ -78,7 +78,8 @@ class Collecting:
         self._next = now + self._beat
         found = []
         for source in sorted(self._claimed):
-            request = BundleRequest(self._shard, state.cursor(source) + 1)
+            following = state.cursor(source) + 1
+            request = BundleRequest(self._shard, following, self._inbox.holds(source, following))
             found += [Send(courier, request) for courier in self._couriers.pop(source, ())]
         self._claimed.clear()
         return found + self._ask_for_missing(state)

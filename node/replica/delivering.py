@@ -93,9 +93,9 @@ class Delivering:
         return found
 
     def is_due(self, request: BundleRequest, now: int) -> bool:
-        """Whether to answer: what has just been sent is on its way, and who asks may only say what it has taken."""
-        if request.destination not in self._fresh:
-            return True
+        """Whether to answer: not a claim, nor with what has just been sent, and is on its way."""
+        if request.is_claim or request.destination not in self._fresh:
+            return not request.is_claim
         fresh = self._on_their_way(request.destination, now)
         return not fresh or request.sequence < fresh[0][1]
 

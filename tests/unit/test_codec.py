@@ -156,13 +156,14 @@ def test_random_bytes_are_refused_or_canonical(name: str, data: bytes) -> None:
 
 HASH = bytes(range(32))
 NOT_CANONICAL = {
-    "long form of a small integer": b"\x93\x0a\xcd\x00\x03\x03",
-    "signed form of a positive integer": b"\x93\x0a\xd0\x03\x03",
-    "long form of the array": b"\xdc\x00\x03\x0a\x03\x03",
+    "long form of a small integer": b"\x94\x0a\xcd\x00\x03\x03\xc2",
+    "signed form of a positive integer": b"\x94\x0a\xd0\x03\x03\xc2",
+    "long form of the array": b"\xdc\x00\x04\x0a\x03\x03\xc2",
     "long form of a byte string": encode(BodyRequest(1, HASH)).replace(b"\xc4\x20", b"\xc5\x00\x20"),
-    "trailing item": b"\x94\x0a\x03\x03\x00",
-    "below the bound": b"\x93\x0a\x03\xff",
-    "above the bound": b"\x93\x0a\x03\xcf\x00\x20\x00\x00\x00\x00\x00\x01",
+    "an item that has a default left out": b"\x93\x0a\x03\x03",
+    "trailing item": b"\x95\x0a\x03\x03\xc2\x00",
+    "below the bound": b"\x94\x0a\x03\xff\xc2",
+    "above the bound": b"\x94\x0a\x03\xcf\x00\x20\x00\x00\x00\x00\x00\x01\xc2",
     "a byte too few": msgpack.packb([7, 1, HASH[:-1]]),
     "a byte too many": msgpack.packb([7, 1, HASH + b"x"]),
     "a vote of no kind": msgpack.packb([2, [4, 1, bytes(32), 0, bytes(64)]]),
@@ -172,7 +173,7 @@ NOT_CANONICAL = {
 
 @pytest.mark.parametrize("data", NOT_CANONICAL.values(), ids=NOT_CANONICAL.keys())
 def test_any_other_encoding_is_refused(data: bytes) -> None:
-    good = msgpack.packb([10, 3, 3])
+    good = msgpack.packb([10, 3, 3, False])
     assert decode(cast(Any, PeerMessage), good, LIMIT) == BundleRequest(3, 3)
     with pytest.raises(DecodeError):
         decode(cast(Any, PeerMessage), data, LIMIT)

@@ -87,8 +87,10 @@ def test_who_brought_a_bundle_is_told_when_it_is_taken_and_who_brings_it_again_t
         assert not requests(replica.on_message(peer, BundleDelivery(bundle), at(1)))
     taken = BundleRequest(there.number, 2)
     assert requests(make_final(replica, there)) == [(first, taken), (second, taken)]
+    later = forge_bundle(home, there.number, 2, (PrepareVote(bytes(32), Code.OK),))
+    replica.on_message(KEYS[0], BundleDelivery(later), at(2))
     late = requests(replica.on_message(third, BundleDelivery(bundle), at(2)))
-    assert late + ticking(replica, 50, 2 * HEARTBEAT) == [(third, taken)]
+    assert late + ticking(replica, 50, 2 * HEARTBEAT) == [(third, structs.replace(taken, is_claim=True))], "what follows is here"
 
 
 def test_what_was_lost_before_what_came_is_asked_for_and_a_lie_is_not_believed_for_ever() -> None:

@@ -145,5 +145,9 @@ def test_who_asks_for_what_has_just_been_sent_gets_it_later() -> None:
     replica, _ = sender(network, home, 0, now=1_000)
     peer = there.electorate.keys[0]
     assert not sent_again(claim(replica, peer, there.number, 1, 1_100))
+    claimed = BundleRequest(there.number, 1, is_claim=True)
+    assert not sent_again(replica.on_message(there.electorate.keys[1], claimed, at(1_000 + HEARTBEAT // 2))), (
+        "nothing is asked for"
+    )
     (answer,) = sent_again(claim(replica, peer, there.number, 1, 1_000 + HEARTBEAT // 2))
     assert (answer.peer, answer.sequence, answer.is_alone) == (peer, 1, False)

@@ -33,7 +33,8 @@ def measure(folder: Folder, committees: int, calm: float, seconds: float) -> tup
     wanted = {"broker", "coordinator", *devnet.node_names}
     ports = [devnet.ports.node_metrics(index) for index in range(devnet.nodes)]
     began = time.monotonic()
-    running, _ = processes.start_missing(folder, [program for program in programs if program.name in wanted])
+    with processes.changing(folder):
+        running, _ = processes.start_missing(folder, [program for program in programs if program.name in wanted])
     pids = [running[name].pid for name in devnet.node_names]
     while not all(heights(ports)):
         if time.monotonic() - began > _READY_SECONDS:

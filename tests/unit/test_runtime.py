@@ -1,6 +1,7 @@
 """The shell, with a scripted mind and a real database: what is not stored is not sent."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,19 @@ async def run(monkeypatch: pytest.MonkeyPatch, folder: Path, full: int) -> tuple
         await shell.node.ended.wait()  # type: ignore[attr-defined]  # the scripted mind's
         nursery.cancel_scope.cancel()
     return log, storage
+
+
+def test_the_shell_speaks_the_versions_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told: list[frozenset[int]] = []
+    monkeypatch.setattr(runtime, "Node", Mind)
+    monkeypatch.setattr(runtime, "Transport", lambda *_, versions, **__: told.append(versions))
+    with closing(Storage(tmp_path / "node.db", NETWORK.genesis.network)) as storage:
+        settings = NodeSettings(
+            name="n", genesis="", key="", data=str(tmp_path), coordinator="", broker="redis://h", metrics_port=0
+        )
+        runtime.Runtime(settings, NETWORK.genesis, NODE, storage)
+        runtime.Runtime(settings, NETWORK.genesis, NODE, storage, frozenset({1, 2}))
+    assert told == [{1}, {1, 2}]
 
 
 @pytest.mark.parametrize("full", [0, 3])

@@ -407,3 +407,4 @@ def test_bundles_that_were_taken_are_forgotten_and_no_others(storage: Storage, p
     storage = reopened(storage, path)
     assert [storage.bundles(1, first, 1000) for first in (1, 3, 4)] == [[], [], [b"4", b"5"]]
     assert storage.bundles(2, 1, 1000) == [b"1", b"2", b"3", b"4"]
+    assert storage.first_bundles() == {1: 4, 2: 1}

@@ -44,6 +44,8 @@ _MAX_KEPT = 1 << 18
 """Bytes that a member keeps of what others send it; 52 KB were the most in 40 runs."""
 
 
+_KEEPING = 10
+"""Milliseconds from the arrival of a bundle until a member has it, with nothing in the way."""
 _SPREADING = 100
 """Milliseconds from one member of a committee to the others, with nothing in the way."""
 _DELIVERY = b"\x92\x09"
@@ -301,10 +303,14 @@ class Monitor:
         hands = first_hands(bundle, target.replica.electorate)
         others = [node for node in committee if node.is_honest and node.replica is not None and node.key.public not in hands]
         if not _has(target, bundle):
+            self._world.after(_KEEPING, lambda: self._begin_spread(target, others, bundle))
+
+    def _begin_spread(self, target: "Host", others: Sequence["Host"], bundle: Bundle) -> None:
+        if _has(target, bundle):  # else it was not valid, or there was no room
             self._world.after(_SPREADING, lambda: self._check_spread(target, others, bundle))
 
     def _check_spread(self, target: "Host", others: Sequence["Host"], bundle: Bundle) -> None:
-        if _has(target, bundle) and (without := [node for node in others if not _has(node, bundle) and _has_room(node, bundle)]):
+        if without := [node for node in others if not _has(node, bundle) and _has_room(node, bundle)]:
             violated("spread", f"{target} has bundle {bundle.sequence} of shard {bundle.source}, {without[0]} has not")
 
     def has_recovered(self) -> bool:

@@ -972,7 +972,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "part-taken-twice": Mutant(
         "a part may be in an answer twice",
-        6,
+        8,
         _on(taking_over, "_may_be_one_answer", _true),
         "false parts",
         is_of_handoff=True,

@@ -46,8 +46,8 @@ _MAX_KEPT = 1 << 18
 
 _KEEPING = 10
 """Milliseconds from the arrival of a bundle until a member has it, with nothing in the way."""
-_SPREADING = 100
-"""Milliseconds from one member of a committee to the others, with nothing in the way."""
+_SPREADING = 500
+"""Milliseconds from one member of a committee to the others, with nothing in the way but a write that began on a slow disk."""
 _DELIVERY = b"\x92\x09"
 """How a frame with a bundle begins."""
 _MAX_CATCH_UP = 2_000

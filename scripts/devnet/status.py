@@ -1,4 +1,5 @@
-"""``up --status``: which processes run, and what each node itself says of its shard, in an answer it signed.
+"""``up --status``: which processes run, the epoch and its committees, and what each node itself says of its shard, in an answer
+it signed.
 
 Nodes are asked through the broker, under the latest epoch document that the coordinator announces; the document is kept, so
 that nodes can be asked while the coordinator is away. Documents and answers are checked before they are believed.
@@ -6,10 +7,11 @@ that nodes can be asked while the coordinator is away. Documents and answers are
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
+from node.protocol.epoch import EpochDocument, PhaseNotice
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.queries import GetStatus, NodeStatus
 from scripts.devnet.client import Client, ClientError
@@ -20,11 +22,21 @@ ANSWER_SECONDS = 1.5
 DOCUMENT_SECONDS = 1.5
 
 
+class Heard(NamedTuple):
+    """Shards and verified statuses by node name; the document in force and the coordinator's last word, if they are known."""
+
+    seats: dict[str, int]
+    statuses: dict[str, NodeStatus]
+    document: EpochDocument | None
+    notice: PhaseNotice | None
+
+
 def status(devnet: Devnet) -> dict[str, Any]:
     """All there is to say, as plain JSON values. What is down has ``pid`` null, ``running`` false."""
     folder = devnet.folder
     pids = {name: child.pid for name, child in programs_running(folder).items()}
-    seats, answers = ask_nodes(folder, devnet.broker_url, read_genesis(folder.genesis), set(pids) & set(devnet.node_names))
+    heard = hear_nodes(folder, devnet.broker_url, read_genesis(folder.genesis), set(pids) & set(devnet.node_names))
+    seats, answers = heard.seats, heard.statuses
     broker_up = "broker" in pids if devnet.external_broker is None else answers_ping(devnet.broker_url)
     nodes = [
         {
@@ -40,7 +52,10 @@ def status(devnet: Devnet) -> dict[str, Any]:
         for index, name in enumerate(devnet.node_names)
     ]
     processes = {name: pids.get(name) for name in ("coordinator", *devnet.gateway_names, "dashboard")}
+    down = [name for name in (*processes, *devnet.node_names) if name not in pids]
     return {
+        **epoch_of(heard),
+        "waiting_for": [*([] if broker_up else ["broker"]), *down, *silent(heard, set(pids))],
         "running": broker_up and all(processes.values()) and all(node["running"] for node in nodes),
         "data": str(folder.data),
         "genesis": str(folder.genesis),
@@ -57,6 +72,45 @@ def status(devnet: Devnet) -> dict[str, Any]:
         "supervisor": supervisor(folder),
         "nodes": nodes,
     }
+
+
+def epoch_of(heard: Heard) -> dict[str, Any]:
+    """The epoch as the coordinator announced it, with ranges of addresses in hex; all null before it has begun. A committee is
+    ready when a quorum of it answers; its height is what so many have reached."""
+    document, notice = heard.document, heard.notice
+    committees = []
+    for committee in document.committees if document is not None else ():
+        assert document is not None
+        first, last = document.shards.range_of(committee.shard)
+        names = [member.name for member in committee.members]
+        heights = sorted((heard.statuses[name].height for name in names if name in heard.statuses), reverse=True)
+        quorum = document.electorates[committee.shard].quorum
+        is_ready = len(heights) >= quorum
+        committees.append(
+            {
+                "shard": committee.shard,
+                "first": first.hex(),
+                "last": last.hex(),
+                "members": names,
+                "height": heights[quorum - 1] if is_ready else None,
+                "ready": is_ready,
+            }
+        )
+    return {
+        "epoch": notice.epoch if notice is not None else document.number if document is not None else None,
+        "attempt": notice.attempt if notice is not None else document.attempt if document is not None else None,
+        "phase": notice.phase.value if notice is not None else None,
+        "document": document.hash.hex() if document is not None else None,
+        "committees": committees,
+    }
+
+
+def silent(heard: Heard, running: set[str]) -> list[str]:
+    """What is running, and still waited for, in words."""
+    if heard.document is None:
+        known = "" if heard.notice is None else f": {heard.notice.phase}, {heard.notice.registered} nodes registered"
+        return [f"the first epoch{known}"]
+    return [f"an answer of {name}" for name in sorted((running & heard.seats.keys()) - heard.statuses.keys())]
 
 
 def status_table(state: Mapping[str, Any]) -> str:
@@ -93,6 +147,11 @@ def answers_ping(url: str) -> bool:
 
 def ask_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]) -> tuple[dict[str, int], dict[str, NodeStatus]]:
     """Shard and verified status by node name. Waits until each of ``expected`` has answered, at most a few seconds."""
+    return hear_nodes(folder, broker, genesis, expected)[:2]
+
+
+def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]) -> Heard:
+    """The same, and of the epoch."""
     statuses: dict[str, NodeStatus] = {}
     with Client(broker, genesis, folder.run / "epoch-document") as client, suppress(ClientError):
         committees = client.document(DOCUMENT_SECONDS).committees
@@ -106,4 +165,5 @@ def ask_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str])
             return expected & client.epochs.seats.keys() <= statuses.keys()
 
         client.wait(answered, ANSWER_SECONDS)
-    return {name: shard for name, (shard, _) in client.epochs.seats.items()}, statuses
+    seats = {name: shard for name, (shard, _) in client.epochs.seats.items()}
+    return Heard(seats, statuses, client.epochs.document, client.epochs.notice)

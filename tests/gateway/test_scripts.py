@@ -23,7 +23,7 @@ from scripts.benchmark.http_client import Plan, closed_loop
 from scripts.devnet.client import Client, ClientError
 from scripts.devnet.folder import DevnetState, write_state
 from scripts.devnet.layout import Folder
-from scripts.devnet.status import ask_nodes
+from scripts.devnet.status import ask_nodes, epoch_of, hear_nodes, silent
 from tests.gateway.fake_network import USD_ISSUER, FakeNetwork
 from tests.gateway.world import World
 from tests.processes import free_port
@@ -134,6 +134,35 @@ def test_status_asks_every_node_and_remembers_the_committees(world: World, folde
     assert ask_nodes(folder, world.broker.url, genesis, names)[1].keys() == names
     world.broker.kill()
     assert ask_nodes(folder, world.broker.url, genesis, names) == (seats, {})
+
+
+def test_status_tells_the_epoch_which_committees_are_ready_and_who_is_waited_for(world: World, folder: Folder) -> None:
+    chains, names = world.network.chains, {f"node-{i}" for i in range(8)}
+    document = chains.document
+    with world.network.switched(absent={0}):
+        heard = hear_nodes(folder, world.broker.url, world.network.genesis, names)
+    told = epoch_of(heard)
+    assert (told["epoch"], told["attempt"], told["phase"], told["document"]) == (1, 1, "mining", document.hash.hex())
+    for committee, known in zip(told["committees"], document.committees, strict=True):
+        assert (committee["shard"], committee["members"]) == (known.shard, [member.name for member in known.members])
+        assert committee["ready"] is True
+        assert 0 <= committee["height"] <= world.network.height(known.shard)
+    first, second = told["committees"]
+    assert (first["first"], second["last"]) == ("00" * 20, "ff" * 20)
+    assert int(first["last"], 16) + 1 == int(second["first"], 16)
+    away = sorted(known.members[0].name for known in document.committees)
+    assert silent(heard, names) == [f"an answer of {name}" for name in away]
+    with world.network.switched(absent={0, 1}):
+        heard = hear_nodes(folder, world.broker.url, world.network.genesis, names - heard.statuses.keys())
+    assert [(committee["ready"], committee["height"]) for committee in epoch_of(heard)["committees"]] == [(False, None)] * 2
+
+
+def test_before_the_first_epoch_status_says_what_the_coordinator_waits_for(world: World, tmp_path: Path) -> None:
+    with world.network.switched(announcing=False):
+        heard = hear_nodes(Folder(tmp_path), world.broker.url, world.network.genesis, {"node-0"})
+    told = epoch_of(heard)
+    assert (told["epoch"], told["phase"], told["document"], told["committees"]) == (None, None, None, [])
+    assert silent(heard, {"node-0"}) == ["the first epoch"]
 
 
 def test_a_load_that_nobody_heard_is_sent_again_and_lost_blocks_are_asked_for(

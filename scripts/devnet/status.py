@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import redis
 
 from node.protocol.epoch import EpochDocument, PhaseNotice
-from node.protocol.genesis import Genesis, read_genesis
+from node.protocol.genesis import Genesis, Phase, read_genesis
 from node.protocol.queries import GetStatus, NodeStatus
 from scripts.devnet.client import Client, ClientError
 from scripts.devnet.layout import Devnet, Folder
@@ -75,8 +75,8 @@ def status(devnet: Devnet) -> dict[str, Any]:
 
 
 def epoch_of(heard: Heard) -> dict[str, Any]:
-    """The epoch as the coordinator announced it, with ranges of addresses in hex; all null before it has begun. A committee is
-    ready when a quorum of it answers; its height is what so many have reached."""
+    """The epoch as the coordinator announced it, with ranges of addresses in hex; null what is not known. A document that is in
+    force is mined by. A committee is ready when a quorum of it answers; its height is what so many have reached."""
     document, notice = heard.document, heard.notice
     committees = []
     for committee in document.committees if document is not None else ():
@@ -99,7 +99,7 @@ def epoch_of(heard: Heard) -> dict[str, Any]:
     return {
         "epoch": notice.epoch if notice is not None else document.number if document is not None else None,
         "attempt": notice.attempt if notice is not None else document.attempt if document is not None else None,
-        "phase": notice.phase.value if notice is not None else None,
+        "phase": Phase.MINING.value if document is not None else notice.phase.value if notice is not None else None,
         "document": document.hash.hex() if document is not None else None,
         "committees": committees,
     }

@@ -1,5 +1,5 @@
 """Property tests draw the same examples in every run of continuous integration, and new ones elsewhere. Tests that
-measure, and those that start whole networks or browsers, are marked: they run one after the other with nothing beside them."""
+measure, and those that start whole networks, are marked: they run one after the other with nothing beside them."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("person", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "person")
 
-_ALONE = ("bench", "browser", "network")
+_ALONE = ("bench", "network")
 
 
 def _is_alone(item: pytest.Item) -> bool:

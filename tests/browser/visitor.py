@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from gateway.api.pages import WEB
 
 PASSWORD = "a donkey counts blue umbrellas"
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=30_000)  # other tests run beside these
 
 
 class Device(NamedTuple):

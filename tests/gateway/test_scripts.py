@@ -132,6 +132,7 @@ def test_status_asks_every_node_and_remembers_the_committees(world: World, folde
     assert {status.name for status in statuses.values()} == names
     world.network.announcing = False
     assert ask_nodes(folder, world.broker.url, genesis, names)[1].keys() == names
+    assert epoch_of(hear_nodes(folder, world.broker.url, genesis, names))["phase"] == "mining", "a document in force is mined by"
     world.broker.kill()
     assert ask_nodes(folder, world.broker.url, genesis, names) == (seats, {})
 

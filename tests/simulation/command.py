@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     if options.list_mutants:
         for name, mutant in MUTANTS.items():
-            print(f"{name:32} {mutant.what} (caught within {mutant.within} seeds)")
+            print(f"{name:32} {mutant.what} (caught by a seed from {mutant.first} to {mutant.within})")
         return 0
     failing = _run_seeds(options)
     if failing is None:

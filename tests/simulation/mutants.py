@@ -72,9 +72,9 @@ def _keep_none(original: Original) -> Original:
 
 
 class Mutant(Struct, frozen=True):
-    """``within``: mixed seeds, counted from 1, in which it is caught at the latest; the tests hold it to that. ``behaviour``:
-    of a liar that each committee has in these runs: who does not check is caught only by who cheats. ``lies``: of the
-    coordinator, likewise. ``limits``: caps that are set small in them."""
+    """``first``, ``within``: the mixed seeds, from the one to the other, in which it is caught; the tests hold it to that.
+    ``behaviour``: of a liar that each committee has in these runs: who does not check is caught only by who cheats. ``lies``: of
+    the coordinator, likewise. ``limits``: caps that are set small in them."""
 
     what: str
     within: int
@@ -84,6 +84,7 @@ class Mutant(Struct, frozen=True):
     limits: dict[str, int] = {}
     is_of_handoff: bool = False
     """Whether in these runs states are handed over (``faults.handoff``)."""
+    first: int = 1
 
     def plan(self, seed: int) -> Plan:
         if self.is_of_handoff:
@@ -799,6 +800,7 @@ MUTANTS: dict[str, Mutant] = {
         12,
         _on(Simplex, "_vote_for_proposal", _vote_for_every_proposal),
         "equivocating proposer",
+        first=3,
     ),
     "certificates-unchecked": Mutant(
         "certificates received whole are believed",
@@ -811,7 +813,7 @@ MUTANTS: dict[str, Mutant] = {
         "a commit deletes votes of later views from the disk", 5, _on(Replica, "_finish", _forget_votes_of_later_views)
     ),
     "bodies-not-fetched": Mutant(
-        "a body that is missing is not asked for", 20, _on(Fetching, "ask", _no_effects), "equivocating proposer"
+        "a body that is missing is not asked for", 20, _on(Fetching, "ask", _no_effects), "equivocating proposer", first=2
     ),
     "journal-without-bodies": Mutant(
         "the transactions of a block voted for do not reach the disk", 5, _on(simplex, "journaled", _journal_without_bodies)
@@ -823,19 +825,27 @@ MUTANTS: dict[str, Mutant] = {
         "swapped bodies",
     ),
     "transactions-believed": Mutant(
-        "what a leader sends is what it was asked for", 12, _on(Assembling, "answered", _any_transactions), "other transactions"
+        "what a leader sends is what it was asked for",
+        12,
+        _on(Assembling, "answered", _any_transactions),
+        "other transactions",
+        first=3,
     ),
     "fetched-unchecked": Mutant(
         "the signatures of what a proposal brings are not checked", 12, _on(Checking, "proposal", _nothing), "invalid blocks"
     ),
-    "roots-unchecked": Mutant("voters do not compare the roots", 12, _on(execution.Execution, "gives", _true), "invalid blocks"),
+    "roots-unchecked": Mutant(
+        "voters do not compare the roots", 12, _on(execution.Execution, "gives", _true), "invalid blocks", first=2
+    ),
     "signatures-unchecked": Mutant(
         "voters do not look at the verdicts on signatures",
         12,
         _on(Replica, "on_signatures_checked", _any_signature),
         "invalid blocks",
     ),
-    "block-time-unchecked": Mutant("a block may be far in the future", 30, _on(Replica, "_is_timely", _true), "invalid blocks"),
+    "block-time-unchecked": Mutant(
+        "a block may be far in the future", 30, _on(Replica, "_is_timely", _true), "invalid blocks", first=7
+    ),
     "abort-after-commit": Mutant(
         "home commits late, and tells participants to abort", 5, _on(TwoPhaseCommit, "_decide", _commit_becomes_abort)
     ),
@@ -890,6 +900,7 @@ MUTANTS: dict[str, Mutant] = {
         + _on(Collecting, "_ask_for_missing", _no_effects)
         + _on(Collecting, "ask_for_more", _no_effects),
         "withheld bundles",
+        first=5,
     ),
     "bundles-not-passed-on": Mutant(
         "who is brought a bundle keeps it to itself", 12, _on(Collecting, "_pass_on", _no_effects), "hoarded bundles"
@@ -898,10 +909,10 @@ MUTANTS: dict[str, Mutant] = {
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)
     ),
     "duplicate-in-fork": Mutant(
-        "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below)
+        "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below), first=3
     ),
-    "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED)),
-    "network-unchecked": Mutant("a payment of another network is taken", 12, _admission(Code.WRONG_NETWORK)),
+    "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED), first=2),
+    "network-unchecked": Mutant("a payment of another network is taken", 12, _admission(Code.WRONG_NETWORK), first=4),
     "document-unbound": Mutant("a vote counts in every document", 5, _on(Electorate, "statement", _of_any_document)),
     "bundles-of-another-document": Mutant(
         "what is signed under the document that it names itself is proven",
@@ -923,28 +934,30 @@ MUTANTS: dict[str, Mutant] = {
         9,
         _on(catching_up, "_MAX_REQUESTS", _one),
         "silent boaster",
+        first=2,
     ),
     "one-queue": Mutant(
         "who waits for one shard takes the room of who waits for another",
         12,
         _on(two_phase_commit, "queue_of", _one_queue),
         limits={"waiting": 1},
+        first=3,
     ),
-    "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks"),
+    "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks", first=11),
     "unfunded-included": Mutant("who holds nothing gets block space", 5, _admission(Code.INSUFFICIENT_FUNDS)),
     "unfunded-voted-for": Mutant(
-        "voters do not ask whether a payer holds anything",
-        12,
-        _on(execution, "is_funded", _true),
-        "invalid blocks",
+        "voters do not ask whether a payer holds anything", 12, _on(execution, "is_funded", _true), "invalid blocks", first=7
     ),
-    "fee-unchecked": Mutant("orders need not pay fees, nor more than dust", 12, _on(Terms, "breach", _no_breach)),
+    "fee-unchecked": Mutant("orders need not pay fees, nor more than dust", 12, _on(Terms, "breach", _no_breach), first=2),
     "dust-left": Mutant(
         "a payment across shards may leave dust",
         12,
         tuple(Mutation(module, "reserve", _leave_dust) for module in (execution, two_phase_commit)),
+        first=2,
     ),
-    "one-payer-takes-all": Mutant("transactions go into blocks in order of arrival", 12, _on(Mempool, "in_turn", _arrival_order)),
+    "one-payer-takes-all": Mutant(
+        "transactions go into blocks in order of arrival", 12, _on(Mempool, "in_turn", _arrival_order), first=2
+    ),
     "refusal-taken-for-verdict": Mutant("a gateway believes refusals", 5, _on(Tracked, "refused", _believe_refusals)),
     "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored)),
     "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
@@ -976,6 +989,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(taking_over, "_may_be_one_answer", _true),
         "false parts",
         is_of_handoff=True,
+        first=7,
     ),
     "checkpoint-unproven": Mutant(
         "any checkpoint that is offered is one",
@@ -983,6 +997,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(CertifiedCheckpoint, "is_valid", _true),
         "another checkpoint",
         is_of_handoff=True,
+        first=2,
     ),
     "checkpoint-of-another-block": Mutant(
         "a checkpoint's header does not say of which block the rows are",
@@ -990,6 +1005,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(CertifiedCheckpoint, "is_valid", _of_any_block),
         "another checkpoint",
         is_of_handoff=True,
+        first=2,
     ),
     "ids-left-out": Mutant(
         "a state is handed over without the ids of the replay set", 2, _on(TakingOver, "_want", _rows_only), is_of_handoff=True
@@ -1009,6 +1025,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(TakingOver, "_is_hopeless", _false),
         "old checkpoint",
         is_of_handoff=True,
+        first=5,
     ),
     "silent-source-waited-for": Mutant(
         "who is silent is waited for, and nobody else asked",
@@ -1016,13 +1033,15 @@ MUTANTS: dict[str, Mutant] = {
         _on(taking_over, "_SLOW", _far_away) + _on(taking_over, "_TIMEOUT", _far_away),
         "withheld parts",
         is_of_handoff=True,
+        first=3,
     ),
-    "finality-unchecked": Mutant("any proof makes a block final", 12, _on(Finality, "proves", _true), "forged finality"),
+    "finality-unchecked": Mutant("any proof makes a block final", 12, _on(Finality, "proves", _true), "forged finality", first=2),
     "finality-of-another-block": Mutant(
         "a certificate proves a block that it does not name",
         30,
         _on(Finality, "proves", _certificate_of_any_block),
         "forged finality",
+        first=2,
     ),
     "proposer-unchecked": Mutant("anybody may propose", 5, _on(Simplex, "welcomes", _any_proposer), "out of turn"),
     "votes-unverified": Mutant("votes need no signature", 5, _on(Vote, "is_valid", _true), "bad signatures"),
@@ -1030,9 +1049,12 @@ MUTANTS: dict[str, Mutant] = {
         "every signature under a payment is valid", 12, _on(Transaction, "has_valid_signatures", _true), "invalid blocks"
     ),
     "branches-unverified": Mutant("every Merkle branch is right", 12, _on(merkle, "verify", _true), "forged bundles"),
-    "work-unchecked": Mutant("blocks need not be mined", 60, _on(Replica, "_is_mined", _true), "invalid blocks"),
+    "work-unchecked": Mutant("blocks need not be mined", 60, _on(Replica, "_is_mined", _true), "invalid blocks", first=10),
     "votes-with-a-new-disk": Mutant(
-        "a new database votes as if it were the one that registered", 12, _on(Membership, "may_vote", _vote_with_any_disk)
+        "a new database votes as if it were the one that registered",
+        12,
+        _on(Membership, "may_vote", _vote_with_any_disk),
+        first=2,
     ),
     "document-unchecked": Mutant(
         "any document is believed",
@@ -1047,7 +1069,7 @@ MUTANTS: dict[str, Mutant] = {
         "claimed bundles",
     ),
     "skip-unchecked": Mutant(
-        "voters do not look where a header skips to", 12, _on(Replica, "_is_linked", _true), "invalid blocks"
+        "voters do not look where a header skips to", 12, _on(Replica, "_is_linked", _true), "invalid blocks", first=11
     ),
     "second-document-believed": Mutant(
         "the coordinator's last word counts",
@@ -1113,12 +1135,13 @@ MUTANTS: dict[str, Mutant] = {
         CAPTURED,
     ),
     "kept-too-few": Mutant(
-        "blocks that a member needs which is a little behind are not kept", 12, _on(Retention, "past", _keep_none)
+        "blocks that a member needs which is a little behind are not kept", 12, _on(Retention, "past", _keep_none), first=7
     ),
     "replayed-signatures": Mutant(
         "what a participant relied on counts again once it is decided",
         5,
         _on(TwoPhaseCommit, "_refusal", _answer_again),
         CAPTURED,
+        first=2,
     ),
 }

@@ -81,7 +81,7 @@ def test_a_calm_network_sends_and_checks_no_more_than_it_has_to() -> None:
     assert calm_costs() is None
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 6))
 def test_a_captured_shard_makes_others_credit_what_it_has_and_nobody_elses_account_moves(seed: int) -> None:
     verdict = simulate(Plan(seed=seed, committees=3, captured=True, transactions=tuple(range(15)), active=6_000))
     assert verdict.violation is None

@@ -21,9 +21,12 @@ from node.protocol.limits import MAX_AMOUNT
 
 
 def covers(overlay: Overlay, rules: Rules, routes: Iterable[Route], home: int) -> bool:
-    """Whether the shards from which units enter over ``routes`` can have them, and they can be taken in here."""
+    """Whether the shards from which units enter over ``routes`` can have them, and they can all be taken in here at once."""
+    in_all: dict[bytes, tuple[int, int]] = {}
     for (shard, suffix), (entering, burning) in incoming(rules, routes, home).items():
-        if entering > room(overlay, rules, shard, suffix) or not can_take_in(overlay, suffix, entering, burning):
+        others, burned = in_all.get(suffix, (0, 0))
+        in_all[suffix] = others + entering, burned + burning
+        if entering > room(overlay, rules, shard, suffix) or not can_take_in(overlay, suffix, *in_all[suffix]):
             return False
     return True
 

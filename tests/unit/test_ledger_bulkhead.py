@@ -364,3 +364,36 @@ def test_what_moves_no_money_waits_for_no_figures(three: Ledgers) -> None:
     assert incoming(three.rules[1], routed(three.rules[1], frozen.order.legs), home=2) == {}
     paid = three.pay(three.account(2), three.account(1), 5, "EUR")
     assert list(incoming(three.rules[1], routed(three.rules[1], paid.order.legs), home=2).values()) == [[5, 0]]
+
+
+def test_what_several_shards_bring_at_once_fits_together_or_is_not_taken(three: Ledgers) -> None:
+    """The captured shard of the issuer can have any amount; with what an honest one brings it would be more than can be."""
+    home, payee = three.account(1), three.account(1, 1)
+    most = MAX_AMOUNT - 100
+    legs = [Leg(three.account(0), payee, "USD", most), Leg(three.account(2), payee, "USD", 1)]
+    joint = three.sign(Leg(home, three.account(2), "USD", 1), *legs)
+    three.block(1, joint)
+    three.block(2)
+    three.block(1)
+    three.channels[1, 0].clear()
+    three.inject(0, 1, vote(joint))
+    assert three.outcome(1, joint) == (PREPARED, OK), "voted for by all, and not taken in"
+    assert sum(three.balance(payee)) == 0
+    three.now += TIMEOUT + 1
+    three.block(1)
+    assert three.outcome(1, joint) == (EXPIRED, Code.EXPIRED)
+    three.assert_conserved()
+
+
+def test_what_several_shards_bring_to_be_burned_was_issued(three: Ledgers) -> None:
+    """Two captured ones say of each other that they have more than there is."""
+    issuer = three.issuer("USD")
+    three.inject(1, 0, Figures((Figure(2, "USD", 1_000),)))
+    three.inject(2, 0, Figures((Figure(1, "USD", 1_000),)))
+    payers = [three.account(shard) for shard in three.shards]
+    joint = three.sign(*(Leg(payer, issuer, "USD", amount) for payer, amount in zip(payers, (100, 150, 150), strict=True)))
+    three.block(0, joint)
+    for source in (1, 2):
+        three.channels[0, source].clear()
+        three.inject(source, 0, vote(joint))
+    assert three.outcome(0, joint) == (PREPARED, OK), "300 were issued"

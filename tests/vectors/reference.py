@@ -456,18 +456,16 @@ class Ledger:
 
     def covers(self, legs: list[Any], home: int) -> bool:
         """Whether what enters can be its sender's, and be taken in."""
-        entering, burning = defaultdict[tuple[int, str], int](int), defaultdict[tuple[int, str], int](int)
+        sent = defaultdict[tuple[int, str], int](int)
+        entering, burning = defaultdict[str, int](int), defaultdict[str, int](int)
         for payer, payee, asset, amount, _ in self.incoming(legs):
-            sender = (self.network.shard_of(payer) if home == self.shard else home), asset
-            entering[sender] += amount
+            sent[self.network.shard_of(payer) if home == self.shard else home, asset] += amount
+            entering[asset] += amount
             if payee == self.network.issuers[asset] and self.network.shard_of(payee) == self.shard:
-                burning[sender] += amount
-        return all(
-            amount <= self.room(sender, asset)
-            and self.may_hold(asset.encode(), amount)
-            and (not burning[sender, asset] or self.may_issue(asset.encode(), 0, burning[sender, asset]))
-            for (sender, asset), amount in entering.items()
-        )
+                burning[asset] += amount
+        fits = all(self.may_hold(asset.encode(), amount) for asset, amount in entering.items())
+        may_burn = all(self.may_issue(asset.encode(), 0, amount) for asset, amount in burning.items())
+        return fits and may_burn and all(amount <= self.room(sender, asset) for (sender, asset), amount in sent.items())
 
     def room(self, sender: int, asset: str) -> int:
         if self.network.shard_of(self.network.issuers[asset]) == sender:

@@ -301,16 +301,18 @@ class Monitor:
             return
         committee = self._world.committee(shard)
         hands = first_hands(bundle, target.replica.electorate)
-        others = [node for node in committee if node.is_honest and node.replica is not None and node.key.public not in hands]
+        others = [(node, node.replica) for node in committee if node.is_honest and node.key.public not in hands]
         if not _has(target, bundle):
             self._world.after(_KEEPING, lambda: self._begin_spread(target, others, bundle))
 
-    def _begin_spread(self, target: "Host", others: Sequence["Host"], bundle: Bundle) -> None:
+    def _begin_spread(self, target: "Host", others: "_Keepers", bundle: Bundle) -> None:
         if _has(target, bundle):  # else it was not valid, or there was no room
             self._world.after(_SPREADING, lambda: self._check_spread(target, others, bundle))
 
-    def _check_spread(self, target: "Host", others: Sequence["Host"], bundle: Bundle) -> None:
-        if without := [node for node in others if not _has(node, bundle) and _has_room(node, bundle)]:
+    def _check_spread(self, target: "Host", others: "_Keepers", bundle: Bundle) -> None:
+        """Who has taken a state over meanwhile begins anew: what it was brought before is gone."""
+        there = [node for node, replica in others if replica is not None and node.replica is replica]
+        if without := [node for node in there if not _has(node, bundle) and _has_room(node, bundle)]:
             violated("spread", f"{target} has bundle {bundle.sequence} of shard {bundle.source}, {without[0]} has not")
 
     def has_recovered(self) -> bool:
@@ -412,6 +414,10 @@ class Monitor:
             if tracked.id in ends and tracked.status.is_final and tracked.status != found:
                 text = f"{gateway} shows transaction {tracked.id.hex()[:8]} as {tracked.status}, but it is {found}"
                 violated("acknowledged", text)
+
+
+_Keepers = Sequence[tuple["Host", Replica | None]]
+"""Members, and with which replica each was to keep something."""
 
 
 def _has(node: "Host", bundle: Bundle) -> bool:

@@ -112,7 +112,7 @@ class Follower:
         self._fruitless = 0 if progress.blocks else self._fruitless + 1
         if self._fruitless > self._electorate.faults_tolerated:
             self._asking, self._grown, self._rest = False, now, now + STALL
-            self.caught_up |= self._heard_one and self.height >= self.known
+            self.caught_up |= self._heard_one and self.height >= self.known and not self._without
         return progress
 
     def _note_oldest(self, progress: Progress, oldest: int) -> Progress:

@@ -38,6 +38,7 @@ class FakeNetwork:
         forge: is given each certified block about to be published; what it returns goes out before it.
         refusing: members (by index) that refuse every transaction, with this code, instead of taking it in.
         absent: members (by index) that answer nothing.
+        oldest: height of the first block that is kept.
         deaf: so many messages with transactions are not taken in (but counted in ``batches``).
         slow_commit: no shard takes in what others send it.
         silent: nobody says what an account holds.
@@ -52,6 +53,7 @@ class FakeNetwork:
         self.forge: Callable[[CertifiedBlock], CertifiedBlock] | None = None
         self.refusing: dict[int, Code] = {}
         self.absent: set[int] = set()
+        self.oldest = 1
         self.batches = 0
         self.heard: dict[bytes, int] = defaultdict(int)
         self.chains = Network("fake", time=_now(), terms=terms)
@@ -193,7 +195,8 @@ class FakeNetwork:
     def _answer_of(self, shard: Shard, member: int, query: Query) -> Answer:
         request, state, waiting = query.request, shard.state, self._waiting[shard.number]
         if isinstance(request, GetBlocks):
-            return BlockList(tuple(shard.chain[request.first - 1 : request.first - 1 + request.count]))
+            kept = shard.chain[request.first - 1 : request.first - 1 + request.count] if request.first >= self.oldest else ()
+            return BlockList(tuple(kept), self.oldest)
         if isinstance(request, GetAccount):
             return Account(state.height, state.balances_of(request.address))
         if isinstance(request, GetPending):

@@ -134,6 +134,19 @@ def test_forged_blocks_without_end_are_two_lines_a_minute_of_the_log(world: Worl
     assert lines() - before <= 2
 
 
+def test_a_gateway_that_lacks_blocks_which_nobody_keeps_says_which_and_goes_on_once_somebody_does(world: World) -> None:
+    late = world.another("late", database=f"sqlite:///{world.folder / 'late.db'}")
+    with world.network.switched(oldest=1 << 40):
+        late.start("/healthz")
+        try:
+            lacking = {f"shard {shard}: no node keeps block 1 any more" for shard in (0, 1)}
+            until(lambda: lacking <= set(late.http.get("/readyz").json()["missing"]), "it says so")
+            world.network.oldest = 1
+            until(lambda: late.http.get("/readyz").status_code == 200, "it has caught up")
+        finally:
+            late.kill()
+
+
 def test_a_shard_without_a_quorum_makes_the_gateway_not_ready_and_it_says_which(world: World) -> None:
     def ready() -> tuple[int, list[str]]:
         answer = world.gateway.http.get("/readyz")

@@ -67,10 +67,6 @@ class Mutation(Struct, frozen=True):
     make: Callable[[Original], Any]
 
 
-def _keep_none(original: Original) -> Original:
-    return lambda self, height, time, checkpoint: height
-
-
 class Mutant(Struct, frozen=True):
     """``first``, ``within``: the mixed seeds, from the one to the other, in which it is caught; the tests hold it to that.
     ``behaviour``: of a liar that each committee has in these runs: who does not check is caught only by who cheats. ``lies``: of
@@ -778,6 +774,10 @@ def _leave_dust(original: Original) -> Any:
         return code
 
     return reserve
+
+
+def _keep_none(original: Original) -> Original:
+    return lambda self, height, time, checkpoint: height
 
 
 MUTANTS: dict[str, Mutant] = {

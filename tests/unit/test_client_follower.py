@@ -73,6 +73,27 @@ def test_it_says_so_when_no_member_keeps_the_next_block_any_more_and_goes_on_ask
     assert (follower.height, follower.is_cut_off) == (9, False)
 
 
+def test_who_lacks_what_nobody_keeps_has_not_caught_up_though_nothing_was_published() -> None:
+    follower = Follower(ELECTORATE)
+    for now in (10, 14, 18):
+        while follower.ask(now):
+            follower.answered([], now, oldest=4)
+    assert (follower.is_cut_off, follower.caught_up) == (True, False)
+    rest(follower)
+    for now in (30, 34):
+        while follower.ask(now):
+            follower.answered([], now, oldest=1)
+    assert (follower.is_cut_off, follower.caught_up) == (False, True)
+
+
+def test_a_liar_that_keeps_nothing_holds_nobody_up_for_long() -> None:
+    follower = Follower(ELECTORATE)
+    for now in (10, 14):
+        while ask := follower.ask(now):
+            follower.answered([], now, oldest=4 if ask.member == 1 else 1)
+    assert follower.caught_up
+
+
 def test_a_member_that_does_not_answer_or_keeps_the_block_cuts_nobody_off() -> None:
     follower = caught_up(CHAIN[:2])
     follower.published([CHAIN[8]], 1.0)

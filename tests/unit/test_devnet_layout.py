@@ -219,3 +219,11 @@ def test_many_nodes_are_counted_and_all_else_is_named() -> None:
     names = ["gateway", "gateway-2", "gateway-3", *(f"node-{number}" for number in range(8))]
     assert counted(names) == "11 processes: gateway, gateway-2, gateway-3, 8 nodes"
     assert counted(["node-1"]) == "1 process: node-1"
+
+
+def test_how_many_blocks_nodes_keep_is_remembered_and_told_to_each(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folders.make_devnet(folder, DevnetState(8000, keep_blocks=700), None, None)
+    devnet = folders.open_devnet(folder)
+    told = [settings.keep_blocks for settings in devnet.settings().values() if isinstance(settings, NodeSettings)]
+    assert told == [700] * devnet.nodes

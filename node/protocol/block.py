@@ -10,7 +10,7 @@ from node.protocol import merkle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import Hash, digest, domain_prefix
-from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_TRANSACTIONS, MAX_COMMITTEE, MAX_SHARDS
+from node.protocol.limits import MAX_ASSETS, MAX_BLOCK_ENTRIES, MAX_BLOCK_TRANSACTIONS, MAX_COMMITTEE, MAX_SHARDS
 from node.protocol.puzzle import NONCE_BYTES
 from node.protocol.transaction import Amount, AssetCode, Milliseconds
 
@@ -48,6 +48,7 @@ class Header(Struct, array_like=True, frozen=True):
         outbox_root: Merkle root over the encoded ``channel.Bundle`` of each destination, in shard order.
         changes_hash: digest of the encoded state changes.
         totals_hash: digest of the encoded ``Totals`` after the block.
+        change_hash: hash of the shard's ``change.Change`` after the block.
         state_root: the parent's chained with changes_hash; at a checkpoint with the state tree's root as of the one before, too.
         nonce: proof of work, chosen by mining. Last and of fixed width, so a miner hashes only the tail.
     """
@@ -65,6 +66,7 @@ class Header(Struct, array_like=True, frozen=True):
     outbox_root: Hash
     changes_hash: Hash
     totals_hash: Hash
+    change_hash: Hash
     state_root: Hash
     nonce: Annotated[bytes, Meta(min_length=8, max_length=8)]
 
@@ -85,21 +87,23 @@ def skip_height(height: int) -> int:
     return height & (height - 1)
 
 
-def payload_root(bundles: Sequence[bytes], leaves: Sequence[bytes]) -> bytes:
-    """The Merkle root over two: of the bundles' and of the transactions' root, these by their ``merkle.leaf_hash``. So nothing
-    can pass from one to the other, and who has the leaves knows what the header commits to."""
-    return merkle.root([merkle.root(bundles), merkle.root_above(leaves)])
+def payload_root(bundles: Sequence[bytes], leaves: Sequence[bytes], entries: Sequence[bytes] = ()) -> bytes:
+    """The Merkle root over three: of the bundles', of the transactions', these by their ``merkle.leaf_hash``, and of the entries'
+    root. So nothing can pass from one to the other, and who has the leaves knows what the header commits to."""
+    return merkle.root([merkle.root(bundles), merkle.root_above(leaves), merkle.root(entries)])
 
 
 class Block(Struct, array_like=True, frozen=True):
-    """A header and its payload: encoded ``channel.CertifiedBundle``s and encoded transactions, in order of execution."""
+    """A header and its payload: encoded ``channel.CertifiedBundle``s, encoded transactions, and in the register's blocks encoded
+    ``entries.Entry``s, in order of execution."""
 
     header: Header
     bundles: Annotated[tuple[bytes, ...], Meta(max_length=MAX_SHARDS)]
     transactions: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
+    entries: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BLOCK_ENTRIES)] = ()
 
     def compact(self) -> "CompactBlock":
-        return CompactBlock(self.header, self.bundles, tuple(map(merkle.leaf_hash, self.transactions)))
+        return CompactBlock(self.header, self.bundles, tuple(map(merkle.leaf_hash, self.transactions)), self.entries)
 
     def payload_root(self) -> bytes:
         return self.compact().payload_root()
@@ -112,9 +116,10 @@ class CompactBlock(Struct, array_like=True, frozen=True):
     header: Header
     bundles: Annotated[tuple[bytes, ...], Meta(max_length=MAX_SHARDS)]
     leaves: Annotated[tuple[Hash, ...], Meta(max_length=MAX_BLOCK_TRANSACTIONS)]
+    entries: Annotated[tuple[bytes, ...], Meta(max_length=MAX_BLOCK_ENTRIES)] = ()
 
     def payload_root(self) -> bytes:
-        return payload_root(self.bundles, self.leaves)
+        return payload_root(self.bundles, self.leaves, self.entries)
 
 
 class Outcome(IntEnum):
@@ -135,7 +140,7 @@ class Receipt(Struct, array_like=True, frozen=True, gc=False):
 
 
 class PeerTotal(Struct, array_like=True, frozen=True, gc=False):
-    """Units of an asset this shard sent to, and took in from, one other shard, since genesis."""
+    """Units of an asset this shard sent to, and took in from, one other shard, in this epoch."""
 
     shard: ShardNumber
     exported: Tally
@@ -143,13 +148,17 @@ class PeerTotal(Struct, array_like=True, frozen=True, gc=False):
 
 
 class AssetTotal(Struct, array_like=True, frozen=True):
-    """One asset's totals in one shard. Always ``is_balanced``: what is here is what came in, less what went out."""
+    """One asset's totals in one shard. Always ``is_balanced``: what is here is what came in, less what went out.
+
+    ``minted``, ``burned``: since genesis, in the shard that keeps the issuer's account. ``carried``: what the epoch began with beyond
+    those, so that they balance."""
 
     asset: AssetCode
     available: Amount
     held: Amount
     minted: Tally
     burned: Tally
+    carried: Tally
     peers: Annotated[tuple[PeerTotal, ...], Meta(max_length=MAX_SHARDS)]
 
     @property
@@ -159,8 +168,8 @@ class AssetTotal(Struct, array_like=True, frozen=True):
 
     @property
     def is_balanced(self) -> bool:
-        """Whether available + held = minted - burned + sum(imported) - sum(exported)."""
-        entered = self.minted + sum(peer.imported for peer in self.peers)
+        """Whether available + held = carried + minted - burned + sum(imported) - sum(exported)."""
+        entered = self.carried + self.minted + sum(peer.imported for peer in self.peers)
         left = self.burned + sum(peer.exported for peer in self.peers)
         return self.available + self.held == net(entered, left)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from node.protocol.block import Block, Effects, Header, MemberIndex, View, skip_height
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
 from node.protocol.limits import MAX_COMMITTEE, MAX_FINALITY_PATH
@@ -23,12 +24,17 @@ class VoteKind(IntEnum):
 
 class Electorate(Struct, frozen=True):
     """Who may sign for a shard: the committee's public keys, in member order. ``document``: hash of the epoch document that says
-    so. ``network``: the label of the network's topics."""
+    so. ``network``: the label of the network's topics. ``epoch``: the document's number."""
 
     network: bytes
     document: bytes
     shard: int
     keys: tuple[bytes, ...]
+    epoch: int = 1
+
+    @property
+    def chain(self) -> Chain:
+        return Chain(self.epoch, self.shard)
 
     @property
     def faults_tolerated(self) -> int:

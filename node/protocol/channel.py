@@ -17,6 +17,7 @@ from node.protocol.crypto import Hash
 from node.protocol.limits import MAX_ASSETS, MAX_SHARDS
 from node.protocol.transaction import AssetCode, Milliseconds
 
+AttemptNumber = Annotated[int, Meta(ge=1, le=2**53)]
 SequenceNumber = Annotated[int, Meta(ge=1, le=2**53)]
 
 
@@ -59,7 +60,48 @@ class Figures(Struct, array_like=True, frozen=True, tag=4):
     figures: Annotated[tuple[Figure, ...], Meta(min_length=1, max_length=MAX_SHARDS * MAX_ASSETS)]
 
 
-Record = Prepare | PrepareVote | Decision | Figures
+class CountRequest(Struct, array_like=True, frozen=True, gc=False, tag=5):
+    """The register to all others: count what you include for a while, and tell."""
+
+    attempt: AttemptNumber
+
+
+class Load(Struct, array_like=True, frozen=True, gc=False, tag=6):
+    """To the register: transactions included while it counted."""
+
+    attempt: AttemptNumber
+    count: Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Settle(Struct, array_like=True, frozen=True, gc=False, tag=7):
+    """The register to all others: begin no more payments across shards, end those that began, and tell when it is done.
+    ``document``: hash of the next one. ``cut``: where the receiver is to be split; empty: not."""
+
+    attempt: AttemptNumber
+    document: Hash
+    cut: Annotated[bytes, Meta(max_length=20)] = b""
+
+
+class Fence(Struct, array_like=True, frozen=True, gc=False, tag=8):
+    """To all others: in this attempt the sender begins no more payments, and has decided all of which it is the home."""
+
+    attempt: AttemptNumber
+
+
+class Settled(Struct, array_like=True, frozen=True, gc=False, tag=9):
+    """To the register: nothing is undecided here, all others' fences are here, and so is nothing to come."""
+
+    attempt: AttemptNumber
+
+
+class Resolution(Struct, array_like=True, frozen=True, gc=False, tag=10):
+    """The register's decision, to all others: close, or go on."""
+
+    attempt: AttemptNumber
+    close: bool
+
+
+Record = Prepare | PrepareVote | Decision | Figures | CountRequest | Load | Settle | Fence | Settled | Resolution
 
 
 class Bundle(Struct, array_like=True, frozen=True):

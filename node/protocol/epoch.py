@@ -123,7 +123,8 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
     """Number, attempt, the previous document's hash (the genesis hash for epoch 1), randomness, and the committees by shard.
 
     ``standby`` found no seat; ``silent`` did not tell their secrets in time, and have none. ``secrets``: those of all others, by
-    public key.
+    public key. ``origins``: for each committee the shards of the epoch before whose accounts it takes over: one, or two that are
+    merged; none in epoch 1. ``lineage``: the network id, as the first document gave it; empty in that one.
     """
 
     network: NetworkLabel
@@ -135,6 +136,8 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
     standby: Annotated[tuple[Registration, ...], Meta(max_length=MAX_REGISTRATIONS)]
     silent: Annotated[tuple[Registration, ...], Meta(max_length=MAX_REGISTRATIONS)]
     secrets: Annotated[tuple[Secret, ...], Meta(max_length=MAX_REGISTRATIONS)]
+    origins: Annotated[tuple[tuple[ShardNumber, ...], ...], Meta(max_length=MAX_SHARDS)] = ()
+    lineage: Annotated[bytes, Meta(max_length=16)] = b""
 
     @cached_property
     def hash(self) -> bytes:
@@ -142,8 +145,21 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
 
     @cached_property
     def network_id(self) -> bytes:
-        """What transactions name as their network: 16 bytes that bind the genesis and this document."""
-        return digest("network", self.previous, self.hash)[:16]
+        """What transactions name as their network, in all epochs: 16 bytes that bind the genesis and the first document."""
+        return self.lineage or digest("network", self.previous, self.hash)[:16]
+
+    @property
+    def register(self) -> int:
+        """The shard that is the network's register."""
+        return min(self.electorates)
+
+    def origins_of(self, shard: int) -> tuple[int, ...]:
+        """The shards of the epoch before from which this one comes; none in epoch 1. Raises KeyError for no shard."""
+        return (
+            dict(zip((committee.shard for committee in self.committees), self.origins, strict=True))[shard]
+            if self.origins
+            else ()
+        )
 
     @cached_property
     def roll(self) -> Roll:
@@ -163,7 +179,8 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
     def electorates(self) -> dict[int, Electorate]:
         """Who may sign, by shard."""
         return {
-            c.shard: Electorate(self.network, self.hash, c.shard, tuple(m.public_key for m in c.members)) for c in self.committees
+            c.shard: Electorate(self.network, self.hash, c.shard, tuple(m.public_key for m in c.members), self.number)
+            for c in self.committees
         }
 
     def seat_of(self, public_key: bytes) -> tuple[int, int] | None:

@@ -72,6 +72,17 @@ class Parameters(Struct, frozen=True, kw_only=True):
     """Block time may be this far ahead of a voter's clock."""
     checkpoint_interval: Annotated[int, Meta(ge=1, le=10_000)] = 200
     """Blocks between commitments to the whole state, at least: more when very many rows were written."""
+    epoch_time: _Positive = 86_400_000
+    """Block time after which the next epoch is formed, if the coordinator does not call for it earlier."""
+    epoch_pause: _Positive = 10_000
+    """Nodes have so long to register, at least; longer after attempts that were called off: twice as long after each, up to 64
+    times."""
+    reveal_time: _Positive = 10_000
+    """Nodes have so long to tell their secrets."""
+    handoff_time: _Positive = 300_000
+    """The next epoch's committees have so long to get ready."""
+    settle_time: _Positive = 90_000
+    """All shards have so long to decide their payments across shards; then the attempt is called off."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for values with which no network can work, or only with more memory than a node should need."""
@@ -92,6 +103,10 @@ class Parameters(Struct, frozen=True, kw_only=True):
             (
                 self.commit_timeout >= view,
                 "commit_timeout is at least a view (heartbeat and view_timeout), else one leader's fault expires all",
+            ),
+            (
+                self.settle_time >= 2 * self.commit_timeout,
+                "settle_time is at least twice commit_timeout, else one shard's late payment calls off every attempt",
             ),
             (self.validity_window >= view, "validity_window is at least a view (heartbeat and view_timeout)"),
             (self.clock_skew <= self.validity_window, "clock_skew is at most validity_window, else all may be expired"),

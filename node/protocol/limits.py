@@ -28,6 +28,11 @@ MAX_BUNDLE_BYTES = 4 << 20
 MAX_FRAME_BYTES = 8 << 20
 """Largest message between two peers, bytes."""
 
+MAX_ENTRY_BYTES = 2048
+"""Of an entry for the register."""
+MAX_BLOCK_ENTRIES = 64
+"""In one block: their signatures are checked as it is executed."""
+
 MAX_BROKER_BATCH_BYTES = 64 << 10
 """Transactions a client packs into one broker message, bytes (a single larger transaction cannot exist)."""
 MAX_BATCH_TRANSACTIONS = MAX_BROKER_BATCH_BYTES // MIN_TRANSACTION_BYTES

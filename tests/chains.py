@@ -275,6 +275,7 @@ class Shard:
             outbox_root=execution.outbox_root,
             changes_hash=execution.changes_hash,
             totals_hash=execution.totals_hash,
+            change_hash=execution.change_hash,
             state_root=execution.state_root,
             nonce=bytes(8),
         )

@@ -43,7 +43,7 @@ def fill(storage: Storage, accounts: int) -> None:
 
 def restore(storage: Storage, accounts: int) -> State:
     ledgers = Ledgers(1, checkpoint_interval=200)
-    totals = Totals((AssetTotal("USD", accounts, 0, accounts, 0, ()),), 0)
+    totals = Totals((AssetTotal("USD", accounts, 0, accounts, 0, 0, ()),), 0)
     at = structs.replace(genesis_header(ledgers.genesis, 0, ledgers.states[0]), height=200, totals_hash=totals.hash())
     return State.restore(ledgers.rules[0], at, 400, storage.rows(200), storage.ids)
 

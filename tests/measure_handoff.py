@@ -84,7 +84,7 @@ def fill(storage: Storage, accounts: int, ids: int) -> Outline:
 
 
 def proof(shard: Shard, outline: Outline, accounts: int) -> CertifiedCheckpoint:
-    totals = Totals((AssetTotal("USD", accounts, 0, accounts, 0, ()),), 0)
+    totals = Totals((AssetTotal("USD", accounts, 0, accounts, 0, 0, ()),), 0)
     headers: list[Header] = []
     height, skip = 0, shard.genesis.hash
     for bit in (128, 64, 8):  # of 200

@@ -25,7 +25,7 @@ from node.protocol.genesis import Genesis
 from node.protocol.transaction import Transaction
 
 _OK = Code.OK
-_ROOTS = ("receipts_root", "outbox_root", "changes_hash", "totals_hash", "state_root")
+_ROOTS = ("receipts_root", "outbox_root", "changes_hash", "totals_hash", "change_hash", "state_root")
 _COMMITTED, _REJECTED = Outcome.COMMITTED, Outcome.REJECTED
 
 
@@ -39,10 +39,11 @@ class Execution:
     Attributes:
         overlay: the state after the block; read it, or execute the next block on it.
         outbox: at most one bundle for each other shard, in the order of the shards.
-        receipts_root, outbox_root, changes_hash, totals_hash, state_root: as in ``Header``.
+        receipts_root, outbox_root, changes_hash, totals_hash, change_hash, state_root: as in ``Header``.
     """
 
     __slots__ = (
+        "change_hash",
         "changes_hash",
         "effects",
         "height",
@@ -65,6 +66,7 @@ class Execution:
         self.receipts_root = merkle.root([encode(receipt) for receipt in receipts])
         self.changes_hash = changes.hash()
         self.totals_hash = totals.hash()
+        self.change_hash = overlay.change.hash
         checkpoint = b""
         if overlay.height == overlay.next_checkpoint:
             checkpoint = overlay.checkpoint_state_root + overlay.checkpoint_root()
@@ -93,6 +95,7 @@ def genesis_header(genesis: Genesis, shard: int, state: State) -> Header:
         outbox_root=merkle.EMPTY_ROOT,
         changes_hash=bytes(32),
         totals_hash=state.totals().hash(),
+        change_hash=state.change.hash,
         state_root=state.state_root,
         nonce=bytes(8),
     )

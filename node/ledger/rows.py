@@ -13,6 +13,7 @@ value its balance) or a lower-case letter. So keys of balances sort by address a
     boundary + code "f" Flow       units of an asset that came in and went out over one of the shard's boundaries
     shards + code "g"   int        net units of an asset that one other shard says it passed to another
     0 + "t"             Told       which figures this shard last told others, and when
+    0 + "u"             Change     how far the shard is with the change to the next epoch
     shard + slot + "r"  Replayed   a part of the ids that this shard's blocks included: see ``replay``
 """
 
@@ -23,6 +24,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from node.protocol.block import Balance, ShardNumber, Tally
+from node.protocol.change import Change
 from node.protocol.channel import Figure, Net
 from node.protocol.crypto import Hash
 from node.protocol.transaction import Amount, Leg, Milliseconds
@@ -35,7 +37,8 @@ ISSUER = -1
 
 WAITING, PREPARED, ANSWERED, CURSOR, SEQUENCE, FLOW, FIGURE, TOLD = b"w", b"p", b"a", b"c", b"s", b"f", b"g", b"t"
 REPLAYED = b"r"
-TOLD_KEY = bytes(NAME_BYTES) + TOLD
+CHANGE = b"u"
+TOLD_KEY, CHANGE_KEY = bytes(NAME_BYTES) + TOLD, bytes(NAME_BYTES) + CHANGE
 
 
 class Waiting(Struct, array_like=True, frozen=True, gc=False):
@@ -93,7 +96,7 @@ class Replayed(Struct, array_like=True, frozen=True, gc=False):
 
 
 Position = Annotated[int, Meta(ge=0, le=2**54)]
-Row = Waiting | Prepared | Flow | Told | Replayed | int
+Row = Waiting | Prepared | Flow | Told | Change | Replayed | int
 """The value of any row but a balance's."""
 
 RECORD_KINDS: dict[bytes, type[Row]] = {
@@ -105,10 +108,12 @@ RECORD_KINDS: dict[bytes, type[Row]] = {
     SEQUENCE: Position,
     FIGURE: Net,
     TOLD: Told,
+    CHANGE: Change,
     REPLAYED: Replayed,
 }
 EMPTY = Balance()
 NO_FLOW = Flow()
+NO_CHANGE = Change()
 
 
 def is_balance(key: bytes) -> bool:

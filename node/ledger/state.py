@@ -19,11 +19,13 @@ from node.ledger.checkpoint import Checkpointing, Outline, Slice
 from node.ledger.replay import Piece
 from node.ledger.rows import (
     ANSWERED,
+    CHANGE_KEY,
     CURSOR,
     EMPTY,
     FLOW,
     ISSUER,
     NAME_BYTES,
+    NO_CHANGE,
     NO_FLOW,
     PREPARED,
     RECORD_KINDS,
@@ -44,10 +46,11 @@ from node.ledger.rows import (
 from node.ledger.rules import Rules
 from node.ledger.table import LOW, IdSet, Table
 from node.protocol.block import AssetTotal, Balance, Header, PeerTotal, Totals
+from node.protocol.change import Change
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import HASH_BYTES, ZERO_HASH
 
-_MAX_ROW_BYTES = 1 << 21
+_MAX_ROW_BYTES = 1 << 22
 
 
 class Corrupt(ValueError):
@@ -139,6 +142,13 @@ class Reader(ABC):
         found = self.record(key) or 0
         assert isinstance(found, int)
         return found
+
+    @property
+    def change(self) -> Change:
+        """How far the shard is with the change to the next epoch."""
+        found = self.record(CHANGE_KEY)
+        assert found is None or isinstance(found, Change)
+        return found or NO_CHANGE
 
     def cursor(self, source_shard: int) -> int:
         """Number of the last bundle taken from that shard; 0: none."""
@@ -525,14 +535,14 @@ def _totals(before: Totals, supply: dict[bytes, Supply], touched: Iterable[str],
         boundary, code = parse_flow_key(key)
         boundaries.setdefault(code, {})[boundary] = flow
     for code in touched:
-        known = assets.get(code) or AssetTotal(code, 0, 0, 0, 0, ())
+        known = assets.get(code) or AssetTotal(code, 0, 0, 0, 0, 0, ())
         changed = boundaries.get(code, {})
         issued = changed.pop(ISSUER, Flow(known.minted, known.burned))
         peers = {peer.shard: peer for peer in known.peers}
         peers |= {shard: PeerTotal(shard, flow.left, flow.entered) for shard, flow in changed.items()}
         by_shard = tuple(peers[shard] for shard in sorted(peers) if peers[shard].exported or peers[shard].imported)
         now = supply.get(code.encode(), NO_SUPPLY)
-        assets[code] = AssetTotal(code, now.available, now.held, issued.entered, issued.left, by_shard)
-        if not (now.available or now.held or issued.entered or issued.left or by_shard):
+        assets[code] = AssetTotal(code, now.available, now.held, issued.entered, issued.left, known.carried, by_shard)
+        if not (now.available or now.held or issued.entered or issued.left or known.carried or by_shard):
             del assets[code]
     return Totals(tuple(assets[code] for code in sorted(assets)), before.pending)

@@ -52,7 +52,7 @@ from node.ledger.rules import MAX_UNCOVERED, MAX_WAITING, MAX_WOKEN, Rules
 from node.ledger.state import Overlay, queue_of
 from node.ledger.transfer import Route, apply, legs_here, release, reserve, routed, shards_of
 from node.protocol.block import Outcome, Receipt
-from node.protocol.channel import Decision, Prepare, PrepareVote, Record
+from node.protocol.channel import Decision, Figures, Prepare, PrepareVote, Record
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_TRANSACTION_BYTES
@@ -115,7 +115,7 @@ class TwoPhaseCommit(NamedTuple):
             self._count_vote(source, record)
         elif isinstance(record, Decision):
             self._obey(source, record)
-        else:
+        elif isinstance(record, Figures):
             bulkhead.hear(self.overlay, self.rules, source, record)
 
     def look_again(self) -> None:

@@ -150,8 +150,8 @@ class PeerTotal(Struct, array_like=True, frozen=True, gc=False):
 class AssetTotal(Struct, array_like=True, frozen=True):
     """One asset's totals in one shard. Always ``is_balanced``: what is here is what came in, less what went out.
 
-    ``minted``, ``burned``: since genesis, in the shard that keeps the issuer's account. ``carried``: what the epoch began with beyond
-    those, so that they balance."""
+    ``minted``, ``burned``: since genesis, in the shard that keeps the issuer's account. ``carried``: what the epoch began with
+    beyond those, so that they balance."""
 
     asset: AssetCode
     available: Amount

@@ -10,11 +10,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from node.protocol.block import Header, ShardNumber
+from node.protocol.block import Header, ShardNumber, Totals
 from node.protocol.certificate import Electorate, Finality
 from node.protocol.codec import encode
 from node.protocol.crypto import ZERO_HASH, Hash, PublicKey, digest
-from node.protocol.epoch import AttemptNumber, EpochDocument, Registration, Secret
+from node.protocol.epoch import AttemptNumber, Registration, Secret
 from node.protocol.limits import MAX_ASSETS, MAX_REGISTRATIONS, MAX_SHARDS
 from node.protocol.transaction import Amount, AssetCode, Milliseconds
 
@@ -81,7 +81,8 @@ class Change(Struct, array_like=True, frozen=True, dict=True):
         fences: (shard, attempt), by shard: that shard begins no more payments in this attempt, and has decided all.
         fenced: the last attempt in which this shard told the others so; 0: none.
         upper: in the closing block of a shard that is split, (asset, units available at ``cut`` and above), by asset.
-        register: None in all other shards.
+        totals: in the closing block, the shard's after it.
+        register: None in all other shards, and in the register as long as nothing is written down.
     """
 
     stage: Stage = Stage.MINING
@@ -93,6 +94,7 @@ class Change(Struct, array_like=True, frozen=True, dict=True):
     fences: Annotated[tuple[tuple[ShardNumber, AttemptNumber], ...], Meta(max_length=MAX_SHARDS)] = ()
     fenced: Annotated[int, Meta(ge=0, le=2**53)] = 0
     upper: Annotated[tuple[tuple[AssetCode, Amount], ...], Meta(max_length=MAX_ASSETS)] = ()
+    totals: Totals | None = None
     register: Register | None = None
 
     @cached_property
@@ -111,23 +113,3 @@ class Bulletin(Struct, array_like=True, frozen=True):
     def is_valid(self, electorate: Electorate) -> bool:
         """Whether the shard's committee says so."""
         return self.header.change_hash == self.change.hash and self.finality.proves(self.header, electorate)
-
-
-class Succession(Struct, array_like=True, frozen=True, dict=True):
-    """What puts the next document in force: the closing block of each shard of the epoch, by shard. The first is the register's:
-    from what it wrote down the document follows."""
-
-    closings: Annotated[tuple[Bulletin, ...], Meta(min_length=1, max_length=MAX_SHARDS)]
-
-    @property
-    def number(self) -> int:
-        """Of the epoch that begins."""
-        return self.closings[0].epoch + 1
-
-    def next_document(self, previous: EpochDocument) -> EpochDocument:
-        """The document that it puts in force. ``previous``: the one of the epoch that ends.
-
-        Raises:
-            InvalidDocument: it does not put any in force.
-        """
-        raise NotImplementedError

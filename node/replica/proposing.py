@@ -237,6 +237,7 @@ def build_block(
         outbox_root=execution.outbox_root,
         changes_hash=execution.changes_hash,
         totals_hash=execution.totals_hash,
+        change_hash=execution.change_hash,
         state_root=execution.state_root,
         nonce=bytes(8),
     )

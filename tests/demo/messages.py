@@ -36,4 +36,4 @@ def block(
 
 
 def usd(available: int, minted: int, moved: Sequence[PeerTotal] = (), held: int = 0) -> Totals:
-    return Totals((AssetTotal("USD", available, held, minted, 0, tuple(moved)),), 0)
+    return Totals((AssetTotal("USD", available, held, minted, 0, 0, tuple(moved)),), 0)

@@ -188,7 +188,7 @@ class Captor:
         transactions = (self._malformed().transaction, _NO_MESSAGE)
         account = odd.choice([key for gateway in self.world.gateways for keys in gateway.accounts.values() for key in keys])
         change = BalanceChange(_address(account), odd.choice(("USD", "XXX")), Balance(2**63 - 1, 1, True))
-        total = AssetTotal("USD", 5, 0, 2**64 - 1, 7, (PeerTotal(self.others[0], 9, 2**64 - 1),))
+        total = AssetTotal("USD", 5, 0, 2**64 - 1, 7, 0, (PeerTotal(self.others[0], 9, 2**64 - 1),))
         block = Block(self._head, bundles[: odd.randint(0, 2)], transactions[: odd.randint(0, 2)])
         receipts = tuple(Receipt(one, odd.choice(list(Outcome)), odd.choice((Code.OK, Code.EXPIRED))) for one in some)
         return block, Effects(receipts, Changes((change,), bytes(32)), Totals((total,), 3))

@@ -57,7 +57,7 @@ def electorate_of(size: int, kind: type[Electorate] = Electorate) -> Electorate:
 def make_block(view: int, height: int, parent: bytes, skip: bytes, proposer: int, *transactions: bytes) -> Block:
     """A block whose only content is opaque bytes."""
     block = Block(cast(Header, None), (), transactions)
-    rest = (EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH)
+    rest = (EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH)
     return Block(
         Header(DOCUMENT, 0, view, height, parent, skip, height, proposer, block.payload_root(), *rest, bytes(8)), (), transactions
     )

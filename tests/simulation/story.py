@@ -18,7 +18,7 @@ from node.effects import (
 )
 from node.protocol.address import encode_address
 from node.protocol.certificate import Certificate, Vote, VoteKind
-from node.protocol.channel import Bundle, Figures, Prepare, PrepareVote
+from node.protocol.channel import Bundle, Decision, Figures, Prepare, PrepareVote
 from node.protocol.epoch import Opening
 from node.protocol.messages import (
     Ballot,
@@ -155,6 +155,8 @@ def describe_bundle(bundle: Bundle) -> str:
             records.append(f"vote {'yes' if not record.code else f'no ({record.code})'} {record.transaction_id.hex()[:8]}")
         elif isinstance(record, Figures):
             records.append(f"figures of {sorted({figure.shard for figure in record.figures})}")
+        elif not isinstance(record, Decision):
+            records.append(f"{type(record).__name__} of attempt {record.attempt}")
         else:
             records.append(f"{'commit' if record.commit else 'abort'} {record.transaction_id.hex()[:8]}")
     return f"bundle {bundle.sequence} from shard {bundle.source} to {bundle.destination} [{', '.join(records)}]"

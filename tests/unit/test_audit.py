@@ -10,7 +10,7 @@ from scripts.audit_money import Shards, ShardTotals, audit, table
 
 def seen(*shards: tuple[int, int, int, list[PeerTotal]], pending: int = 0) -> Shards:
     """Of each shard: available, minted, burned, peers."""
-    totals = [AssetTotal("USD", available, 0, minted, burned, tuple(peers)) for available, minted, burned, peers in shards]
+    totals = [AssetTotal("USD", available, 0, minted, burned, 0, tuple(peers)) for available, minted, burned, peers in shards]
     return {number: ShardTotals(1, Totals((total,), pending)) for number, total in enumerate(totals)}
 
 

@@ -142,4 +142,4 @@ def test_the_ledger_is_compared_within_what_is_under_way() -> None:
 
 
 def _total(minted: int, burned: int) -> AssetTotal:
-    return AssetTotal("USD", minted - burned, 0, minted, burned, ())
+    return AssetTotal("USD", minted - burned, 0, minted, burned, 0, ())

@@ -25,7 +25,7 @@ NOTARIZE, NULLIFY, FINALIZE = VoteKind.NOTARIZE, VoteKind.NULLIFY, VoteKind.FINA
 KEYS = [KeyPair(bytes([7] * 31 + [i + 1])) for i in range(7)]
 TIMEOUTS = Timeouts(view=100, busy=80, retransmit=50)
 DOCUMENT = bytes([7] * 32)
-_ROOTS = (ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH)
+_ROOTS = (ZERO_HASH,) * 7
 BODIES: dict[bytes, Block] = {}
 """Blocks proposed here: their transactions are there for who hears of them."""
 GENESIS = Header(DOCUMENT, 3, 0, 0, ZERO_HASH, ZERO_HASH, 0, 0, *_ROOTS, bytes(8))
@@ -44,7 +44,7 @@ LIAR = KEYS[3].public
 
 
 def block(view: int, parent: Header, content: bytes = b"", members: int = 4) -> Block:
-    roots = (Block(GENESIS, (), (content,)).payload_root(), EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH)
+    roots = (Block(GENESIS, (), (content,)).payload_root(), EMPTY_ROOT, EMPTY_ROOT, ZERO_HASH, ZERO_HASH, ZERO_HASH, ZERO_HASH)
     skip = parent if parent.height % 2 == 0 else GENESIS  # right up to height 5
     place = (DOCUMENT, 3, view, parent.height + 1, parent.hash, skip.hash, 0)
     return Block(Header(*place, view % members, *roots, bytes(8)), (), (content,))

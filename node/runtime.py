@@ -51,6 +51,7 @@ from node.network.links import VISITS
 from node.network.transport import Transport
 from node.node import Node
 from node.persisting import Persisting
+from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Committee, Registration
@@ -214,8 +215,8 @@ class Runtime:
             case Recover() | CheckSignatures() | Mine() | StopMining():
                 self._work(effect)
             case Subscribe(shard):
-                self._broker.subscribe({transactions_topic(self._genesis.network, shard): MAX_BATCH_BODY_BYTES})
-                self._queries.subscribe({queries_topic(self._genesis.network, shard): MAX_QUERY_BYTES})
+                self._broker.subscribe({transactions_topic(self._genesis.network, Chain(1, shard)): MAX_BATCH_BODY_BYTES})
+                self._queries.subscribe({queries_topic(self._genesis.network, Chain(1, shard)): MAX_QUERY_BYTES})
             case Publish(topic, body):
                 self._broker.publish(topic, body)
             case Notable(text):

@@ -6,7 +6,7 @@ from node.consensus.tree import Tree
 from node.ledger.execution import Execution
 from node.ledger.state import Overlay, State
 from node.protocol.channel import CertifiedBundle
-from node.replica.mempool import Entry
+from node.replica.mempool import Pooled
 from node.replica.witnesses import Verdicts
 
 
@@ -15,7 +15,7 @@ class Payload(Struct, frozen=True):
     ``verdicts``: of the witnesses of what its bundles prepare, as far as they are checked."""
 
     bundles: tuple[CertifiedBundle, ...]
-    entries: tuple[Entry, ...]
+    transactions: tuple[Pooled, ...]
     verdicts: Verdicts
 
 
@@ -46,4 +46,4 @@ class Branches:
     def in_flight(self, block_hash: bytes) -> int:
         """How many transactions this block and its ancestors have taken that are not final yet."""
         branch = self._tree.branch(block_hash)
-        return sum(len(pending.draft.payload.entries) for pending in branch if pending.draft is not None)
+        return sum(len(pending.draft.payload.transactions) for pending in branch if pending.draft is not None)

@@ -10,7 +10,7 @@ from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS
 from node.protocol.merkle import leaf_hash
 from node.replica.drafts import Payload
 from node.replica.inbox import Inbox
-from node.replica.mempool import Mempool, read_entry
+from node.replica.mempool import Mempool, read_pooled
 from node.replica.witnesses import join
 
 
@@ -24,10 +24,10 @@ def read_payload(block: Block, mempool: Mempool, inbox: Inbox, parameters: Param
         return None
     try:
         pairs = zip(map(leaf_hash, block.transactions), block.transactions, strict=True)
-        entries = tuple(mempool.find(leaf) or read_entry(encoded, leaf) for leaf, encoded in pairs)
+        transactions = tuple(mempool.find(leaf) or read_pooled(encoded, leaf) for leaf, encoded in pairs)
     except DecodeError:
         return None
-    return Payload(bundles, entries, join(map(inbox.verdicts, block.bundles)))
+    return Payload(bundles, transactions, join(map(inbox.verdicts, block.bundles)))
 
 
 def may_fill(transactions: Sequence[bytes], parameters: Parameters) -> bool:

@@ -20,7 +20,7 @@ from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_SHARDS
 from node.protocol.topics import Refusal
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Mempool, Pooled
 from node.replica.pace import Pace
 from node.replica.payloads import fits
 from node.replica.witnesses import Verdicts, join, judge
@@ -145,40 +145,40 @@ class Proposing:
 
 def choose_transactions(
     state: State, parent: State | Overlay, rules: Rules, mempool: Mempool, time: int
-) -> tuple[list[Entry], list[bytes], list[Refusal]]:
+) -> tuple[list[Pooled], list[bytes], list[Refusal]]:
     """What a block on ``parent`` may take from the mempool, payers in turn; the ids that are to be forgotten, and of these,
     refusals for those that are in no block.
 
     Forgotten is what no later block can take, and whose payer has nothing left once all that is final is counted. Who will
     have nothing only after blocks that are not final yet is passed over.
     """
-    chosen: list[Entry] = []
+    chosen: list[Pooled] = []
     stale: list[bytes] = []
     refused: list[Refusal] = []
     size = in_vain = 0
     ok, most = Code.OK, rules.parameters.block_transactions
 
-    def is_new(entry: Entry) -> bool:
-        valid_until = entry.transaction.order.valid_until
-        if not parent.has_seen(entry.id, valid_until):
+    def is_new(pooled: Pooled) -> bool:
+        valid_until = pooled.transaction.order.valid_until
+        if not parent.has_seen(pooled.id, valid_until):
             return True
-        if state.has_seen(entry.id, valid_until):
-            stale.append(entry.id)
+        if state.has_seen(pooled.id, valid_until):
+            stale.append(pooled.id)
         return False
 
-    for entry in mempool.in_turn(is_new):  # one looked at in vain costs its payer the turn: the others have theirs
-        transaction = entry.transaction
+    for pooled in mempool.in_turn(is_new):  # one looked at in vain costs its payer the turn: the others have theirs
+        transaction = pooled.transaction
         if suits(rules, transaction, time) is ok and is_funded(parent, rules, transaction.order.legs):
-            size += len(entry.encoded)
+            size += len(pooled.encoded)
             if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= most:
                 break
-            chosen.append(entry)
+            chosen.append(pooled)
             continue
         in_vain += 1
-        code = admit(state, rules, entry.id, transaction, state.time)
+        code = admit(state, rules, pooled.id, transaction, state.time)
         if code is not ok:
-            stale.append(entry.id)
-            refused.append(Refusal(entry.id, code))
+            stale.append(pooled.id)
+            refused.append(Refusal(pooled.id, code))
         if in_vain == MAX_IN_VAIN:
             break
     return chosen, stale, refused
@@ -211,18 +211,18 @@ def build_block(
     rules: Rules,
     time: int,
     bundles: tuple[Sequence[CertifiedBundle], Sequence[bytes]],
-    entries: Sequence[Entry],
+    entries: Sequence[Pooled],
     verdicts: Verdicts = MappingProxyType({}),
 ) -> Candidate:
     """Execute a payload on ``parent`` and write the header that commits to all of it; the nonce is left at zero. ``verdicts``:
     as in ``Payload``."""
     certified, encoded_bundles = bundles
     height = parent.height + 1
-    transactions = [(entry.id, entry.transaction) for entry in entries]
+    transactions = [(pooled.id, pooled.transaction) for pooled in entries]
     sent = [bundle.bundle for bundle in certified]
     execution = execute(parent, rules, height, time, sent, transactions, judge(verdicts))
-    payload = tuple(encoded_bundles), tuple(entry.encoded for entry in entries)
-    leaves = [entry.leaf for entry in entries]
+    payload = tuple(encoded_bundles), tuple(pooled.encoded for pooled in entries)
+    leaves = [pooled.leaf for pooled in entries]
     header = Header(
         document=seat.electorate.document,
         shard=rules.shard,

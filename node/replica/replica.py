@@ -52,7 +52,7 @@ from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Mempool, Pooled
 from node.replica.payloads import may_fill, read_bundles, read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
@@ -169,14 +169,14 @@ class Replica:
         self._at = at
         candidates, refusals = self.mempool.screen(batch)
         time = max(self.state.time, at.wall)
-        entries = []
-        for entry in candidates:
-            code = admit(self.state, self.rules, entry.id, entry.transaction, time)
+        admitted = []
+        for pooled in candidates:
+            code = admit(self.state, self.rules, pooled.id, pooled.transaction, time)
             if code is Code.OK:
-                entries.append(entry)
+                admitted.append(pooled)
             else:
-                refusals.append(Refusal(entry.id, code))
-        self._effects += self._checking.transactions(entries)
+                refusals.append(Refusal(pooled.id, code))
+        self._effects += self._checking.transactions(admitted)
         self._refusing.add(refusals)
         for assembled in self.assembling.offer(candidates):
             self._on_whole(assembled)
@@ -199,7 +199,7 @@ class Replica:
             checked, more = settled
             self._refusing.add(checked.refusals)
             self._effects += more
-            self._forget_final(checked.entries)
+            self._forget_final(checked.transactions)
             self._go_on(checked)
         return self._finish(at)
 
@@ -223,12 +223,12 @@ class Replica:
             for block_hash in list(self._verdicts)[:-_MAX_REMEMBERED]:
                 del self._verdicts[block_hash]
 
-    def _forget_final(self, entries: Sequence[Entry]) -> None:
+    def _forget_final(self, transactions: Sequence[Pooled]) -> None:
         """While transactions were being checked here, blocks may have become final with them, or after their time."""
-        for entry in entries:
-            valid_until = entry.transaction.order.valid_until
-            if valid_until < self.state.time or self.state.has_seen(entry.id, valid_until):
-                self.mempool.remove([entry.id])
+        for pooled in transactions:
+            valid_until = pooled.transaction.order.valid_until
+            if valid_until < self.state.time or self.state.has_seen(pooled.id, valid_until):
+                self.mempool.remove([pooled.id])
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
         """The answer to ``Mine``."""
@@ -329,7 +329,7 @@ class Replica:
 
     def _on_whole(self, assembled: Assembled) -> None:
         """All transactions of a proposal are here."""
-        proposal, block, bundles, entries = assembled.proposal, assembled.block, assembled.bundles, assembled.entries
+        proposal, block, bundles, transactions = assembled.proposal, assembled.block, assembled.bundles, assembled.transactions
         self.consensus.is_whole(proposal, self._at.now)
         if block.header.view < self.consensus.view:
             self.consensus.on_proposal(proposal, block, None, self._at.now)
@@ -337,7 +337,7 @@ class Replica:
         if not may_fill(block.transactions, self.parameters):
             self.consensus.on_invalid_proposal(block.header.view, self._at.now)
             return
-        payload = Payload(bundles, entries, join(map(self.inbox.verdicts, block.bundles)))
+        payload = Payload(bundles, transactions, join(map(self.inbox.verdicts, block.bundles)))
         checks = self._checking.proposal(assembled, payload)
         if checks is None:
             self.consensus.on_proposal(proposal, block, Draft(payload), self._at.now)
@@ -392,7 +392,7 @@ class Replica:
         payload = wanted.draft.payload if wanted.draft is not None else self._read_payload(block)
         if payload is None:
             return None
-        transactions = [(entry.id, entry.transaction) for entry in payload.entries]
+        transactions = [(pooled.id, pooled.transaction) for pooled in payload.transactions]
         bundles = [certified.bundle for certified in payload.bundles]
         verdicts = join((payload.verdicts, self._verdicts.pop(header.hash, None)))
         try:
@@ -431,7 +431,7 @@ class Replica:
         for taken in draft.payload.bundles:
             self.inbox.prune(taken.bundle.source, self.state.cursor(taken.bundle.source))
             self._collecting.took(taken.bundle.source)
-        self.mempool.remove([entry.id for entry in draft.payload.entries])
+        self.mempool.remove([pooled.id for pooled in draft.payload.transactions])
         took = None if finalized.is_adopted else self._at.now - draft.executed_at
         if took is not None:
             self._proposing.on_final(took)

@@ -40,7 +40,7 @@ class _Partial(Struct):
     def assembled(self) -> Assembled:
         compact = self.proposal.block
         transactions = tuple(self.found[leaf] for leaf in compact.leaves)
-        block = Block(compact.header, compact.bundles, tuple(pooled.encoded for pooled in transactions))
+        block = Block(compact.header, compact.bundles, tuple(pooled.encoded for pooled in transactions), compact.entries)
         return Assembled(self.proposal, block, self.bundles, transactions)
 
 

@@ -20,7 +20,7 @@ from node.replica.mempool import Mempool, Pooled
 from node.replica.witnesses import Verdicts, join, read_bundles, record, to_check
 
 MAX_PROPOSAL_BYTES = 32 << 20
-"""Encoded transactions and bundles of all proposals and replies under check. More than the two largest of three leaders, and each
+"""Encoded content of all proposals and replies under check. More than the two largest of three leaders, and each
 leader has two at most; who comes when it is reached is not voted for, a reply is asked for again."""
 
 Waiting = Assembled | Delivery | ChainReply | BodyReply
@@ -49,7 +49,7 @@ class _Check(Struct, frozen=True, dict=True):
 
 
 def _size_of(block: Block) -> int:
-    return sum(map(len, (*block.bundles, *block.transactions)))
+    return sum(map(len, (*block.bundles, *block.transactions, *block.entries)))
 
 
 class Checked(Struct, frozen=True):

@@ -47,13 +47,16 @@ def read_pooled(encoded: bytes, leaf: bytes | None = None) -> Pooled:
 
 
 class Mempool:
-    """At most MAX_TRANSACTIONS and MAX_BYTES.
+    """At most MAX_TRANSACTIONS and MAX_BYTES. ``is_inside``: whether a transaction touches this shard alone.
 
     Attributes:
         dropped: transactions that found no room or were pushed out; their client sends them again.
+        crossing: ids of those that touch other shards, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_inside: Callable[[Transaction], bool] = lambda _: True) -> None:
+        self._is_inside = is_inside
+        self.crossing: set[bytes] = set()
         self._pooled: dict[bytes, Pooled] = {}
         """By leaf."""
         self._by_id: dict[bytes, Pooled] = {}
@@ -153,6 +156,8 @@ class Mempool:
         """Take in a verified one; of two with one id (other witnesses), the first stays."""
         if pooled.id not in self._by_id:
             self._by_id[pooled.id] = self._pooled[pooled.leaf] = pooled
+            if not self._is_inside(pooled.transaction):
+                self.crossing.add(pooled.id)
             payer = pooled.payer
             waiting = self._payers.get(payer)
             if waiting is None:
@@ -166,6 +171,7 @@ class Mempool:
         for transaction_id in ids:
             pooled = self._by_id.pop(transaction_id, None)
             if pooled is not None:
+                self.crossing.discard(transaction_id)
                 payer = pooled.payer
                 waiting = self._payers.pop(payer)
                 del waiting[transaction_id], self._pooled[pooled.leaf]

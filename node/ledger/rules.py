@@ -18,6 +18,9 @@ home shard a block looks at again."""
 FIGURES_PAUSE = 250
 """Block time between figures that a shard tells others, ms."""
 
+COUNT_TIME = 1_000
+"""Block time in which a shard counts its transactions for the register, ms."""
+
 MAX_WOKEN = 4096
 """Records whose time has come that one block deals with: expired transactions, answers that need not be remembered."""
 

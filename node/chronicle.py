@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from node.protocol.address import address_of
 from node.protocol.assignment import next_document
 from node.protocol.bulletins import Ask, GetChange, GetSuccession, Message, decode_ask, decode_message
 from node.protocol.certificate import Electorate
@@ -65,6 +66,7 @@ class Chronicle:
 
     def __init__(self, genesis: Genesis) -> None:
         self._parameters = genesis.parameters
+        self._issuers = {asset.code: address_of(asset.issuer_key) for asset in genesis.assets}
         self.documents: list[EpochDocument] = []
         self.successions: list[Succession] = []
         self.credits: Credits = {}
@@ -165,7 +167,7 @@ class Chronicle:
         """Raises InvalidDocument, and has changed nothing then."""
         current = self.documents[-1]
         document = succession.next_document(current, self._parameters)
-        self.credits = next_credits(self.credits, current, document, succession.closings)
+        self.credits = next_credits(self.credits, current, document, succession.closings, self._issuers)
         self.documents.append(document)
         self.successions.append(succession)
         self._forget_change()

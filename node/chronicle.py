@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from node.protocol.address import address_of
 from node.protocol.assignment import next_document
 from node.protocol.bulletins import Ask, GetChange, GetSuccession, Message, decode_ask, decode_message
 from node.protocol.certificate import Electorate
@@ -66,7 +65,7 @@ class Chronicle:
 
     def __init__(self, genesis: Genesis) -> None:
         self._parameters = genesis.parameters
-        self._issuers = {asset.code: address_of(asset.issuer_key) for asset in genesis.assets}
+        self._issuers = {asset.code: asset.issuer_address for asset in genesis.assets}
         self.documents: list[EpochDocument] = []
         self.successions: list[Succession] = []
         self.credits: Credits = {}

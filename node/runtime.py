@@ -17,6 +17,7 @@ from msgspec.msgpack import Decoder
 
 from config.settings import NodeSettings
 from node.allowance import Allowance
+from node.database import StorageFull
 from node.effects import (
     AcceptDocument,
     Ban,
@@ -29,6 +30,7 @@ from node.effects import (
     Publish,
     Recover,
     ReplyBlocks,
+    Row,
     Send,
     SendBlocks,
     SendBundles,
@@ -63,7 +65,7 @@ from node.protocol.reports import Notable
 from node.protocol.topics import TransactionBatch, queries_topic, transactions_topic
 from node.recovery import read_stored, recover, write_document
 from node.reporter import Reporter
-from node.storage import Row, Storage, StorageFull
+from node.storage import Storage
 from node.verifying import Verifying
 
 log = structlog.get_logger(__name__)

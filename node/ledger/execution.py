@@ -21,6 +21,7 @@ from node.protocol.checkpoint import next_state_root
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, digest
+from node.protocol.entries import Entry
 from node.protocol.genesis import Genesis
 from node.protocol.transaction import Transaction
 
@@ -109,6 +110,7 @@ def execute(
     bundles: Sequence[Bundle],
     transactions: Sequence[tuple[bytes, Transaction]],
     has_valid_signatures: Callable[[Transaction], bool],
+    entries: Sequence[Entry] = (),
 ) -> Execution:
     """Execute the block at ``height`` with block time ``time`` (ms) on ``parent``.
 

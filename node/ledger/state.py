@@ -318,7 +318,7 @@ class State(Reader):
     @classmethod
     def genesis(cls, rules: Rules) -> "State":
         """The empty state that the first block is executed on."""
-        return cls(rules, rules.genesis_time)
+        return cls(rules, rules.opened)
 
     def balance(self, key: bytes) -> Balance:
         return self.balances.parts[hash(key) & LOW].get(key, EMPTY)

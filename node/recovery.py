@@ -5,16 +5,11 @@ must be those that rows say, blocks must follow on each other, and executing one
 checkpoint no stored header covers are not read.
 """
 
-import errno
-import os
-from pathlib import Path
-from typing import Any, cast
-
 from msgspec import structs
 
 from node.consensus.journal import remembered
-from node.database import StorageDamaged, StorageFull
-from node.events import Recovered, Stored
+from node.database import StorageDamaged
+from node.events import Recovered
 from node.handing_over import read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import InvalidBlock, execute
@@ -23,48 +18,12 @@ from node.ledger.state import State
 from node.protocol.block import skip_height
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader, Electorate
 from node.protocol.channel import CertifiedBundle
-from node.protocol.codec import DecodeError, decode, encode
-from node.protocol.epoch import Opening, SignedDocument
-from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
+from node.protocol.codec import DecodeError, decode
+from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
 from node.storage import Storage
 
-_ACCEPTED = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
 _READ_BYTES = 4 << 20
-
-
-def read_document(path: Path) -> SignedDocument | Opening | None:
-    """The epoch document this node accepted, from a file of its own: it proves itself, and outlives a damaged database."""
-    try:
-        accepted: SignedDocument | Opening = decode(_ACCEPTED, path.read_bytes(), MAX_FRAME_BYTES)
-        return accepted
-    except (OSError, DecodeError):
-        return None
-
-
-def write_document(path: Path, accepted: SignedDocument | Opening) -> None:
-    """Store the epoch document durably, whole or not at all. Raises StorageFull, or another OSError."""
-    draft = path.with_name(path.name + ".draft")
-    try:
-        with draft.open("wb") as file:
-            file.write(encode(accepted))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"no space left for {path}: free some, nothing is lost") from None
-        raise
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def read_stored(storage: Storage, document_file: Path) -> Stored:
-    """What the node remembers of its part in the network. Raises StorageError."""
-    return Stored(os.urandom(32), read_document(document_file), storage.pledge())
 
 
 def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:

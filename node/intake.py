@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
-from node.events import Asked, ChainEvent, Entries, Event, For, Tick, Transactions
+from node.events import Asked, AskedAbout, Bulletined, Entries, Event, For, Tick, Transactions
 from node.protocol.chain import Chain
 from node.protocol.queries import Query
 
@@ -14,6 +14,9 @@ MAX_EVENT_BYTES = 8 << 20
 """Beyond it frames wait; one is taken in before it is counted."""
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""
+MAX_NEWS_BYTES = 4 << 20
+"""Bulletins, what is asked about them, and entries that wait; one is taken in before it is counted."""
+MAX_NEWS = 256
 MAX_TRANSACTION_BYTES = 4 << 20
 """Transactions waiting."""
 _BATCH_BYTES = 128 << 10
@@ -28,6 +31,7 @@ class Intake:
         self._events: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._questions = 0
+        self._news = self._news_bytes = 0
         self._transactions: deque[tuple[Chain, bytes]] = deque()
         self._transaction_bytes = 0
         self._arrived = trio.Event()
@@ -62,6 +66,13 @@ class Intake:
             self._questions += 1
             self.put(For(chain, Asked(query)))
 
+    def offer(self, event: Bulletined | AskedAbout | For, size: int) -> None:
+        """What comes for all, of so many bytes."""
+        if self._news < MAX_NEWS and self._news_bytes < MAX_NEWS_BYTES:
+            self._news += 1
+            self._news_bytes += size
+            self.put(event, size)
+
     def question_waits(self) -> None:
         """The answer to a question that was taken has to be read from storage first."""
         self._questions += 1
@@ -75,8 +86,12 @@ class Intake:
         while self._events:
             event, size = self._events.popleft()
             self._bytes -= size
-            if isinstance(event, For) and isinstance(event.event, Asked):
-                self._questions -= 1
+            match event:
+                case For(_, Asked()):
+                    self._questions -= 1
+                case Bulletined() | AskedAbout() | For(_, Entries()):
+                    self._news -= 1
+                    self._news_bytes -= size
             yield event
         self._room.set()
         if self._transactions and transactions:

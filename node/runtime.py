@@ -7,6 +7,7 @@ while it waits for the disk, further events gather and are handled, persisted an
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import structlog
 import trio
@@ -58,6 +59,8 @@ from node.talking import Talking
 from node.verifying import Verifying
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
@@ -154,19 +157,19 @@ class Runtime:
     async def _perform(self, effects: Sequence[NodeEffect]) -> None:
         for chain, rows in self._persisting.take(effects, self._at.now):
             started = time.perf_counter()
-            await self._store(self._stores.write, chain, rows)
+            await self._despite_full(self._stores.write, chain, rows, limiter=self._disk)
             self._metrics.write_seconds(time.perf_counter() - started)
         if records := [effect for effect in effects if isinstance(effect, Persist)]:
-            await self._store(self._stores.remember, records)
+            await self._despite_full(self._stores.remember, records, limiter=self._disk)
         for effect in effects:
             self._do(effect)
 
-    async def _store(self, write: Callable[..., None], *arguments: object) -> None:
-        """Write, in a thread. While the disk is full this node stands still: it sends nothing that is not stored."""
+    async def _despite_full(self, work: Callable[..., T], *arguments: object, limiter: trio.CapacityLimiter | None = None) -> T:
+        """Do it in a thread, again while the disk is full. Who writes stands still so long: it sends nothing that is not stored."""
         is_full = False
         while True:
             try:
-                await trio.to_thread.run_sync(write, *arguments, limiter=self._disk)
+                done = await trio.to_thread.run_sync(work, *arguments, limiter=limiter)
             except StorageFull as error:
                 if not is_full:
                     self.reporter.notable(f"standing still: {error}")
@@ -175,7 +178,7 @@ class Runtime:
                 continue
             if is_full:
                 self.reporter.notable("there is room on the disk again; going on")
-            return
+            return done
 
     def _do(self, effect: NodeEffect) -> None:
         """Perform an effect that is not about the disk; none of them waits."""
@@ -241,7 +244,7 @@ class Runtime:
             self._say(reply)
 
     async def _recover(self, chain: Chain, wanted: Recover) -> None:
-        answer = await trio.to_thread.run_sync(bring_back, wanted, self._stores.open, self._stores.find)
+        answer = await self._despite_full(bring_back, wanted, self._stores.open, self._stores.find)
         self._intake.put(For(chain, answer))
 
     def _mine(self, chain: Chain | None, wanted: Mine | StopMining) -> None:

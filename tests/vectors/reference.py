@@ -181,7 +181,7 @@ def epoch_of(genesis: dict[str, Any], registrations: list[bytes], secrets: dict[
     committees = [[i, (i * 2**160 // count).to_bytes(20, "big"), seated[i * size : (i + 1) * size]] for i in range(count)]
     silent = [row for row in rows if row[3] not in secrets]
     revealed = [secrets[row[3]] for row in told]
-    return [challenge[:8], 1, 1, challenge, randomness, committees, seated[count * size :], silent, revealed]
+    return [challenge[:8], 1, 1, challenge, randomness, committees, seated[count * size :], silent, revealed, [], b""]
 
 
 def tree(rows: Mapping[bytes, Any], depth: int = 0) -> bytes:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from node.protocol.block import Header, ShardNumber, Totals
+from node.protocol.block import Header, Height, ShardNumber, Totals
 from node.protocol.certificate import Electorate, Finality
 from node.protocol.codec import encode
 from node.protocol.crypto import ZERO_HASH, Hash, PublicKey, digest
@@ -80,6 +80,7 @@ class Change(Struct, array_like=True, frozen=True, dict=True):
         counting_since, counted: while it counts for the register (0: it does not): since which block time, and how many.
         fences: (shard, attempt), by shard: that shard begins no more payments in this attempt, and has decided all.
         fenced: the last attempt in which this shard told the others so; 0: none.
+        closed: the height of the closing block, from there on; 0 before.
         upper: in the closing block of a shard that is split, (asset, units available at ``cut`` and above), by asset.
         totals: in the closing block, the shard's after it.
         register: None in all other shards, and in the register as long as nothing is written down.
@@ -93,6 +94,7 @@ class Change(Struct, array_like=True, frozen=True, dict=True):
     counted: Count = 0
     fences: Annotated[tuple[tuple[ShardNumber, AttemptNumber], ...], Meta(max_length=MAX_SHARDS)] = ()
     fenced: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    closed: Height = 0
     upper: Annotated[tuple[tuple[AssetCode, Amount], ...], Meta(max_length=MAX_ASSETS)] = ()
     totals: Totals | None = None
     register: Register | None = None

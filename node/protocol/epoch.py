@@ -124,7 +124,8 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
 
     ``standby`` found no seat; ``silent`` did not tell their secrets in time, and have none. ``secrets``: those of all others, by
     public key. ``origins``: for each committee the shards of the epoch before whose accounts it takes over: one, or two that are
-    merged; none in epoch 1. ``lineage``: the network id, as the first document gave it; empty in that one.
+    merged, in the order of their ranges; none in epoch 1. ``lineage``: the network id, as the first document gave it; empty in
+    that one.
     """
 
     network: NetworkLabel
@@ -160,6 +161,10 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
             if self.origins
             else ()
         )
+
+    def children_of(self, shard: int) -> tuple[int, ...]:
+        """The shards that come from this one of the epoch before, in no order: one, or two if it was split."""
+        return tuple(c.shard for c, origins in zip(self.committees, self.origins, strict=True) if shard in origins)
 
     @cached_property
     def roll(self) -> Roll:

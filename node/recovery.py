@@ -13,6 +13,7 @@ from typing import Any, cast
 from msgspec import structs
 
 from node.consensus.journal import remembered
+from node.database import StorageDamaged, StorageFull
 from node.events import Recovered, Stored
 from node.handing_over import read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
@@ -26,7 +27,7 @@ from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
-from node.storage import Storage, StorageDamaged, StorageFull
+from node.storage import Storage
 
 _ACCEPTED = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
 _READ_BYTES = 4 << 20
@@ -78,8 +79,8 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
         peaks = _peaks(storage, last) if last is not None else {}
         records = tuple(map(remembered, storage.journal()))
     except (ValueError, InvalidBlock) as error:
-        raise StorageDamaged(f"the database is damaged: {error}") from error
-    return Recovered(state, last, records, peaks, slices, storage.first_bundles())
+        raise StorageDamaged(storage.path, str(error)) from error
+    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), storage.pledge())
 
 
 def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedHeader | None]:

@@ -424,7 +424,7 @@ class Replica:
         self._effects.append(Commit(header.height, header.view, certified, encoded, stored, forgotten, included, past))
         self._effects.append(Checkpoint(*rows))
         if header.proposer == self.member and not finalized.is_adopted:
-            self._effects.append(Publish(blocks_topic(self.electorate.network, self.shard), encoded))
+            self._effects.append(Publish(blocks_topic(self.electorate.network, self.electorate.chain), encoded))
         sent = self._delivering.deliver(bundles, header.height, not finalized.is_adopted, self._at.now)
         self._effects += sent
         self.counters.bundles_out += len(bundles) if sent else 0

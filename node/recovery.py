@@ -24,6 +24,7 @@ from node.protocol.block import skip_height
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader, Electorate
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError, decode, encode
+from node.protocol.entries import decode_entry
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
@@ -123,8 +124,8 @@ def _execute_again(
         raise DecodeError(f"block {header.height} does not prove itself")
     bundles = [decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES).bundle for encoded in block.bundles]
     transactions = [(t.id, t) for t in map(decode_transaction, block.transactions)]
-    valid = Transaction.has_valid_signatures
-    execution = execute(state, rules, header.height, header.time, bundles, transactions, valid)
+    entries, valid = list(map(decode_entry, block.entries)), Transaction.has_valid_signatures
+    execution = execute(state, rules, header.height, header.time, bundles, transactions, valid, entries)
     if not execution.gives(header):
         raise DecodeError(f"block {header.height} does not execute to what its header says")
     return state.commit(execution.overlay)

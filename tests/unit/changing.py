@@ -12,7 +12,7 @@ from node.ledger.rules import Rules
 from node.ledger.settlement import is_closed
 from node.ledger.state import State
 from node.protocol.change import Change, Register, RegisterPhase
-from node.protocol.channel import Bundle
+from node.protocol.channel import Bundle, Record
 from node.protocol.crypto import KeyPair, digest
 from node.protocol.entries import Call, Disclosure, Enrolment, Entry, Farewell, Ready
 from node.protocol.epoch import EpochDocument, Registration, Roll, commitment_to, first_document
@@ -118,6 +118,11 @@ class Changing(Ledgers):
         """Nothing goes into blocks of a closed chain."""
         most = 0 if is_closed(self.states[shard]) else take
         return super().block(shard, *transactions, take=most, bundles=bundles, entries=entries)
+
+    def told(self, source: int, destination: int, *records: Record) -> Change:
+        """The destination's part after a block, that is not committed, with a bundle that the source made up."""
+        bundle = Bundle(source, destination, self.states[destination].cursor(source) + 1, records)
+        return self.execute(destination, bundles=[bundle]).overlay.change
 
     def write(self, *entries: Entry) -> None:
         """A block of the register, without bundles."""

@@ -14,12 +14,13 @@ import trio
 from config.logs import configure
 from config.settings import NodeSettings, SettingsError, read_settings
 from node.consensus.simplex import Diverged
+from node.database import StorageDamaged, StorageError, set_aside
 from node.network.connection import MAX_VERSIONS, VERSIONS
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import generate, read_key_file, write_key_file
 from node.runtime import Runtime
-from node.storage import Storage, StorageDamaged, StorageError, set_aside
+from node.storage import Storage
 
 _FRESH_STARTS = 3
 """A damaged database is set aside and the chain fetched anew; a disk that damages that too is for a person to look at."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from msgspec import structs
 
 from node.consensus.journal import remembered
+from node.database import StorageDamaged, StorageFull
 from node.events import Recovered, Stored
 from node.handing_over import read_block, read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
@@ -29,10 +30,11 @@ from node.protocol.channel import CertifiedBundle
 from node.protocol.checkpoint import Beginning
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.credits import Credits
+from node.protocol.entries import decode_entry
 from node.protocol.epoch import EpochDocument, Opening, SignedDocument
 from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
-from node.storage import Storage, StorageDamaged, StorageFull
+from node.storage import Storage
 
 _ACCEPTED = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
 _READ_BYTES = 4 << 20
@@ -135,9 +137,9 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
         records = tuple(map(remembered, storage.journal()))
         beginning = storage.beginning() if last is None else None
     except (ValueError, InvalidBlock) as error:
-        raise StorageDamaged(f"the database is damaged: {error}") from error
+        raise StorageDamaged(storage.path, str(error)) from error
     opening = beginning.header if beginning is not None else None
-    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), opening)
+    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), storage.pledge(), opening)
 
 
 def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedHeader | None]:
@@ -192,8 +194,8 @@ def _execute_again(
         raise DecodeError(f"block {header.height} does not prove itself")
     bundles = [decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES).bundle for encoded in block.bundles]
     transactions = [(t.id, t) for t in map(decode_transaction, block.transactions)]
-    valid = Transaction.has_valid_signatures
-    execution = execute(state, rules, header.height, header.time, bundles, transactions, valid)
+    entries, valid = list(map(decode_entry, block.entries)), Transaction.has_valid_signatures
+    execution = execute(state, rules, header.height, header.time, bundles, transactions, valid, entries)
     if not execution.gives(header):
         raise DecodeError(f"block {header.height} does not execute to what its header says")
     return state.commit(execution.overlay)

@@ -17,6 +17,7 @@ from msgspec.msgpack import Decoder
 
 from config.settings import NodeSettings
 from node.allowance import Allowance
+from node.database import StorageFull
 from node.effects import (
     AcceptDocument,
     Ban,
@@ -29,6 +30,7 @@ from node.effects import (
     Publish,
     Recover,
     ReplyBlocks,
+    Row,
     Send,
     SendBlocks,
     SendBundles,
@@ -51,6 +53,7 @@ from node.network.links import VISITS
 from node.network.transport import Transport
 from node.node import Node
 from node.persisting import Persisting
+from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import Committee, Registration
@@ -62,7 +65,7 @@ from node.protocol.reports import Notable
 from node.protocol.topics import TransactionBatch, queries_topic, transactions_topic
 from node.recovery import read_stored, recover, write_document
 from node.reporter import Reporter
-from node.storage import Row, Storage, StorageFull
+from node.storage import Storage
 from node.verifying import Verifying
 
 log = structlog.get_logger(__name__)
@@ -214,8 +217,8 @@ class Runtime:
             case Recover() | CheckSignatures() | Mine() | StopMining():
                 self._work(effect)
             case Subscribe(shard):
-                self._broker.subscribe({transactions_topic(self._genesis.network, shard): MAX_BATCH_BODY_BYTES})
-                self._queries.subscribe({queries_topic(self._genesis.network, shard): MAX_QUERY_BYTES})
+                self._broker.subscribe({transactions_topic(self._genesis.network, Chain(1, shard)): MAX_BATCH_BODY_BYTES})
+                self._queries.subscribe({queries_topic(self._genesis.network, Chain(1, shard)): MAX_QUERY_BYTES})
             case Publish(topic, body):
                 self._broker.publish(topic, body)
             case Notable(text):

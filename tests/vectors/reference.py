@@ -152,10 +152,10 @@ def is_final(electorate: dict[str, Any], header: list[Any], finality: list[Any],
 
 
 def is_block(electorate: dict[str, Any], certified: list[Any], check: Check = verify) -> bool:
-    (header, bundles, transactions), finality, (receipts, changes, totals) = certified
+    (header, bundles, transactions, entries), finality, (receipts, changes, totals) = certified
     return (
         is_final(electorate, header, finality, check)
-        and header[8] == root([root(bundles), root(transactions)])
+        and header[8] == root([root(bundles), root(transactions), root(entries)])
         and header[9] == root(list(map(msgpack.packb, receipts)))
         and header[11] == digest("changes", changes)
         and header[12] == digest("totals", totals)
@@ -181,7 +181,7 @@ def epoch_of(genesis: dict[str, Any], registrations: list[bytes], secrets: dict[
     committees = [[i, (i * 2**160 // count).to_bytes(20, "big"), seated[i * size : (i + 1) * size]] for i in range(count)]
     silent = [row for row in rows if row[3] not in secrets]
     revealed = [secrets[row[3]] for row in told]
-    return [challenge[:8], 1, 1, challenge, randomness, committees, seated[count * size :], silent, revealed]
+    return [challenge[:8], 1, 1, challenge, randomness, committees, seated[count * size :], silent, revealed, [], b""]
 
 
 def tree(rows: Mapping[bytes, Any], depth: int = 0) -> bytes:
@@ -235,6 +235,10 @@ VECTORS = Network(
 )
 
 
+NO_CHANGE: list[Any] = [1, 1, bytes(32), b"", 0, 0, [], 0, 0, [], None, None]
+"""What every shard begins an epoch with (section 20)."""
+
+
 class Invalid(ValueError):
     """The block, or the transaction, breaks a rule."""
 
@@ -279,9 +283,10 @@ class Ledger:
         self.seen: set[bytes] = set()
         self.receipts: list[Any] = []
         self.changes: Any = None
+        self.change = list(NO_CHANGE)
 
     def execute(self, height: int, time: int, bundles: list[Any], transactions: list[bytes]) -> tuple[list[bytes], Any]:
-        """The five roots, in the header's order, and the bundles sent. Raises Invalid."""
+        """The six roots, in the header's order, and the bundles sent. Raises Invalid."""
         expect(time >= self.time, "time goes on")
         self.time, self.receipts, self.outbox = time, [], defaultdict[int, list[Any]](list)
         self.touched, self.before = set[bytes](), dict(self.rows)
@@ -313,6 +318,7 @@ class Ledger:
             root(list(map(msgpack.packb, sent))),
             changes,
             digest("totals", self.totals()),
+            digest("change", self.change),
             self.state,
         ], sent
 
@@ -352,7 +358,7 @@ class Ledger:
             balances = [row for key, row in self.rows.items() if key[20:] == asset.encode()]
             flows = {int.from_bytes(k[:20], "big"): row for k, row in self.rows.items() if k[20:] == asset.encode() + b"f"}
             issued = flows.pop(0, [0, 0])[:2]
-            figures = [sum(row[0] for row in balances), sum(row[1] for row in balances), *issued]
+            figures = [sum(row[0] for row in balances), sum(row[1] for row in balances), *issued, 0]
             peers = [[boundary - 1, row[1], row[0]] for boundary, row in sorted(flows.items()) if row[0] or row[1]]
             found += [[asset, *figures, peers]] if any(figures) or peers else []
         return [found, len(self.undecided())]

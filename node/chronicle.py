@@ -17,6 +17,7 @@ from node.protocol.credits import Credits, next_credits
 from node.protocol.epoch import EpochDocument, InvalidDocument
 from node.protocol.genesis import Genesis
 from node.protocol.succession import Succession
+from node.protocol.terms import Terms
 
 QUIET = 5_000
 """After so long, ms, without a word of the register it is asked."""
@@ -65,7 +66,7 @@ class Chronicle:
 
     def __init__(self, genesis: Genesis) -> None:
         self._parameters = genesis.parameters
-        self._issuers = {asset.code: asset.issuer_address for asset in genesis.assets}
+        self._issuers = Terms(genesis).issuers
         self.documents: list[EpochDocument] = []
         self.successions: list[Succession] = []
         self.credits: Credits = {}

@@ -124,7 +124,7 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(storage.path, str(error)) from error
     opening = beginning.header if beginning is not None else None
-    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), opening, storage.pledge())
+    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), storage.pledge(), opening)
 
 
 def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedHeader | None]:

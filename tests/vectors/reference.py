@@ -235,7 +235,7 @@ VECTORS = Network(
 )
 
 
-NO_CHANGE: list[Any] = [1, 1, bytes(32), b"", 0, 0, [], 0, [], None, None]
+NO_CHANGE: list[Any] = [1, 1, bytes(32), b"", 0, 0, [], 0, 0, [], None, None]
 """What every shard begins an epoch with (section 20)."""
 
 

@@ -29,7 +29,6 @@ Rules:
  7. A peer that sends what cannot be decoded, what does not prove itself, or more than a node has to say is dropped.
 """
 
-import re
 from collections.abc import Collection
 
 from msgspec import Struct
@@ -70,8 +69,6 @@ MAX_MESSAGES_PER_SECOND = 32
 """From one peer, counted between ticks. A node needs three."""
 AWAY_ATTEMPTS = 8
 """In how many attempts who stayed away comes last. What is remembered of it is bounded by this."""
-
-_DIALABLE = re.compile(r"/(ip4/(?!0\.0\.0\.0/)|ip6/(?!::/)|dns[46]?/)[0-9A-Za-z.:-]+/tcp/[1-9][0-9]{0,4}")
 
 
 class Saved(Struct, frozen=True):
@@ -269,9 +266,7 @@ class Coordinator:
             raise InvalidDocument(f"stayed away in attempt {stayed_away}: others come first")
         if peer not in self.registrations and len(self.registrations) >= MAX_REGISTRATIONS:
             raise InvalidDocument(f"{MAX_REGISTRATIONS} nodes are registered: there is no room")
-        for address in registration.addresses:
-            if not _DIALABLE.fullmatch(address):
-                raise InvalidDocument(f"nobody can dial {address}: advertise /ip4/ADDRESS/tcp/PORT")
+        registration.check_addresses()
         registration.check(self._genesis, self.epoch, self.attempt, self._genesis.hash)
 
     def _on_secret(self, peer: bytes, reveal: Reveal, now: int) -> list[Effect]:

@@ -1,8 +1,9 @@
 """Executing a block: the transition from one state to the next. Deterministic; the parent stays as it is.
 
 In this order: the bundles from other shards, record by record; what waited to be covered and is now; what is due; the
-transactions; then the figures that others are told. A transaction that turns out impossible is included all the same, with a
-receipt that says why, and cannot be included again. What no honest proposer would include makes the whole block invalid.
+transactions; what the register writes down; what follows for the change of epochs; then the figures that others are told. A
+transaction that turns out impossible is included all the same, with a receipt that says why, and cannot be included again. What
+no honest proposer would include makes the whole block invalid. So does anything at all once the chain is closed.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from operator import itemgetter
 from node.ledger import bulkhead, channels, rows
 from node.ledger.admission import is_funded, screen
 from node.ledger.rules import Rules
+from node.ledger.settlement import Settlement, is_closed
 from node.ledger.state import Overlay, State, totals_after
 from node.ledger.transfer import apply, pay, reserve, routed, shards_of
 from node.ledger.two_phase_commit import TwoPhaseCommit
@@ -21,7 +23,9 @@ from node.protocol.checkpoint import next_state_root
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import ZERO_HASH, digest
+from node.protocol.entries import Entry
 from node.protocol.genesis import Genesis
+from node.protocol.limits import MAX_BLOCK_ENTRIES
 from node.protocol.transaction import Transaction
 
 _OK = Code.OK
@@ -109,6 +113,7 @@ def execute(
     bundles: Sequence[Bundle],
     transactions: Sequence[tuple[bytes, Transaction]],
     has_valid_signatures: Callable[[Transaction], bool],
+    entries: Sequence[Entry] = (),
 ) -> Execution:
     """Execute the block at ``height`` with block time ``time`` (ms) on ``parent``.
 
@@ -119,21 +124,23 @@ def execute(
     Raises:
         InvalidBlock: height or time do not follow the parent's, a bundle is not the next of its channel, or a transaction is not
             admissible (``admit``) when its turn comes. A payer that had something before the block is funded in all of it.
+            Or it begins a payment across shards, but the parent is settling; or an entry is not admissible (``written``); or it
+            is not empty, but the chain is closed.
     """
     if height != parent.height + 1:
         raise InvalidBlock(f"height {height} after {parent.height}")
     if time < parent.time:
         raise InvalidBlock(f"block time {time} before the parent's {parent.time}")
     overlay = Overlay(parent, height, time)
+    if is_closed(parent):
+        if bundles or transactions or entries:
+            raise InvalidBlock("the chain is closed")
+        return Execution(overlay, (), ())
     outbox = channels.Outbox()
     receipts: list[Receipt] = []
-    commits = TwoPhaseCommit(overlay, rules, receipts, outbox, has_valid_signatures)
-    for bundle in bundles:
-        if problem := channels.misfit(overlay, rules, bundle):
-            raise InvalidBlock(problem)
-        channels.advance(overlay, bundle)
-        for record in bundle.records:
-            commits.receive(bundle.source, record)
+    settlement = Settlement(overlay, rules, outbox)
+    commits = TwoPhaseCommit(overlay, rules, receipts, outbox, has_valid_signatures, settlement)
+    _take_in(commits, bundles)
     commits.look_again()
     commits.wake()
     for transaction_id, transaction in transactions:
@@ -145,9 +152,20 @@ def execute(
         legs = transaction.order.legs  # whose payers could pay are funded; others may have spent it earlier in this block
         if receipts[-1].outcome is _REJECTED and not (is_funded(overlay, rules, legs) or is_funded(parent, rules, legs)):
             raise InvalidBlock(f"transaction {transaction_id.hex()}: {Code.INSUFFICIENT_FUNDS}")
+    _write_down(settlement, entries)
+    settlement.advance(len(transactions))
     bulkhead.tell(overlay, rules, outbox)
     overlay.note_included()
     return Execution(overlay, receipts, outbox.close(overlay))
+
+
+def _take_in(commits: TwoPhaseCommit, bundles: Sequence[Bundle]) -> None:
+    for bundle in bundles:
+        if problem := channels.misfit(commits.overlay, commits.rules, bundle):
+            raise InvalidBlock(problem)
+        channels.advance(commits.overlay, bundle)
+        for record in bundle.records:
+            commits.receive(bundle.source, record)
 
 
 def _carry_out(commits: TwoPhaseCommit, transaction_id: bytes, transaction: Transaction) -> None:
@@ -157,12 +175,22 @@ def _carry_out(commits: TwoPhaseCommit, transaction_id: bytes, transaction: Tran
     if code is None:
         routes = routed(rules, legs)
         if shards_of(routes) != {rules.shard}:
+            if not commits.settlement.may_begin:
+                raise InvalidBlock(f"transaction {transaction_id.hex()} begins across shards while they settle")
             commits.begin(transaction_id, transaction, routes)
             return
         code = reserve(overlay, rules, routes)
         if code is _OK:
             apply(overlay, rules, routes, rules.shard)
     commits.receipts.append(Receipt(transaction_id, _REJECTED, code) if code else Receipt(transaction_id, _COMMITTED))
+
+
+def _write_down(settlement: Settlement, entries: Sequence[Entry]) -> None:
+    if len(entries) > MAX_BLOCK_ENTRIES:
+        raise InvalidBlock(f"{len(entries)} entries")
+    for entry in entries:
+        if not settlement.write(entry):
+            raise InvalidBlock(f"an entry that is not admissible: {type(entry).__name__}")
 
 
 def _changes(overlay: Overlay) -> Changes:

@@ -1,5 +1,7 @@
 """The rules one shard's ledger is run by: the network's genesis, and which part of the address space is its own."""
 
+from node.protocol.chain import Chain
+from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, Parameters
 from node.protocol.shards import ShardTable
 from node.protocol.terms import Terms
@@ -16,6 +18,9 @@ home shard a block looks at again."""
 FIGURES_PAUSE = 250
 """Block time between figures that a shard tells others, ms."""
 
+COUNT_TIME = 1_000
+"""Block time in which a shard counts its transactions for the register, ms."""
+
 MAX_WOKEN = 4096
 """Records whose time has come that one block deals with: expired transactions, answers that need not be remembered."""
 
@@ -27,11 +32,13 @@ class Rules:
     """What execution needs to know beside the state. Immutable.
 
     Attributes:
+        genesis: the network's. parameters: the genesis'.
         network: the network id.
-        genesis_time: block time of height 0, ms.
+        document: of this epoch; None: the shard takes part in no change to another one.
+        chain: this shard's in this epoch. opened: block time of its height 0, ms.
+        is_register: whether it is the register of the change.
         shard: the shard whose ledger this is.
         shards: which shard keeps which address. first, last: the addresses that this one keeps, from the one to the other.
-        parameters: the genesis' parameters.
         issuers: each known asset's issuer address, by code, in the order of the codes.
         suffixes: each asset's code as the bytes that end its balances' row keys.
         issued_in: the shard that keeps each asset's issuer account, by suffix.
@@ -40,12 +47,16 @@ class Rules:
     """
 
     __slots__ = (
+        "chain",
+        "document",
         "first",
-        "genesis_time",
+        "genesis",
+        "is_register",
         "issued_in",
         "issuers",
         "last",
         "network",
+        "opened",
         "parameters",
         "peers",
         "shard",
@@ -54,11 +65,24 @@ class Rules:
         "terms",
     )
 
-    def __init__(self, genesis: Genesis, network: bytes, shard: int, shards: ShardTable) -> None:
-        """``network``: the id that transactions name. Raises ValueError when ``shard`` is not in the table."""
+    def __init__(
+        self,
+        genesis: Genesis,
+        network: bytes,
+        shard: int,
+        shards: ShardTable,
+        document: EpochDocument | None = None,
+        opened: int | None = None,
+    ) -> None:
+        """``network``: the id that transactions name. ``opened``: None: the genesis time. Raises ValueError when ``shard`` is not
+        in the table."""
         self.first, self.last = shards.range_of(shard)
+        self.genesis = genesis
         self.network = network
-        self.genesis_time: int = genesis.time
+        self.document = document
+        self.chain = Chain(document.number if document is not None else 1, shard)
+        self.opened: int = genesis.time if opened is None else opened
+        self.is_register = document is not None and shard == document.register
         self.shard = shard
         self.shards = shards
         self.parameters: Parameters = genesis.parameters

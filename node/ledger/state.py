@@ -50,7 +50,8 @@ from node.protocol.change import Change
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import HASH_BYTES, ZERO_HASH
 
-_MAX_ROW_BYTES = 1 << 22
+_MAX_ROW_BYTES = 1 << 23
+"""A register with MAX_REGISTRATIONS of the longest addresses fits."""
 
 
 class Corrupt(ValueError):
@@ -269,6 +270,24 @@ class Overlay(Reader):
                 self.alarms.append((replay.last_moment(piece.key), piece.key))
         self.included = tuple(piece for piece, _ in added)
 
+    @property
+    def change(self) -> Change:
+        return super().change
+
+    @change.setter
+    def change(self, change: Change) -> None:
+        self.records[CHANGE_KEY] = change if change != NO_CHANGE else None
+
+    def available_from(self, first: bytes) -> dict[bytes, int]:
+        """Sums of the balances available at the address ``first`` and above, by asset, as in the rows' keys. Reads all rows."""
+        sums: defaultdict[bytes, int] = defaultdict(int)
+        for key, balance in self._state.balances.items():
+            if key >= first:
+                sums[key[NAME_BYTES:]] += balance.available
+        for key in {key for overlay in (self, *self._below) for key in overlay.balances if key >= first}:
+            sums[key[NAME_BYTES:]] += self.balance(key).available - self._state.balance(key).available
+        return dict(sums)
+
     def close(self, state_root: bytes, totals: Totals) -> None:
         """The block is executed: nothing changes any more."""
         if self.height == self.next_checkpoint:
@@ -318,7 +337,7 @@ class State(Reader):
     @classmethod
     def genesis(cls, rules: Rules) -> "State":
         """The empty state that the first block is executed on."""
-        return cls(rules, rules.genesis_time)
+        return cls(rules, rules.opened)
 
     def balance(self, key: bytes) -> Balance:
         return self.balances.parts[hash(key) & LOW].get(key, EMPTY)

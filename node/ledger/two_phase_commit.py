@@ -26,6 +26,8 @@ except by the home chain's block time.
     ASKED                block time past the deadline             -          release; vote no, expired
     any                  Prepare again, or once its signatures    the same   vote no, duplicate
                          were checked
+    -                    Prepare, but this shard is settled       -          vote no, expired
+                         (``settlement``)
     VOTED                Decision commit; all that it takes in    -          apply; receipt COMMITTED
                          is covered
     VOTED                Decision commit; it is not               OWED       make its own payments
@@ -49,6 +51,7 @@ from node.ledger import bulkhead
 from node.ledger.channels import Outbox
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Stage, Waiting
 from node.ledger.rules import MAX_UNCOVERED, MAX_WAITING, MAX_WOKEN, Rules
+from node.ledger.settlement import Settlement
 from node.ledger.state import Overlay, queue_of
 from node.ledger.transfer import Route, apply, legs_here, release, reserve, routed, shards_of
 from node.protocol.block import Outcome, Receipt
@@ -78,13 +81,15 @@ def relied_on(rules: Rules, home: int, transaction: Transaction) -> Transaction 
 
 
 class TwoPhaseCommit(NamedTuple):
-    """Both state machines, at work in one block: they change ``overlay`` and add to ``receipts`` and ``outbox``."""
+    """Both state machines, at work in one block: they change ``overlay`` and add to ``receipts`` and ``outbox``. ``settlement``
+    takes the records that have to do with the change of epochs."""
 
     overlay: Overlay
     rules: Rules
     receipts: list[Receipt]
     outbox: Outbox
     has_valid_signatures: Callable[[Transaction], bool]
+    settlement: Settlement
 
     def begin(self, transaction_id: bytes, transaction: Transaction, routes: Sequence[Route]) -> None:
         """Home: a transaction that touches other shards. ``routes``: of its legs."""
@@ -117,6 +122,8 @@ class TwoPhaseCommit(NamedTuple):
             self._obey(source, record)
         elif isinstance(record, Figures):
             bulkhead.hear(self.overlay, self.rules, source, record)
+        else:
+            self.settlement.receive(source, record)
 
     def look_again(self) -> None:
         """Go on with what waited to be covered and is now."""
@@ -256,7 +263,7 @@ class TwoPhaseCommit(NamedTuple):
             return Code.WRONG_SHARD
         if (code := rules.terms.breach(order.legs)) is not Code.OK:
             return code
-        if overlay.time > deadline or deadline > order.valid_until + timeout:
+        if overlay.time > deadline or deadline > order.valid_until + timeout or self.settlement.is_settled:
             return Code.EXPIRED
         if order.valid_until > latest + timeout or overlay.prepared_for.get(source, 0) >= 2 * MAX_WAITING:
             return Code.LIMIT_EXCEEDED

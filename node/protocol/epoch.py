@@ -6,6 +6,7 @@ away is called off, and the next one begins. A document is in force once a quoru
 it is ready to work under it.
 """
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated
@@ -29,6 +30,9 @@ Secret = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Multiaddress = Annotated[str, Meta(min_length=1, max_length=256)]
 Name = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._-]+\Z")]
 """Of a process."""
+
+
+_DIALABLE = re.compile(r"/(ip4/(?!0\.0\.0\.0/)|ip6/(?!::/)|dns[46]?/)[0-9A-Za-z.:-]+/tcp/[1-9][0-9]{0,4}")
 
 
 class InvalidDocument(ValueError):
@@ -74,6 +78,12 @@ class Registration(Struct, array_like=True, frozen=True):
             raise InvalidDocument(f"{self.name}: identity puzzle not solved")
         if not verify(self.public_key, self._statement, self.signature):
             raise InvalidDocument(f"{self.name}: registration not signed by its key")
+
+    def check_addresses(self) -> None:
+        """Raises InvalidDocument unless each of them can be dialed: asked of who registers now."""
+        for address in self.addresses:
+            if not _DIALABLE.fullmatch(address):
+                raise InvalidDocument(f"nobody can dial {address}: advertise /ip4/ADDRESS/tcp/PORT")
 
 
 class Roll(Struct, array_like=True, frozen=True, dict=True):

@@ -2,6 +2,7 @@
 
 from itertools import chain, combinations, pairwise
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from node.protocol.epoch import Committee, EpochDocument, InvalidDocument, Regis
 from node.protocol.genesis import Parameters
 from node.protocol.limits import MAX_FRAME_BYTES
 from tests.histories import Step, first, histories, register_of, registration
+from tests.vectors import assignment_reference
 
 FOURS = Parameters(committee_size=4)
 Keys = set[bytes]
@@ -112,6 +114,15 @@ def test_the_order_in_which_things_were_written_down_moves_nobody(history: tuple
             random.shuffle(shuffled)  # type: ignore[attr-defined]
         mixed = replace(register, registrations=tuple(registrations), secrets=tuple(secrets), loads=tuple(loads))
         assert following(previous, mixed, size) == document
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_a_second_implementation_of_the_text_comes_to_the_same(history: tuple[int, list[Step]]) -> None:
+    size, steps = history
+    for previous, register, document in steps:
+        plain = (msgpack.unpackb(encode(previous)), msgpack.unpackb(encode(register)))
+        assert assignment_reference.next_document(*plain, 1, size) == msgpack.unpackb(encode(document))
 
 
 # -- what the draw depends on ----------------------------------------------------------------------------------------------
@@ -289,6 +300,8 @@ def test_what_contradicts_itself_or_leaves_a_seat_free_makes_no_document(registe
     following(previous, REGISTER)
     with pytest.raises(InvalidDocument, match=why):
         following(previous, register)
+    with pytest.raises(assignment_reference.NoDocument):
+        assignment_reference.next_document(msgpack.unpackb(encode(previous)), msgpack.unpackb(encode(register)), 1, 4)
 
 
 def test_a_network_does_not_shrink_by_more_than_half_at_once() -> None:

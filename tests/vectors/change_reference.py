@@ -12,7 +12,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from tests.vectors.assignment_reference import NoDocument, document_hash, next_document
-from tests.vectors.reference import Ledger, Network, digest, expect
+from tests.vectors.reference import NO_CHANGE, Ledger, Network, digest, expect
 
 MINING, SETTLING, SETTLED, CLOSED = 1, 2, 3, 4
 REGISTRATION, REVEAL, HANDOFF, SETTLEMENT, OVER = 1, 2, 3, 4, 5
@@ -55,7 +55,7 @@ class ChangingLedger(Ledger):
         self.others = [other for other in sorted(self.committees) if other != shard]
         self.home = min(self.committees)
         self.stage, self.attempt, self.next, self.cut = MINING, 1, bytes(32), b""
-        self.counting_since = self.counted = self.fenced = self.closed = 0
+        self.counting_since, self.counted, self.fenced, self.closed = 0, 0, 0, 0
         self.fences: dict[int, int] = {}
         self.upper: list[Any] = []
         self.last_totals: Any = None
@@ -67,7 +67,7 @@ class ChangingLedger(Ledger):
 
     @property
     def is_closed(self) -> bool:
-        return bool(self.closed)
+        return self.closed > 0
 
     @property
     def is_settled(self) -> bool:
@@ -77,9 +77,13 @@ class ChangingLedger(Ledger):
     def is_register(self) -> bool:
         return self.shard == self.home
 
+    def work(self, bundles: list[Any], transactions: list[bytes]) -> None:
+        self.may_begin = self.stage == MINING
+        super().work(bundles, transactions)
+
     def include(self, encoded: bytes) -> None:
         legs = msgpack.unpackb(encoded)[0][1]
-        expect(self.stage == MINING or self.shards_of(legs) == {self.shard}, "no payment across shards begins")
+        expect(self.may_begin or self.shards_of(legs) == {self.shard}, "no payment across shards begins")
         super().include(encoded)
 
     def go_on_changing(self, height: int, transactions: list[bytes], entries: Sequence[bytes]) -> None:
@@ -87,15 +91,17 @@ class ChangingLedger(Ledger):
         for encoded in entries:
             self.write_down(encoded)
         self.count_included(len(transactions))
-        self.fence()
         self.settle_down()
         if self.is_register:
+            phase = self.register.phase
             self.end_phase()
+            if self.register.phase != phase:
+                self.settle_down()
         if self.stage == CLOSED:
             self.close(height)
         if self.plain() != self.change:
             self.change = self.plain()
-            self.put(CHANGE_KEY, self.change)
+            self.put(CHANGE_KEY, None if self.change == NO_CHANGE else self.change)
 
     def plain(self) -> list[Any]:
         fences = [[shard, self.fences[shard]] for shard in sorted(self.fences)]
@@ -114,7 +120,8 @@ class ChangingLedger(Ledger):
     def hear_of_change(self, source: int, kind: int, *fields: Any) -> None:
         attempt, rest = fields[0], fields[1:]
         if kind == FENCE:
-            self.fences[source] = max(attempt, self.fences.get(source, 0))
+            if self.stage != CLOSED and attempt >= self.attempt:
+                self.fences[source] = attempt
         elif kind in (LOAD, DONE):
             if self.is_register and attempt == self.attempt:
                 self.take_note(source, kind, *rest)
@@ -124,7 +131,7 @@ class ChangingLedger(Ledger):
             (close,) = rest
             if self.stage in (SETTLING, SETTLED) and attempt == self.attempt and (not close or self.stage == SETTLED):
                 self.resolve(close)
-        elif self.stage == MINING and attempt >= self.attempt and not (kind == SETTLE and attempt <= self.fenced):
+        elif self.stage == MINING and attempt >= self.attempt and not (kind == SETTLE and attempt == self.fenced):
             self.attempt = attempt
             if kind == SETTLE:
                 self.begin_settling(*rest)
@@ -138,14 +145,15 @@ class ChangingLedger(Ledger):
         if close:
             self.stage = CLOSED
         else:
-            self.stage, self.next, self.cut = MINING, bytes(32), b""
+            self.stage, self.next, self.cut, self.counting_since, self.counted = MINING, bytes(32), b"", 0, 0
+            self.fences = {shard: attempt for shard, attempt in self.fences.items() if attempt > self.attempt}
 
     def count_included(self, transactions: int) -> None:
-        if self.counting_since and self.time < self.counting_since + 1000:
+        if self.counting_since and self.time > self.counting_since:
             self.counted += transactions
-        elif self.counting_since:
-            self.report(LOAD, self.counted)
-            self.counting_since = self.counted = 0
+            if self.time >= self.counting_since + 1000:
+                self.report(LOAD, self.counted)
+                self.counting_since = self.counted = 0
 
     def report(self, kind: int, *fields: Any) -> None:
         if self.is_register:
@@ -153,16 +161,15 @@ class ChangingLedger(Ledger):
         else:
             self.outbox[self.home].append([kind, self.attempt, *fields])
 
-    def fence(self) -> None:
-        if self.stage == SETTLING and self.fenced < self.attempt and not any(key[-1:] == b"w" for key in self.rows):
+    def settle_down(self) -> None:
+        if self.stage == SETTLING and self.fenced != self.attempt and not any(key[-1:] == b"w" for key in self.rows):
             self.fenced = self.attempt
             self.tell_all(FENCE)
-
-    def settle_down(self) -> None:
-        are_fenced = all(self.fences.get(other, 0) >= self.attempt for other in self.others)
-        if self.stage == SETTLING and self.fenced == self.attempt and are_fenced and not self.undecided():
-            self.stage = SETTLED
-            self.report(DONE)
+        are_fenced = all(self.fences.get(other) == self.attempt for other in self.others)
+        if self.stage == SETTLING and self.fenced == self.attempt and are_fenced:
+            if not any(key[-1:] == b"p" for key in self.rows):
+                self.stage = SETTLED
+                self.report(DONE)
 
     def close(self, height: int) -> None:
         self.closed, self.last_totals = height, self.totals()
@@ -302,8 +309,8 @@ class ChangingLedger(Ledger):
         pause = self.network.parameters["epoch_pause"] * 2 ** min(failures, 6)
         farewells = register.farewells & self.members()
         self.register = Register(self.time, self.time + pause, register.called, failures, farewells)
-        self.attempt += 1
         self.resolve(False)
+        self.attempt += 1
 
 
 def have_quorums(committees: Iterable[Sequence[bytes]], keys: Iterable[bytes]) -> bool:

@@ -302,6 +302,8 @@ class Ledger:
         else:
             self.work(bundles, transactions)
             self.go_on_changing(height, transactions, entries)
+            self.tell()
+            self.note(transactions)
         sent = [[self.shard, to, self.count(to, b"s"), self.outbox[to]] for to in sorted(self.outbox)]
         self.commit(height)
         return [
@@ -326,8 +328,6 @@ class Ledger:
         self.wake()
         for encoded in transactions:
             self.include(encoded)
-        self.tell()
-        self.note(transactions)
 
     def commit(self, height: int) -> None:
         """What is written joins the state (section 7)."""
@@ -717,10 +717,10 @@ class Ledger:
             return "wrong_shard"
         if code := self.breach(legs):
             return code
-        if self.time > deadline or deadline > valid_until + timeout:
+        if self.time > deadline or deadline > valid_until + timeout or self.is_settled:
             return "expired"
         prepared = sum(key[-1:] == b"p" and row[1] == source for key, row in self.rows.items())
-        if valid_until > self.time + window + timeout or prepared >= 2 * self.network.limits["waiting"] or self.is_settled:
+        if valid_until > self.time + window + timeout or prepared >= 2 * self.network.limits["waiting"]:
             return "limit_exceeded"
         return "duplicate" if {transaction_id + b"p", transaction_id + b"a"} & self.rows.keys() else ""
 

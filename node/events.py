@@ -10,6 +10,7 @@ from node.effects import Pledge
 from node.ledger.checkpoint import Slice
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
+from node.protocol.block import Header
 from node.protocol.certificate import CertifiedHeader
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.queries import Query
@@ -46,9 +47,10 @@ class Asked(Struct, frozen=True):
 
 
 class Recovered(Struct, frozen=True):
-    """The answer to ``Recover``: the ledger after ``last``, the last final block (None: genesis), the consensus records of later
+    """The answer to ``Recover``: the ledger after ``last``, the last final block (None: height 0), the consensus records of later
     views, the peaks of the last block (``Tree``), the rows of checkpoints that came up again, to be stored again, and by
-    destination the number of the first bundle that is stored."""
+    destination the number of the first bundle that is stored. ``opening``: the header at height 0 of a chain that follows on
+    others, as long as there is no block; None: the genesis'."""
 
     state: State
     last: CertifiedHeader | None
@@ -56,6 +58,7 @@ class Recovered(Struct, frozen=True):
     peaks: dict[int, bytes] = {}
     slices: tuple[Slice, ...] = ()
     kept: dict[int, int] = {}
+    opening: Header | None = None
 
 
 class SignaturesChecked(Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, to_builtins
 
-from node.effects import Broadcast, Commit, Effect, Journal, Persist, Send
+from node.effects import Broadcast, Commit, Effect, Journal, Persist, Row, Send
 from node.events import Recovered
 from node.ledger.admission import admit
 from node.ledger.state import recompute_totals
@@ -126,7 +126,7 @@ class Monitor:
 
     def on_told(self, node: "Host", message: ToCoordinator) -> None:
         """A node tells its secret to one roll, which is on its disk."""
-        pledge = node.disk.pledge()
+        pledge = node.pledge
         if isinstance(message, Readiness):
             self._ready.add(node.index)
         elif isinstance(message, Reveal) and (pledge is None or pledge.secret != message.secret or not pledge.roll):
@@ -138,7 +138,7 @@ class Monitor:
 
     # -- what honest nodes store -----------------------------------------------------------------------------------
 
-    def on_written(self, node: "Host", effects: Sequence[Persist]) -> None:
+    def on_written(self, node: "Host", effects: Sequence[Row | Persist]) -> None:
         if not node.is_honest:
             return
         record = self._records[node.index]

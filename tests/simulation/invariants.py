@@ -381,7 +381,11 @@ class Monitor:
         """Nobody keeps what is final."""
         for node in self._world.nodes:
             final = self.oracle.chains[node.index // self._world.plan.size].ledger.seen
-            if node.is_honest and node.replica is not None and (kept := final.keys() & {entry.id for entry in node.replica.mempool}):
+            if (
+                node.is_honest
+                and node.replica is not None
+                and (kept := final.keys() & {entry.id for entry in node.replica.mempool})
+            ):
                 violated("mempool", f"{node} keeps transaction {min(kept).hex()[:8]}, which is final, in its mempool")
 
     def _check_client(self, gateway: "Gateway", included: Set[bytes]) -> None:

@@ -24,9 +24,8 @@ PLEDGE = Pledge(1, NETWORK.secrets[KEY.public], NETWORK.roll.hash)
 
 
 def node(accepted: SignedDocument | Opening | None = None, pledge: Pledge | None = PLEDGE) -> Node:
-    return Node(
-        NETWORK.genesis, KEY, "n", ("/ip4/127.0.0.1/tcp/1",), Stored(bytes(32), accepted, (pledge,) if pledge is not None else ())
-    )
+    stored = Stored(bytes(32), accepted, (pledge,) if pledge is not None else ())
+    return Node(NETWORK.genesis, KEY, "n", ("/ip4/127.0.0.1/tcp/1",), stored)
 
 
 def says(phase: Phase) -> Message:

@@ -88,7 +88,7 @@ class Collecting:
         for source in sorted(self._claimed):
             following = state.cursor(source) + 1
             request = BundleRequest(self._shard, following, self._inbox.holds(source, following))
-            found += [Send(courier, request) for courier in self._couriers.pop(source, ())]
+            found += [Send(courier, request, source) for courier in self._couriers.pop(source, ())]
         self._claimed.clear()
         return found + self._ask_for_missing(state)
 
@@ -123,4 +123,4 @@ class Collecting:
         self._asked[source] = self._asked.get(source, 0) + 1
         keys = self._electorates[source].keys
         target = keys[(self._member + self._asked[source]) % len(keys)]
-        return Send(target, BundleRequest(self._shard, state.cursor(source) + 1))
+        return Send(target, BundleRequest(self._shard, state.cursor(source) + 1), source)

@@ -119,7 +119,7 @@ class Replica:
         self.consensus = self._make_consensus(genesis, recovered, at, has_votes)
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
-        self.taking_over = TakingOver(self.electorate, state.height, 2 * self.parameters.checkpoint_interval)
+        self.taking_over = TakingOver(self.electorate, state.height, self.rules.first_certified)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self.assembling = Assembling(self.mempool, self.consensus.awaits)
         self._checking = Checking(self.rules, self.mempool, self.inbox, at.now << 20)
@@ -140,7 +140,8 @@ class Replica:
 
     def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, has_votes: bool) -> Simplex[Draft]:
         last = recovered.last
-        final = last.header if last is not None else genesis_header(genesis, self.shard, recovered.state)
+        opening = recovered.opening or genesis_header(genesis, self.shard, recovered.state)
+        final = last.header if last is not None else opening
         peaks = recovered.peaks if last is not None else {0: final.hash}
         certificate = last.finality.certificate if last is not None and not last.finality.path else None
         heartbeat, timeout = self.parameters.heartbeat, self.parameters.view_timeout

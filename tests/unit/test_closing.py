@@ -179,7 +179,7 @@ def test_who_brings_a_bundle_to_a_closed_shard_is_told_not_to_bring_it_again() -
     replica.closing = CertifiedHeader(shard.head, bundle.finality)
     member = other.electorate.keys[3]
     effects = replica.on_message(member, BundleDelivery(bundle), at(1))
-    assert Send(member, BundleRequest(0, 8, is_claim=True)) in effects
+    assert Send(member, BundleRequest(0, 8, is_claim=True), 1) in effects
     assert not any(isinstance(e, Send) for e in replica.on_message(STRANGER, BundleDelivery(bundle), at(1)))
 
 

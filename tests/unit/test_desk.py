@@ -6,21 +6,27 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from node.consensus.round import Seat
+from node.consensus.simplex import Turn
 from node.effects import Commit
 from node.ledger.execution import execute
 from node.ledger.rules import Rules
 from node.ledger.state import Overlay, State
+from node.protocol.block import Block
 from node.protocol.certificate import VoteKind
 from node.protocol.change import RegisterPhase
 from node.protocol.codec import encode
 from node.protocol.entries import Entry
 from node.protocol.limits import MAX_BLOCK_ENTRIES
+from node.protocol.messages import Certified
 from node.protocol.transaction import Transaction
 from node.recovery import recover
 from node.replica import desk
 from node.replica.desk import Desk
+from node.replica.payloads import read_entries
+from node.replica.proposing import build_block
 from node.storage import Storage
-from tests.chains import TIME, Network, key
+from tests.chains import TIME, Network, Shard, key
 from tests.unit.entries import call, disclosure, enrolment, farewell
 from tests.unit.replicas import at, signed, votes
 from tests.unit.wired import Committee
@@ -30,6 +36,14 @@ RULES = Rules(NETWORK.genesis, NETWORK.document.network_id, 0, NETWORK.document.
 HEARTBEAT, INTERVAL = NETWORK.genesis.parameters.heartbeat, NETWORK.genesis.parameters.block_interval
 NODES = NETWORK.shards[0].members
 ENROLMENTS = [enrolment(NETWORK, node) for node in NODES]
+
+
+def build(shard: Shard, *entries: Entry) -> Block:
+    """The first block, with these."""
+    rules, leader, turn = RULES, shard.members[1], Turn(1, shard.head.hash, None, ())
+    seat, state = Seat(leader, 1, shard.electorate), state_of()
+    skip = shard.header(0).hash
+    return build_block(state, turn, skip, seat, rules, TIME + 1, ((), ()), (), entries=entries).block
 
 
 def state_of(rules: Rules = RULES) -> State:
@@ -77,7 +91,7 @@ def test_shards_that_are_not_the_register_keep_none() -> None:
 
 
 def test_the_newest_enrolment_of_a_key_waits_and_what_was_written_meanwhile_waits_no_more() -> None:
-    state, newer = state_of(), enrolment(NETWORK, NODES[0], salt=1)
+    state, newer = state_of(), enrolment(NETWORK, NODES[0], name="newer")
     desk = offered(state, [ENROLMENTS[0], ENROLMENTS[1], newer])
     assert desk.choose(state) == [ENROLMENTS[1], newer]
     make_final(desk, state, ENROLMENTS[0], ENROLMENTS[1])
@@ -109,6 +123,7 @@ def test_with_its_phase_what_waits_for_it_is_over() -> None:
     make_final(desk, state, *ENROLMENTS, call(NETWORK), time=TIME + 2_000)
     assert state.change.register is not None
     assert state.change.register.phase is RegisterPhase.REVEAL
+    assert len(desk) == 1, "a farewell has its time still"
     desk.offer([encode(disclosure(NODES[0]))])
     assert desk.choose(state) == [farewell(NETWORK, NODES[3]), disclosure(NODES[0])]
 
@@ -119,7 +134,7 @@ def test_the_desk_has_its_limits(monkeypatch: pytest.MonkeyPatch, limit: str, ro
     state = state_of()
     full = offered(state, ENROLMENTS)
     assert len(full) == 2
-    full.offer([encode(enrolment(NETWORK, NODES[1], salt=1))])
+    full.offer([encode(enrolment(NETWORK, NODES[1], name="newer"))])
     assert len(full.choose(state)) == 2
     make_final(full, state, ENROLMENTS[0])
     full.offer([encode(ENROLMENTS[3])])
@@ -133,6 +148,12 @@ def test_of_a_batch_and_for_a_block_only_so_many_are_checked(monkeypatch: pytest
     assert len(some) == 2
     monkeypatch.setattr(desk, "MAX_BLOCK_ENTRIES", 1)
     assert len(some.choose(state)) == 1
+
+
+def test_too_many_entries_are_not_read() -> None:
+    one = encode(ENROLMENTS[0])
+    assert read_entries([one] * MAX_BLOCK_ENTRIES) is not None
+    assert read_entries([one] * (MAX_BLOCK_ENTRIES + 1)) is None
 
 
 # -- in a replica ------------------------------------------------------------------------------------------------------
@@ -149,6 +170,17 @@ def test_entries_are_work_and_need_not_wait_for_the_heartbeat() -> None:
     heights = {replica.state.height for replica in replicas}
     committee.run_for(HEARTBEAT // 2)
     assert {replica.state.height for replica in replicas} == heights, "nothing waits any more"
+
+
+def test_entries_in_blocks_that_are_not_final_are_no_work() -> None:
+    shard, leader = NETWORK.shards[0], Committee(NETWORK).up[2][1]
+    leader.on_entries([encode(ENROLMENTS[0])], at(1))
+    block = build(shard, ENROLMENTS[0])
+    notarization = shard.certificate(VoteKind.NOTARIZE, 1, block.header.hash)
+    for message in (signed(shard, block), Certified((notarization,))):
+        leader.on_message(shard.electorate.keys[1], message, at(10))
+    assert leader.consensus.turn is not None
+    assert leader.deadline >= HEARTBEAT
 
 
 def test_a_block_has_no_more_entries_than_it_may() -> None:

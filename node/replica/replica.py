@@ -15,10 +15,11 @@ from node.events import Instant, Recovered
 from node.ledger.admission import admit
 from node.ledger.execution import InvalidBlock, execute, genesis_header
 from node.ledger.rules import Rules
+from node.ledger.settlement import is_closed
 from node.ledger.transfer import is_inside
 from node.protocol.block import Block, Header
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader
-from node.protocol.change import Bulletin, Stage
+from node.protocol.change import Bulletin
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -109,7 +110,7 @@ class Replica:
         self.state = state = recovered.state
         self.rules: Rules = state.rules
         self.last = recovered.last
-        self.closing: CertifiedHeader | None = None
+        self.closing = recovered.last if is_closed(state) else None
         self.guests: frozenset[bytes] = frozenset()
         self.mempool = Mempool(partial(_is_inside, self.rules))
         self.desk = Desk(state, self.rules)
@@ -135,7 +136,6 @@ class Replica:
         self._retention = Retention(keep_blocks, self.parameters.validity_window)
         self._next_standing = at.now
         self._at = at
-        self._note_closing()
         self._effects: list[Effect] = [Checkpoint(*part) for part in recovered.slices]
 
     def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, has_votes: bool) -> Simplex[Draft]:
@@ -262,7 +262,7 @@ class Replica:
                 self.mempool.remove([pooled.id])
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
-        """The answer to ``Mine``. After the closing block nothing is mined any more."""
+        """The answer to ``Mine``."""
         self._at = at
         self._proposing.on_mined(token, nonce, at)
         return self._finish(at)
@@ -500,10 +500,7 @@ class Replica:
         self.counters.count(execution, took if header.proposer == self.member else None)
         self.catching_up.moved(header.height, self._at.now)
         self.taking_over.moved(header.height)
-        self._note_closing()
-
-    def _note_closing(self) -> None:
-        if self.state.change.stage is Stage.CLOSED:
+        if is_closed(self.state):
             self.closing = self.last
             self._effects += self._proposing.stop()
 

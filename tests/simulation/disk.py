@@ -4,10 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
-from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, StoreParts
+from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, Row, StoreParts
 from node.protocol.block import skip_height
 from node.protocol.checkpoint import Beginning, CertifiedCheckpoint, Ids, Rows
-from node.storage import Row
 
 _ID_BYTES = 32
 

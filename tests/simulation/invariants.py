@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, to_builtins
 
-from node.effects import Broadcast, Commit, Effect, Journal, Persist, Send
+from node.effects import Broadcast, Commit, Effect, Journal, Persist, Row, Send
 from node.events import Recovered
 from node.ledger.admission import admit
 from node.ledger.state import recompute_totals
@@ -126,7 +126,7 @@ class Monitor:
 
     def on_told(self, node: "Host", message: ToCoordinator) -> None:
         """A node tells its secret to one roll, which is on its disk."""
-        pledge = node.disk.pledge()
+        pledge = node.pledge
         if isinstance(message, Readiness):
             self._ready.add(node.index)
         elif isinstance(message, Reveal) and (pledge is None or pledge.secret != message.secret or not pledge.roll):
@@ -138,7 +138,7 @@ class Monitor:
 
     # -- what honest nodes store -----------------------------------------------------------------------------------
 
-    def on_written(self, node: "Host", effects: Sequence[Persist]) -> None:
+    def on_written(self, node: "Host", effects: Sequence[Row | Persist]) -> None:
         if not node.is_honest:
             return
         record = self._records[node.index]
@@ -381,7 +381,7 @@ class Monitor:
         """Nobody keeps what is final."""
         for node in self._world.nodes:
             final = self.oracle.chains[node.index // self._world.plan.size].ledger.seen
-            if node.is_honest and node.replica is not None and (kept := final & {entry.id for entry in node.replica.mempool}):
+            if node.is_honest and node.replica is not None and (kept := final.keys() & {entry.id for entry in node.replica.mempool}):
                 violated("mempool", f"{node} keeps transaction {min(kept).hex()[:8]}, which is final, in its mempool")
 
     def _check_client(self, gateway: "Gateway", included: Set[bytes]) -> None:

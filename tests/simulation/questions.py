@@ -83,7 +83,7 @@ class Inquirer:
 
     def _is_so(self, node: "Host", shard: int, request: Request, answer: list[Any]) -> bool:
         """As far as the oracle knows the height that it speaks of."""
-        chain, (kind, *rest) = self.world.monitor.oracle.chains[shard], answer
+        chain, (kind, *rest) = self.world.monitor.oracle.chains[1, shard], answer
         match request:
             case GetStatus():
                 name, height, view, state_root, leader, mempool, pending = rest

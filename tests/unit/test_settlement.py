@@ -223,7 +223,7 @@ def test_a_shard_that_cannot_settle_has_the_attempt_called_off_and_the_next_one_
         three.block(1)
     assert three.now == since + TIMES["settle_time"]
     assert (three.register.phase, three.register.failures, three.change(0).attempt) == (PHASE.REGISTRATION, 1, 2)
-    assert three.change(0).stage is MINING
+    assert (three.change(0).stage, three.change(0).fences) == (MINING, ())
     three.round()
     three.round()
     assert stages(three) == [MINING] * 3

@@ -9,6 +9,7 @@ from functools import partial
 from demo.collector import Collector
 from node.client.line import BrokerUnavailable, Line
 from node.process import this_process
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.reports import MAX_REPORT_BYTES, DashboardFigures, Report
@@ -25,7 +26,7 @@ def feed(line: Line, collector: Collector) -> None:
     line.subscribe(reports_topic(genesis.network), MAX_REPORT_BYTES, lambda body: collector.report(body, now_ms()))
     line.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, lambda body: collector.announcement(body, now_ms()))
     for shard in range(genesis.parameters.committees):
-        line.subscribe(blocks_topic(genesis.network, shard), MAX_BROKER_BODY_BYTES, partial(collector.block, shard))
+        line.subscribe(blocks_topic(genesis.network, Chain(1, shard)), MAX_BROKER_BODY_BYTES, partial(collector.block, shard))
     line.on_change = lambda: collector.connection(line.connected, now_ms())
 
 

@@ -45,7 +45,7 @@ class Following:
         self._ledger.shards = document.shards
         for shard, electorate in document.electorates.items():
             chain = self.chains[shard] = ShardFollower(electorate, queries, partial(self._ledger.place, shard), self._apply)
-            self._line.subscribe(blocks_topic(self._network, shard), MAX_BROKER_BODY_BYTES, chain.hear)
+            self._line.subscribe(blocks_topic(self._network, electorate.chain), MAX_BROKER_BODY_BYTES, chain.hear)
         self._formed.set()
 
     async def run(self) -> None:

@@ -13,6 +13,7 @@ from gateway.problems import Problem
 from gateway.projection import Status, Tracked
 from gateway.statements import HINT, MARK, WAITS
 from node.client.line import BrokerUnavailable, Line
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BATCH_TRANSACTIONS, MAX_BROKER_BATCH_BYTES
@@ -95,7 +96,7 @@ class Relay(Mapping[bytes, Tracked]):
             for shard, transactions in by_shard.items():
                 for batch in _batches(transactions):
                     body = encode(TransactionBatch(tuple(t.encoded for t in batch)))
-                    await self._line.publish(transactions_topic(self._network, shard), body)
+                    await self._line.publish(transactions_topic(self._network, Chain(1, shard)), body)
                     published += len(batch)
                     for tracked in batch:
                         tracked.status = Status.SUBMITTED

@@ -210,7 +210,7 @@ class Gateway:
         self.following.form(document, self.queries)
         for shard, electorate in document.electorates.items():
             self._refusals[shard] = RefusalTally(electorate)
-            topic = refusals_topic(self.genesis.network, shard)
+            topic = refusals_topic(self.genesis.network, electorate.chain)
             self.broker.subscribe(topic, MAX_REFUSALS_BYTES, partial(self._hear_refusals, shard))
         self._formed.set()
 

@@ -1,17 +1,22 @@
 """What a node's mind asks its shell to do. The shell performs effects in order: all that persist, durably, before any other.
 
-The mind is handed events and returns a list of these; it touches no disk, socket, clock or thread itself.
+The mind is handed events and returns a list of these; it touches no disk, socket, clock or thread itself. What concerns one
+chain - its rows on disk, its peers, work asked for - comes from whoever keeps or observes it, and goes out ``In`` that chain.
 """
 
 from msgspec import Struct
 
 from node.ledger.rules import Rules
 from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.chain import Chain
+from node.protocol.change import Bulletin
 from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Rows
-from node.protocol.epoch import Committee, Opening, SignedDocument, ToCoordinator
+from node.protocol.credits import Credits
+from node.protocol.epoch import Committee, EpochDocument, Opening, SignedDocument, ToCoordinator
 from node.protocol.messages import PeerMessage
 from node.protocol.queries import Query
 from node.protocol.reports import Notable
+from node.protocol.succession import Succession
 from node.protocol.transaction import Transaction
 
 # -- persist ---------------------------------------------------------------------------------------------------------------
@@ -81,34 +86,54 @@ class LoseVotes(Struct, frozen=True):
 
 
 class Pledge(Struct, array_like=True, frozen=True):
-    """What this node has bound itself to in an attempt: ``secret``, which its registration commits to, and ``roll``, the hash of
-    the only roll to which it tells it; empty before there is one. Takes the place of an earlier attempt's.
+    """What this node has bound itself to in an attempt to form ``epoch``: ``secret``, which its registration commits to, and
+    ``roll``, the hash of the only roll to which it tells it; empty before there is one. Takes the place of an earlier attempt's.
 
-    In the same database as the votes: who does not have it there has lost them, and does not vote.
+    Of the node until the epoch begins. Then it moves: in the database of the chain first, before any vote there; from the node's
+    with the epoch's beginning. Who does not have it in the same database as its votes has lost them, and does not vote.
     """
 
     attempt: int
     secret: bytes
     roll: bytes = b""
+    epoch: int = 1
+
+
+Row = Journal | Commit | Checkpoint | Hold | BeginHandoff | StoreParts | FinishHandoff | Pledge | LoseVotes
+"""In the database of a chain."""
 
 
 class AcceptDocument(Struct, frozen=True):
-    """The epoch document this node believes; apart from the rest, so that it outlives a damaged database. An ``Opening``: mining
-    has begun, and after a restart this node starts without asking the coordinator."""
+    """The first epoch document this node believes; apart from the rest, so that it outlives a damaged database. An ``Opening``:
+    the epoch has begun, and after a restart this node starts without asking the coordinator."""
 
     accepted: SignedDocument | Opening
 
 
-Persist = Journal | Commit | Checkpoint | Hold | BeginHandoff | StoreParts | FinishHandoff | Pledge | LoseVotes | AcceptDocument
+class Begin(Struct, frozen=True):
+    """This node goes on to the epoch of this succession; it cannot be taken back."""
+
+    succession: Succession
+
+
+class Abandon(Struct, frozen=True):
+    """What is stored of this chain is not needed any more."""
+
+    chain: Chain
+
+
+Persist = Pledge | AcceptDocument | Begin | Abandon
+"""What the node itself remembers, whatever its chains. In a batch of effects the chains' rows are stored before these."""
 
 # -- say -------------------------------------------------------------------------------------------------------------------
 
 
 class Send(Struct, frozen=True):
-    """Send to one node, by public key."""
+    """Send to one node, by public key. ``shard``: of the receiver's chain in this epoch; None: the own."""
 
     peer: bytes
     message: PeerMessage
+    shard: int | None = None
 
 
 class Broadcast(Struct, frozen=True):
@@ -159,10 +184,10 @@ class Tell(Struct, frozen=True):
 
 
 class Meet(Struct, frozen=True):
-    """Connect with the members of the own committee, and stay connected; with those of others only when there is something to
-    send. ``own``: None for who has no seat."""
+    """Connect with the members of the own committees, and stay connected; with those of others only when there is something to
+    send. Nobody else is let in."""
 
-    own: Committee | None
+    own: tuple[Committee, ...]
     others: tuple[Committee, ...]
 
 
@@ -174,9 +199,17 @@ class Ban(Struct, frozen=True):
 
 
 class Subscribe(Struct, frozen=True):
-    """Take in from the broker what clients send to this shard: transactions and queries."""
+    """Take in from the broker what clients send to this chain: transactions and queries. ``entries``: and those for the register,
+    which it is."""
 
-    shard: int
+    chain: Chain
+    entries: bool = False
+
+
+class Unsubscribe(Struct, frozen=True):
+    """Of this chain no more."""
+
+    chain: Chain
 
 
 class Publish(Struct, frozen=True):
@@ -195,11 +228,24 @@ class ReplyBlocks(Struct, frozen=True):
 # -- work that takes long --------------------------------------------------------------------------------------------------
 
 
-class Recover(Struct, frozen=True):
-    """Bring the stored ledger back; answer with ``Recovered``."""
+class OriginChain(Struct, frozen=True):
+    """A chain of the epoch before, which another opens from. ``closing``: of its closing block."""
 
     rules: Rules
     electorate: Electorate
+    closing: Bulletin
+
+
+class Recover(Struct, frozen=True):
+    """Bring the stored ledger back; or, if nothing is stored, open it from its origins. Answer with ``Recovered``, or with
+    ``Missing`` if an origin is not stored up to its closing block. ``document``, ``credits``: of the epoch, if there are
+    origins."""
+
+    rules: Rules
+    electorate: Electorate
+    origins: tuple[OriginChain, ...] = ()
+    document: EpochDocument | None = None
+    credits: Credits = {}
 
 
 class CheckSignatures(Struct, frozen=True):
@@ -224,18 +270,15 @@ class StopMining(Struct, frozen=True):
     """The work under way is stale."""
 
 
-Effect = (
-    Persist
+ChainEffect = (
+    Row
     | Send
     | Broadcast
     | SendBlocks
     | SendBundles
     | SendCheckpoint
     | SendParts
-    | Tell
-    | Meet
     | Ban
-    | Subscribe
     | Publish
     | ReplyBlocks
     | Recover
@@ -244,3 +287,15 @@ Effect = (
     | StopMining
     | Notable
 )
+"""Of who keeps or observes one chain."""
+Effect = ChainEffect
+
+
+class In(Struct, frozen=True):
+    """What concerns one chain."""
+
+    chain: Chain
+    effect: ChainEffect
+
+
+NodeEffect = In | Persist | Tell | Meet | Ban | Subscribe | Unsubscribe | Publish | Mine | StopMining | Notable

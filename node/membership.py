@@ -68,7 +68,8 @@ class Membership:
             stored.accepted.check(genesis)
         self._genesis, self._key, self._name, self._addresses = genesis, key, name, addresses
         self._entropy = stored.entropy
-        self.accepted, self.pledge = stored.accepted, stored.pledge
+        self.accepted = stored.accepted
+        self.pledge = next((pledge for pledge in stored.pledges if pledge.epoch == FIRST_EPOCH), None)
         self.attempt, self.phase = self._stored_place()
         self._puzzle_asked = False
         self._nonce: bytes | None = None
@@ -103,11 +104,7 @@ class Membership:
     @property
     def may_vote(self) -> bool:
         """Whether it has a seat, and the secret that its registration commits to is on its own disk."""
-        if self.document is None or self.seat is None or self.pledge is None:
-            return False
-        shard, index = self.seat
-        registration = next(c for c in self.document.committees if c.shard == shard).members[index]
-        return registration.commitment == commitment_to(self.pledge.secret)
+        return self.document is not None and is_bound(self.document, self._key.public, self.pledge)
 
     def connected(self) -> None:
         """The coordinator is connected; it speaks first."""
@@ -272,3 +269,10 @@ class Membership:
             return []
         self._complaint = text
         return [Notable(text)]
+
+
+def is_bound(document: EpochDocument, public_key: bytes, pledge: Pledge | None) -> bool:
+    """Whether the node with this key has a seat in the document, and the secret is the one that its registration commits to."""
+    members = (member for committee in document.committees for member in committee.members)
+    registration = next((member for member in members if member.public_key == public_key), None)
+    return registration is not None and pledge is not None and registration.commitment == commitment_to(pledge.secret)

@@ -1,23 +1,22 @@
-"""A node's whole mind: its membership in the network, and the replica it runs once mining has begun.
+"""A node's whole mind: its membership in the network, and its duties in the chains, once mining has begun.
 
 Pure: what was stored and events go in, effects come out. On libp2p ``runtime`` performs them; the simulator performs them on
 virtual disks and networks. Neither decides anything.
 """
 
-from typing import Any, cast
-
-from node.effects import Ban, Effect, Meet, Recover, Subscribe
-from node.events import Asked, Event, Instant, Mined, Recovered, SignaturesChecked, Stored, Tick, Transactions
-from node.ledger.rules import Rules
-from node.membership import PUZZLE, Membership, MembershipEffect
+from node.duty import Duty
+from node.effects import AcceptDocument, Ban, In, Meet, NodeEffect
+from node.events import AskedAbout, Bulletined, Event, For, Instant, Mined, Stored, Tick
+from node.membership import Membership, MembershipEffect
 from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.certificate import Electorate
+from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import KeyPair
-from node.protocol.epoch import EpochDocument
+from node.protocol.epoch import EpochDocument, Opening
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import PeerMessage
+from node.protocol.messages import Frame
 from node.protocol.reports import Notable
 from node.replica.replica import Replica
 
@@ -26,7 +25,8 @@ class Node:
     """``addresses``: where peers reach it. ``keep_blocks``: how many final blocks it keeps; 0: all.
 
     Attributes:
-        membership: what it believes of the coordinator. ``replica``: None before mining, and without a seat.
+        membership: what it believes of the coordinator.
+        duties: its parts in chains, none before mining, and without a seat.
 
     Raises:
         InvalidDocument: from the constructor, when the stored document is damaged.
@@ -38,38 +38,36 @@ class Node:
     ) -> None:
         self._genesis, self._key, self._name, self._keep_blocks = genesis, key, name, keep_blocks
         self.membership = Membership(genesis, key, name, addresses, stored)
-        self.replica: Replica | None = None
+        self.duties: dict[Chain, Duty] = {}
         self._has_met = b""  # the committees of the document with this hash
-        self._is_recovering = False
-        self._has_lost_votes = False
         self._peers: set[bytes] = set()
 
-    def start(self) -> list[Effect]:
+    def start(self) -> list[NodeEffect]:
         """First thing after construction."""
         return self._follow([])
 
-    def handle(self, event: Event, at: Instant) -> list[Effect]:
+    def handle(self, event: Event, at: Instant) -> list[NodeEffect]:
         """What is to be done about an event."""
+        effects: list[NodeEffect] = []
         match event:
             case PeerUp(peer) | PeerDown(peer) | Message(peer) if peer == self._genesis.coordinator_key:
                 effects = self._on_coordinator(event)
-            case Mined(token, nonce) if token == PUZZLE:
+            case Message(peer, frame):
+                effects = self._on_frame(peer, frame, at)
+            case For(chain, news) if (duty := self.duties.get(chain)) is not None:
+                effects = duty.handle(news, at)
+            case Mined(_, nonce):
                 effects = self._follow(self.membership.puzzle_solved(nonce))
-            case PeerUp(peer):
-                self._peers.add(peer)
-                effects = self.replica.on_peer_up(peer, at) if self.replica is not None else []
-            case PeerDown(peer):
-                self._peers.discard(peer)
-                effects = self.replica.on_peer_down(peer, at) if self.replica is not None else []
-            case Recovered():
-                effects = self._start_replica(event, at)
-            case _:
-                effects = self._to_replica(self.replica, event, at) if self.replica is not None else []
-        if self.replica is not None and self.replica.is_handed_over:
-            self._has_lost_votes = not self.replica.consensus.has_votes  # what the next one would not know
-            self.replica, self._is_recovering = None, False
-            effects += self._begin()
+            case PeerUp() | PeerDown() | Tick():
+                effects = self._to_all(event, at)
+            case For() | Bulletined() | AskedAbout():
+                pass
         return effects + self._report_ready()
+
+    @property
+    def deadline(self) -> int | None:
+        """When the next ``Tick`` is due (ms, monotonic); None: only events matter."""
+        return min((duty.deadline for duty in self.duties.values() if duty.deadline is not None), default=None)
 
     @property
     def electorate(self) -> Electorate | None:
@@ -78,34 +76,38 @@ class Node:
         return document.electorates[seat[0]] if document is not None and seat is not None else None
 
     @property
-    def deadline(self) -> int | None:
-        """When the next ``Tick`` is due (ms, monotonic); None: only events matter."""
-        return None if self.replica is None else self.replica.deadline
+    def replicas(self) -> dict[Chain, Replica]:
+        """Those that run."""
+        return {chain: duty.replica for chain, duty in self.duties.items() if duty.replica is not None}
 
-    def _to_replica(
-        self, replica: Replica, event: Message | Transactions | Asked | SignaturesChecked | Mined | Tick, at: Instant
-    ) -> list[Effect]:
+    @property
+    def replica(self) -> Replica | None:
+        """The one of the epoch that mines; None before that, without a seat, and while the ledger is brought back."""
+        electorate = self.electorate
+        return self.replicas.get(electorate.chain) if electorate is not None else None
+
+    def _to_all(self, event: PeerUp | PeerDown | Tick, at: Instant) -> list[NodeEffect]:
         match event:
-            case Message(peer, frame):
-                try:
-                    message = decode(cast(Any, PeerMessage), frame, MAX_FRAME_BYTES)  # a union is no type for mypy
-                except DecodeError as error:
-                    return [Ban(peer, f"it sent what is no message ({error})")]
-                return replica.on_message(peer, message, at)
-            case Transactions(batch):
-                return replica.on_transactions(batch, at)
-            case Asked(query):
-                return replica.on_query(query, at)
-            case SignaturesChecked(token, verdicts):
-                return replica.on_signatures_checked(token, verdicts, at)
-            case Mined(token, nonce):
-                return replica.on_mined(token, nonce, at)
-            case Tick():
-                return replica.on_tick(at)
+            case PeerUp(peer):
+                self._peers.add(peer)
+            case PeerDown(peer):
+                self._peers.discard(peer)
+        return [effect for duty in self.duties.values() for effect in duty.handle(event, at)]
+
+    def _on_frame(self, peer: bytes, frame: bytes, at: Instant) -> list[NodeEffect]:
+        """What is for a chain in which it has no part is as good as lost."""
+        if not self.duties:
+            return []
+        try:
+            decoded = decode(Frame, frame, MAX_FRAME_BYTES)
+        except DecodeError as error:
+            return [Ban(peer, f"it sent what is no message ({error})")]
+        duty = self.duties.get(Chain(decoded.epoch, decoded.shard))
+        return duty.on_message(peer, decoded.message, at) if duty is not None else []
 
     # -- membership ------------------------------------------------------------------------------------------------
 
-    def _on_coordinator(self, event: PeerUp | PeerDown | Message) -> list[Effect]:
+    def _on_coordinator(self, event: PeerUp | PeerDown | Message) -> list[NodeEffect]:
         match event:
             case PeerUp():
                 self.membership.connected()
@@ -115,42 +117,39 @@ class Node:
             case Message(_, frame):
                 return self._follow(self.membership.received(frame))
 
-    def _follow(self, news: list[MembershipEffect]) -> list[Effect]:
+    def _follow(self, news: list[MembershipEffect]) -> list[NodeEffect]:
         """What membership says, and what follows from it."""
+        effects: list[NodeEffect] = [*self._move_pledge(news), *news]
         document = self.membership.document
-        if document is None or document.hash == self._has_met:
-            return [*news, *self._begin()]
-        self._has_met = document.hash
-        return [*news, self._meet(document), *self._begin()]
+        if document is not None and document.hash != self._has_met:
+            self._has_met = document.hash
+            effects.append(self._meet(document))
+        return effects + self._begin()
+
+    def _move_pledge(self, news: list[MembershipEffect]) -> list[NodeEffect]:
+        """When the first epoch begins, to where the votes will be."""
+        pledge, electorate = self.membership.pledge, self.electorate
+        begins = any(isinstance(effect, AcceptDocument) and isinstance(effect.accepted, Opening) for effect in news)
+        if not begins or not self.membership.may_vote or pledge is None or electorate is None:
+            return []
+        return [In(electorate.chain, pledge)]
 
     def _meet(self, document: EpochDocument) -> Meet:
         """Whom to be connected with, and whom to know."""
         seat = self.membership.seat
-        own = next((committee for committee in document.committees if seat is not None and committee.shard == seat[0]), None)
-        return Meet(own, tuple(committee for committee in document.committees if committee is not own))
+        own = tuple(committee for committee in document.committees if seat is not None and committee.shard == seat[0])
+        return Meet(own, tuple(committee for committee in document.committees if committee not in own))
 
-    def _begin(self) -> list[Effect]:
-        """Once mining has begun: bring the ledger back, to start the replica on it. Once only: two replicas with one key would
-        contradict each other. One that may not vote follows."""
-        document, seat = self.membership.document, self.membership.seat
-        if not self.membership.begun or document is None or seat is None or self._is_recovering:
+    def _begin(self) -> list[NodeEffect]:
+        """Once mining has begun: take up its duty, once."""
+        document, electorate = self.membership.document, self.electorate
+        if not self.membership.begun or document is None or electorate is None or electorate.chain in self.duties:
             return []
-        self._is_recovering = True
-        return [Recover(Rules(self._genesis, document.network_id, seat[0], document.shards), document.electorates[seat[0]])]
+        duty = Duty(self._genesis, document, self._key, self._name, self._peers, self._keep_blocks)
+        self.duties[duty.chain] = duty
+        return duty.start()
 
-    def _start_replica(self, recovered: Recovered, at: Instant) -> list[Effect]:
-        document = self.membership.document
-        assert document is not None, "it was asked for with a document"
-        may_vote, keep = self.membership.may_vote and not self._has_lost_votes, self._keep_blocks
-        replica = Replica(self._genesis, document, self._key, self._name, recovered, at, may_vote, keep)
-        self.replica = replica
-        text = f"mining in shard {replica.shard} as member {replica.member}, from height {replica.state.height}"
-        effects = [Subscribe(replica.shard), Notable(text), *replica.start(at)]
-        for peer in sorted(self._peers):
-            effects += replica.on_peer_up(peer, at)
-        return effects
-
-    def _report_ready(self) -> list[Effect]:
+    def _report_ready(self) -> list[NodeEffect]:
         """Tell the coordinator once a quorum of the committee can be reached."""
         if self.membership.phase is not Phase.HANDOFF:
             return []

@@ -1,26 +1,18 @@
-"""A node's database: consensus journal, final blocks, bundles, the state as of the last checkpoint. One SQLite file.
+"""The database of one chain: consensus journal, final blocks, bundles, the state as of the last checkpoint.
 
 Rows of a checkpoint arrive a few at a time. With the last of them the checkpoint counts, and while the next one arrives nothing
 of it is lost (``row_tables``).
-
-What ``write`` was given is on disk, all of it or nothing, when it returns; ``kill -9`` or a power cut at any instant leaves
-a prefix of the writes. Every row carries a checksum over its key and value: a damaged row raises, it is never believed.
-Methods block and may be called from any thread: writes take turns on one connection, reads on another, beside each other.
 """
 
-import fcntl
-import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from threading import Lock
 from typing import Any, assert_never
-from zlib import crc32
 
-from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, StoreParts
+from node.database import Database, row_checksum
+from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, Row, StoreParts
 from node.protocol.block import skip_height
-from node.protocol.checkpoint import CertifiedCheckpoint
+from node.protocol.checkpoint import Beginning, CertifiedCheckpoint
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_STORED_BYTES
 from node.row_tables import TABLES, RowTables, bounds, path_of
@@ -29,58 +21,24 @@ FORMAT = 1
 """Version of the tables, kept in the file's user_version."""
 
 _TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB, sum INTEGER);
 CREATE TABLE journal (view INTEGER, slot TEXT, data BLOB, sum INTEGER, PRIMARY KEY (view, slot));
 CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
 """
-_NETWORK, _CHECKPOINT, _HANDED_OVER = ":network", ":checkpoint", ":handed over"  # keys in meta
-_OLDEST, _SECRET = ":oldest", ":secret"
+_CHECKPOINT, _HANDED_OVER = ":checkpoint", ":handed over"  # keys in meta
+_OLDEST, _SECRET, _BEGINNING = ":oldest", ":secret", ":beginning"
 _GONE_AT_ONCE = 32
 """Blocks that are not kept any more are deleted so many at a time."""
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
 
-Row = Journal | Commit | Checkpoint | Pledge | LoseVotes | Hold | BeginHandoff | StoreParts | FinishHandoff
-"""What is written here."""
-
-
-class StorageError(RuntimeError):
-    """The database cannot be used; the text says why and what a person can do about it."""
-
-
-class StorageFull(StorageError):
-    """Nothing can be written for now: what was asked is not stored, and may be asked again when there is room."""
-
-
-class StorageDamaged(StorageError):
-    """What is stored is not what was written: it must not be believed; peers have the chain."""
-
-
-class Storage:
-    """One node's database; a second process that opens it is refused.
-
-    Every method raises StorageError: disk full, damaged, unreadable. After a failed ``write`` nothing of it counts as stored.
-    """
+class Storage(Database):
+    """One chain's database at a node."""
 
     def __init__(self, path: Path, network: bytes) -> None:
-        """Open ``path``, or make it for the network with this id.
-
-        Raises:
-            StorageError: also when it belongs to another network or program, or another process has it open.
-        """
-        self._path = path
-        self._writing, self._reading = Lock(), Lock()
-        self._rows = RowTables(_checksum, self._intact)
-        self._lock_file = self._claim()
+        """Open ``path``, or make it for the network with this id. Raises StorageError."""
+        self._rows = RowTables(row_checksum, self._intact)
+        super().__init__(path, network, FORMAT, _TABLES + TABLES, ("journal",))
         try:
-            with self._explained():
-                self._writer = self._connect()
-                self._prepare(network)
-                self._reader = self._connect()
-            for table in ("meta", "journal"):
-                self._check(table)
             self._oldest = int.from_bytes(self._fact(_OLDEST) or b"\x01", "big")
         except BaseException:
             self.close()
@@ -107,6 +65,22 @@ class Storage:
                         self._writer.execute("DELETE FROM meta WHERE key = ?", (_SECRET,))
                     case _:
                         assert_never(effect)
+
+    def begin(
+        self, beginning: Beginning, rows: Iterable[tuple[bytes, bytes]], included: Iterable[tuple[bytes, int, bytes]]
+    ) -> None:
+        """Store what a chain that follows on others begins with, in one durable transaction: all rows, and its replay set, as
+        ``ledger.replay.Piece``. Nothing of the chain may be stored before."""
+        with self._writing, self._explained(), self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._rows.fill(self._writer, rows)
+            self._rows.include(self._writer, included)
+            self._upsert("meta", (_BEGINNING,), encode(beginning))
+
+    def beginning(self) -> Beginning | None:
+        """What ``begin`` was given, but for the rows: these are those of height 0."""
+        value = self._fact(_BEGINNING)
+        return None if value is None else decode(Beginning, value, len(value))
 
     def pledge(self) -> Pledge | None:
         """The last one written."""
@@ -203,68 +177,7 @@ class Storage:
         value = self._fact(_HANDED_OVER)
         return None if value is None else decode(CertifiedCheckpoint, value, MAX_STORED_BYTES)
 
-    def close(self) -> None:
-        """Let go of the database. Calls under way end first; later ones raise StorageError."""
-        with self._writing, self._reading:
-            for name in ("_reader", "_writer"):
-                if connection := getattr(self, name, None):
-                    connection.close()
-            if self._lock_file >= 0:
-                os.close(self._lock_file)
-            self._lock_file = -1
-
-    # Opening
-
-    def _claim(self) -> int:
-        """Keep a second process away: two replicas that vote with one key from one journal would contradict each other."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageError(f"cannot make {self._path}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
-            raise StorageError(f"{self._path} is in use by another process: is this node running already?") from None
-        return file
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA page_size = 8192")  # a block spans many pages, a journal record one
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk there
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        return connection
-
-    def _prepare(self, network: bytes) -> None:
-        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not self._writer.execute("SELECT 1 FROM sqlite_master").fetchone():
-            with self._writer:
-                self._writer.executescript(f"BEGIN IMMEDIATE;{_TABLES}{TABLES}PRAGMA user_version = {FORMAT};")
-                self._upsert("meta", (_NETWORK,), network)
-        elif version != FORMAT:
-            raise StorageError(f"{self._path} was not written by this version (format {version}, not {FORMAT})")
-
-        row = self._writer.execute("SELECT value, sum FROM meta WHERE key = ?", (_NETWORK,)).fetchone()
-        stored = self._intact("meta", (_NETWORK,), *(row or (None, 0)))
-        if stored != network:
-            raise StorageError(
-                f"{self._path} belongs to network {stored.hex()}, not {network.hex()}: point 'data' or 'genesis' elsewhere"
-            )
-
-    def _check(self, table: str) -> None:
-        """Look over a table's structure. Blocks and bundles, the bulk, are checked when read."""
-        found = self._read(f"PRAGMA quick_check({table})")[0][0]
-        if found != "ok":
-            raise self._damaged(f"{table}: {found}")
-
     # Rows
-
-    def _upsert(self, table: str, key: tuple[Any, ...], data: bytes) -> None:
-        places = ", ".join("?" * (len(key) + 2))
-        self._writer.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", (*key, data, _checksum(table, key, data)))
 
     def _commit(self, commit: Commit) -> None:
         self._upsert("blocks", (commit.height,), commit.encoded)
@@ -327,14 +240,6 @@ class Storage:
         self._note_checkpoint(header.height, finish.checkpoint.certifying.height)
         self._upsert("meta", (_HANDED_OVER,), encode(finish.checkpoint))
 
-    def _fact(self, key: str) -> bytes | None:
-        rows = self._read("SELECT value, sum FROM meta WHERE key = ?", key)
-        return self._intact("meta", (key,), *rows[0]) if rows else None
-
-    def _read(self, query: str, *arguments: Any) -> list[Any]:
-        with self._reading, self._explained():
-            return self._reader.execute(query, arguments).fetchall()
-
     def _consecutive(self, table: str, key: tuple[int, ...], limit: int, query: str, arguments: tuple[int, ...]) -> list[bytes]:
         """The rows whose keys are ``key``, ``key`` with its last number one higher, and so on, until ``limit`` bytes."""
         found: list[bytes] = []
@@ -350,46 +255,3 @@ class Storage:
                     break
                 found.append(self._intact(table, expected, data, checksum))
         return found
-
-    def _intact(self, table: str, key: tuple[Any, ...], data: Any, checksum: Any) -> bytes:
-        if not isinstance(data, bytes) or _checksum(table, key, data) != checksum:
-            raise self._damaged(f"{table} row {key}")
-        return data
-
-    # Errors
-
-    def _damaged(self, what: str) -> StorageDamaged:
-        return StorageDamaged(f"{self._path} is damaged ({what}): check the disk")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into ones a person can act on."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            extended = getattr(error, "sqlite_errorcode", 0)
-            code = extended & 0xFF
-            if code == sqlite3.SQLITE_FULL or extended in _UNWRITABLE:
-                raise StorageFull(f"no space left for {self._path}: free some, nothing is lost ({error})") from None
-            if code in _DAMAGE:
-                raise self._damaged(str(error)) from None
-            raise StorageError(f"cannot use {self._path}: {error}") from None
-        except UnicodeDecodeError:  # sqlite3 quotes a damaged table's name in its errors
-            raise self._damaged("its tables") from None
-
-
-def _checksum(table: str, key: tuple[Any, ...], data: bytes) -> int:
-    """Over the key too, so that a value cannot turn up under another's."""
-    return crc32(data, crc32(repr((table, key)).encode()))
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged database, in place of one set aside before, for somebody to look at. Returns its new path."""
-    aside = path.with_name(path.name + ".damaged")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        target = aside.with_name(aside.name + suffix)
-        target.unlink(missing_ok=True)
-        if part.exists():
-            part.rename(target)
-    return aside

@@ -36,7 +36,7 @@ class Question:
         self.electorate = electorate
         self.query = query
         self.asked = frozenset(everyone) if query.member == EVERYONE else frozenset({query.member})
-        self.topic = queries_topic(electorate.network, electorate.shard)
+        self.topic = queries_topic(electorate.network, electorate.chain)
         self.body = encode(query)
         self.answers: dict[int, Answer] = {}
 

@@ -1,4 +1,4 @@
-"""What nodes say to each other, one frame each."""
+"""What nodes say to each other, one ``Frame`` each."""
 
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from node.protocol.certificate import Certificate, FinalBlock, Vote
 from node.protocol.channel import CertifiedBundle, SequenceNumber
 from node.protocol.checkpoint import CertifiedCheckpoint, Part, Place
 from node.protocol.crypto import Hash
+from node.protocol.epoch import EpochNumber
 from node.protocol.limits import MAX_BLOCK_TRANSACTIONS, MAX_NULLIFICATIONS, MAX_PLACES
 
 
@@ -148,3 +149,19 @@ PeerMessage = (
     | PartsRequest
     | PartsReply
 )
+
+
+class Frame(Struct, array_like=True, frozen=True):
+    """A message, and for which chain of the receiver it is: the one that it keeps, or observes."""
+
+    epoch: EpochNumber
+    shard: ShardNumber
+    message: PeerMessage
+
+
+class StoredFrame(Struct, array_like=True, frozen=True):
+    """A ``Frame`` of what storage holds encoded; to be sent, never to be read."""
+
+    epoch: int
+    shard: int
+    message: StoredChainReply | StoredBundleDelivery

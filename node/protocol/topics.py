@@ -10,30 +10,31 @@ from msgspec import Meta, Struct
 
 from node.protocol.block import MemberIndex, ShardNumber
 from node.protocol.certificate import Electorate
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
 from node.protocol.limits import MAX_BATCH_TRANSACTIONS, MAX_TRANSACTION_BYTES, MIN_TRANSACTION_BYTES
 
 
-def transactions_topic(network: bytes, shard: int) -> str:
-    """Client -> every member of the home shard's committee: ``TransactionBatch``."""
-    return f"shardpay:{network.hex()}:tx:{shard}"
+def transactions_topic(network: bytes, chain: Chain) -> str:
+    """Client -> every member of the committee that keeps the home shard's chain: ``TransactionBatch``."""
+    return f"shardpay:{network.hex()}:tx:{chain.epoch}:{chain.shard}"
 
 
-def blocks_topic(network: bytes, shard: int) -> str:
+def blocks_topic(network: bytes, chain: Chain) -> str:
     """Proposer -> clients: one ``CertifiedBlock`` per message, in height order but for losses."""
-    return f"shardpay:{network.hex()}:blocks:{shard}"
+    return f"shardpay:{network.hex()}:blocks:{chain.epoch}:{chain.shard}"
 
 
-def refusals_topic(network: bytes, shard: int) -> str:
+def refusals_topic(network: bytes, chain: Chain) -> str:
     """Node -> clients: ``Refusals``."""
-    return f"shardpay:{network.hex()}:refusals:{shard}"
+    return f"shardpay:{network.hex()}:refusals:{chain.epoch}:{chain.shard}"
 
 
-def queries_topic(network: bytes, shard: int) -> str:
+def queries_topic(network: bytes, chain: Chain) -> str:
     """Client -> nodes of a committee: ``Query``."""
-    return f"shardpay:{network.hex()}:query:{shard}"
+    return f"shardpay:{network.hex()}:query:{chain.epoch}:{chain.shard}"
 
 
 def replies_topic(network: bytes, client: str) -> str:
@@ -44,6 +45,21 @@ def replies_topic(network: bytes, client: str) -> str:
 def epoch_topic(network: bytes) -> str:
     """Coordinator -> all: ``Announcement``, on every change and every second."""
     return f"shardpay:{network.hex()}:epoch"
+
+
+def bulletins_topic(network: bytes) -> str:
+    """Members of committees, and whoever has them -> all: ``bulletins.Message``."""
+    return f"shardpay:{network.hex()}:bulletins"
+
+
+def asks_topic(network: bytes) -> str:
+    """Anybody -> who has bulletins and successions: ``bulletins.Ask``."""
+    return f"shardpay:{network.hex()}:asks"
+
+
+def entries_topic(network: bytes) -> str:
+    """Nodes and coordinator -> members of the register: one encoded ``entries.Entry`` per message."""
+    return f"shardpay:{network.hex()}:entries"
 
 
 def reports_topic(network: bytes) -> str:

@@ -63,6 +63,14 @@ class Collecting:
         delivery = BundleDelivery(certified)
         return [Send(key, delivery) for key in self._own.keys if key not in have_it and key != peer]
 
+    def decline(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
+        """The chain is closed, nothing is taken any more: who brings a bundle is told so, lest it brings that again and again."""
+        bundle = certified.bundle
+        source = self._electorates.get(bundle.source)
+        if source is None or peer not in source.keys or bundle.source == self._shard or bundle.destination != self._shard:
+            return []
+        return [Send(peer, BundleRequest(self._shard, bundle.sequence + 1, is_claim=True))]
+
     def took(self, source: int) -> None:
         """A final block has taken a bundle of this source."""
         self._moved.add(source)
@@ -80,7 +88,7 @@ class Collecting:
         for source in sorted(self._claimed):
             following = state.cursor(source) + 1
             request = BundleRequest(self._shard, following, self._inbox.holds(source, following))
-            found += [Send(courier, request) for courier in self._couriers.pop(source, ())]
+            found += [Send(courier, request, source) for courier in self._couriers.pop(source, ())]
         self._claimed.clear()
         return found + self._ask_for_missing(state)
 
@@ -115,4 +123,4 @@ class Collecting:
         self._asked[source] = self._asked.get(source, 0) + 1
         keys = self._electorates[source].keys
         target = keys[(self._member + self._asked[source]) % len(keys)]
-        return Send(target, BundleRequest(self._shard, state.cursor(source) + 1))
+        return Send(target, BundleRequest(self._shard, state.cursor(source) + 1), source)

@@ -72,7 +72,8 @@ class Delivering:
                 self._promised[bundle.destination] = bundle.sequence
             if is_in_turn and is_news:
                 delivery = BundleDelivery(certified)
-                sent += [Send(key, delivery) for key in first_hands(bundle, self._electorates[bundle.destination])]
+                hands = first_hands(bundle, self._electorates[bundle.destination])
+                sent += [Send(key, delivery, bundle.destination) for key in hands]
         return sent
 
     def asked(self, peer: bytes, request: BundleRequest) -> None:

@@ -22,7 +22,7 @@ class Refusing:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
-        self._topic = refusals_topic(seat.electorate.network, seat.electorate.shard)
+        self._topic = refusals_topic(seat.electorate.network, seat.electorate.chain)
         self._waiting: dict[bytes, Refusal] = {}
         self._next = 0
 

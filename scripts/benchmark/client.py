@@ -33,7 +33,11 @@ class LoadClient:
         self._asked: dict[int, tuple[Question, float]] = {}
         self._receipts: list[Receipt] = []
         for shard in self._followers:
-            client.subscribe(blocks_topic(self.genesis.network, shard), MAX_BROKER_BODY_BYTES, partial(self._published, shard))
+            client.subscribe(
+                blocks_topic(self.genesis.network, self.document.electorates[shard].chain),
+                MAX_BROKER_BODY_BYTES,
+                partial(self._published, shard),
+            )
         if not client.wait(lambda: all(follower.height for follower in self._followers.values()), seconds):
             silent = [shard for shard, follower in self._followers.items() if not follower.height]
             raise ClientError(f"no block of shard {silent[0]} was published within {seconds:.0f} s")
@@ -45,7 +49,7 @@ class LoadClient:
 
     def send(self, shard: int, encoded: Sequence[bytes]) -> None:
         """Publish encoded transactions to their home shard, in batches of 64 KB. Raises ClientError."""
-        topic = transactions_topic(self.genesis.network, shard)
+        topic = transactions_topic(self.genesis.network, self.document.electorates[shard].chain)
         for batch in batches(encoded):
             self._client.publish(topic, encode(TransactionBatch(tuple(batch))))
 

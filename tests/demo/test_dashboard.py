@@ -18,6 +18,7 @@ from demo.__main__ import main
 from demo.api import WEB
 from demo.stream import MAX_STREAMS
 from node.protocol.block import Outcome
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.genesis import write_genesis
 from node.protocol.topics import blocks_topic, epoch_topic, reports_topic
@@ -87,7 +88,7 @@ def events(lines_sent: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_what_the_broker_carries_is_in_the_snapshot(dashboard: Dashboard) -> None:
     network, hostile = dashboard.network, "<img src=x onerror=alert(1)><script>"
     for height in (41, 42):
-        dashboard.say(block(network, 0, height, {height: Outcome.COMMITTED}), blocks_topic(network.genesis.network, 0))
+        dashboard.say(block(network, 0, height, {height: Outcome.COMMITTED}), blocks_topic(network.genesis.network, Chain(1, 0)))
     dashboard.say(node("node-1", now(), doing=hostile, height=42))
     dashboard.say(gateway("gateway", now(), transfers=3))
     dashboard.say(notable("node-1", now(), "caught up"))
@@ -134,7 +135,7 @@ def test_streams_are_limited_and_given_back(dashboard: Dashboard) -> None:
 def test_hostile_messages_leave_it_running(dashboard: Dashboard) -> None:
     network = dashboard.network.genesis.network
     ignored = dashboard.snapshot()["broker"]["ignored"]
-    for topic in (reports_topic(network), epoch_topic(network), blocks_topic(network, 1)):
+    for topic in (reports_topic(network), epoch_topic(network), blocks_topic(network, Chain(1, 1))):
         for junk in (b"", b"\xc1", os.urandom(500), b"\x91" * 5_000, encode([[]])):
             dashboard.say(junk, topic)
     until(lambda: dashboard.snapshot()["broker"]["ignored"] >= ignored + 15, "all of it counted")

@@ -113,8 +113,8 @@ class FakeNetwork:
                 self._publish(client, topics.epoch_topic(self.network), body)
 
     def _listen(self) -> None:
-        transactions = {topics.transactions_topic(self.network, s.number).encode(): s for s in self.chains.shards}
-        queries = {topics.queries_topic(self.network, s.number).encode(): s for s in self.chains.shards}
+        transactions = {topics.transactions_topic(self.network, s.electorate.chain).encode(): s for s in self.chains.shards}
+        queries = {topics.queries_topic(self.network, s.electorate.chain).encode(): s for s in self.chains.shards}
         while not self._stopping.is_set():
             try:
                 client = redis.Redis.from_url(self._url, socket_timeout=2)
@@ -141,7 +141,7 @@ class FakeNetwork:
                         self.lose_blocks -= 1
                 if block is None or lost:
                     continue
-                topic = topics.blocks_topic(self.network, shard.number)
+                topic = topics.blocks_topic(self.network, shard.electorate.chain)
                 if (forge := self.forge) is not None:
                     self._publish(client, topic, encode(forge(block)))
                 self._publish(client, topic, encode(block))
@@ -179,7 +179,7 @@ class FakeNetwork:
                 refusals = Refusals(shard.number, member, (Refusal(transaction.id, code),)).signed(
                     shard.members[member], shard.electorate
                 )
-                self._publish(client, topics.refusals_topic(self.network, shard.number), encode(refusals))
+                self._publish(client, topics.refusals_topic(self.network, shard.electorate.chain), encode(refusals))
             if not lost and transaction.has_valid_signatures():
                 with self._lock:
                     self._waiting[shard.number][transaction.id] = transaction

@@ -20,6 +20,7 @@ from node.protocol import topics
 from node.protocol.address import decode_address
 from node.protocol.block import Balance, BalanceChange
 from node.protocol.certificate import CertifiedBlock
+from node.protocol.chain import Chain
 from node.protocol.channel import Prepare
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -127,7 +128,7 @@ def test_forged_blocks_without_end_are_two_lines_a_minute_of_the_log(world: Worl
 
     before = lines()
     anybody = redis.Redis.from_url(world.broker.url)
-    blocks = [topics.blocks_topic(world.network.network, shard) for shard in (0, 1)]
+    blocks = [topics.blocks_topic(world.network.network, Chain(1, shard)) for shard in (0, 1)]
     for number in range(2000):
         anybody.publish(blocks[number % 2], b"nonsense")
     until(lambda: _counted(world, "shardpay_gateway_unproven_blocks_total") >= 2000, "all are refused")

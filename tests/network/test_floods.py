@@ -22,6 +22,7 @@ from node.protocol import topics
 from node.protocol.address import address_of
 from node.protocol.block import Block
 from node.protocol.certificate import Certificate, CertifiedBlock, FinalBlock, Finality, Vote, VoteKind, sign_vote
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate, read_key_file
@@ -70,7 +71,7 @@ def _status(pid: int, field: str) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith(field))
 
 
-class Chain:
+class Pace:
     """How far a shard's chain came since this was made, by what one of its nodes tells Prometheus."""
 
     def __init__(self, network: Network, name: str) -> None:
@@ -93,7 +94,7 @@ def watched(network: Network, paying: Deal, what: str, filled: Collection[str], 
     """For a flood: gives a function that makes a payment in the middle of it; makes one after it, and checks that no node has
     grown by more than ``filled``, of the documented bounds."""
     pids = {name: pid for name, pid in network.pids().items() if name != but}
-    memory, chain = Memory(pids), Chain(network, next(n for n in network.nodes(0) if n != but))
+    memory, chain = Memory(pids), Pace(network, next(n for n in network.nodes(0) if n != but))
     seconds = list[float]()
 
     def pay() -> None:
@@ -146,7 +147,9 @@ def publishing(url: str, clients: int, messages: Callable[[int], list[tuple[str,
 def all_topics(network: Network) -> list[str]:
     name = network.genesis.network
     per_shard = (topics.transactions_topic, topics.queries_topic, topics.blocks_topic, topics.refusals_topic)
-    return [*(topic(name, s) for topic in per_shard for s in (0, 1)), topics.epoch_topic(name), topics.reports_topic(name)]
+    of_chains = [topic(name, Chain(1, s)) for topic in per_shard for s in (0, 1)]
+    of_all = (topics.epoch_topic, topics.reports_topic, topics.bulletins_topic, topics.asks_topic, topics.entries_topic)
+    return [*of_chains, *(topic(name) for topic in of_all)]
 
 
 def pay_all_the_while(pay: Callable[[], None], seconds: float = SECONDS) -> float:
@@ -172,7 +175,9 @@ def test_junk_on_every_topic(network: Network, paying: Deal) -> None:
 
 
 def test_the_smallest_messages_as_fast_as_they_go(network: Network, paying: Deal) -> None:
-    small = [(topic(network.genesis.network, 0), b"") for topic in (topics.transactions_topic, topics.queries_topic)] * 500
+    small = [
+        (topic(network.genesis.network, Chain(1, 0)), b"") for topic in (topics.transactions_topic, topics.queries_topic)
+    ] * 500
     with (
         watched(network, paying, "empty messages on the topics of a committee", FROM_BROKER) as pay,
         publishing(network.devnet.broker_url, 2, lambda _: small),
@@ -196,7 +201,7 @@ def test_transactions_with_one_bad_signature_of_16(network: Network, paying: Dea
             some.append(encode(Transaction(order, (*good, Witness(last.public_key, bytes(64))))))
         return encode(TransactionBatch(tuple(some)))
 
-    topic, filled = topics.transactions_topic(network.genesis.network, 0), (*FROM_BROKER, "transactions under check")
+    topic, filled = topics.transactions_topic(network.genesis.network, Chain(1, 0)), (*FROM_BROKER, "transactions under check")
     with (
         watched(network, paying, "transactions with one bad signature of 16", filled) as pay,
         publishing(network.devnet.broker_url, 2, lambda number: [(topic, batch(number))]),
@@ -215,7 +220,7 @@ def test_queries_hold_up_no_payment(network: Network, paying: Deal) -> None:
             query = Query(os.urandom(16), client, count % 5 + EVERYONE, requests[count // 5 % len(requests)])
             body = encode(query)
             assert len(body) <= MAX_QUERY_BYTES
-            found.append((topics.queries_topic(network.genesis.network, 0), body))
+            found.append((topics.queries_topic(network.genesis.network, Chain(1, 0)), body))
         return found
 
     filled = (*FROM_BROKER, "blocks read for clients and peers", "messages to the broker")

@@ -23,6 +23,7 @@ from msgspec import structs
 from node.protocol import topics
 from node.protocol.amounts import parse_amount
 from node.protocol.certificate import Vote, VoteKind
+from node.protocol.chain import Chain
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
@@ -101,9 +102,9 @@ def verdict(network: Network, broker: Any, shard: int, encoded: bytes, named: by
         return next((code for code, who in members.items() if len(who) > electorate.faults_tolerated), None)
 
     with broker.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.subscribe(topics.refusals_topic(name, shard))
+        heard.subscribe(topics.refusals_topic(name, Chain(1, shard)))
         heard.get_message(timeout=1)
-        broker.publish(topics.transactions_topic(name, shard), encode(topics.TransactionBatch((encoded,))))
+        broker.publish(topics.transactions_topic(name, Chain(1, shard)), encode(topics.TransactionBatch((encoded,))))
         code = until(agreed, "refused by f+1 members")
     assert code is not None
     return code
@@ -125,7 +126,7 @@ def test_bad_transactions_are_refused_keep_no_good_one_out_and_a_replayed_one_pa
         assert ann.balance(purse) == ("10.00", "0.00")
         batch = encode(topics.TransactionBatch((forged, encoded) * 10))
         for _ in range(20):
-            broker.publish(topics.transactions_topic(network.genesis.network, 0), batch)
+            broker.publish(topics.transactions_topic(network.genesis.network, Chain(1, 0)), batch)
         answers = [ann.post("/v1/transactions", {"transaction": encoded.hex()}, wait=30) for _ in range(2)]
         assert {(a.status_code, a.json()["status"], a.json()["id"]) for a in answers} == {(200, "committed", payment.id.hex())}
         assert verdict(network, broker, 0, encoded, payment.id) == Code.DUPLICATE
@@ -136,7 +137,7 @@ def test_bad_transactions_are_refused_keep_no_good_one_out_and_a_replayed_one_pa
 def test_garbage_on_every_broker_channel_is_ignored(network: Network, broker: Any, unharmed: Unharmed) -> None:
     name = network.genesis.network
     per_shard = (topics.transactions_topic, topics.queries_topic, topics.blocks_topic, topics.refusals_topic)
-    channels = [topic(name, shard) for topic in per_shard for shard in (0, 1)]
+    channels = [topic(name, Chain(1, shard)) for topic in per_shard for shard in (0, 1)]
     with unharmed():
         replies = [topic.decode() for topic in broker.pubsub_channels(topics.replies_topic(name, "*"))]
         assert replies, "the gateway listens for answers"
@@ -148,10 +149,10 @@ def test_garbage_on_every_broker_channel_is_ignored(network: Network, broker: An
         for report in wrong:
             broker.publish(topics.reports_topic(name), encode(report))
         batch = topics.TransactionBatch(tuple(os.urandom(3000) for _ in range(4096)))
-        broker.publish(topics.transactions_topic(name, 0), encode(batch))
+        broker.publish(topics.transactions_topic(name, Chain(1, 0)), encode(batch))
         for member in range(-1, 200):
             query = Query(os.urandom(16), "nobody", member, GetBlocks(2**53, 256))
-            broker.publish(topics.queries_topic(name, 0), encode(query))
+            broker.publish(topics.queries_topic(name, Chain(1, 0)), encode(query))
     assert httpx.get(f"{network.devnet.dashboard_url}/healthz").status_code == 200
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from node.events import Transactions
 from node.network.events import Message, PeerDown, PeerUp
+from node.protocol.chain import Chain
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import PeerMessage
@@ -168,10 +169,10 @@ class Broker:
     def publish(self, node: "Host", topic: str, body: bytes) -> None:
         """Of what nodes publish, gateways here take in blocks and refusals."""
         shard = node.index // self._world.plan.size
-        if topic == blocks_topic(self._world.genesis.network, shard):
+        if topic == blocks_topic(self._world.genesis.network, Chain(1, shard)):
             for gateway in self._world.gateways:
                 self._carry(lambda gateway=gateway: gateway.on_block(shard, body))  # type: ignore[misc]
-        elif topic == refusals_topic(self._world.genesis.network, shard):
+        elif topic == refusals_topic(self._world.genesis.network, Chain(1, shard)):
             for gateway in self._world.gateways:
                 self._carry(lambda gateway=gateway: gateway.on_refusals(shard, body))  # type: ignore[misc]
 

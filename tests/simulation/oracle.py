@@ -105,10 +105,10 @@ class Oracle:
         committees = [(first, [member[3] for member in members]) for _, first, members in msgpack.unpackb(document)[5]]
         document_hash = digest("epoch document", document)
         orders = digest("network", genesis_hash, document_hash)[:16]
-        firsts = [first for first, _ in committees]
+        ranges = [(first, shard) for shard, (first, _) in enumerate(committees)]
         terms = {asset["code"]: (asset["fee"], asset["smallest_balance"]) for asset in genesis["assets"]}
         self._network = reference.Network(
-            orders, self._parameters, firsts, issuers, terms, reference.LIMITS | dict(limits), verify
+            orders, self._parameters, ranges, issuers, terms, reference.LIMITS | dict(limits), verify
         )
         self._electorates: list[dict[str, Any]] = [
             {"document": document_hash.hex(), "shard": shard, "quorum": len(keys) - (len(keys) - 1) // 3}
@@ -149,9 +149,9 @@ class Oracle:
             self._complain("channel", f"{where} sends something else than executing it gives")
 
     def _extend(self, chain: Chain, shard: int, where: str, block: list[Any], effects: list[Any]) -> None:
-        (header, bundles, transactions), most = block, self._network.limits
+        (header, bundles, transactions, entries), most = block, self._network.limits
         self._check_header(chain, shard, where, header)
-        if header[_PAYLOAD] != root([root(bundles), root(transactions)]):
+        if header[_PAYLOAD] != root([root(bundles), root(transactions), root(entries)]):
             self._complain("proof", f"{where} has another payload than its header says")
         if len(transactions) > self._parameters["block_transactions"] or sum(map(len, transactions)) > most["payload"]:
             self._complain("limit", f"{where} has too many transactions")
@@ -289,9 +289,9 @@ class Oracle:
         minted, owned = defaultdict[str, int](int), defaultdict[str, int](int)
         for shard, chain in enumerate(self.chains):
             totals, pending = chain.ledger.totals()
-            if pending or any(held for _, _, held, _, _, _ in totals):
+            if pending or any(held for _, _, held, *_ in totals):
                 self._complain("holds", f"shard {shard} still holds something: {pending} undecided")
-            for asset, available, held, issued, burned, _ in totals:
+            for asset, available, held, issued, burned, *_ in totals:
                 owned[asset] += available + held
                 minted[asset] += self._network.signed(issued - burned)
         if owned != minted:
@@ -313,7 +313,7 @@ class Oracle:
 def _genesis_header(genesis_hash: bytes, shard: int, time: int) -> list[Any]:
     """The one of height 0."""
     nothing, zero = root([]), bytes(32)
-    roots = [root([nothing, nothing]), nothing, nothing, zero, digest("totals", [[], 0]), zero]
+    roots = [root([nothing] * 3), nothing, nothing, zero, digest("totals", [[], 0]), digest("change", reference.NO_CHANGE), zero]
     return [zero, shard, 0, 0, genesis_hash, zero, time, 0, *roots, bytes(8)]
 
 

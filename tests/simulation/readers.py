@@ -65,7 +65,7 @@ class Readers:
     # -- the second opinion ----------------------------------------------------------------------------------------
 
     def _judge(self, shard: int, certified: list[Any]) -> None:
-        (header, bundles, transactions), _, (receipts, _, _) = certified
+        (header, bundles, transactions, _), _, (receipts, _, _) = certified
         is_odd = header[_TIME] < self._times[shard] or header[_PROPOSER] >= self._world.plan.size
         self._times[shard] = header[_TIME]
         for encoded in bundles:

@@ -61,7 +61,7 @@ def votes(effects: Iterable[Effect]) -> list[VoteKind]:
 
 
 def refusals(replica: Replica, effects: Iterable[Effect]) -> list[Code]:
-    topic = refusals_topic(replica.electorate.network, replica.shard)
+    topic = refusals_topic(replica.electorate.network, replica.electorate.chain)
     bodies = [effect.body for effect in effects if isinstance(effect, Publish) and effect.topic == topic]
     messages = [decode(Refusals, body, MAX_BROKER_BODY_BYTES) for body in bodies]
     assert all(message.is_valid(replica.electorate) for message in messages)

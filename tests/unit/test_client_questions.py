@@ -31,7 +31,7 @@ def status(height: int) -> NodeStatus:
 def test_it_is_done_when_each_member_has_answered_and_each_counts_once_until_it_is_closed() -> None:
     questions, question = ask(GetStatus())
     network = NETWORK.genesis.network
-    assert (question.topic, questions.topic) == (queries_topic(network, 0), replies_topic(network, "client"))
+    assert (question.topic, questions.topic) == (queries_topic(network, ELECTORATES[0].chain), replies_topic(network, "client"))
     assert decode(Query, question.body, 1000) == Query(bytes(15) + b"\x01", "client", EVERYONE, GetStatus())
     for member in range(4):
         assert not question.is_done

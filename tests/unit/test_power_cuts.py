@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
+from node.database import StorageError
 from node.effects import Checkpoint, Commit
 from node.protocol.codec import encode
 from node.recovery import recover
-from node.storage import Storage, StorageError
+from node.storage import Storage
 from tests.chains import Network, key
 
 NETWORK = Network(committees=1, checkpoint_interval=3)

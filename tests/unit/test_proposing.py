@@ -18,7 +18,7 @@ from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
 from node.replica import proposing
 from node.replica.inbox import Delivery
-from node.replica.mempool import Entry, Mempool, read_entry
+from node.replica.mempool import Mempool, Pooled, read_pooled
 from node.replica.proposing import choose_bundles, choose_transactions
 from tests.chains import TIME, Network, Shard, key, leg
 from tests.unit.replicas import at, proposals, refusals, replica_of, signed, take_in
@@ -136,8 +136,8 @@ def test_a_block_holds_a_mebibyte_of_transactions_at_most() -> None:
 # -- whose transactions ----------------------------------------------------------------------------------------------------
 
 
-def entry(transaction: Transaction) -> Entry:
-    return read_entry(encode(transaction))
+def entry(transaction: Transaction) -> Pooled:
+    return read_pooled(encode(transaction))
 
 
 def funded(*units: int, block_transactions: int = 100) -> tuple[Shard, list[KeyPair], Network]:

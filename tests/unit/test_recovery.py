@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from node.consensus.journal import journaled
+from node.database import StorageDamaged, StorageError
 from node.effects import Checkpoint, Commit, Journal, Pledge
 from node.ledger.admission import admit
 from node.protocol.certificate import CertifiedBlock, VoteKind, sign_vote
@@ -15,7 +16,7 @@ from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.transaction import decode_transaction
 from node.recovery import recover
-from node.storage import Storage, StorageDamaged, StorageError
+from node.storage import Storage
 from tests.chains import Network, key
 
 Effects = list[Commit | Checkpoint | Journal]

@@ -12,6 +12,7 @@ from msgspec import Raw, structs
 
 from node import row_tables
 from node.consensus.journal import journaled
+from node.database import StorageDamaged
 from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, StoreParts
 from node.handing_over import read_checkpoint, read_parts
 from node.ledger.commitment import EMPTY_TREE, branches, subtree_root, updated
@@ -22,7 +23,7 @@ from node.protocol.certificate import VoteKind, sign_vote
 from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Rows
 from node.protocol.codec import encode
 from node.recovery import recover
-from node.storage import Storage, StorageDamaged
+from node.storage import Storage
 from tests.unit.test_recovery import HISTORY, SHARD, committed
 
 LABEL = b"network!"

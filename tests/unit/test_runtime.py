@@ -11,12 +11,13 @@ import trio.testing
 
 from config.settings import NodeSettings
 from node import runtime
+from node.database import StorageFull
 from node.effects import AcceptDocument, Broadcast, Commit, Effect, Journal, Pledge, Publish, Send
 from node.membership import Membership
 from node.protocol.codec import encode
 from node.protocol.messages import Standing
 from node.recovery import write_document
-from node.storage import Storage, StorageFull
+from node.storage import Storage
 from tests.chains import Network, key
 
 NETWORK = Network(committees=1)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from node.database import StorageDamaged, StorageError, set_aside
 from node.effects import Checkpoint, Commit, Hold, Journal, Pledge
 from node.protocol.block import skip_height
-from node.storage import Storage, StorageDamaged, StorageError, set_aside
+from node.storage import Storage
 
 NETWORK = bytes(32)
 
@@ -307,7 +308,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from node.effects import Commit, Journal
-from node.storage import Storage, StorageFull
+from node.database import StorageFull
+from node.storage import Storage
 storage = Storage(Path(sys.argv[1]), bytes(32))
 storage.write([Journal(2, "a", b"kept")])
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -336,7 +338,8 @@ FULL_EVERYWHERE = """
 import resource, signal, sys
 from pathlib import Path
 from node.effects import Checkpoint, Commit, Journal, Pledge
-from node.storage import Storage, StorageFull
+from node.database import StorageFull
+from node.storage import Storage
 path, found = Path(sys.argv[1]), 0
 storage = Storage(path, bytes(32))
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

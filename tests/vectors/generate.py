@@ -40,7 +40,7 @@ ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D036414
 DOMAINS = [
     *("transaction", "block", "vote", "totals", "changes", "records", "state", "row", "leaf", "node", "replay", "genesis"),
     *("epoch document", "registration", "seat secret", "roll", "readiness", "phase", "randomness", "seat", "identity puzzle"),
-    *("refusals", "reply"),
+    *("change", "farewell", "call", "opening", "opening state", "refusals", "reply"),
 ]
 sign = partial(NETWORK.sign, salt=0)
 WORDS = [

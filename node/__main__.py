@@ -20,10 +20,10 @@ from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import generate, read_key_file, write_key_file
 from node.runtime import Runtime
-from node.storage import Storage
+from node.stores import Stores
 
 _FRESH_STARTS = 3
-"""A damaged database is set aside and the chain fetched anew; a disk that damages that too is for a person to look at."""
+"""A damaged database is set aside and its chain fetched anew; a disk that damages that too is for a person to look at."""
 
 
 async def _run(runtime: Runtime) -> None:
@@ -62,12 +62,13 @@ def main() -> int:
         return 2
     configure("node", settings.name)
     log = structlog.get_logger(__name__)
-    path = Path(settings.data) / "node.db"
     for _ in range(_FRESH_STARTS):
-        failures = _attempt(settings, genesis, key, path, arguments.protocol_versions)
-        if not any(isinstance(failure, StorageDamaged) for failure in failures):
+        failures = _attempt(settings, genesis, key, arguments.protocol_versions)
+        damaged = {failure.path: failure for failure in failures if isinstance(failure, StorageDamaged)}
+        if not damaged:
             break
-        log.error("set aside; fetching the chain from peers", error=str(failures[0]), file=str(set_aside(path)))
+        for path, failure in damaged.items():
+            log.error("set aside; fetching from peers what they have", error=str(failure), file=str(set_aside(path)))
     for failure in failures:
         log.error("node stops", error=str(failure))
     return 1 if failures else 0
@@ -81,14 +82,13 @@ def _versions(text: str) -> frozenset[int]:
     return versions
 
 
-def _attempt(settings: NodeSettings, genesis: Genesis, key: KeyPair, path: Path, versions: frozenset[int]) -> list[BaseException]:
+def _attempt(settings: NodeSettings, genesis: Genesis, key: KeyPair, versions: frozenset[int]) -> list[BaseException]:
     """Run until stopped, or until something of the world outside is wrong: what."""
     failures: list[BaseException] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(Storage(path, genesis.network)) as storage:
+        with closing(Stores(Path(settings.data), genesis.network)) as stores:
             try:
-                runtime = Runtime(settings, genesis, key, storage, versions)
+                runtime = Runtime(settings, genesis, key, stores, versions)
             except ValueError as error:  # an address or URL that is none, a document of another network
                 return [error]
             gc.collect()

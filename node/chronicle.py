@@ -17,6 +17,7 @@ from node.protocol.credits import Credits, next_credits
 from node.protocol.epoch import EpochDocument, InvalidDocument
 from node.protocol.genesis import Genesis
 from node.protocol.succession import Succession
+from node.protocol.terms import Terms
 
 QUIET = 5_000
 """After so long, ms, without a word of the register it is asked."""
@@ -65,6 +66,7 @@ class Chronicle:
 
     def __init__(self, genesis: Genesis) -> None:
         self._parameters = genesis.parameters
+        self._issuers = Terms(genesis).issuers
         self.documents: list[EpochDocument] = []
         self.successions: list[Succession] = []
         self.credits: Credits = {}
@@ -165,7 +167,7 @@ class Chronicle:
         """Raises InvalidDocument, and has changed nothing then."""
         current = self.documents[-1]
         document = succession.next_document(current, self._parameters)
-        self.credits = next_credits(self.credits, current, document, succession.closings)
+        self.credits = next_credits(self.credits, current, document, succession.closings, self._issuers)
         self.documents.append(document)
         self.successions.append(succession)
         self._forget_change()

@@ -4,8 +4,6 @@ The mind is handed events and returns a list of these; it touches no disk, socke
 chain - its rows on disk, its peers, work asked for - comes from whoever keeps or observes it, and goes out ``In`` that chain.
 """
 
-from collections.abc import Mapping
-
 from msgspec import Struct
 
 from node.ledger.rules import Rules
@@ -13,6 +11,7 @@ from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.chain import Chain
 from node.protocol.change import Bulletin
 from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Rows
+from node.protocol.credits import Credits
 from node.protocol.epoch import Committee, EpochDocument, Opening, SignedDocument, ToCoordinator
 from node.protocol.messages import PeerMessage
 from node.protocol.queries import Query
@@ -246,7 +245,7 @@ class Recover(Struct, frozen=True):
     electorate: Electorate
     origins: tuple[OriginChain, ...] = ()
     document: EpochDocument | None = None
-    credits: Mapping[tuple[int, str], int] = {}
+    credits: Credits = {}
 
 
 class CheckSignatures(Struct, frozen=True):

@@ -10,6 +10,7 @@ from node.effects import Pledge
 from node.ledger.checkpoint import Slice
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
+from node.protocol.block import Header
 from node.protocol.certificate import CertifiedHeader
 from node.protocol.chain import Chain
 from node.protocol.epoch import Opening, SignedDocument
@@ -57,10 +58,11 @@ class Asked(Struct, frozen=True):
 
 
 class Recovered(Struct, frozen=True):
-    """The answer to ``Recover``: the ledger after ``last``, the last final block (None: genesis), the consensus records of later
+    """The answer to ``Recover``: the ledger after ``last``, the last final block (None: height 0), the consensus records of later
     views, the peaks of the last block (``Tree``), the rows of checkpoints that came up again, to be stored again, and by
     destination the number of the first bundle that is stored. ``pledge``: None in a database that has no votes, or has lost
-    them."""
+    them. ``opening``: the header at height 0 of a chain that follows on others, as long as there is no block; None: the
+    genesis'."""
 
     state: State
     last: CertifiedHeader | None
@@ -69,6 +71,7 @@ class Recovered(Struct, frozen=True):
     slices: tuple[Slice, ...] = ()
     kept: dict[int, int] = {}
     pledge: Pledge | None = None
+    opening: Header | None = None
 
 
 class Missing(Struct, frozen=True):

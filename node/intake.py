@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
-from node.events import Asked, Event, Tick, Transactions
+from node.events import Asked, AskedAbout, Bulletined, Entries, Event, For, Tick, Transactions
+from node.protocol.chain import Chain
 from node.protocol.queries import Query
 
 MAX_EVENTS = 2_000
@@ -13,6 +14,9 @@ MAX_EVENT_BYTES = 8 << 20
 """Beyond it frames wait; one is taken in before it is counted."""
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""
+MAX_NEWS_BYTES = 4 << 20
+"""Bulletins, what is asked about them, and entries that wait; one is taken in before it is counted."""
+MAX_NEWS = 256
 MAX_TRANSACTION_BYTES = 4 << 20
 """Transactions waiting."""
 _BATCH_BYTES = 128 << 10
@@ -27,7 +31,8 @@ class Intake:
         self._events: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._questions = 0
-        self._transactions: deque[bytes] = deque()
+        self._news = self._news_bytes = 0
+        self._transactions: deque[tuple[Chain, bytes]] = deque()
         self._transaction_bytes = 0
         self._arrived = trio.Event()
         self._room = trio.Event()
@@ -46,20 +51,27 @@ class Intake:
             await self._room.wait()
         self.put(event, size)
 
-    def offer_transactions(self, batch: Sequence[bytes]) -> bool:
+    def offer_transactions(self, chain: Chain, batch: Sequence[bytes]) -> bool:
         """Whether there was room for them."""
         size = sum(map(len, batch))
         if self._transaction_bytes + size > MAX_TRANSACTION_BYTES:
             return False
-        self._transactions += batch
+        self._transactions += ((chain, encoded) for encoded in batch)
         self._transaction_bytes += size
         self._arrived.set()
         return True
 
-    def offer_question(self, query: Query) -> None:
+    def offer_question(self, chain: Chain, query: Query) -> None:
         if self._questions < MAX_QUESTIONS:
             self._questions += 1
-            self.put(Asked(query))
+            self.put(For(chain, Asked(query)))
+
+    def offer(self, event: Bulletined | AskedAbout | For, size: int) -> None:
+        """What comes for all, of so many bytes."""
+        if self._news < MAX_NEWS and self._news_bytes < MAX_NEWS_BYTES:
+            self._news += 1
+            self._news_bytes += size
+            self.put(event, size)
 
     def question_waits(self) -> None:
         """The answer to a question that was taken has to be read from storage first."""
@@ -74,19 +86,24 @@ class Intake:
         while self._events:
             event, size = self._events.popleft()
             self._bytes -= size
-            if isinstance(event, Asked):
-                self._questions -= 1
+            match event:
+                case For(_, Asked()):
+                    self._questions -= 1
+                case Bulletined() | AskedAbout() | For(_, Entries()):
+                    self._news -= 1
+                    self._news_bytes -= size
             yield event
         self._room.set()
         if self._transactions and transactions:
-            yield Transactions(tuple(self._next_batch()))
+            chain = self._transactions[0][0]
+            yield For(chain, Transactions(tuple(self._next_batch(chain))))
         elif is_idle:
             yield Tick()
 
-    def _next_batch(self) -> Iterator[bytes]:
+    def _next_batch(self, chain: Chain) -> Iterator[bytes]:
         size = 0
-        while self._transactions and size < _BATCH_BYTES:
-            encoded = self._transactions.popleft()
+        while self._transactions and self._transactions[0][0] == chain and size < _BATCH_BYTES:
+            _, encoded = self._transactions.popleft()
             size += len(encoded)
             yield encoded
         self._transaction_bytes -= size

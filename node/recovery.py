@@ -2,99 +2,156 @@
 
 Nothing stored is believed that does not prove itself: rows must give the root that a certified header has, ids of the replay set
 must be those that rows say, blocks must follow on each other, and executing one must give what its header says. Rows of a
-checkpoint no stored header covers are not read.
+checkpoint no stored header covers are not read. With what a chain began that follows on others no header proves before its first
+checkpoint: until then it is believed that the rows are those that were stored.
 """
 
-import errno
-import os
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from msgspec import structs
 
 from node.consensus.journal import remembered
-from node.database import StorageDamaged, StorageFull
-from node.events import Recovered, Stored
-from node.handing_over import read_checkpoint, read_skipped
+from node.database import StorageDamaged
+from node.effects import Recover
+from node.events import Missing, Recovered
+from node.handing_over import read_block, read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import InvalidBlock, execute
+from node.ledger.opening import Origin, included, open_state, opening_header
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol.block import skip_height
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader, Electorate
+from node.protocol.chain import Chain
+from node.protocol.change import Bulletin
 from node.protocol.channel import CertifiedBundle
+from node.protocol.checkpoint import Beginning
 from node.protocol.codec import DecodeError, decode, encode
+from node.protocol.credits import Credits
 from node.protocol.entries import decode_entry
-from node.protocol.epoch import Opening, SignedDocument
-from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_FRAME_BYTES, MAX_STORED_BYTES
+from node.protocol.epoch import EpochDocument
+from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_STORED_BYTES
 from node.protocol.transaction import Transaction, decode_transaction
 from node.storage import Storage
 
-_ACCEPTED = cast(Any, SignedDocument | Opening)  # a union is no type for mypy
 _READ_BYTES = 4 << 20
 
 
-def read_document(path: Path) -> SignedDocument | Opening | None:
-    """The epoch document this node accepted, from a file of its own: it proves itself, and outlives a damaged database."""
-    try:
-        accepted: SignedDocument | Opening = decode(_ACCEPTED, path.read_bytes(), MAX_FRAME_BYTES)
-        return accepted
-    except (OSError, DecodeError):
+def bring_back(
+    wanted: Recover, open_one: Callable[[Chain], Storage], find: Callable[[Chain], Storage | None]
+) -> Recovered | Missing:
+    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be. ``find``: only one that is there.
+
+    Raises:
+        StorageDamaged: a database holds what does not prove itself. StorageError: it cannot be read or written.
+    """
+    storage = open_one(wanted.electorate.chain)
+    if _has_ledger(storage, wanted.rules):
+        return recover(storage, wanted.rules, wanted.electorate)
+    found = [(find(origin.electorate.chain), origin) for origin in wanted.origins]
+    origins = [OriginStored(one, at.rules, at.electorate, at.closing) for one, at in found if one is not None]
+    if wanted.document is None or len(origins) < len(found):
+        return Missing()
+    opened = open_chain(storage, wanted.rules, wanted.electorate, wanted.document, wanted.credits, origins)
+    return opened if opened is not None else Missing()
+
+
+class OriginStored(NamedTuple):
+    """A chain of the epoch before, in its own database, and what its committee says of its closing block."""
+
+    storage: Storage
+    rules: Rules
+    electorate: Electorate
+    closing: Bulletin
+
+
+def open_chain(
+    storage: Storage,
+    rules: Rules,
+    electorate: Electorate,
+    document: EpochDocument,
+    credit: Credits,
+    origins: Sequence[OriginStored],
+) -> Recovered | None:
+    """Bring the ledger of an epoch's chain back; if nothing of it is stored, open it from its origins and store that.
+
+    ``credit``: what each shard could have when the epoch began. None: nothing is stored, and not all origins are here up to their
+    closing blocks.
+
+    Raises:
+        StorageDamaged: one of the databases holds what does not prove itself. StorageError: it cannot be read or written.
+    """
+    if _has_ledger(storage, rules):
+        return recover(storage, rules, electorate)
+    found = [_origin(origin) for origin in origins]
+    closed = [origin for origin in found if origin is not None]
+    if not closed or len(closed) < len(found):
         return None
+    state = open_state(rules, document, closed, credit)
+    header = opening_header(document, rules.shard, state, [origin.closing for origin in closed])
+    rows = ((key, encode(value)) for key, value in state.rows())
+    storage.begin(Beginning(header, state.checkpoint_root()), rows, included([state], rules, state.time))
+    return Recovered(state, None, (), opening=header, pledge=storage.pledge())
 
 
-def write_document(path: Path, accepted: SignedDocument | Opening) -> None:
-    """Store the epoch document durably, whole or not at all. Raises StorageFull, or another OSError."""
-    draft = path.with_name(path.name + ".draft")
+def _has_ledger(storage: Storage, rules: Rules) -> bool:
+    return not rules.is_later or storage.beginning() is not None or storage.checkpoint() is not None
+
+
+def _origin(origin: OriginStored) -> Origin | None:
+    """As it closed; None, if it is not here so far."""
+    closing = origin.closing.header
     try:
-        with draft.open("wb") as file:
-            file.write(encode(accepted))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"no space left for {path}: free some, nothing is lost") from None
-        raise
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def read_stored(storage: Storage, document_file: Path) -> Stored:
-    """What the node remembers of its part in the network. Raises StorageError."""
-    return Stored(os.urandom(32), read_document(document_file), storage.pledge())
+        if read_block(origin.storage, closing.height).block.header != closing:
+            return None
+    except DecodeError:
+        return None
+    return Origin(recover(origin.storage, origin.rules, origin.electorate).state, closing)
 
 
 def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:
     """Bring a stored ledger back.
 
     Raises:
-        StorageDamaged: the database holds what does not prove itself. StorageError: it cannot be read.
+        StorageDamaged: the database holds what does not prove itself, or nothing, of a chain that follows on others.
+        StorageError: it cannot be read.
     """
     try:
         state, last = _checkpoint(storage, rules, electorate)
         last, slices = _replay(storage, state, last, rules, electorate)
         peaks = _peaks(storage, last) if last is not None else {}
         records = tuple(map(remembered, storage.journal()))
+        beginning = storage.beginning() if last is None else None
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(storage.path, str(error)) from error
-    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), storage.pledge())
+    opening = beginning.header if beginning is not None else None
+    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), storage.pledge(), opening)
 
 
 def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedHeader | None]:
     """The state of the last checkpoint stored, and its header."""
     stored = storage.checkpoint()
     if stored is None:
-        return State.genesis(rules), None
+        return _height_0(storage, rules), None
     height, certified_at = stored
     proof = read_checkpoint(storage, height, certified_at)
     state = State.restore(rules, proof.header, proof.certifying.height, storage.rows(height), storage.ids)
     if not structs.replace(proof, root=state.checkpoint_root()).is_valid(electorate):
         raise DecodeError(f"the rows of checkpoint {height} are not those that block {certified_at} commits to")
     return state, CertifiedHeader(proof.header, proof.finality)
+
+
+def _height_0(storage: Storage, rules: Rules) -> State:
+    beginning = storage.beginning()
+    if (beginning is not None) != rules.is_later:
+        raise DecodeError("what the chain began with is missing, or of another one")
+    if beginning is None:
+        return State.genesis(rules)
+    state = State.restore(rules, beginning.header, rules.checkpoint_gap(0, 0), storage.rows(0), storage.ids)
+    if state.checkpoint_root() != beginning.root:
+        raise DecodeError("the rows are not those that the chain began with")
+    return state
 
 
 def _replay(

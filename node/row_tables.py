@@ -69,6 +69,10 @@ class RowTables:
         rows = ((part.height, *self._row(key, value)) for key, value in part.rows)
         writer.executemany("INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?, ?)", rows)
 
+    def fill(self, writer: sqlite3.Connection, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """All rows of a state, where there are none."""
+        writer.executemany("INSERT INTO state VALUES (?, ?, ?, ?)", (self._row(key, value) for key, value in rows))
+
     def include(self, writer: sqlite3.Connection, pieces: Iterable[tuple[bytes, int, bytes]]) -> None:
         """Ids that a block adds to the replay set."""
         writer.executemany("INSERT OR REPLACE INTO replay VALUES (?, ?, ?, ?)", map(self._piece, pieces))

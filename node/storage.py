@@ -4,7 +4,7 @@ Rows of a checkpoint arrive a few at a time. With the last of them the checkpoin
 of it is lost (``row_tables``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, assert_never
@@ -12,7 +12,7 @@ from typing import Any, assert_never
 from node.database import Database, row_checksum
 from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, Row, StoreParts
 from node.protocol.block import skip_height
-from node.protocol.checkpoint import CertifiedCheckpoint
+from node.protocol.checkpoint import Beginning, CertifiedCheckpoint
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_STORED_BYTES
 from node.row_tables import TABLES, RowTables, bounds, path_of
@@ -26,7 +26,7 @@ CREATE TABLE blocks (height INTEGER PRIMARY KEY, data BLOB, sum INTEGER);
 CREATE TABLE bundles (destination INTEGER, sequence INTEGER, data BLOB, sum INTEGER, PRIMARY KEY (destination, sequence));
 """
 _CHECKPOINT, _HANDED_OVER = ":checkpoint", ":handed over"  # keys in meta
-_OLDEST, _SECRET = ":oldest", ":secret"
+_OLDEST, _SECRET, _BEGINNING = ":oldest", ":secret", ":beginning"
 _GONE_AT_ONCE = 32
 """Blocks that are not kept any more are deleted so many at a time."""
 
@@ -65,6 +65,22 @@ class Storage(Database):
                         self._writer.execute("DELETE FROM meta WHERE key = ?", (_SECRET,))
                     case _:
                         assert_never(effect)
+
+    def begin(
+        self, beginning: Beginning, rows: Iterable[tuple[bytes, bytes]], included: Iterable[tuple[bytes, int, bytes]]
+    ) -> None:
+        """Store what a chain that follows on others begins with, in one durable transaction: all rows, and its replay set, as
+        ``ledger.replay.Piece``. Nothing of the chain may be stored before."""
+        with self._writing, self._explained(), self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._rows.fill(self._writer, rows)
+            self._rows.include(self._writer, included)
+            self._upsert("meta", (_BEGINNING,), encode(beginning))
+
+    def beginning(self) -> Beginning | None:
+        """What ``begin`` was given, but for the rows: these are those of height 0."""
+        value = self._fact(_BEGINNING)
+        return None if value is None else decode(Beginning, value, len(value))
 
     def pledge(self) -> Pledge | None:
         """The last one written."""

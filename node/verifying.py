@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import trio
 
 from node.effects import CheckSignatures
-from node.events import SignaturesChecked
+from node.events import For, SignaturesChecked
+from node.protocol.chain import Chain
 from node.protocol.transaction import Transaction
 
 SIGNATURES = 256
@@ -18,8 +19,8 @@ MAX_UNCHECKED = 4096
 class _Check:
     """``verdicts``: of the first transactions, as far as they are known."""
 
-    def __init__(self, effect: CheckSignatures) -> None:
-        self.effect = effect
+    def __init__(self, chain: Chain, effect: CheckSignatures) -> None:
+        self.chain, self.effect = chain, effect
         self.verdicts: list[bool] = []
 
     @property
@@ -30,7 +31,7 @@ class _Check:
 class Verifying:
     """``answer`` is called with each result."""
 
-    def __init__(self, answer: Callable[[SignaturesChecked], None]) -> None:
+    def __init__(self, answer: Callable[[For], None]) -> None:
         self._answer = answer
         self._later: deque[_Check] = deque()
         self._urgent: deque[_Check] = deque()
@@ -42,9 +43,9 @@ class Verifying:
         """Whether more transactions of clients should be handed in now."""
         return self._unchecked < MAX_UNCHECKED
 
-    def check(self, effect: CheckSignatures) -> None:
-        """Answer this one when its turn has come."""
-        (self._urgent if effect.urgent else self._later).append(_Check(effect))
+    def check(self, chain: Chain, effect: CheckSignatures) -> None:
+        """Answer this one of a chain when its turn has come."""
+        (self._urgent if effect.urgent else self._later).append(_Check(chain, effect))
         if not effect.urgent:
             self._unchecked += signatures(effect.transactions)
         self._wake.set()
@@ -63,7 +64,7 @@ class Verifying:
                 self._unchecked -= signatures(part)
             if not check.rest:
                 queue.popleft()
-                self._answer(SignaturesChecked(check.effect.token, tuple(check.verdicts)))
+                self._answer(For(check.chain, SignaturesChecked(check.effect.token, tuple(check.verdicts))))
 
 
 def signatures(transactions: Sequence[Transaction]) -> int:

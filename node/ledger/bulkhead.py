@@ -2,7 +2,8 @@
 
 A shard can have, of an asset issued elsewhere, what all others passed to it less what they took in from it. What went on between
 it and this shard is in the own flows, exactly. What went on between it and third shards these tell in their ``Figures``; what it
-says of itself counts for nothing. A shard that keeps the issuer's account may have minted any amount.
+says of itself counts for nothing. What went on in earlier epochs is its credit (``protocol.credits``). A shard that keeps the
+issuer's account may have minted any amount.
 
 Figures are certified like everything in a bundle, and as old as the way they take. What an honest shard passes on that they do
 not show yet is not lost: it waits until they do.
@@ -35,7 +36,7 @@ def room(view: Reader, rules: Rules, shard: int, suffix: bytes) -> int:
     """How many units of an asset more the shard can have than it has passed to this one."""
     if rules.issued_in[suffix] == shard:
         return MAX_AMOUNT
-    flow, told = view.flow(flow_key(shard, suffix)), 0
+    flow, told = view.flow(flow_key(shard, suffix)), view.figure(figure_key(rules.shard, shard, suffix))
     for other in rules.peers:
         if other != shard:
             told += view.figure(figure_key(other, shard, suffix))

@@ -3,10 +3,12 @@
 Ids whose validity ends within the same 1024 ms are one slot; they are in it in the order of their inclusion, in parts of at most
 4096. Each part has a row with their number and a hash chain over them. So a block brings a row or two up to date, with a hash for
 each id, and the rows of a checkpoint say which ids, as of then, a member needs beside them.
+
+A chain that follows on others begins with the ids of all of them, as if it had included them itself.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -50,6 +52,18 @@ def pieces(record: Callable[[bytes], Row | None], shard: int, included: Mapping[
             after = Replayed(row.count + len(added) // HASH_BYTES, _chained(row.hash, added))
             yield Piece(replay_key(shard, slot, part), row.count, added), after
             part, row = part + 1, _NONE
+
+
+def parts_anew(shard: int, slot: int, ids: Iterable[bytes]) -> Iterator[Piece]:
+    """These ids of one slot, each once, in the order of their bytes, as nobody had included any before."""
+    ordered = sorted(set(ids))
+    for part, at in enumerate(range(0, len(ordered), MAX_REPLAY_PART)):
+        yield Piece(replay_key(shard, slot, part), 0, b"".join(ordered[at : at + MAX_REPLAY_PART]))
+
+
+def row_of(piece: Piece) -> Replayed:
+    """The row of a part that is this piece."""
+    return Replayed(len(piece.ids) // HASH_BYTES, _chained(ZERO_HASH, piece.ids))
 
 
 def _part_with_room(record: Callable[[bytes], Row | None], shard: int, slot: int) -> tuple[int, Replayed]:

@@ -11,7 +11,9 @@ value its balance) or a lower-case letter. So keys of balances sort by address a
     shard + "c"         int        cursor: last bundle taken from that shard
     shard + "s"         int        sequence: last bundle sent to that shard
     boundary + code "f" Flow       units of an asset that came in and went out over one of the shard's boundaries
-    shards + code "g"   int        net units of an asset that one other shard says it passed to another
+    shards + code "g"   int        net units of an asset that one other shard says it passed to another; under the own shard: what
+                                   that one could have when the epoch began
+    0 + code "o"        int        units of an asset that the epoch began with beyond those minted here, a tally
     0 + "t"             Told       which figures this shard last told others, and when
     0 + "u"             Change     how far the shard is with the change to the next epoch
     shard + slot + "r"  Replayed   a part of the ids that this shard's blocks included: see ``replay``
@@ -38,6 +40,7 @@ ISSUER = -1
 WAITING, PREPARED, ANSWERED, CURSOR, SEQUENCE, FLOW, FIGURE, TOLD = b"w", b"p", b"a", b"c", b"s", b"f", b"g", b"t"
 REPLAYED = b"r"
 CHANGE = b"u"
+CARRIED = b"o"
 TOLD_KEY, CHANGE_KEY = bytes(NAME_BYTES) + TOLD, bytes(NAME_BYTES) + CHANGE
 
 
@@ -107,6 +110,7 @@ RECORD_KINDS: dict[bytes, type[Row]] = {
     CURSOR: Position,
     SEQUENCE: Position,
     FIGURE: Net,
+    CARRIED: Tally,
     TOLD: Told,
     CHANGE: Change,
     REPLAYED: Replayed,
@@ -133,9 +137,13 @@ def flow_key(boundary: int, suffix: bytes) -> bytes:
 
 
 def figure_key(teller: int, shard: int, suffix: bytes) -> bytes:
-    """Of what ``teller`` says it passed to ``shard``."""
+    """Of what ``teller`` says it passed to ``shard``; if that is the own shard, of the credit that it gives it for this epoch."""
     half = NAME_BYTES // 2
     return teller.to_bytes(half, "big") + shard.to_bytes(half, "big") + suffix + FIGURE
+
+
+def carried_key(suffix: bytes) -> bytes:
+    return bytes(NAME_BYTES) + suffix + CARRIED
 
 
 def parse_flow_key(key: bytes) -> tuple[int, str]:

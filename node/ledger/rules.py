@@ -27,6 +27,10 @@ MAX_WOKEN = 4096
 HASHED_ROWS = 2048
 """Rows of the commitment a block may have to bring up to date, on average between two checkpoints."""
 
+FIRST_INTERVAL = 16
+"""Blocks from block 1 of a chain that follows on others, its first checkpoint, to the block with its root, at most: soon, so that
+a member that lacks the state can be handed it."""
+
 
 class Rules:
     """What execution needs to know beside the state. Immutable.
@@ -92,7 +96,20 @@ class Rules:
         self.issued_in: dict[bytes, int] = {code.encode(): shards.shard_of(issuer) for code, issuer in self.issuers.items()}
         self.peers: frozenset[int] = frozenset(shards.shards) - {shard}
 
-    def checkpoint_gap(self, rows: int) -> int:
-        """Blocks from a checkpoint to the next one; ``rows``: written since the one before."""
+    @property
+    def is_later(self) -> bool:
+        """Whether the chain follows on those of an epoch before."""
+        return self.chain.epoch > 1
+
+    @property
+    def first_certified(self) -> int:
+        """The least height at which there may be a certified checkpoint."""
+        first = self.checkpoint_gap(0, 0)
+        return first + self.checkpoint_gap(first, 0)
+
+    def checkpoint_gap(self, height: int, rows: int) -> int:
+        """Blocks from the checkpoint at ``height`` to the next one; ``rows``: written since the one before."""
         interval = self.parameters.checkpoint_interval
+        if self.is_later and height <= 1:
+            interval = min(interval, FIRST_INTERVAL) if height else 1
         return interval * max(1, -(-rows // (interval * HASHED_ROWS)))

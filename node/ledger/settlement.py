@@ -91,7 +91,7 @@ class Settlement:
             self._settle()
         if self.change.stage is Stage.CLOSED:
             self._close()
-        if self.change is not self._overlay.change:
+        if self.change != self._overlay.change:
             self._overlay.change = self.change
 
     # -- what others say ---------------------------------------------------------------------------------------------
@@ -111,12 +111,16 @@ class Settlement:
                 self._set(stage=Stage.CLOSED)
             elif not order.close and stage in (Stage.SETTLING, Stage.SETTLED):
                 self._go_on(change.attempt)
-        elif stage is Stage.MINING and order.attempt >= change.attempt:
+        elif stage is Stage.MINING and order.attempt >= change.attempt and not self._is_again(order):
             self._set(attempt=order.attempt, counting_since=0, counted=0)
             if isinstance(order, CountRequest):
                 self._set(counting_since=self._overlay.time)
             else:
                 self._set(stage=Stage.SETTLING, document=order.document, cut=order.cut)
+
+    def _is_again(self, order: CountRequest | Settle) -> bool:
+        """Whether the register goes back on its word: payments may have begun since the own fence of that attempt."""
+        return isinstance(order, Settle) and order.attempt == self.change.fenced
 
     def _note(self, shard: int, record: Load | Settled) -> None:
         """At the register."""

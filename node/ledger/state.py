@@ -7,7 +7,7 @@ block merges its overlay into the state and empties it, so overlays built on it 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from heapq import heapify, heappop, heappush, merge
 from itertools import chain
@@ -38,6 +38,7 @@ from node.ledger.rows import (
     Row,
     Stage,
     Waiting,
+    carried_key,
     channel_key,
     is_balance,
     parse_flow_key,
@@ -141,6 +142,12 @@ class Reader(ABC):
     def figure(self, key: bytes) -> int:
         """What a row ``rows.figure_key`` says; 0: nothing."""
         found = self.record(key) or 0
+        assert isinstance(found, int)
+        return found
+
+    def carried(self, suffix: bytes) -> int:
+        """Units of an asset that the epoch began with beyond those minted here: a tally."""
+        found = self.record(carried_key(suffix)) or 0
         assert isinstance(found, int)
         return found
 
@@ -291,7 +298,7 @@ class Overlay(Reader):
     def close(self, state_root: bytes, totals: Totals) -> None:
         """The block is executed: nothing changes any more."""
         if self.height == self.next_checkpoint:
-            self.next_checkpoint += self.rules.checkpoint_gap(self.written())
+            self.next_checkpoint += self.rules.checkpoint_gap(self.height, self.written())
             self.checkpoint, self.checkpoint_state_root = self.height, state_root
         self.state_root, self._totals = state_root, totals
 
@@ -330,7 +337,7 @@ class State(Reader):
         self.records: Table[Row] = Table()
         self._alarms: list[tuple[int, bytes]] = []
         self._seen: defaultdict[int, IdSet] = defaultdict(IdSet)
-        self.checkpoint, self.next_checkpoint = 0, rules.checkpoint_gap(0)
+        self.checkpoint, self.next_checkpoint = 0, rules.checkpoint_gap(0, 0)
         self.checkpoint_state_root = self.state_root
         self._checkpointing = Checkpointing(self.checkpoint, self.next_checkpoint)
 
@@ -447,15 +454,47 @@ class State(Reader):
         state.checkpoint_state_root = at.state_root
         try:
             state._load(rows)
+            state._load_derived()
             state._load_ids(ids)
         except ValueError as error:
             raise Corrupt(f"a row is damaged: {error}") from None
-        everything = chain(state.balances.items(), state.records.items())
-        state._checkpointing = Checkpointing.load(at.height, next_checkpoint, everything)
-        state._totals = recompute_totals(state)
+        state._load_commitments()
         if state._totals.hash() != at.totals_hash:
             raise Corrupt(f"the balances do not sum up to the totals of block {state.height}")
         return state
+
+    @classmethod
+    def opened(
+        cls, rules: Rules, time: int, state_root: bytes, rows: Iterable[tuple[bytes, Balance | Row]], included: Iterable[Piece]
+    ) -> "State":
+        """The state at height 0 of a chain that follows on others. ``included``: the parts of its replay set; their rows are
+        made here. Raises Corrupt when the sums of the rows do not go together."""
+        state = cls(rules, time)
+        state.state_root = state.checkpoint_state_root = state_root
+        for key, value in rows:
+            if isinstance(value, Balance):
+                state.balances[key] = value
+            else:
+                state.records[key] = value
+        for piece in included:
+            state.records[piece.key] = replay.row_of(piece)
+            state._see(piece.key, piece.ids)
+        state._load_derived()
+        state._load_commitments()
+        return state
+
+    def rows(self) -> Iterator[tuple[bytes, Balance | Row]]:
+        """All."""
+        return chain(self.balances.items(), self.records.items())
+
+    @property
+    def replay_set(self) -> Mapping[int, IdSet]:
+        """Ids by slot."""
+        return self._seen
+
+    def _load_commitments(self) -> None:
+        self._checkpointing = Checkpointing.load(self.height, self.next_checkpoint, self.rows())
+        self._totals = recompute_totals(self)
 
     def _load(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         for key, data in rows:
@@ -468,13 +507,12 @@ class State(Reader):
                 self.balances[key] = decode(Balance, data, _MAX_ROW_BYTES)
             else:
                 self.records[key] = decode(RECORD_KINDS[key[-1:]], data, _MAX_ROW_BYTES)
-        self._load_derived()
+
+    def _load_derived(self) -> None:
+        """What follows from the rows."""
         self.supply = _sum_supply(self)
         if not self.supply.keys() <= self.rules.issued_in.keys():
             raise DecodeError("an asset that there is not")
-
-    def _load_derived(self) -> None:
-        """What follows from the records."""
         for key, record in self.records.items():
             if isinstance(record, Waiting):
                 self._alarms.append((record.deadline, key))
@@ -493,11 +531,16 @@ class State(Reader):
     def _load_ids(self, ids: Callable[[bytes, int], bytes]) -> None:
         for key, record in self.records.items():
             if isinstance(record, Replayed):
-                found, slot = ids(key, record.count), self._seen[replay_slot(key)]
+                found = ids(key, record.count)
                 if not replay.commits_to(record, found):
                     raise DecodeError("ids that a row of the replay set does not commit to")
-                for at in range(0, len(found), HASH_BYTES):
-                    slot.add(found[at : at + HASH_BYTES])
+                self._see(key, found)
+
+    def _see(self, key: bytes, ids: bytes) -> None:
+        """A part of the replay set."""
+        slot = self._seen[replay_slot(key)]
+        for at in range(0, len(ids), HASH_BYTES):
+            slot.add(ids[at : at + HASH_BYTES])
 
     def _load_uncovered(self) -> None:
         for key, record in self.records.items():
@@ -526,7 +569,10 @@ def recompute_totals(state: State) -> Totals:
     supply = _sum_supply(state)
     pending = sum(isinstance(record, Waiting | Prepared) for record in state.records.values())
     flows = ((key, record) for key, record in state.records.items() if isinstance(record, Flow))
-    totals = _totals(Totals((), pending), supply, [suffix.decode() for suffix in supply], flows)
+    carried = ((code, state.carried(suffix)) for code, suffix in state.rules.suffixes.items())
+    before = Totals(tuple(AssetTotal(code, 0, 0, 0, 0, units, ()) for code, units in carried if units), pending)
+    codes = {suffix.decode() for suffix in supply} | {total.asset for total in before.assets}
+    totals = _totals(before, supply, codes, flows)
     for total in totals.assets:
         if not total.is_balanced:
             raise Corrupt(f"{total.available + total.held} units of {total.asset} are here, but not as many came in: {total}")

@@ -89,6 +89,11 @@ class IdSet:
             at = group.find(key, at + 1)
         return at >= 0
 
+    def __iter__(self) -> Iterator[bytes]:
+        for group in self._groups:
+            for start in range(0, len(group), _ID_BYTES):
+                yield group[start : start + _ID_BYTES]
+
     def add(self, key: bytes) -> None:
         """``key`` must not be in it."""
         number = hash(key)

@@ -9,7 +9,7 @@ read in a second than a process has time for: what is beyond waits at the broker
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 import trio
@@ -44,6 +44,9 @@ _SILENCE_SECONDS = 3.0
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.1, 2.0
 
 log = structlog.get_logger()
+
+_PUSHED = ("SUBSCRIBE", "UNSUBSCRIBE")
+"""Commands that have no answer, but something pushed for each topic."""
 
 
 class BrokerRefused(Exception):
@@ -110,6 +113,12 @@ class Broker:
         self._wanted |= {topic.encode(): largest for topic, largest in topics.items()}
         self._command("SUBSCRIBE", *topics)
 
+    def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Take in no more of what comes on ``topics``."""
+        for topic in topics:
+            self._wanted.pop(topic.encode(), None)
+        self._command("UNSUBSCRIBE", *topics)
+
     def publish(self, topic: str, body: bytes) -> None:
         """Queue ``body``; never blocks. When the queue is full its oldest messages are dropped."""
         if len(body) > MAX_BROKER_BODY_BYTES:
@@ -155,7 +164,7 @@ class Broker:
         while True:
             await self._wakeup.wait()
             data = [packed(*command) for command in self._commands]
-            self._unanswered += [command[0] for command in self._commands if command[0] != "SUBSCRIBE"]  # pushed, not answered
+            self._unanswered += [command[0] for command in self._commands if command[0] not in _PUSHED]
             self._commands = []
             size = 0
             while self._queue and size < _BATCH_BYTES:

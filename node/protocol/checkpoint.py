@@ -52,6 +52,13 @@ class CertifiedCheckpoint(Struct, array_like=True, frozen=True):
         return self.header.height > 0 and skip_height(above.height) == 0
 
 
+class Beginning(Struct, array_like=True, frozen=True):
+    """With what a chain that follows on others began on this disk: the header at height 0, and the root of the tree then."""
+
+    header: Header
+    root: Hash
+
+
 Place = Annotated[bytes, Meta(max_length=64)]
 """Which part of a checkpoint: of the tree, the digits that lead to a subtree from the root, a byte each, 0 to 15; of the replay
 set, the key of the row for these ids."""

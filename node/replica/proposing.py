@@ -12,10 +12,9 @@ from node.events import Instant
 from node.ledger.admission import admit, is_funded, suits
 from node.ledger.execution import execute
 from node.ledger.rules import Rules
-from node.ledger.settlement import may_begin
+from node.ledger.settlement import is_closed, may_begin
 from node.ledger.state import Overlay, State
 from node.protocol.block import Block, Header, payload_root
-from node.protocol.change import Stage
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -78,7 +77,7 @@ class Proposing:
         if not self._mempool and not self._inbox and not self._desk:
             return 0
         base = self._branches.after(parent)
-        if base is None or base.change.stage is Stage.CLOSED:
+        if base is None or is_closed(base):
             return 0
         crossing = 0 if may_begin(base) else len(self._mempool.crossing)
         count = max(0, len(self._mempool) - crossing - self._branches.in_flight(parent))
@@ -106,7 +105,7 @@ class Proposing:
         transactions, stale, refused = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
         self._mempool.remove(stale)
         bundles, entries = choose_bundles(parent, self._inbox), self._desk.choose(parent)
-        if self._must_be_empty() or parent.change.stage is Stage.CLOSED:
+        if self._must_be_empty() or is_closed(parent):
             transactions, bundles, entries = [], ([], []), []
         elif not (transactions or bundles[0] or entries) and at.now < self._last_block_at + self._parameters.heartbeat:
             self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event

@@ -15,10 +15,11 @@ from node.events import Instant, Recovered
 from node.ledger.admission import admit
 from node.ledger.execution import InvalidBlock, execute, genesis_header
 from node.ledger.rules import Rules
+from node.ledger.settlement import is_closed
 from node.ledger.transfer import is_inside
 from node.protocol.block import Block, Header
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader
-from node.protocol.change import Bulletin, Stage
+from node.protocol.change import Bulletin
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -109,7 +110,7 @@ class Replica:
         self.state = state = recovered.state
         self.rules: Rules = state.rules
         self.last = recovered.last
-        self.closing: CertifiedHeader | None = None
+        self.closing = recovered.last if is_closed(state) else None
         self.guests: frozenset[bytes] = frozenset()
         self.mempool = Mempool(partial(_is_inside, self.rules))
         self.desk = Desk(state, self.rules)
@@ -118,7 +119,7 @@ class Replica:
         self.consensus = self._make_consensus(genesis, recovered, at, has_votes)
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
-        self.taking_over = TakingOver(self.electorate, state.height, 2 * self.parameters.checkpoint_interval)
+        self.taking_over = TakingOver(self.electorate, state.height, self.rules.first_certified)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self.assembling = Assembling(self.mempool, self.consensus.awaits)
         self._checking = Checking(self.rules, self.mempool, self.inbox, at.now << 20)
@@ -135,12 +136,12 @@ class Replica:
         self._retention = Retention(keep_blocks, self.parameters.validity_window)
         self._next_standing = at.now
         self._at = at
-        self._note_closing()
         self._effects: list[Effect] = [Checkpoint(*part) for part in recovered.slices]
 
     def _make_consensus(self, genesis: Genesis, recovered: Recovered, at: Instant, has_votes: bool) -> Simplex[Draft]:
         last = recovered.last
-        final = last.header if last is not None else genesis_header(genesis, self.shard, recovered.state)
+        opening = recovered.opening or genesis_header(genesis, self.shard, recovered.state)
+        final = last.header if last is not None else opening
         peaks = recovered.peaks if last is not None else {0: final.hash}
         certificate = last.finality.certificate if last is not None and not last.finality.path else None
         heartbeat, timeout = self.parameters.heartbeat, self.parameters.view_timeout
@@ -261,7 +262,7 @@ class Replica:
                 self.mempool.remove([pooled.id])
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
-        """The answer to ``Mine``. After the closing block nothing is mined any more."""
+        """The answer to ``Mine``."""
         self._at = at
         self._proposing.on_mined(token, nonce, at)
         return self._finish(at)
@@ -499,10 +500,7 @@ class Replica:
         self.counters.count(execution, took if header.proposer == self.member else None)
         self.catching_up.moved(header.height, self._at.now)
         self.taking_over.moved(header.height)
-        self._note_closing()
-
-    def _note_closing(self) -> None:
-        if self.state.change.stage is Stage.CLOSED:
+        if is_closed(self.state):
             self.closing = self.last
             self._effects += self._proposing.stop()
 

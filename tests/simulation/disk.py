@@ -1,12 +1,12 @@
 """A node's disk: what was written, all of a transaction or nothing. Survives crashes. Reads like ``node.storage.Storage``."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
 from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, Row, StoreParts
 from node.protocol.block import skip_height
-from node.protocol.checkpoint import CertifiedCheckpoint, Ids, Rows
+from node.protocol.checkpoint import Beginning, CertifiedCheckpoint, Ids, Rows
 
 _ID_BYTES = 32
 
@@ -28,11 +28,21 @@ class Disk:
         self._sequences: dict[int, int] = {}
         self._rows: dict[int, dict[bytes, bytes | None]] = {}
         self._ids: defaultdict[bytes, bytes] = defaultdict(bytes)
+        self._beginning: Beginning | None = None
         self._checkpoint: tuple[int, int] | None = None
         self._handed_over: CertifiedCheckpoint | None = None
         self._held: int | None = None
         self._fetched: dict[bytes, bytes | None] = {}
         self._fetched_ids: dict[bytes, bytes] = {}
+
+    def begin(
+        self, beginning: Beginning, rows: Iterable[tuple[bytes, bytes]], included: Iterable[tuple[bytes, int, bytes]]
+    ) -> None:
+        """One transaction."""
+        if self._beginning is not None or self.height or self._rows:
+            raise AssertionError("a chain begins twice")
+        self._beginning, self._rows = beginning, {0: dict(rows)}
+        self._ids.update((key, ids) for key, _, ids in included)
 
     @property
     def height(self) -> int:
@@ -115,6 +125,9 @@ class Disk:
                 self._held, self._fetched, self._fetched_ids = None, {}, {}
 
     # -- as node.storage.Storage has it: what recovery and answers to peers read -------------------------------------
+
+    def beginning(self) -> Beginning | None:
+        return self._beginning
 
     def pledge(self) -> Pledge | None:
         return self._pledge

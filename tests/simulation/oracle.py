@@ -105,10 +105,10 @@ class Oracle:
         committees = [(first, [member[3] for member in members]) for _, first, members in msgpack.unpackb(document)[5]]
         document_hash = digest("epoch document", document)
         orders = digest("network", genesis_hash, document_hash)[:16]
-        firsts = [first for first, _ in committees]
+        ranges = [(first, shard) for shard, (first, _) in enumerate(committees)]
         terms = {asset["code"]: (asset["fee"], asset["smallest_balance"]) for asset in genesis["assets"]}
         self._network = reference.Network(
-            orders, self._parameters, firsts, issuers, terms, reference.LIMITS | dict(limits), verify
+            orders, self._parameters, ranges, issuers, terms, reference.LIMITS | dict(limits), verify
         )
         self._electorates: list[dict[str, Any]] = [
             {"document": document_hash.hex(), "shard": shard, "quorum": len(keys) - (len(keys) - 1) // 3}

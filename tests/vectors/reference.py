@@ -8,7 +8,7 @@ import hmac
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,19 +194,23 @@ def tree(rows: Mapping[bytes, Any], depth: int = 0) -> bytes:
 
 
 class Network(NamedTuple):
-    """What a ledger needs to know of its network. ``orders``: what every order names. ``terms``: each
-    asset's fee and smallest balance. ``limits``: see section 19."""
+    """What a ledger needs to know of its network, in one epoch. ``orders``: what every order names. ``ranges``: the first
+    address and the number of each shard, by address. ``terms``: each asset's fee and smallest balance. ``limits``: section 19."""
 
     orders: bytes
     parameters: dict[str, Any]
-    firsts: list[bytes]
+    ranges: list[tuple[bytes, int]]
     issuers: dict[str, bytes]
     terms: dict[str, tuple[int, int]]
     limits: dict[str, int]
     verify: Check = verify
 
     def shard_of(self, address: bytes) -> int:
-        return bisect_right(self.firsts, address) - 1
+        return self.ranges[bisect_right(self.ranges, (address, 1024)) - 1][1]
+
+    @property
+    def shards(self) -> list[int]:
+        return sorted(shard for _, shard in self.ranges)
 
     def signed(self, difference: int) -> int:
         """Of two tallies, which count modulo their limit."""
@@ -228,7 +232,7 @@ LIMITS = {
 VECTORS = Network(
     unhex(EPOCH["network_id"]),
     EPOCH["genesis"]["parameters"],
-    [unhex(committee["first"]) for committee in EPOCH["document"]["fields"]["committees"]],
+    [(unhex(committee["first"]), committee["shard"]) for committee in EPOCH["document"]["fields"]["committees"]],
     {asset["code"]: address_of(unhex(asset["issuer"])) for asset in EPOCH["genesis"]["assets"]},
     {asset["code"]: (asset["fee"], asset["smallest_balance"]) for asset in EPOCH["genesis"]["assets"]},
     LIMITS,
@@ -273,59 +277,92 @@ def pair(teller: int, shard: int) -> bytes:
 
 
 class Ledger:
-    """The rows of one shard, and what a block does to them. ``time``, ``receipts``, ``changes``: of the last one."""
+    """The rows of one shard, and what a block does to them. ``time``, ``receipts``, ``changes``: of the last one. ``seen``: the
+    slot of each id in the replay set, or that was."""
 
     def __init__(self, shard: int, network: Network = VECTORS, time: int = 0) -> None:
         self.shard, self.network, self.time = shard, network, time
         self.rows: dict[bytes, Any] = {}
         self.state, self.root, self.certified = bytes(32), bytes(32), bytes(32)
-        self.checkpoint, self.written = self.gap(0), set[bytes]()
-        self.seen: set[bytes] = set()
+        self.checkpoint, self.written = self.gap(0, 0), set[bytes]()
+        self.seen: dict[bytes, int] = {}
         self.receipts: list[Any] = []
         self.changes: Any = None
         self.change = list(NO_CHANGE)
 
-    def execute(self, height: int, time: int, bundles: list[Any], transactions: list[bytes]) -> tuple[list[bytes], Any]:
+    def execute(
+        self, height: int, time: int, bundles: list[Any], transactions: list[bytes], entries: Sequence[bytes] = ()
+    ) -> tuple[list[bytes], Any]:
         """The six roots, in the header's order, and the bundles sent. Raises Invalid."""
         expect(time >= self.time, "time goes on")
         self.time, self.receipts, self.outbox = time, [], defaultdict[int, list[Any]](list)
         self.touched, self.before = set[bytes](), dict(self.rows)
-        for source, destination, number, records in bundles:
-            expect(destination == self.shard != source < len(self.network.firsts), "a bundle's channel")
-            expect(number == self.count(source, b"c"), "bundles in sequence")
-            for record in records:
-                (self.prepare, self.count_vote, self.obey, self.hear)[record[0] - 1](source, *record[1:])
-        self.look_again()
-        self.wake()
-        for encoded in transactions:
-            self.include(encoded)
-        self.tell()
-        self.note(transactions)
+        if self.is_closed:
+            expect(not (bundles or transactions or entries), "nothing after the closing block")
+        else:
+            self.work(bundles, transactions)
+            self.go_on_changing(height, transactions, entries)
+            self.tell()
+            self.note(transactions)
         sent = [[self.shard, to, self.count(to, b"s"), self.outbox[to]] for to in sorted(self.outbox)]
-        written = [(key, self.rows.get(key)) for key in sorted(self.touched)]
-        balances = [[k[:20], k[20:].decode(), row or [0, 0, False]] for k, row in written if not k[-1:].islower()]
-        records = [[key, row] for key, row in written if key[-1:].islower()]
-        self.changes = [balances, digest("records", records)]
-        changes = digest("changes", self.changes)
-        self.written |= self.touched
-        commitment = [self.certified, self.root] if height == self.checkpoint else []
-        self.state = digest("state", self.state, changes, *commitment)
-        if height == self.checkpoint:
-            self.certified = self.state
-            self.root, self.checkpoint, self.written = tree(self.rows), height + self.gap(len(self.written)), set()
+        self.commit(height)
         return [
             root(list(map(msgpack.packb, self.receipts))),
             root(list(map(msgpack.packb, sent))),
-            changes,
+            digest("changes", self.changes),
             digest("totals", self.totals()),
             digest("change", self.change),
             self.state,
         ], sent
 
+    def work(self, bundles: list[Any], transactions: list[bytes]) -> None:
+        for source, destination, number, records in bundles:
+            expect(destination == self.shard != source and source in self.network.shards, "a bundle's channel")
+            expect(number == self.count(source, b"c"), "bundles in sequence")
+            for record in records:
+                if record[0] < 5:
+                    (self.prepare, self.count_vote, self.obey, self.hear)[record[0] - 1](source, *record[1:])
+                else:
+                    self.hear_of_change(source, *record)
+        self.look_again()
+        self.wake()
+        for encoded in transactions:
+            self.include(encoded)
+
+    def commit(self, height: int) -> None:
+        """What is written joins the state (section 7)."""
+        written = [(key, self.rows.get(key)) for key in sorted(self.touched)]
+        balances = [[k[:20], k[20:].decode(), row or [0, 0, False]] for k, row in written if not k[-1:].islower()]
+        records = [[key, row] for key, row in written if key[-1:].islower()]
+        self.changes = [balances, digest("records", records)]
+        self.written |= self.touched
+        commitment = [self.certified, self.root] if height == self.checkpoint else []
+        self.state = digest("state", self.state, digest("changes", self.changes), *commitment)
+        if height == self.checkpoint:
+            self.certified = self.state
+            self.root, self.checkpoint = tree(self.rows), height + self.gap(height, len(self.written))
+            self.written = set()
+
+    # -- the change of epochs, in which this ledger takes no part ---------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        return False
+
+    @property
+    def is_settled(self) -> bool:
+        return False
+
+    def hear_of_change(self, source: int, kind: int, *fields: Any) -> None:
+        """Records 5 to 10."""
+
+    def go_on_changing(self, height: int, transactions: list[bytes], entries: Sequence[bytes]) -> None:
+        expect(not entries, "no entries")
+
     # -- rows ------------------------------------------------------------------------------------------------------
 
-    def gap(self, written: int) -> int:
-        """Blocks to the next checkpoint."""
+    def gap(self, height: int, written: int) -> int:
+        """Blocks from a checkpoint to the next one."""
         interval: int = self.network.parameters["checkpoint_interval"]
         return interval * max(1, -(-written // (interval * self.network.limits["hashed"])))
 
@@ -358,7 +395,8 @@ class Ledger:
             balances = [row for key, row in self.rows.items() if key[20:] == asset.encode()]
             flows = {int.from_bytes(k[:20], "big"): row for k, row in self.rows.items() if k[20:] == asset.encode() + b"f"}
             issued = flows.pop(0, [0, 0])[:2]
-            figures = [sum(row[0] for row in balances), sum(row[1] for row in balances), *issued, 0]
+            carried = self.rows.get(bytes(20) + asset.encode() + b"o", 0)
+            figures = [sum(row[0] for row in balances), sum(row[1] for row in balances), *issued, carried]
             peers = [[boundary - 1, row[1], row[0]] for boundary, row in sorted(flows.items()) if row[0] or row[1]]
             found += [[asset, *figures, peers]] if any(figures) or peers else []
         return [found, len(self.undecided())]
@@ -477,20 +515,20 @@ class Ledger:
         if self.network.shard_of(self.network.issuers[asset]) == sender:
             return self.network.limits["amount"]
         row, code = self.rows.get(boundary(sender + 1, asset), [0, 0]), asset.encode()
-        others = [other for other in range(len(self.network.firsts)) if other not in (sender, self.shard)]
-        said = [self.rows.get(pair(other, sender) + code + b"g", 0) for other in others]
+        others = [other for other in self.network.shards if other not in (sender, self.shard)]
+        said = [self.rows.get(pair(teller, sender) + code + b"g", 0) for teller in (*others, self.shard)]
         return self.network.signed(row[1] - row[0] + int(sum(said)))
 
     def hear(self, source: int, figures: list[Any]) -> None:
         for shard, asset, units in figures:
-            if asset in self.network.issuers and shard < len(self.network.firsts) and shard not in (source, self.shard):
+            if asset in self.network.issuers and shard in self.network.shards and shard not in (source, self.shard):
                 self.touched.add(key := pair(source, shard) + asset.encode() + b"g")
                 self.rows[key] = units
                 if not units:
                     del self.rows[key]
 
     def tell(self) -> None:
-        others = [shard for shard in range(len(self.network.firsts)) if shard != self.shard]
+        others = [shard for shard in self.network.shards if shard != self.shard]
         key = bytes(20) + b"t"
         time, told = self.rows.get(key, [-250, []])
         if len(others) < 2 or self.time < time + 250:
@@ -552,7 +590,7 @@ class Ledger:
         expect(self.breach(legs) == "", "fees and smallest balances")
         expect(self.is_funded(legs, self.rows) or self.is_funded(legs, self.before), "payers that hold something")
         expect(self.are_signed(transaction_id, witnesses), "signatures")
-        self.seen.add(transaction_id)
+        self.seen[transaction_id] = valid_until // 1024
         others = sorted(self.shards_of(legs) - {self.shard})
         queues = [row[2] for key, row in self.rows.items() if key[-1:] == b"w"]
         queue = [other for other in queues if other == others or len(other) > 1 < len(others)]
@@ -679,7 +717,7 @@ class Ledger:
             return "wrong_shard"
         if code := self.breach(legs):
             return code
-        if self.time > deadline or deadline > valid_until + timeout:
+        if self.time > deadline or deadline > valid_until + timeout or self.is_settled:
             return "expired"
         prepared = sum(key[-1:] == b"p" and row[1] == source for key, row in self.rows.items())
         if valid_until > self.time + window + timeout or prepared >= 2 * self.network.limits["waiting"]:

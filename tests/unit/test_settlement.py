@@ -330,6 +330,15 @@ def test_a_record_of_another_attempt_or_out_of_stage_changes_nothing(
     assert CHANGE_KEY not in two.execute(1).overlay.records
 
 
+def test_who_fenced_and_went_on_does_not_settle_in_that_attempt_again(two: Changing) -> None:
+    """It has begun payments since: nobody would wait for them."""
+    two.inject(0, 1, SETTLE)
+    two.inject(0, 1, Resolution(1, close=False))
+    two.block(1, two.pay(two.account(1), two.account(0), 1))
+    assert two.told(0, 1, SETTLE, Fence(1)).stage is MINING
+    assert two.told(0, 1, Settle(2, DOCUMENT)).stage is SETTLING
+
+
 def test_a_fence_of_a_far_attempt_counts_for_no_other(two: Changing) -> None:
     two.inject(0, 1, Fence(2**53), SETTLE)
     assert two.change(1).stage is SETTLING

@@ -186,7 +186,7 @@ def lies(network: Network, shard: int) -> list[PeerMessage]:
     """Messages in perfect form that a member has no right to send, or that nobody should believe; and a flood of requests."""
     vote = Vote(VoteKind.FINALIZE, 2**53, bytes(32), 0, bytes(64))
     others = [structs.replace(vote, view=1, signer=signer) for signer in range(4)]
-    requests = [ChainRequest(1), BodyRequest(1, bytes(32)), BundleRequest(1 - shard, 1)]
+    requests: list[PeerMessage] = [ChainRequest(1), BodyRequest(1, bytes(32)), BundleRequest(1 - shard, 1)]
     return [Standing(2**53, 2**53), *map(Ballot, [vote, *others]), *requests * 200]
 
 

@@ -60,9 +60,9 @@ class Asked(Struct, frozen=True):
 class Recovered(Struct, frozen=True):
     """The answer to ``Recover``: the ledger after ``last``, the last final block (None: height 0), the consensus records of later
     views, the peaks of the last block (``Tree``), the rows of checkpoints that came up again, to be stored again, and by
-    destination the number of the first bundle that is stored. ``opening``: the header at height 0 of a chain that follows on
-    others, as long as there is no block; None: the genesis'. ``pledge``: None in a database that has no votes, or has
-    lost them."""
+    destination the number of the first bundle that is stored. ``pledge``: None in a database that has no votes, or has lost
+    them. ``opening``: the header at height 0 of a chain that follows on others, as long as there is no block; None: the
+    genesis'."""
 
     state: State
     last: CertifiedHeader | None
@@ -70,8 +70,8 @@ class Recovered(Struct, frozen=True):
     peaks: dict[int, bytes] = {}
     slices: tuple[Slice, ...] = ()
     kept: dict[int, int] = {}
-    opening: Header | None = None
     pledge: Pledge | None = None
+    opening: Header | None = None
 
 
 class Missing(Struct, frozen=True):

@@ -38,9 +38,12 @@ class CatchingUp:
     A block more elsewhere is normal while votes are under way; so a member asks when it lags many blocks, or any for a while
     without moving. Peers take turns. When one is slow, the next is asked for the same blocks; one that does not answer at all is
     asked after all others, and each time only after twice as long, a minute at most.
+
+    ``patience``: ms without moving after which a few blocks are asked for, too.
     """
 
-    def __init__(self, height: int, now: int) -> None:
+    def __init__(self, height: int, now: int, patience: int = _PATIENCE) -> None:
+        self._patience = patience
         self._peers: dict[bytes, _Peer] = {}
         self._height = self._greatest = height
         """The own height, and one that no peer has spoken of more than."""
@@ -89,7 +92,7 @@ class CatchingUp:
         self._give_up(now)
         ahead = {key: peer for key, peer in self._peers.items() if peer.height > self._height}
         greatest = self._greatest = max((peer.height for peer in ahead.values()), default=self._height)
-        if not ahead or (greatest - self._height < _FAR_BEHIND and now - self._moved_at < _PATIENCE):
+        if not ahead or (greatest - self._height < _FAR_BEHIND and now - self._moved_at < self._patience):
             return None
         slow = max(_SLOW, 2 * self._usual)
         youngest = max((request.at for request in self._requests.values()), default=now - slow)

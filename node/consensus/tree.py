@@ -27,7 +27,7 @@ class PendingBlock(Generic[Draft]):
 
     def __init__(self, block_hash: bytes, block: Block, draft: Draft | None) -> None:
         self.block_hash, self.block, self.draft = block_hash, block, draft
-        self.size = sum(map(len, block.bundles)) + sum(map(len, block.transactions))
+        self.size = sum(map(len, (*block.bundles, *block.transactions, *block.entries)))
         self.verdict = Verdict.OPEN
 
 

@@ -6,7 +6,6 @@ All of it follows from its chain: entries are checked as they are written, and p
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import TypeVar
 
@@ -22,6 +21,11 @@ from node.protocol.limits import MAX_REGISTRATIONS
 
 MOST_DOUBLINGS = 6
 """Of the pause after attempts that were called off."""
+
+MAX_PROSPECTS = 8
+_PROSPECTS: dict[tuple[int, ...], tuple[object, EpochDocument]] = {}
+"""By the identity of what they are made of, which lives as long: it is asked for in each block of phase handoff, and to compare
+registrations by their content would take longer than all else."""
 
 T = TypeVar("T")
 _KEY: Callable[[Registration], bytes] = attrgetter("public_key")
@@ -73,13 +77,14 @@ def advanced(register: Register, rules: Rules, attempt: int, time: int) -> Regis
 
 def prospect(register: Register, rules: Rules, attempt: int) -> EpochDocument:
     """The next document, which is fixed once phase reveal is over. Raises InvalidDocument when there can be none."""
-    made_of = structs.replace(register, phase=RegisterPhase.REVEAL, since=0, farewells=(), ready=(), settled=())
-    return _prospect(rules, made_of, attempt)
-
-
-@lru_cache(maxsize=8)
-def _prospect(rules: Rules, register: Register, attempt: int) -> EpochDocument:
-    return next_document(_document(rules), register, attempt, rules.parameters)
+    made_of = rules, register.registrations, register.secrets, register.loads
+    key = attempt, *map(id, made_of)
+    found = _PROSPECTS.get(key)
+    if found is None:
+        if len(_PROSPECTS) >= MAX_PROSPECTS:
+            _PROSPECTS.clear()
+        found = _PROSPECTS[key] = made_of, next_document(_document(rules), register, attempt, rules.parameters)
+    return found[1]
 
 
 def _document(rules: Rules) -> EpochDocument:

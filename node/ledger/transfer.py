@@ -50,6 +50,12 @@ def shards_of(routes: Iterable[Route]) -> set[int]:
     return {shard for _, source, sink in routes for shard in (source, sink)}
 
 
+def is_inside(rules: Rules, legs: Iterable[Leg]) -> bool:
+    """Whether they touch this shard alone."""
+    first, last = rules.first, rules.last
+    return all(first <= leg.payer <= last and first <= leg.payee <= last for leg in legs)
+
+
 def pay(overlay: Overlay, rules: Rules, leg: Leg) -> Code | None:
     """``reserve`` and ``apply`` in one go for what most transactions are: one payment between two accounts of this shard.
 

@@ -85,16 +85,15 @@ def _there(roll: Roll, secrets: Mapping[bytes, bytes]) -> list[Registration]:
 def _ranges(previous: EpochDocument, loads: Mapping[int, int], there: int, size: int) -> list[_Range]:
     """By shard."""
     now = len(previous.committees)
-    fewest, most = (now + 1) // 2, min(2 * now, MAX_SHARDS)
+    fewest, wanted = (now + 1) // 2, min(there // size, MAX_SHARDS)
     if there < fewest * size:
         raise InvalidDocument(f"{fewest} committees need {fewest * size} nodes, {there} told their secrets")
-    wanted = min(there // size, most)
     ranges = [_Range(c.shard, c.first, (c.shard,)) for c in sorted(previous.committees, key=lambda c: c.first)]
     return sorted(_merge(ranges, loads, now - wanted) if wanted < now else _split(previous, ranges, loads, wanted - now))
 
 
 def _split(previous: EpochDocument, ranges: Sequence[_Range], loads: Mapping[int, int], count: int) -> list[_Range]:
-    """The shards with the greatest loads in halves."""
+    """The shards with the greatest loads in halves: ``count`` of them, or all that can."""
     cuts = {r.shard: _middle(*previous.shards.range_of(r.shard)) for r in ranges}
     divisible = [r.shard for r in ranges if cuts[r.shard] > r.first]
     chosen = sorted(divisible, key=lambda shard: (-loads.get(shard, 0), shard))[:count]

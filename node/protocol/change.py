@@ -104,7 +104,7 @@ class Change(Struct, array_like=True, frozen=True, dict=True):
         return digest("change", encode(self))
 
 
-class Bulletin(Struct, array_like=True, frozen=True):
+class Bulletin(Struct, array_like=True, frozen=True, tag=1):
     """A shard's part in the change after a final block, with what proves it. ``epoch``: of the chain."""
 
     epoch: Annotated[int, Meta(ge=1, le=2**53)]

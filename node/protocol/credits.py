@@ -28,11 +28,11 @@ def next_credits(
     """
     totals = {bulletin.header.shard: _by_asset(bulletin) for bulletin in closings}
     upper = {bulletin.header.shard: dict(bulletin.change.upper) for bulletin in closings}
-    children = _children(document)
     found: dict[tuple[int, str], int] = {}
     for asset, issuer in issuers.items():
         issued_in = previous.shards.shard_of(issuer)
-        for origin, shards in children.items():
+        for origin in previous.shards.shards:
+            shards = sorted(document.children_of(origin), key=document.shards.range_of)
             if origin == issued_in:
                 units = totals[origin][asset].available if asset in totals[origin] else 0
             else:
@@ -48,15 +48,6 @@ def _by_asset(closing: Bulletin) -> dict[str, AssetTotal]:
     """An honest shard tells them all."""
     totals = closing.change.totals
     return {total.asset: total for total in totals.assets} if totals is not None else {}
-
-
-def _children(document: EpochDocument) -> dict[int, list[int]]:
-    """Of each shard of the epoch before those that come from it, by their ranges."""
-    found: dict[int, list[int]] = {}
-    for committee in sorted(document.committees, key=lambda committee: committee.first):
-        for origin in document.origins_of(committee.shard):
-            found.setdefault(origin, []).append(committee.shard)
-    return found
 
 
 def _received(before: int, shard: int, others: Sequence[AssetTotal]) -> int:

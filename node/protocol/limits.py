@@ -33,6 +33,9 @@ MAX_ENTRY_BYTES = 2048
 MAX_BLOCK_ENTRIES = 64
 """In one block: their signatures are checked as it is executed."""
 
+MAX_ASK_BYTES = 64
+"""Of a question for a bulletin or a succession."""
+
 MAX_BROKER_BATCH_BYTES = 64 << 10
 """Transactions a client packs into one broker message, bytes (a single larger transaction cannot exist)."""
 MAX_BATCH_TRANSACTIONS = MAX_BROKER_BATCH_BYTES // MIN_TRANSACTION_BYTES

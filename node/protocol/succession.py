@@ -11,7 +11,7 @@ from node.protocol.genesis import Parameters
 from node.protocol.limits import MAX_SHARDS
 
 
-class Succession(Struct, array_like=True, frozen=True):
+class Succession(Struct, array_like=True, frozen=True, tag=2):
     """The closing bulletins of all shards of an epoch, by shard. The first is the register's: from what it wrote down the next
     document follows."""
 

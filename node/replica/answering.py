@@ -64,11 +64,11 @@ class Answering:
 
     def _pending(self, limit: int) -> PendingList:
         listed, room = [], MAX_LISTED_BYTES
-        for entry in islice(self._mempool, limit):
-            room -= len(entry.encoded)
+        for pooled in islice(self._mempool, limit):
+            room -= len(pooled.encoded)
             if room < 0:
                 break
-            listed.append((entry.id, entry.encoded))
+            listed.append((pooled.id, pooled.encoded))
         return PendingList(len(self._mempool), tuple(listed))
 
     def _reply(self, query: Query, answer: Answer | StoredBlockList) -> Publish:

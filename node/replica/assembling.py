@@ -9,7 +9,7 @@ from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import DecodeError
 from node.protocol.merkle import leaf_hash
 from node.protocol.messages import Proposal, TransactionsReply
-from node.replica.mempool import Entry, Mempool, read_entry
+from node.replica.mempool import Mempool, Pooled, read_pooled
 
 
 class Assembled(Struct, frozen=True):
@@ -18,7 +18,7 @@ class Assembled(Struct, frozen=True):
     proposal: Proposal
     block: Block
     bundles: tuple[CertifiedBundle, ...]
-    entries: tuple[Entry, ...]
+    transactions: tuple[Pooled, ...]
 
 
 class Misnamed(Exception):
@@ -34,14 +34,14 @@ class _Partial(Struct):
 
     proposal: Proposal
     bundles: tuple[CertifiedBundle, ...]
-    found: dict[bytes, Entry]
+    found: dict[bytes, Pooled]
     missing: set[bytes]
 
     def assembled(self) -> Assembled:
         compact = self.proposal.block
-        entries = tuple(self.found[leaf] for leaf in compact.leaves)
-        block = Block(compact.header, compact.bundles, tuple(entry.encoded for entry in entries))
-        return Assembled(self.proposal, block, self.bundles, entries)
+        transactions = tuple(self.found[leaf] for leaf in compact.leaves)
+        block = Block(compact.header, compact.bundles, tuple(pooled.encoded for pooled in transactions), compact.entries)
+        return Assembled(self.proposal, block, self.bundles, transactions)
 
 
 class Assembling:
@@ -60,7 +60,7 @@ class Assembling:
         """The whole, or the places of the transactions that are not here."""
         self.partial = {block_hash: one for block_hash, one in self.partial.items() if self._awaits(block_hash)}
         leaves = proposal.block.leaves
-        found = {leaf: entry for leaf in leaves if (entry := self._mempool.seen(leaf)) is not None}
+        found = {leaf: pooled for leaf in leaves if (pooled := self._mempool.seen(leaf)) is not None}
         places = tuple(place for place, leaf in enumerate(leaves) if leaf not in found)
         partial = _Partial(proposal, bundles, found, {leaves[place] for place in places})
         if not places:
@@ -68,11 +68,11 @@ class Assembling:
         self.partial.setdefault(proposal.vote.block, partial)
         return places
 
-    def offer(self, entries: Iterable[Entry]) -> list[Assembled]:
+    def offer(self, transactions: Iterable[Pooled]) -> list[Assembled]:
         """Clients sent transactions. Returns what they complete."""
         if not self.partial:
             return []
-        by_leaf = {entry.leaf: entry for entry in entries}
+        by_leaf = {pooled.leaf: pooled for pooled in transactions}
         return [assembled for block_hash in list(self.partial) if (assembled := self._fill(block_hash, by_leaf)) is not None]
 
     def answered(self, member: int, reply: TransactionsReply) -> Assembled | None:
@@ -80,7 +80,7 @@ class Assembling:
         partial = self.partial.get(reply.block)
         if partial is None or partial.proposal.vote.signer != member:
             return None
-        proposed, sent = iter(partial.proposal.block.leaves), dict[bytes, Entry]()
+        proposed, sent = iter(partial.proposal.block.leaves), dict[bytes, Pooled]()
         leaves = list(map(leaf_hash, reply.transactions))
         try:
             # It may answer what this member asked before it was restarted, or lacked less or more.
@@ -88,13 +88,13 @@ class Assembling:
                 raise DecodeError("not of the proposal, or not in its order")
             for leaf, encoded in zip(leaves, reply.transactions, strict=True):
                 if leaf in partial.missing:
-                    sent[leaf] = read_entry(encoded, leaf)
+                    sent[leaf] = read_pooled(encoded, leaf)
         except DecodeError:
             del self.partial[reply.block]
             raise Misnamed(partial.proposal.block.header.view) from None
         return self._fill(reply.block, sent)
 
-    def _fill(self, block_hash: bytes, by_leaf: dict[bytes, Entry]) -> Assembled | None:
+    def _fill(self, block_hash: bytes, by_leaf: dict[bytes, Pooled]) -> Assembled | None:
         partial = self.partial[block_hash]
         for leaf in partial.missing & by_leaf.keys():
             partial.missing.remove(leaf)

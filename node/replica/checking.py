@@ -16,11 +16,11 @@ from node.protocol.transaction import Transaction
 from node.replica.assembling import Assembled
 from node.replica.drafts import Draft, Payload
 from node.replica.inbox import Delivery, Inbox
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Mempool, Pooled
 from node.replica.witnesses import Verdicts, join, read_bundles, record, to_check
 
 MAX_PROPOSAL_BYTES = 32 << 20
-"""Encoded transactions and bundles of all proposals and replies under check. More than the two largest of three leaders, and each
+"""Encoded content of all proposals and replies under check. More than the two largest of three leaders, and each
 leader has two at most; who comes when it is reached is not voted for, a reply is asked for again."""
 
 Waiting = Assembled | Delivery | ChainReply | BodyReply
@@ -30,7 +30,7 @@ Waiting = Assembled | Delivery | ChainReply | BodyReply
 class _Check(Struct, frozen=True, dict=True):
     """Transactions under check; those that bundles prepare, cut down to the witnesses to check; and what waits for both."""
 
-    entries: tuple[Entry, ...]
+    transactions: tuple[Pooled, ...]
     prepared: tuple[Transaction, ...] = ()
     waiting: Waiting | None = None
     peer: bytes = b""
@@ -49,7 +49,7 @@ class _Check(Struct, frozen=True, dict=True):
 
 
 def _size_of(block: Block) -> int:
-    return sum(map(len, (*block.bundles, *block.transactions)))
+    return sum(map(len, (*block.bundles, *block.transactions, *block.entries)))
 
 
 class Checked(Struct, frozen=True):
@@ -61,7 +61,7 @@ class Checked(Struct, frozen=True):
     peer: bytes = b""
     verdicts: Verdicts = {}
     draft: Draft | None = None
-    entries: tuple[Entry, ...] = ()
+    transactions: tuple[Pooled, ...] = ()
     """Own transactions that were checked."""
 
 
@@ -77,14 +77,14 @@ class Checking:
         self._token = first
         self._deliveries: deque[Delivery] = deque()
 
-    def transactions(self, entries: Sequence[Entry]) -> list[CheckSignatures]:
+    def transactions(self, transactions: Sequence[Pooled]) -> list[CheckSignatures]:
         """Have transactions from clients checked."""
-        return self._check(_Check(tuple(entries))) if entries else []
+        return self._check(_Check(tuple(transactions))) if transactions else []
 
     def proposal(self, assembled: Assembled, payload: Payload) -> list[CheckSignatures] | None:
         """Have checked what nobody has checked here before: transactions of a proposal, and what its bundles prepare. None when
         there is nothing to check."""
-        unknown = tuple(entry for entry in payload.entries if self._mempool.find(entry.leaf) is None)
+        unknown = tuple(pooled for pooled in payload.transactions if self._mempool.find(pooled.leaf) is None)
         pairs = zip(payload.bundles, assembled.block.bundles, strict=True)
         new = (certified.bundle for certified, encoded in pairs if self._inbox.verdicts(encoded) is None)
         prepared = to_check(self._rules, new)
@@ -121,8 +121,8 @@ class Checking:
     def _check(self, check: _Check) -> list[CheckSignatures]:
         self._token += 1
         self._checks[self._token] = check
-        self._mempool.expect(check.entries)
-        transactions = (*(entry.transaction for entry in check.entries), *check.prepared)
+        self._mempool.expect(check.transactions)
+        transactions = (*(pooled.transaction for pooled in check.transactions), *check.prepared)
         return [CheckSignatures(self._token, transactions, check.waiting is not None)]
 
     def settle(self, token: int, verdicts: Sequence[bool]) -> tuple[Checked, list[CheckSignatures]] | None:
@@ -131,14 +131,14 @@ class Checking:
         check = self._checks.pop(token, None)
         if check is None:
             return None
-        own, others = verdicts[: len(check.entries)], verdicts[len(check.entries) :]
-        refusals = self._mempool.settle(check.entries, own, may_push_out=check.waiting is None)
+        own, others = verdicts[: len(check.transactions)], verdicts[len(check.transactions) :]
+        refusals = self._mempool.settle(check.transactions, own, may_push_out=check.waiting is None)
         if check.waiting is None:
-            return Checked(refusals, entries=check.entries), []
+            return Checked(refusals, transactions=check.transactions), []
         found = record(check.prepared, others)
         draft = None
         if isinstance(check.waiting, Delivery):
             self._inbox.settle(check.waiting, found)
         elif check.payload is not None and all(own):
             draft = Draft(structs.replace(check.payload, verdicts=join((check.payload.verdicts, found))))
-        return Checked([], check.waiting, check.peer, found, draft, check.entries), self._next_delivery()
+        return Checked([], check.waiting, check.peer, found, draft, check.transactions), self._next_delivery()

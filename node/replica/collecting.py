@@ -63,6 +63,14 @@ class Collecting:
         delivery = BundleDelivery(certified)
         return [Send(key, delivery) for key in self._own.keys if key not in have_it and key != peer]
 
+    def decline(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
+        """The chain is closed, nothing is taken any more: who brings a bundle is told so, lest it brings that again and again."""
+        bundle = certified.bundle
+        source = self._electorates.get(bundle.source)
+        if source is None or peer not in source.keys or bundle.source == self._shard or bundle.destination != self._shard:
+            return []
+        return [Send(peer, BundleRequest(self._shard, bundle.sequence + 1, is_claim=True), bundle.source)]
+
     def took(self, source: int) -> None:
         """A final block has taken a bundle of this source."""
         self._moved.add(source)

@@ -1,12 +1,15 @@
 """What a replica keeps with a block that is not final, and the ledger as it is after any of these blocks."""
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from node.consensus.tree import Tree
 from node.ledger.execution import Execution
 from node.ledger.state import Overlay, State
 from node.protocol.channel import CertifiedBundle
-from node.replica.mempool import Entry
+from node.protocol.entries import Entry
+from node.replica.mempool import Pooled
 from node.replica.witnesses import Verdicts
 
 
@@ -15,8 +18,9 @@ class Payload(Struct, frozen=True):
     ``verdicts``: of the witnesses of what its bundles prepare, as far as they are checked."""
 
     bundles: tuple[CertifiedBundle, ...]
-    entries: tuple[Entry, ...]
+    transactions: tuple[Pooled, ...]
     verdicts: Verdicts
+    entries: tuple[Entry, ...] = ()
 
 
 class Draft(Struct, frozen=True):
@@ -45,5 +49,11 @@ class Branches:
 
     def in_flight(self, block_hash: bytes) -> int:
         """How many transactions this block and its ancestors have taken that are not final yet."""
-        branch = self._tree.branch(block_hash)
-        return sum(len(pending.draft.payload.entries) for pending in branch if pending.draft is not None)
+        return sum(len(payload.transactions) for payload in self._payloads(block_hash))
+
+    def entries_in_flight(self, block_hash: bytes) -> int:
+        """The same of entries."""
+        return sum(len(payload.entries) for payload in self._payloads(block_hash))
+
+    def _payloads(self, block_hash: bytes) -> Iterator[Payload]:
+        return (pending.draft.payload for pending in self._tree.branch(block_hash) if pending.draft is not None)

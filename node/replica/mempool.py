@@ -26,7 +26,7 @@ _LITTLE = 512
 """Bytes; who has less waiting than this cannot be pushed out."""
 
 
-class Entry(Struct, frozen=True, gc=False):
+class Pooled(Struct, frozen=True, gc=False):
     """A transaction with its id, the bytes it came in, and their ``leaf_hash``: what a proposal names it by."""
 
     id: bytes
@@ -40,24 +40,27 @@ class Entry(Struct, frozen=True, gc=False):
         return self.transaction.order.legs[0].payer
 
 
-def read_entry(encoded: bytes, leaf: bytes | None = None) -> Entry:
+def read_pooled(encoded: bytes, leaf: bytes | None = None) -> Pooled:
     """``leaf``: if it is known. Raises DecodeError when it is no transaction."""
     transaction = decode_transaction(encoded)
-    return Entry(transaction.id, transaction, encoded, leaf or leaf_hash(encoded))
+    return Pooled(transaction.id, transaction, encoded, leaf or leaf_hash(encoded))
 
 
 class Mempool:
-    """At most MAX_TRANSACTIONS and MAX_BYTES.
+    """At most MAX_TRANSACTIONS and MAX_BYTES. ``is_inside``: whether a transaction touches this shard alone.
 
     Attributes:
         dropped: transactions that found no room or were pushed out; their client sends them again.
+        crossing: ids of those that touch other shards, too.
     """
 
-    def __init__(self) -> None:
-        self._entries: dict[bytes, Entry] = {}
+    def __init__(self, is_inside: Callable[[Transaction], bool] = lambda _: True) -> None:
+        self._is_inside = is_inside
+        self.crossing: set[bytes] = set()
+        self._pooled: dict[bytes, Pooled] = {}
         """By leaf."""
-        self._by_id: dict[bytes, Entry] = {}
-        self._payers: dict[bytes, dict[bytes, Entry]] = {}
+        self._by_id: dict[bytes, Pooled] = {}
+        self._payers: dict[bytes, dict[bytes, Pooled]] = {}
         """In the order of their turns; each one's by id, in order of arrival."""
         self._sizes: dict[bytes, int] = {}
         """How many bytes each payer's are."""
@@ -65,121 +68,124 @@ class Mempool:
         """The payers by the bit length of their bytes: who has most is found at once, within a factor of two. Without those who
         have so little that nobody can push them out."""
         self._bytes = 0
-        self._checking: dict[bytes, Entry] = {}
+        self._checking: dict[bytes, Pooled] = {}
         self._checking_bytes = 0
         self.dropped = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._pooled)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Pooled]:
         """In order of arrival."""
-        return iter(self._entries.values())
+        return iter(self._pooled.values())
 
-    def in_turn(self, fits: Callable[[Entry], bool]) -> Iterator[Entry]:
+    def in_turn(self, fits: Callable[[Pooled], bool]) -> Iterator[Pooled]:
         """In rounds: of each payer, in turn, its next one that ``fits``; what does not fit costs no turn."""
-        later: list[Iterator[Entry]] = []
+        later: list[Iterator[Pooled]] = []
         for waiting in self._payers.values():
-            entries: Iterator[Entry] = filter(fits, waiting.values())
-            if (entry := next(entries, None)) is not None:
-                yield entry
-                later.append(entries)
+            transactions: Iterator[Pooled] = filter(fits, waiting.values())
+            if (pooled := next(transactions, None)) is not None:
+                yield pooled
+                later.append(transactions)
         while later:
             turn, later = later, []
-            for entries in turn:
-                if (entry := next(entries, None)) is not None:
-                    yield entry
-                    later.append(entries)
+            for transactions in turn:
+                if (pooled := next(transactions, None)) is not None:
+                    yield pooled
+                    later.append(transactions)
 
-    def find(self, leaf: bytes) -> Entry | None:
-        """The verified entry with exactly these bytes, by their hash."""
-        return self._entries.get(leaf)
+    def find(self, leaf: bytes) -> Pooled | None:
+        """The verified one with exactly these bytes, by their hash."""
+        return self._pooled.get(leaf)
 
-    def seen(self, leaf: bytes) -> Entry | None:
+    def seen(self, leaf: bytes) -> Pooled | None:
         """The same, be its signatures verified or under check."""
-        return self._entries.get(leaf) or self._checking.get(leaf)
+        return self._pooled.get(leaf) or self._checking.get(leaf)
 
-    def screen(self, batch: Sequence[bytes]) -> tuple[list[Entry], list[Refusal]]:
+    def screen(self, batch: Sequence[bytes]) -> tuple[list[Pooled], list[Refusal]]:
         """Decode what is new in a batch: candidates to check further, and refusals. What is known already is neither."""
         candidates, refusals = [], []
         is_tight = self._is_full(len(batch), sum(map(len, batch)))
         for encoded in dict.fromkeys(batch):
             leaf = leaf_hash(encoded)
-            if leaf in self._entries or leaf in self._checking:
+            if leaf in self._pooled or leaf in self._checking:
                 continue
             if len(self._checking) >= MAX_CHECKING or self._checking_bytes >= MAX_CHECKING_BYTES:
                 self.dropped += 1
                 continue
             try:
-                entry = read_entry(encoded, leaf)
+                pooled = read_pooled(encoded, leaf)
             except DecodeError:
                 refusals.append(Refusal(sha256(encoded).digest(), Code.MALFORMED))
                 continue
-            if is_tight and self._is_full(1, len(encoded)) and not self._may_push_out(entry):
+            if is_tight and self._is_full(1, len(encoded)) and not self._may_push_out(pooled):
                 self.dropped += 1
-                refusals.append(Refusal(entry.id, Code.LIMIT_EXCEEDED))
+                refusals.append(Refusal(pooled.id, Code.LIMIT_EXCEEDED))
                 continue
-            candidates.append(entry)
+            candidates.append(pooled)
         return candidates, refusals
 
-    def expect(self, entries: Sequence[Entry]) -> None:
+    def expect(self, transactions: Sequence[Pooled]) -> None:
         """Their signatures are being checked: until ``settle``, the same bytes are known."""
-        for entry in entries:
-            if entry.leaf not in self._checking:
-                self._checking[entry.leaf] = entry
-                self._checking_bytes += len(entry.encoded)
+        for pooled in transactions:
+            if pooled.leaf not in self._checking:
+                self._checking[pooled.leaf] = pooled
+                self._checking_bytes += len(pooled.encoded)
 
-    def settle(self, entries: Sequence[Entry], verdicts: Sequence[bool], *, may_push_out: bool) -> list[Refusal]:
-        """Take in the entries whose signatures are valid; returns refusals for the others, and for those pushed out."""
+    def settle(self, transactions: Sequence[Pooled], verdicts: Sequence[bool], *, may_push_out: bool) -> list[Refusal]:
+        """Take in the transactions whose signatures are valid; returns refusals for the others, and for those pushed out."""
         refusals = []
-        is_tight = self._is_full(len(entries), sum([len(entry.encoded) for entry in entries]))
-        for entry, valid in zip(entries, verdicts, strict=True):
-            size = len(entry.encoded)
-            if self._checking.pop(entry.leaf, None) is not None:
+        is_tight = self._is_full(len(transactions), sum([len(pooled.encoded) for pooled in transactions]))
+        for pooled, valid in zip(transactions, verdicts, strict=True):
+            size = len(pooled.encoded)
+            if self._checking.pop(pooled.leaf, None) is not None:
                 self._checking_bytes -= size
             if not valid:
-                refusals.append(Refusal(entry.id, Code.BAD_SIGNATURE))
+                refusals.append(Refusal(pooled.id, Code.BAD_SIGNATURE))
                 continue
-            while is_tight and may_push_out and self._is_full(1, size) and self._may_push_out(entry):
+            while is_tight and may_push_out and self._is_full(1, size) and self._may_push_out(pooled):
                 refusals.append(Refusal(self._push_out(), Code.LIMIT_EXCEEDED))
             if is_tight and self._is_full(1, size):
                 self.dropped += 1
-                refusals.append(Refusal(entry.id, Code.LIMIT_EXCEEDED))
+                refusals.append(Refusal(pooled.id, Code.LIMIT_EXCEEDED))
             else:
-                self.add(entry)
+                self.add(pooled)
         return refusals
 
-    def add(self, entry: Entry) -> None:
-        """Take in a verified entry; of two with one id (other witnesses), the first stays."""
-        if entry.id not in self._by_id:
-            self._by_id[entry.id] = self._entries[entry.leaf] = entry
-            payer = entry.payer
+    def add(self, pooled: Pooled) -> None:
+        """Take in a verified one; of two with one id (other witnesses), the first stays."""
+        if pooled.id not in self._by_id:
+            self._by_id[pooled.id] = self._pooled[pooled.leaf] = pooled
+            if not self._is_inside(pooled.transaction):
+                self.crossing.add(pooled.id)
+            payer = pooled.payer
             waiting = self._payers.get(payer)
             if waiting is None:
-                self._payers[payer] = {entry.id: entry}
+                self._payers[payer] = {pooled.id: pooled}
             else:
-                waiting[entry.id] = entry
-            self._resize(payer, len(entry.encoded))
+                waiting[pooled.id] = pooled
+            self._resize(payer, len(pooled.encoded))
 
     def remove(self, ids: Sequence[bytes]) -> None:
         """Forget transactions by id: each payer of one has had its turn."""
         for transaction_id in ids:
-            entry = self._by_id.pop(transaction_id, None)
-            if entry is not None:
-                payer = entry.payer
+            pooled = self._by_id.pop(transaction_id, None)
+            if pooled is not None:
+                self.crossing.discard(transaction_id)
+                payer = pooled.payer
                 waiting = self._payers.pop(payer)
-                del waiting[transaction_id], self._entries[entry.leaf]
+                del waiting[transaction_id], self._pooled[pooled.leaf]
                 if waiting:
                     self._payers[payer] = waiting
-                self._resize(payer, -len(entry.encoded))
+                self._resize(payer, -len(pooled.encoded))
 
     def _is_full(self, more: int, size: int) -> bool:
         """Whether there is no room for so many transactions more, of so many bytes."""
-        return len(self._entries) + more > MAX_TRANSACTIONS or self._bytes + size > MAX_BYTES
+        return len(self._pooled) + more > MAX_TRANSACTIONS or self._bytes + size > MAX_BYTES
 
-    def _may_push_out(self, entry: Entry) -> bool:
+    def _may_push_out(self, pooled: Pooled) -> bool:
         """Whether somebody has at least twice as much waiting as its payer would have."""
-        size = len(entry.encoded) + self._sizes.get(entry.payer, 0)
+        size = len(pooled.encoded) + self._sizes.get(pooled.payer, 0)
         return any(self._levels[size.bit_length() + 2 :])
 
     def _push_out(self) -> bytes:

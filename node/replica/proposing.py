@@ -12,15 +12,19 @@ from node.events import Instant
 from node.ledger.admission import admit, is_funded, suits
 from node.ledger.execution import execute
 from node.ledger.rules import Rules
+from node.ledger.settlement import is_closed, may_begin
 from node.ledger.state import Overlay, State
 from node.protocol.block import Block, Header, payload_root
 from node.protocol.channel import CertifiedBundle
+from node.protocol.codec import encode
 from node.protocol.codes import Code
+from node.protocol.entries import Entry
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_SHARDS
 from node.protocol.topics import Refusal
+from node.replica.desk import Desk
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
-from node.replica.mempool import Entry, Mempool
+from node.replica.mempool import Mempool, Pooled
 from node.replica.pace import Pace
 from node.replica.payloads import fits
 from node.replica.witnesses import Verdicts, join, judge
@@ -39,13 +43,13 @@ class Candidate(Struct, frozen=True):
 
 
 class Proposing:
-    """Reads the mempool, the inbox and the ledger, and hands blocks to consensus."""
+    """Reads the mempool, the inbox, the desk and the ledger, and hands blocks to consensus."""
 
     def __init__(
-        self, rules: Rules, consensus: Simplex[Draft], branches: Branches, mempool: Mempool, inbox: Inbox, now: int
+        self, rules: Rules, consensus: Simplex[Draft], branches: Branches, mempool: Mempool, inbox: Inbox, desk: Desk, now: int
     ) -> None:
         self._rules, self._parameters = rules, rules.parameters
-        self._consensus, self._branches, self._mempool, self._inbox = consensus, branches, mempool, inbox
+        self._consensus, self._branches, self._mempool, self._inbox, self._desk = consensus, branches, mempool, inbox, desk
         self._mining: Candidate | None = None
         self._token = now << 20  # as ``Checking``: a late answer is not to this one
         self._at = Instant(now, 0)
@@ -69,13 +73,15 @@ class Proposing:
         return self._last_block_at + pause
 
     def waiting(self, parent: bytes) -> int:
-        """How many transactions wait for a block on ``parent``, and records of the bundles that come next."""
-        if not self._mempool and not self._inbox:
+        """How many transactions and entries wait for a block on ``parent``, and records of the bundles that come next."""
+        if not self._mempool and not self._inbox and not self._desk:
             return 0
         base = self._branches.after(parent)
-        if base is None:
+        if base is None or is_closed(base):
             return 0
-        count = max(0, len(self._mempool) - self._branches.in_flight(parent))
+        crossing = 0 if may_begin(base) else len(self._mempool.crossing)
+        count = max(0, len(self._mempool) - crossing - self._branches.in_flight(parent))
+        count += max(0, len(self._desk) - self._branches.entries_in_flight(parent))
         for source in self._inbox.sources:
             if (delivery := self._inbox.next(source, base.cursor(source))) is not None:
                 count += len(delivery.certified.bundle.records)
@@ -96,17 +102,18 @@ class Proposing:
         if parent is None:
             return effects, []
         time = max(parent.time, at.wall)
-        entries, stale, refused = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
+        transactions, stale, refused = choose_transactions(self._branches.state, parent, self._rules, self._mempool, time)
         self._mempool.remove(stale)
-        bundles = choose_bundles(parent, self._inbox)
-        if self._must_be_empty():
-            entries, bundles = [], ([], [])
-        elif not entries and not bundles[0] and at.now < self._last_block_at + self._parameters.heartbeat:
+        bundles, entries = choose_bundles(parent, self._inbox), self._desk.choose(parent)
+        if self._must_be_empty() or is_closed(parent):
+            transactions, bundles, entries = [], ([], []), []
+        elif not (transactions or bundles[0] or entries) and at.now < self._last_block_at + self._parameters.heartbeat:
             self._nothing_at = at  # what waits can go in no block yet: nothing to do before the next event
             return effects, refused
         skip = self._consensus.tree.skip_after(turn.parent)
         verdicts = join(map(self._inbox.verdicts, bundles[1]))
-        candidate = build_block(parent, turn, skip, self._consensus.seat, self._rules, time, bundles, entries, verdicts)
+        seat, rules = self._consensus.seat, self._rules
+        candidate = build_block(parent, turn, skip, seat, rules, time, bundles, transactions, verdicts, entries)
         bits = self._parameters.block_difficulty_bits
         if bits == 0:
             self._propose(candidate, bytes(8), at)
@@ -119,6 +126,11 @@ class Proposing:
     def _must_be_empty(self) -> bool:
         """Whether blocks have to become final before another one that is not empty would find votes."""
         return self._consensus.is_patient or self._consensus.voted_bytes > MAX_VOTED_BYTES // 2
+
+    def stop(self) -> list[StopMining]:
+        """Nothing more is proposed."""
+        was_mining, self._mining = self._mining is not None, None
+        return [StopMining()] if was_mining else []
 
     def on_block(self, block: Block, now: int) -> None:
         """A block was executed here: the pause before the next one begins."""
@@ -145,40 +157,43 @@ class Proposing:
 
 def choose_transactions(
     state: State, parent: State | Overlay, rules: Rules, mempool: Mempool, time: int
-) -> tuple[list[Entry], list[bytes], list[Refusal]]:
+) -> tuple[list[Pooled], list[bytes], list[Refusal]]:
     """What a block on ``parent`` may take from the mempool, payers in turn; the ids that are to be forgotten, and of these,
     refusals for those that are in no block.
 
     Forgotten is what no later block can take, and whose payer has nothing left once all that is final is counted. Who will
-    have nothing only after blocks that are not final yet is passed over.
+    have nothing only after blocks that are not final yet is passed over; so is what touches other shards while none begins.
     """
-    chosen: list[Entry] = []
+    chosen: list[Pooled] = []
     stale: list[bytes] = []
     refused: list[Refusal] = []
     size = in_vain = 0
     ok, most = Code.OK, rules.parameters.block_transactions
+    waits = frozenset() if may_begin(parent) else mempool.crossing
 
-    def is_new(entry: Entry) -> bool:
-        valid_until = entry.transaction.order.valid_until
-        if not parent.has_seen(entry.id, valid_until):
+    def is_new(pooled: Pooled) -> bool:
+        if pooled.id in waits:
+            return False
+        valid_until = pooled.transaction.order.valid_until
+        if not parent.has_seen(pooled.id, valid_until):
             return True
-        if state.has_seen(entry.id, valid_until):
-            stale.append(entry.id)
+        if state.has_seen(pooled.id, valid_until):
+            stale.append(pooled.id)
         return False
 
-    for entry in mempool.in_turn(is_new):  # one looked at in vain costs its payer the turn: the others have theirs
-        transaction = entry.transaction
+    for pooled in mempool.in_turn(is_new):  # one looked at in vain costs its payer the turn: the others have theirs
+        transaction = pooled.transaction
         if suits(rules, transaction, time) is ok and is_funded(parent, rules, transaction.order.legs):
-            size += len(entry.encoded)
+            size += len(pooled.encoded)
             if size > MAX_BLOCK_PAYLOAD_BYTES or len(chosen) >= most:
                 break
-            chosen.append(entry)
+            chosen.append(pooled)
             continue
         in_vain += 1
-        code = admit(state, rules, entry.id, transaction, state.time)
+        code = admit(state, rules, pooled.id, transaction, state.time)
         if code is not ok:
-            stale.append(entry.id)
-            refused.append(Refusal(entry.id, code))
+            stale.append(pooled.id)
+            refused.append(Refusal(pooled.id, code))
         if in_vain == MAX_IN_VAIN:
             break
     return chosen, stale, refused
@@ -211,18 +226,19 @@ def build_block(
     rules: Rules,
     time: int,
     bundles: tuple[Sequence[CertifiedBundle], Sequence[bytes]],
-    entries: Sequence[Entry],
+    transactions: Sequence[Pooled],
     verdicts: Verdicts = MappingProxyType({}),
+    entries: Sequence[Entry] = (),
 ) -> Candidate:
     """Execute a payload on ``parent`` and write the header that commits to all of it; the nonce is left at zero. ``verdicts``:
     as in ``Payload``."""
     certified, encoded_bundles = bundles
     height = parent.height + 1
-    transactions = [(entry.id, entry.transaction) for entry in entries]
+    pairs = [(pooled.id, pooled.transaction) for pooled in transactions]
     sent = [bundle.bundle for bundle in certified]
-    execution = execute(parent, rules, height, time, sent, transactions, judge(verdicts))
-    payload = tuple(encoded_bundles), tuple(entry.encoded for entry in entries)
-    leaves = [entry.leaf for entry in entries]
+    execution = execute(parent, rules, height, time, sent, pairs, judge(verdicts), entries)
+    content = tuple(encoded_bundles), tuple(pooled.encoded for pooled in transactions), tuple(map(encode, entries))
+    leaves = [pooled.leaf for pooled in transactions]
     header = Header(
         document=seat.electorate.document,
         shard=rules.shard,
@@ -232,7 +248,7 @@ def build_block(
         skip=skip,
         time=time,
         proposer=seat.member,
-        payload_root=payload_root(payload[0], leaves),
+        payload_root=payload_root(content[0], leaves, content[2]),
         receipts_root=execution.receipts_root,
         outbox_root=execution.outbox_root,
         changes_hash=execution.changes_hash,
@@ -241,4 +257,5 @@ def build_block(
         state_root=execution.state_root,
         nonce=bytes(8),
     )
-    return Candidate(turn, Block(header, *payload), Draft(Payload(tuple(certified), tuple(entries), verdicts), execution))
+    payload = Payload(tuple(certified), tuple(transactions), verdicts, tuple(entries))
+    return Candidate(turn, Block(header, *content), Draft(payload, execution))

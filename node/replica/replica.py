@@ -4,6 +4,7 @@ Pure: each method is one event and returns the effects to perform, in order (see
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from node.consensus.catching_up import CatchingUp
 from node.consensus.patience import Timeouts
@@ -14,8 +15,11 @@ from node.events import Instant, Recovered
 from node.ledger.admission import admit
 from node.ledger.execution import InvalidBlock, execute, genesis_header
 from node.ledger.rules import Rules
+from node.ledger.settlement import is_closed
+from node.ledger.transfer import is_inside
 from node.protocol.block import Block, Header
-from node.protocol.certificate import CertifiedBlock
+from node.protocol.certificate import CertifiedBlock, CertifiedHeader
+from node.protocol.change import Bulletin
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -44,21 +48,24 @@ from node.protocol.messages import (
 from node.protocol.puzzle import leading_zero_bits
 from node.protocol.queries import EVERYONE, Query
 from node.protocol.topics import Refusal, blocks_topic
+from node.protocol.transaction import Transaction
 from node.replica.answering import Answering
 from node.replica.assembling import Assembled, Assembling, Misnamed
 from node.replica.checking import Checked, Checking
 from node.replica.collecting import Collecting
 from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
+from node.replica.desk import Desk
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
-from node.replica.mempool import Entry, Mempool
-from node.replica.payloads import may_fill, read_bundles, read_payload
+from node.replica.mempool import Mempool, Pooled
+from node.replica.payloads import may_fill, read_bundles, read_entries, read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
 from node.replica.retention import Retention
 from node.replica.serving import Serving
 from node.replica.taking_over import Forged, TakingOver
+from node.replica.telling import Telling
 from node.replica.witnesses import Verdicts, join, judge
 
 _MAX_REMEMBERED = 1024
@@ -68,6 +75,14 @@ _MAX_REMEMBERED = 1024
 class Replica:
     """``recovered``: what storage held. ``has_votes``: whether its records are all that this member ever signed in the epoch. If
     not, it follows: it executes, commits, catches up and serves, but signs nothing. ``keep_blocks``: see ``Retention``.
+
+    With the closing block its part in the chain ends: it votes, proposes and executes no more. But it goes on to serve who is
+    behind, be it a member or a guest, and to deliver what its shard sent. No more is needed for all others to close: who has the
+    closing block final gives it, proven, to any who asks, and all know of its height by its standing.
+
+    Attributes:
+        last: the last final block; None: there is none after height 0. closing: the same, if it is the closing block.
+        guests: public keys of others who may ask what members may, for blocks, checkpoints and heights.
 
     Raises:
         Diverged: from any method: this node must stop, its state differs from what its committee made final.
@@ -94,7 +109,11 @@ class Replica:
         self.parameters = genesis.parameters
         self.state = state = recovered.state
         self.rules: Rules = state.rules
-        self.mempool = Mempool()
+        self.last = recovered.last
+        self.closing = recovered.last if is_closed(state) else None
+        self.guests: frozenset[bytes] = frozenset()
+        self.mempool = Mempool(partial(_is_inside, self.rules))
+        self.desk = Desk(state, self.rules)
         self.inbox = Inbox(self.shard, document.electorates)
         self.counters = Counters()
         self.consensus = self._make_consensus(genesis, recovered, at, has_votes)
@@ -107,12 +126,13 @@ class Replica:
         self._verdicts: dict[bytes, Verdicts] = {}
         """Of blocks from other members that consensus may have executed, by hash: what came of checking what they prepare."""
         self._refusing = Refusing(self.seat)
-        self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, at.now)
+        self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, self.desk, at.now)
         beat = max(1, self.parameters.heartbeat // 2)
         self._delivering = Delivering(self.shard, self.member, document.electorates, state, recovered.kept, beat)
         self._collecting = Collecting(self.shard, self.member, document.electorates, self.inbox, beat)
         self._serving = Serving(self.shard, document.electorates, state, self.consensus)
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
+        self._telling = Telling(self.member, self.electorate)
         self._retention = Retention(keep_blocks, self.parameters.validity_window)
         self._next_standing = at.now
         self._at = at
@@ -141,22 +161,24 @@ class Replica:
         member = self._members.get(peer)
         match message:
             case BundleDelivery(certified):
-                self._on_bundle(peer, certified)
+                self._effects += self._collecting.decline(peer, certified) if self.is_closed else self._on_bundle(peer, certified)
             case BundleRequest():
                 self._delivering.asked(peer, message)
                 if self._delivering.is_due(message, at.now):
                     self._effects += self._serving.bundles(peer, message, at.now)
-            case CheckpointReply() if member is not None:
+            case _ if self.is_closed or member is None:
+                self._on_request(peer, member, message)
+            case CheckpointReply():
                 self._on_offer(peer, message)
-            case PartsReply() if member is not None:
+            case PartsReply():
                 self._on_parts(peer, message)
-            case _ if member is not None:
+            case _:
                 self._on_member_message(peer, member, message)
         return self._finish(at)
 
     def on_peer_up(self, peer: bytes, at: Instant) -> list[Effect]:
         """A node is connected."""
-        if peer in self._members:
+        if peer in self._members or peer in self.guests:
             self._effects.append(Send(peer, self._standing()))
         return self._finish(at)
 
@@ -168,19 +190,27 @@ class Replica:
     def on_transactions(self, batch: Sequence[bytes], at: Instant) -> list[Effect]:
         """Encoded transactions from clients."""
         self._at = at
+        if self.is_closed:
+            return self._finish(at)
         candidates, refusals = self.mempool.screen(batch)
         time = max(self.state.time, at.wall)
-        entries = []
-        for entry in candidates:
-            code = admit(self.state, self.rules, entry.id, entry.transaction, time)
+        admitted = []
+        for pooled in candidates:
+            code = admit(self.state, self.rules, pooled.id, pooled.transaction, time)
             if code is Code.OK:
-                entries.append(entry)
+                admitted.append(pooled)
             else:
-                refusals.append(Refusal(entry.id, code))
-        self._effects += self._checking.transactions(entries)
+                refusals.append(Refusal(pooled.id, code))
+        self._effects += self._checking.transactions(admitted)
         self._refusing.add(refusals)
         for assembled in self.assembling.offer(candidates):
             self._on_whole(assembled)
+        return self._finish(at)
+
+    def on_entries(self, batch: Sequence[bytes], at: Instant) -> list[Effect]:
+        """Encoded entries for the register, from whomever."""
+        if not self.is_closed:
+            self.desk.offer(batch)
         return self._finish(at)
 
     def on_query(self, query: Query, at: Instant) -> list[Effect]:
@@ -196,11 +226,11 @@ class Replica:
     def on_signatures_checked(self, token: int, verdicts: Sequence[bool], at: Instant) -> list[Effect]:
         """The answer to ``CheckSignatures``."""
         self._at = at
-        if (settled := self._checking.settle(token, verdicts)) is not None:
+        if not self.is_closed and (settled := self._checking.settle(token, verdicts)) is not None:
             checked, more = settled
             self._refusing.add(checked.refusals)
             self._effects += more
-            self._forget_final(checked.entries)
+            self._forget_final(checked.transactions)
             self._go_on(checked)
         return self._finish(at)
 
@@ -224,12 +254,12 @@ class Replica:
             for block_hash in list(self._verdicts)[:-_MAX_REMEMBERED]:
                 del self._verdicts[block_hash]
 
-    def _forget_final(self, entries: Sequence[Entry]) -> None:
+    def _forget_final(self, transactions: Sequence[Pooled]) -> None:
         """While transactions were being checked here, blocks may have become final with them, or after their time."""
-        for entry in entries:
-            valid_until = entry.transaction.order.valid_until
-            if valid_until < self.state.time or self.state.has_seen(entry.id, valid_until):
-                self.mempool.remove([entry.id])
+        for pooled in transactions:
+            valid_until = pooled.transaction.order.valid_until
+            if valid_until < self.state.time or self.state.has_seen(pooled.id, valid_until):
+                self.mempool.remove([pooled.id])
 
     def on_mined(self, token: int, nonce: bytes, at: Instant) -> list[Effect]:
         """The answer to ``Mine``."""
@@ -244,6 +274,8 @@ class Replica:
     @property
     def deadline(self) -> int:
         """When the next ``on_tick`` is due (ms, monotonic)."""
+        if self.is_closed:
+            return min(self._next_standing, self._refusing.deadline, self._delivering.deadline)
         is_waiting = self.taking_over.waits(self._at.now)
         fetching = self.taking_over.deadline if is_waiting else min(self.catching_up.deadline, self.taking_over.deadline)
         channels = min(self._delivering.deadline, self._collecting.deadline)
@@ -254,6 +286,16 @@ class Replica:
     def is_handed_over(self) -> bool:
         """Whether another state than this replica's is stored: it is to be brought back, and this replica told nothing more."""
         return self.taking_over.is_whole
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the closing block is final: the chain has come to its end."""
+        return self.closing is not None
+
+    @property
+    def bulletin(self) -> Bulletin | None:
+        """How far the shard is with the change to the next epoch, as the last final block proves it; None before there is one."""
+        return self._telling.bulletin(self.last, self.state.change) if self.last is not None else None
 
     # -- messages of members ---------------------------------------------------------------------------------------
 
@@ -279,13 +321,25 @@ class Replica:
             case TransactionsReply():
                 self._on_transactions_reply(peer, member, message)
 
-    def _on_bundle(self, peer: bytes, certified: CertifiedBundle) -> None:
+    def _on_request(self, peer: bytes, member: int | None, message: PeerMessage) -> None:
+        """Of a guest; or of anybody, when the chain is closed."""
+        if member is None and peer not in self.guests:
+            return
+        match message:
+            case Standing() if member is not None:
+                self._effects += self._serving.help(peer, member, message, self._at.now)
+            case Standing():
+                self._effects += self._serving.tell(peer, self._standing(), self._at.now)
+            case ChainRequest() | CheckpointRequest() | PartsRequest():
+                self._effects += self._serving.answer(peer, message, self._at.now)
+
+    def _on_bundle(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
         cursor = self.state.cursor(certified.bundle.source)
         delivery = self.inbox.receive(certified, cursor)
         if delivery is not None:
             self.counters.bundles_in += 1
             self._effects += self._checking.delivery(delivery)
-        self._effects += self._collecting.received(peer, certified, delivery is not None, cursor)
+        return self._collecting.received(peer, certified, delivery is not None, cursor)
 
     def _on_offer(self, peer: bytes, message: CheckpointReply) -> None:
         try:
@@ -330,15 +384,16 @@ class Replica:
 
     def _on_whole(self, assembled: Assembled) -> None:
         """All transactions of a proposal are here."""
-        proposal, block, bundles, entries = assembled.proposal, assembled.block, assembled.bundles, assembled.entries
+        proposal, block, bundles, transactions = assembled.proposal, assembled.block, assembled.bundles, assembled.transactions
         self.consensus.is_whole(proposal, self._at.now)
         if block.header.view < self.consensus.view:
             self.consensus.on_proposal(proposal, block, None, self._at.now)
             return
-        if not may_fill(block.transactions, self.parameters):
+        entries = read_entries(block.entries)
+        if entries is None or not may_fill(block.transactions, self.parameters):
             self.consensus.on_invalid_proposal(block.header.view, self._at.now)
             return
-        payload = Payload(bundles, entries, join(map(self.inbox.verdicts, block.bundles)))
+        payload = Payload(bundles, transactions, join(map(self.inbox.verdicts, block.bundles)), entries)
         checks = self._checking.proposal(assembled, payload)
         if checks is None:
             self.consensus.on_proposal(proposal, block, Draft(payload), self._at.now)
@@ -371,8 +426,8 @@ class Replica:
     # -- what consensus says ---------------------------------------------------------------------------------------
 
     def _follow_consensus(self) -> None:
-        """Do what follows from the events it was told of, step by step."""
-        while (effect := self.consensus.next_effect()) is not None:
+        """Do what follows from the events it was told of, step by step. What comes after the closing block does not count."""
+        while not self.is_closed and (effect := self.consensus.next_effect()) is not None:
             match effect:
                 case Execute():
                     self.consensus.on_executed(effect.block_hash, self._execute(effect))
@@ -393,11 +448,13 @@ class Replica:
         payload = wanted.draft.payload if wanted.draft is not None else self._read_payload(block)
         if payload is None:
             return None
-        transactions = [(entry.id, entry.transaction) for entry in payload.entries]
+        transactions = [(pooled.id, pooled.transaction) for pooled in payload.transactions]
         bundles = [certified.bundle for certified in payload.bundles]
         verdicts = join((payload.verdicts, self._verdicts.pop(header.hash, None)))
         try:
-            execution = execute(parent, self.rules, header.height, header.time, bundles, transactions, judge(verdicts))
+            execution = execute(
+                parent, self.rules, header.height, header.time, bundles, transactions, judge(verdicts), payload.entries
+            )
         except InvalidBlock:
             return None
         if not execution.gives(block.header):
@@ -414,7 +471,9 @@ class Replica:
         final, draft = finalized.final, finalized.draft
         header, execution = final.block.header, draft.execution
         assert execution is not None, "consensus had it executed"
-        included, rows = execution.overlay.included, self.state.commit(execution.overlay)
+        before, included = self.state.change, execution.overlay.included
+        rows = self.state.commit(execution.overlay)
+        self.last = CertifiedHeader(header, final.finality)
         certified = CertifiedBlock(final.block, final.finality, execution.effects)
         encoded = encode(certified)
         bundles = certify_bundles(execution, final)
@@ -426,44 +485,55 @@ class Replica:
         self._effects.append(Checkpoint(*rows))
         if header.proposer == self.member and not finalized.is_adopted:
             self._effects.append(Publish(blocks_topic(self.electorate.network, self.electorate.chain), encoded))
+        self._effects += self._telling.news(self.last, before, self.state.change, finalized.is_adopted)
         sent = self._delivering.deliver(bundles, header.height, not finalized.is_adopted, self._at.now)
         self._effects += sent
         self.counters.bundles_out += len(bundles) if sent else 0
         for taken in draft.payload.bundles:
             self.inbox.prune(taken.bundle.source, self.state.cursor(taken.bundle.source))
             self._collecting.took(taken.bundle.source)
-        self.mempool.remove([entry.id for entry in draft.payload.entries])
+        self.mempool.remove([pooled.id for pooled in draft.payload.transactions])
+        self.desk.took(draft.payload.entries)
         took = None if finalized.is_adopted else self._at.now - draft.executed_at
         if took is not None:
             self._proposing.on_final(took)
         self.counters.count(execution, took if header.proposer == self.member else None)
         self.catching_up.moved(header.height, self._at.now)
         self.taking_over.moved(header.height)
+        if is_closed(self.state):
+            self.closing = self.last
+            self._effects += self._proposing.stop()
 
     # -- after every event -----------------------------------------------------------------------------------------
 
     def _finish(self, at: Instant) -> list[Effect]:
         """What may follow from any event: timers, blocks that became final, a proposal, a request; then hand it all over."""
         self._at = at
-        self.consensus.tick(at.now)
-        self._follow_consensus()
+        if not self.is_closed:
+            self.consensus.tick(at.now)
+            self._follow_consensus()
         if at.now >= self._next_standing:
             self._next_standing = at.now + self.parameters.heartbeat
             self._effects.append(Broadcast(self._standing()))
+        if not self.is_closed:
+            self._work(at)
+        self._effects += self._delivering.poll(at.now)
+        self._effects += self._refusing.publish(at.now)
+        self._effects += self._serving.handing_over.poll(at.now)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _work(self, at: Instant) -> None:
+        """Propose, and ask for what is missing."""
         mining, refused = self._proposing.work(at)
         self._effects += mining
         self._refusing.add(refused)
         self._follow_consensus()
         self._effects += self._collecting.ask_for_more(self.state)
         self._effects += self._collecting.poll(self.state, at.now)
-        self._effects += self._delivering.poll(at.now)
         if not self.consensus.knows_of_work and self._proposing.waiting(self.consensus.head):
             self.consensus.work_waits(at.now)
-        self._effects += self._refusing.publish(at.now)
-        self._effects += self._serving.handing_over.poll(at.now)
         self._fetch(at.now)
-        effects, self._effects = self._effects, []
-        return effects
 
     def _fetch(self, now: int) -> None:
         """Ask for what others have: blocks, or, far behind, the state."""
@@ -477,3 +547,7 @@ class Replica:
 
     def _standing(self) -> Standing:
         return Standing(self.state.height, self.consensus.view)
+
+
+def _is_inside(rules: Rules, transaction: Transaction) -> bool:
+    return is_inside(rules, transaction.order.legs)

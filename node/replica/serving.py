@@ -42,7 +42,7 @@ class Serving:
         """The latest view of which each peer was sent transactions."""
 
     def answer(self, peer: bytes, request: Request, now: int) -> Sequence[SendBlocks | Answer]:
-        """To a member of the own shard."""
+        """To a member of the own shard, or a guest."""
         match request:
             case CheckpointRequest() | PartsRequest():
                 return self.handing_over.answer(peer, request, now) if self._may(peer, type(request), now) else []
@@ -74,6 +74,10 @@ class Serving:
         if request.sequence > self._state.sequence(request.destination) or not self._may(peer, BundleRequest, now):
             return []
         return [SendBundles(peer, request.destination, request.sequence)]
+
+    def tell(self, peer: bytes, standing: Standing, now: int) -> list[Send]:
+        """Answer a guest's standing with the own one."""
+        return [Send(peer, standing)] if self._may(peer, Standing, now) else []
 
     def help(self, peer: bytes, member: int, standing: Standing, now: int) -> list[Send]:
         """What a member in an earlier view needs to join this one's; and its own last vote, lest it has forgotten it."""

@@ -26,7 +26,7 @@ from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import Ballot, PeerMessage
 from node.protocol.transaction import Transaction, decode_transaction
-from node.replica.mempool import Entry, Mempool, read_entry
+from node.replica.mempool import Mempool, Pooled, read_pooled
 from node.replica.proposing import choose_transactions
 from node.replica.replica import Replica
 from scripts.benchmark.checks import burst
@@ -44,8 +44,8 @@ class World(NamedTuple):
 
     home: Shard
     other: Shard
-    plain: list[Entry]
-    crossing: list[Entry]
+    plain: list[Pooled]
+    crossing: list[Pooled]
     network: Network
 
 
@@ -62,8 +62,8 @@ def make_world() -> World:
         legs = [leg(issuer, payer, "USD", 1_000) for payer in payers[start : start + 16]]
         network.shard_of(issuer).add(network.sign([issuer], *legs))
     network.exchange()
-    plain = [read_entry(encode(network.pay(payer, payers[i - 1], 1))) for i, payer in enumerate(payers)]
-    crossing = [read_entry(encode(network.pay(payer, payees[i], 1))) for i, payer in enumerate(payers)]
+    plain = [read_pooled(encode(network.pay(payer, payers[i - 1], 1))) for i, payer in enumerate(payers)]
+    crossing = [read_pooled(encode(network.pay(payer, payees[i], 1))) for i, payer in enumerate(payers)]
     return World(home, other, plain, crossing, network)
 
 
@@ -72,7 +72,7 @@ def people(network: Network, shard: Shard) -> list[KeyPair]:
     return list(islice((pair for pair in keys if network.shard_of(pair) is shard), PAYMENTS))
 
 
-def run(shard: Shard, entries: Sequence[Entry], bundles: Sequence[Bundle] = ()) -> Execution:
+def run(shard: Shard, entries: Sequence[Pooled], bundles: Sequence[Bundle] = ()) -> Execution:
     """Execute the next block, without committing it."""
     pairs = [(one.id, one.transaction) for one in entries]
     time = shard.head.time + 100

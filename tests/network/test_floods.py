@@ -147,11 +147,9 @@ def publishing(url: str, clients: int, messages: Callable[[int], list[tuple[str,
 def all_topics(network: Network) -> list[str]:
     name = network.genesis.network
     per_shard = (topics.transactions_topic, topics.queries_topic, topics.blocks_topic, topics.refusals_topic)
-    return [
-        *(topic(name, Chain(1, s)) for topic in per_shard for s in (0, 1)),
-        topics.epoch_topic(name),
-        topics.reports_topic(name),
-    ]
+    of_chains = [topic(name, Chain(1, s)) for topic in per_shard for s in (0, 1)]
+    of_all = (topics.epoch_topic, topics.reports_topic, topics.bulletins_topic, topics.asks_topic, topics.entries_topic)
+    return [*of_chains, *(topic(name) for topic in of_all)]
 
 
 def pay_all_the_while(pay: Callable[[], None], seconds: float = SECONDS) -> float:

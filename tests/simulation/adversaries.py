@@ -45,7 +45,7 @@ from node.protocol.messages import (
     TransactionsRequest,
 )
 from node.protocol.transaction import Transaction, Witness, decode_transaction
-from node.replica.mempool import Entry, read_entry
+from node.replica.mempool import Pooled, read_pooled
 from node.replica.proposing import build_block
 from node.replica.replica import Replica
 from tests.simulation.clients import ISSUERS
@@ -143,7 +143,7 @@ class Adversary:
     def rival(
         self,
         proposal: Proposal,
-        entries: Sequence[Entry],
+        entries: Sequence[Pooled],
         later: int = 1,
         bundles: bool = True,
         taken: tuple[Sequence[CertifiedBundle], Sequence[bytes]] | None = None,
@@ -191,7 +191,7 @@ class Adversary:
         again = list(map(self.signed_again, self.block_of(proposal).transactions))
         if not again or None in again:
             return proposal
-        block = self.rival(proposal, [read_entry(encoded) for encoded in again if encoded is not None])
+        block = self.rival(proposal, [read_pooled(encoded) for encoded in again if encoded is not None])
         return self.proposing(proposal, self.mined(block)) if block is not None else proposal
 
     def falsified(self, part: Part) -> Part:

@@ -48,7 +48,7 @@ from node.replica.collecting import Collecting
 from node.replica.delivering import Delivering
 from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
-from node.replica.mempool import Mempool, read_entry
+from node.replica.mempool import Mempool, read_pooled
 from node.replica.replica import Replica
 from node.replica.retention import Retention
 from node.replica.taking_over import TakingOver
@@ -197,7 +197,7 @@ def _any_transactions(_: Original) -> Any:
         leaves = [leaf for leaf in partial.proposal.block.leaves if leaf in partial.missing]
         pairs = zip(leaves, reply.transactions, strict=True)
         try:
-            return self._fill(reply.block, {leaf: structs.replace(read_entry(encoded), leaf=leaf) for leaf, encoded in pairs})
+            return self._fill(reply.block, {leaf: structs.replace(read_pooled(encoded), leaf=leaf) for leaf, encoded in pairs})
         except DecodeError:
             return None
 

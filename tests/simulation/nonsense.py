@@ -13,7 +13,7 @@ from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.messages import BundleDelivery, Proposal
 from node.protocol.transaction import Leg, Order, Transaction, decode_transaction
-from node.replica.mempool import read_entry
+from node.replica.mempool import read_pooled
 from node.replica.proposing import build_block
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _with_header(**changes: object) -> Callable[["Adversary", Proposal], Block |
 def _with_transactions(liar: "Adversary", proposal: Proposal, transactions: Sequence[bytes]) -> Block:
     """Built as the rules have it if possible; else with the roots of another block."""
     try:
-        if (block := liar.rival(proposal, list(map(read_entry, transactions)))) is not None:
+        if (block := liar.rival(proposal, list(map(read_pooled, transactions)))) is not None:
             return block
     except ValueError:
         pass

@@ -70,12 +70,12 @@ class Inquirer:
         """A reply as it left its member."""
         if not node.is_honest:
             return
-        query_id, shard, member, answer, signature = msgpack.unpackb(body)
+        query_id, epoch, shard, member, answer, signature = msgpack.unpackb(body)
         query = self._open.pop((query_id, node.index), None)
         if query is None:
             violated("answer", f"{node} answers what it was not asked")
         assert query is not None
-        statement = digest("reply", [self.world.document.hash, query_id, shard, member, answer])
+        statement = digest("reply", [self.world.document.hash, query_id, epoch, shard, member, answer])
         if (shard * self.world.plan.size + member) != node.index or not verify(node.key.public, statement, signature):
             violated("answer", f"{node} does not sign its answer")
         if not self._is_so(node, shard, query.request, answer):
@@ -83,7 +83,7 @@ class Inquirer:
 
     def _is_so(self, node: "Host", shard: int, request: Request, answer: list[Any]) -> bool:
         """As far as the oracle knows the height that it speaks of."""
-        chain, (kind, *rest) = self.world.monitor.oracle.chains[shard], answer
+        chain, (kind, *rest) = self.world.monitor.oracle.chains[1, shard], answer
         match request:
             case GetStatus():
                 name, height, view, state_root, leader, mempool, pending = rest

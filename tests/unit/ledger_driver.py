@@ -17,6 +17,7 @@ from node.protocol.channel import Bundle, Record
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
+from node.protocol.entries import Entry
 from node.protocol.genesis import Asset, Genesis, Parameters
 from node.protocol.limits import MAX_BUNDLE_BYTES
 from node.protocol.shards import ShardTable, equal_ranges
@@ -124,21 +125,34 @@ class Ledgers:
         return self.sign(Leg(self.issuer(asset), account, asset, 0, action))
 
     def execute(
-        self, shard: int, *transactions: Transaction, bundles: Sequence[Bundle] = (), parent: Execution | None = None
+        self,
+        shard: int,
+        *transactions: Transaction,
+        bundles: Sequence[Bundle] = (),
+        entries: Sequence[Entry] = (),
+        parent: Execution | None = None,
     ) -> Execution:
         """Execute the next block of a shard, without committing it."""
         base = parent.overlay if parent is not None else self.states[shard]
         pairs = [(transaction.id, transaction) for transaction in transactions]
-        return execute(base, self.rules[shard], base.height + 1, self.now, bundles, pairs, Transaction.has_valid_signatures)
+        valid = Transaction.has_valid_signatures
+        return execute(base, self.rules[shard], base.height + 1, self.now, bundles, pairs, valid, entries)
 
-    def block(self, shard: int, *transactions: Transaction, take: int = 1 << 30, bundles: Sequence[Bundle] = ()) -> Execution:
+    def block(
+        self,
+        shard: int,
+        *transactions: Transaction,
+        take: int = 1 << 30,
+        bundles: Sequence[Bundle] = (),
+        entries: Sequence[Entry] = (),
+    ) -> Execution:
         """Execute and commit: the transactions and at most ``take`` of the bundles that are on their way."""
         arriving = list(bundles)
         for source in self.shards:
             queue = self.channels.get((source, shard), deque())
             while queue and len(arriving) < take:
                 arriving.append(queue.popleft())
-        execution = self.execute(shard, *transactions, bundles=arriving)
+        execution = self.execute(shard, *transactions, bundles=arriving, entries=entries)
         state, effects = self.states[shard], execution.effects
         self.disks[shard].take(state.commit(execution.overlay), execution)
         assert all(self.table.shard_of(change.address) == shard for change in effects.changes.balances)

@@ -6,7 +6,7 @@ from node.effects import Publish, ReplyBlocks
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_LISTED_BYTES
 from node.protocol.queries import EVERYONE, GetAccount, GetBlocks, GetPending, GetStatus, PendingList, Query, Reply, Request
-from node.replica.mempool import read_entry
+from node.replica.mempool import read_pooled
 from tests.chains import Network, key
 from tests.unit.replicas import at, replica_of
 
@@ -28,7 +28,7 @@ def test_transactions_that_wait_are_listed_as_far_as_they_fit() -> None:
     replica, memo = replica_of(NETWORK, 0), "x" * 140
     for salt in range(1000):
         transaction = NETWORK.pay(NETWORK.issuers["USD"], key("payee"), 5, memo=memo, salt=salt)
-        replica.mempool.add(read_entry(encode(transaction)))
+        replica.mempool.add(read_pooled(encode(transaction)))
     (reply,) = (e for e in replica.on_query(Query(bytes(16), "c", 0, GetPending(1000)), at(1)) if isinstance(e, Publish))
     answer = decode(Reply, reply.body, MAX_BROKER_BODY_BYTES).answer
     assert isinstance(answer, PendingList)

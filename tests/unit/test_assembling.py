@@ -12,7 +12,7 @@ from node.protocol.codec import encode
 from node.protocol.messages import BodyReply, BodyRequest, Certified, TransactionsReply, TransactionsRequest
 from node.protocol.transaction import Transaction
 from node.replica.assembling import Assembled, Assembling
-from node.replica.mempool import Mempool, read_entry
+from node.replica.mempool import Mempool, read_pooled
 from node.replica.replica import Replica
 from tests.chains import Network, key
 from tests.simulation.adversaries import sign_again
@@ -219,8 +219,8 @@ def test_proposals_nobody_waits_for_are_forgotten() -> None:
     awaited.clear()
     assembling.begin(other, ())
     assert set(assembling.partial) == {other.vote.block}
-    assert assembling.offer(map(read_entry, ENCODED)) == []
-    (whole,) = assembling.offer([read_entry(encode(ANOTHER))])
+    assert assembling.offer(map(read_pooled, ENCODED)) == []
+    (whole,) = assembling.offer([read_pooled(encode(ANOTHER))])
     assert isinstance(whole, Assembled)
     assert whole.block.transactions == (encode(ANOTHER),)
     assert not assembling.partial

@@ -11,23 +11,23 @@ from node.protocol.crypto import KeyPair
 from node.protocol.topics import Refusal
 from node.protocol.transaction import Transaction
 from node.replica import mempool
-from node.replica.mempool import Entry, Mempool, read_entry
+from node.replica.mempool import Mempool, Pooled, read_pooled
 from tests.chains import Network, key
 
 NETWORK = Network(committees=1)
 ANN, BOB, CAROL = key("ann"), key("bob"), key("carol")
 
 
-def entry(salt: int = 0, transaction: Transaction | None = None, payer: KeyPair = ANN) -> Entry:
+def entry(salt: int = 0, transaction: Transaction | None = None, payer: KeyPair = ANN) -> Pooled:
     one = transaction or NETWORK.pay(payer, key("payee"), 5, salt=salt)
-    return read_entry(encode(one))
+    return read_pooled(encode(one))
 
 
-def entries(payer: KeyPair, count: int) -> list[Entry]:
+def entries(payer: KeyPair, count: int) -> list[Pooled]:
     return [entry(salt, payer=payer) for salt in range(count)]
 
 
-def take_in(pool: Mempool, *offered: Entry, may_push_out: bool = True) -> list[Refusal]:
+def take_in(pool: Mempool, *offered: Pooled, may_push_out: bool = True) -> list[Refusal]:
     """Screened, checked, settled; all refusals."""
     found, refusals = pool.screen([one.encoded for one in offered])
     pool.expect(found)
@@ -107,7 +107,7 @@ def test_payers_take_turns_and_go_to_the_end_when_one_of_theirs_was_taken() -> N
     for one in (*ann, *bob, *carol):
         pool.add(one)
 
-    def turns(*without: Entry) -> list[Entry]:
+    def turns(*without: Pooled) -> list[Pooled]:
         return list(pool.in_turn(lambda one: one not in without))
 
     assert turns() == [ann[0], bob[0], carol[0], ann[1], bob[1], ann[2]]

@@ -155,9 +155,17 @@ class Network:
         self.credits = next_credits(self.credits, before, self.document, succession.closings, issuers)
         self.documents.append(self.document)
         self.successions.append(succession)
-        numbers = sorted(self.document.electorates)
-        self.shards = [Shard(self, n, [origins[o] for o in self.document.origins_of(n)]) for n in numbers]
+        self.shards = [self._opened(number, origins) for number in sorted(self.document.electorates)]
         self.chains |= {shard.electorate.chain: shard for shard in self.shards}
+
+    def _opened(self, number: int, before: Mapping[int, Origin]) -> "Shard":
+        """A chain of this epoch, at height 0."""
+        document, origins = self.document, [before[origin] for origin in self.document.origins_of(number)]
+        closings = [origin.closing for origin in origins]
+        opened = max(closing.time for closing in closings)
+        rules = Rules(self.genesis, document.network_id, number, document.shards, document, opened)
+        state = open_state(rules, document, origins, self.credits)
+        return Shard(self, number, document, (state, opening_header(document, number, state, closings)))
 
     def round(self) -> None:
         """A block in each shard that has not closed, with all that waits for it."""
@@ -258,19 +266,19 @@ class Shard:
         chain: the certified blocks; ``outboxes``: the bundles each of them sends, proven; ``sent``: the same by destination.
     """
 
-    def __init__(self, network: Network, number: int, origins: Sequence[Origin] = ()) -> None:
+    def __init__(
+        self, network: Network, number: int, document: EpochDocument | None = None, opened: tuple[State, Header] | None = None
+    ) -> None:
+        """``document``, ``opened``: of a later epoch, and the state and header at height 0."""
+        document = document or network.document
         self.number = number
-        self.electorate = network.document.electorates[number]
+        self.electorate = document.electorates[number]
         self.members = [network.nodes[public] for public in self.electorate.keys]
-        opened = max((origin.closing.time for origin in origins), default=None)
-        document = network.document
-        self.rules = Rules(network.genesis, document.network_id, number, document.shards, document, opened)
-        if origins:
-            self.state = open_state(self.rules, document, origins, network.credits)
-            self.genesis = opening_header(document, number, self.state, [origin.closing for origin in origins])
-        else:
-            self.state = State.genesis(self.rules)
-            self.genesis = genesis_header(network.genesis, number, self.state)
+        if opened is None:
+            state = State.genesis(Rules(network.genesis, document.network_id, number, document.shards, document))
+            opened = state, genesis_header(network.genesis, number, state)
+        self.state, self.genesis = opened
+        self.rules = self.state.rules
         self.roots = [self.state.state_root]
         self.slices: list[Slice] = []
         self.included: dict[int, tuple[Piece, ...]] = {}

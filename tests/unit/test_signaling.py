@@ -515,7 +515,7 @@ def pledged(index: int, roll: bytes = b"", attempt: int = 1) -> Pledge:
 
 
 def member(index: int = 0, accepted: SignedDocument | Opening | None = None, pledge: Pledge | None = None) -> Membership:
-    stored = Stored(bytes([index]) * 32, accepted, pledge)
+    stored = Stored(bytes([index]) * 32, accepted, (pledge,) if pledge is not None else ())
     return Membership(GENESIS, NODES[index], REGISTRATIONS[index].name, REGISTRATIONS[index].addresses, stored)
 
 

@@ -7,24 +7,29 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-from node.client.epochs import Epochs, NewDocument
+from node.client.epochs import Epochs, NewDocument, News
 from node.client.questions import Question, Questions, read_reply
 from node.network.broker_url import BrokerUrl
+from node.protocol.bulletins import GetChange, GetSuccession
 from node.protocol.certificate import Electorate
-from node.protocol.codec import encode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.queries import EVERYONE, Request
-from node.protocol.topics import epoch_topic
+from node.protocol.topics import asks_topic, bulletins_topic, epoch_topic
 from scripts.devnet.connection import Connection, ConnectionLost
 from scripts.devnet.layout import Devnet
 
 ANSWER_SECONDS = 2.0
 RETRY_SECONDS = 0.2
+SUCCESSION_SECONDS = 0.7
+"""Who knows of a later epoch says so within them."""
+MAX_KEPT_BYTES = 1 << 30
 Handler = Callable[[bytes], None]
 
 
@@ -36,11 +41,11 @@ class Client:
     """Close it, or use it in a ``with``. A broker that is away is tried again while something is waited for.
 
     Attributes:
-        epochs: what the coordinator announces, or what was kept of it while it is away.
+        epochs: what is known of them: announced, told or kept.
     """
 
     def __init__(self, url: str, genesis: Genesis, kept: Path | None = None) -> None:
-        """``kept``: a file with the epoch document, read if it is there and written when the coordinator announces one.
+        """``kept``: a file with what shows the epoch documents, read if it is there and written when an epoch begins.
 
         Raises:
             ValueError: ``url`` is no broker's.
@@ -49,13 +54,16 @@ class Client:
         self._url = BrokerUrl(url)
         self._connection: Connection | None = None
         self._kept = kept
+        self._is_latest = False
         self._questions = Questions(genesis.network, secrets.token_hex(16))
         self._handlers: dict[str, tuple[int, Handler]] = {}
-        self.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, self._announced)
+        self.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, lambda body: self._keep(self.epochs.announce(body)))
+        self.subscribe(bulletins_topic(genesis.network), MAX_FRAME_BYTES, lambda body: self._keep(self.epochs.hear(body)))
         self.subscribe(self._questions.topic, MAX_BROKER_BODY_BYTES, self._replied)
         if kept is not None:
-            with suppress(OSError):
-                self.epochs.restore(kept.read_bytes())
+            with suppress(OSError, DecodeError):
+                for stored in decode(list[bytes], kept.read_bytes(), MAX_KEPT_BYTES):
+                    self.epochs.restore(stored)
 
     def __enter__(self) -> Self:
         return self
@@ -77,9 +85,11 @@ class Client:
             raise ClientError(f"the broker cannot be reached: {error}") from None
 
     def poll(self, seconds: float) -> None:
-        """Hand on the next message, or return after ``seconds``."""
+        """Hand on the next message, or return after ``seconds``; ask for what is missing of the epochs."""
         deadline = time.monotonic() + seconds
         try:
+            for ask in self.epochs.asks(time.monotonic_ns() // 1_000_000):
+                self._connect().publish(asks_topic(self.genesis.network), ask)
             message = self._connect().receive(seconds)
         except (ConnectionLost, OSError):
             self._hang_up()
@@ -99,11 +109,19 @@ class Client:
         return True
 
     def document(self, seconds: float = 3.0) -> EpochDocument:
-        """The epoch document. Raises ClientError when none was kept and none comes in time."""
+        """The document in force. Raises ClientError when none was kept and none comes in time, or the broker is away."""
         self.wait(lambda: self.epochs.document is not None, seconds)
         if self.epochs.document is None:
             raise ClientError("no epoch document: none was kept, and no coordinator announces one")
+        while not self._is_latest:
+            document = self.epochs.document
+            for ask in (GetSuccession(document.number + 1), GetChange(document.number, document.register)):
+                self.publish(asks_topic(self.genesis.network), encode(ask))
+            self._is_latest = not self.wait(partial(self._knows_more, document), SUCCESSION_SECONDS)
         return self.epochs.document
+
+    def _knows_more(self, document: EpochDocument) -> bool:
+        return self.epochs.document is not document
 
     def ask(self, electorate: Electorate, request: Request, member: int = EVERYONE) -> Question:
         """Ask without waiting: ``poll`` brings the answers. ``close`` it after. Raises ClientError."""
@@ -132,10 +150,9 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _announced(self, body: bytes) -> None:
-        new = any(isinstance(news, NewDocument) for news in self.epochs.announce(body))
-        if new and self._kept is not None:
-            self._kept.write_bytes(encode(self.epochs.opening))
+    def _keep(self, news: list[News]) -> None:
+        if self._kept is not None and any(isinstance(one, NewDocument) for one in news):
+            self._kept.write_bytes(encode([self.epochs.stored(document.number) for document in self.epochs.documents]))
 
     def _replied(self, body: bytes) -> None:
         reply = read_reply(body, self.epochs.electorates)

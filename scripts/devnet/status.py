@@ -1,8 +1,8 @@
 """``up --status``: which processes run, the epoch and its committees, and what each node itself says of its shard, in an answer
 it signed.
 
-Nodes are asked through the broker, under the latest epoch document that the coordinator announces; the document is kept, so
-that nodes can be asked while the coordinator is away. Documents and answers are checked before they are believed.
+Nodes are asked through the broker, under the document in force; what shows that it is so is kept, so that nodes can be asked
+while the coordinator is away. Documents, bulletins and answers are checked before they are believed.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from node.protocol.change import Bulletin
 from node.protocol.epoch import EpochDocument, PhaseNotice
 from node.protocol.genesis import Genesis, Phase, read_genesis
 from node.protocol.queries import GetStatus, NodeStatus
@@ -23,12 +24,14 @@ DOCUMENT_SECONDS = 1.5
 
 
 class Heard(NamedTuple):
-    """Shards and verified statuses by node name; the document in force and the coordinator's last word, if they are known."""
+    """Shards and verified statuses by node name; the document in force, the coordinator's last word and the register's, if they
+    are known."""
 
     seats: dict[str, int]
     statuses: dict[str, NodeStatus]
     document: EpochDocument | None
     notice: PhaseNotice | None
+    register: Bulletin | None = None
 
 
 def status(devnet: Devnet) -> dict[str, Any]:
@@ -75,8 +78,8 @@ def status(devnet: Devnet) -> dict[str, Any]:
 
 
 def epoch_of(heard: Heard) -> dict[str, Any]:
-    """The epoch as the coordinator announced it, with ranges of addresses in hex; null what is not known. A document that is in
-    force is mined by. A committee is ready when a quorum of it answers; its height is what so many have reached."""
+    """The epoch and how far the change to the next one is, with ranges of addresses in hex; null what is not known. A document
+    that is in force is mined by. A committee is ready when a quorum of it answers; its height is what so many have reached."""
     document, notice = heard.document, heard.notice
     committees = []
     for committee in document.committees if document is not None else ():
@@ -91,18 +94,28 @@ def epoch_of(heard: Heard) -> dict[str, Any]:
                 "shard": committee.shard,
                 "first": first.hex(),
                 "last": last.hex(),
+                "origins": list(document.origins_of(committee.shard)),
                 "members": names,
                 "height": heights[quorum - 1] if is_ready else None,
                 "ready": is_ready,
             }
         )
     return {
-        "epoch": notice.epoch if notice is not None else document.number if document is not None else None,
-        "attempt": notice.attempt if notice is not None else document.attempt if document is not None else None,
+        "epoch": document.number if document is not None else notice.epoch if notice is not None else None,
+        "attempt": document.attempt if document is not None else notice.attempt if notice is not None else None,
         "phase": Phase.MINING.value if document is not None else notice.phase.value if notice is not None else None,
         "document": document.hash.hex() if document is not None else None,
+        "change": None if heard.register is None else _change(heard.register),
         "committees": committees,
     }
+
+
+def _change(bulletin: Bulletin) -> dict[str, Any] | None:
+    register = bulletin.change.register
+    if register is None:
+        return None
+    told = {"attempt": bulletin.change.attempt, "phase": register.phase.name.lower(), "since": register.since}
+    return told | {"registered": len(register.registrations), "ready": len(register.ready), "settled": list(register.settled)}
 
 
 def silent(heard: Heard, running: set[str]) -> list[str]:
@@ -155,7 +168,7 @@ def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]
     statuses: dict[str, NodeStatus] = {}
     with Client(broker, genesis, folder.run / "epoch-document") as client, suppress(ClientError):
         committees = client.document(DOCUMENT_SECONDS).committees
-        electorates = client.epochs.electorates
+        electorates = client.epochs.current
         questions = [client.ask(electorates[committee.shard], GetStatus()) for committee in committees]
 
         def answered() -> bool:
@@ -166,4 +179,4 @@ def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]
 
         client.wait(answered, ANSWER_SECONDS)
     seats = {name: shard for name, (shard, _) in client.epochs.seats.items()}
-    return Heard(seats, statuses, client.epochs.document, client.epochs.notice)
+    return Heard(seats, statuses, client.epochs.document, client.epochs.notice, client.epochs.chronicle.register)

@@ -84,8 +84,9 @@ WAITING = text("status IN ('queued', 'submitted')")
 class Transfer(Base):
     """A transaction and where it stands. ``user_id``: who handed it in here; None when it was found in a block.
 
-    ``height``: of the home shard's last receipt. ``committed_in``: of the block that committed it, by shard, as JSON.
-    ``text``: its memo, as it is searched for.
+    ``home_shard``, ``shards``: those that it touches in ``epoch``, in which a block took it in, or the latest. ``height``: of
+    the home shard's last receipt. ``committed_in``: of the block that committed it, by shard, as JSON. ``text``: its memo, as
+    it is searched for.
     """
 
     __tablename__ = "transfers"
@@ -94,6 +95,7 @@ class Transfer(Base):
     user_id: Mapped[str | None] = mapped_column(String(32))
     kind: Mapped[str] = mapped_column(String(12))
     payload: Mapped[bytes]
+    epoch: Mapped[int] = mapped_column(server_default="1")
     home_shard: Mapped[int]
     shards: Mapped[str] = mapped_column(String(200))
     status: Mapped[str] = mapped_column(String(12))
@@ -158,7 +160,7 @@ class IdempotencyKey(Base):
 
 
 class AccountBalance(Base):
-    """What a wallet's address holds of an asset, as of the block at ``height`` of its shard."""
+    """What a wallet's address holds of an asset, as of the block at ``height`` of its shard in ``epoch``."""
 
     __tablename__ = "balances"
     address: Mapped[bytes] = mapped_column(primary_key=True)
@@ -166,6 +168,7 @@ class AccountBalance(Base):
     available: Mapped[int]
     held: Mapped[int]
     frozen: Mapped[bool]
+    epoch: Mapped[int] = mapped_column(server_default="1")
     height: Mapped[int]
 
 
@@ -187,6 +190,7 @@ class BalanceChange(Base):
     __table_args__ = {"sqlite_with_rowid": False}
     address: Mapped[bytes] = mapped_column(primary_key=True)
     asset: Mapped[str] = mapped_column(String(12), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     height: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     time: Mapped[int]
     available: Mapped[int]
@@ -194,9 +198,10 @@ class BalanceChange(Base):
 
 
 class Cursor(Base):
-    """The last block of a shard whose effects are in this database."""
+    """The last block of a chain whose effects are in this database; height 0: all it comes from is in it."""
 
     __tablename__ = "cursors"
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     height: Mapped[int]
     hash: Mapped[bytes]
@@ -204,7 +209,8 @@ class Cursor(Base):
 
 
 class EpochRecord(Base):
-    """The epoch documents seen, so that a start does not need the coordinator."""
+    """What shows which document was in force in each epoch, so that a start needs nobody: of the first the ``Opening``, of others
+    the ``Succession``."""
 
     __tablename__ = "epochs"
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -1,6 +1,9 @@
-"""The epoch, kept in the database: after a restart the gateway knows the committees though the coordinator be away."""
+"""The epochs, kept in the database: after a restart the gateway knows the committees whoever is away."""
 
+import asyncio
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from sqlalchemy import select
@@ -8,47 +11,76 @@ from sqlalchemy import select
 from gateway.database import Database, EpochRecord, insert
 from gateway.problems import Problem
 from gateway.seldom import Seldom
-from node.client.epochs import Epochs, NewDocument, News, Refused
-from node.protocol.codec import encode
+from node.chronicle import Refused
+from node.client.epochs import Epochs, NewDocument, News
+from node.client.line import BrokerUnavailable, Line
+from node.protocol.chain import Chain
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
+from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.shards import ShardTable
+from node.protocol.topics import asks_topic, bulletins_topic, epoch_topic
 
 log = structlog.get_logger()
+_ASK_EVERY = 1.0
 
 
 class StoredEpochs(Epochs):
-    """``on_document`` is called with the document as soon as there is one, announced or restored."""
+    """``on_document`` is called with each document in force, in order: heard of or restored."""
 
     def __init__(self, genesis: Genesis, database: Database, on_document: Callable[[EpochDocument], None]) -> None:
         super().__init__(genesis)
+        self._network = genesis.network
         self._database, self._seldom = database, Seldom()
         self._on_document = on_document
+        self._saved = 0
 
     async def load(self) -> None:
-        """Restore the stored document. Raises ValueError when it is not this network's, or damaged."""
-        query = select(EpochRecord.document).order_by(EpochRecord.number.desc())
-        stored = await self._database.read(lambda c: c.execute(query).scalar())
-        if stored is not None:
+        """Restore what is stored. Raises ValueError when it is not this network's, or damaged."""
+        query = select(EpochRecord.document).order_by(EpochRecord.number)
+        for stored in await self._database.read(lambda c: c.execute(query).scalars().all()):
             news = self.restore(stored)
             self._tell(news)
             for one in news:
                 if isinstance(one, Refused):
                     raise ValueError(f"stored epoch document: {one.reason}")
+        self._saved = len(self.documents)
 
     async def save(self) -> None:
-        """Keep the document in the database."""
-        row = {"number": self.require().number, "document": encode(self.opening)}
-        await self._database.write(lambda c: c.execute(insert(c, EpochRecord).values(**row).on_conflict_do_nothing()) and None)
+        """Keep what is known in the database."""
+        known = len(self.documents)
+        rows = [{"number": number, "document": self.stored(number)} for number in range(self._saved + 1, known + 1)]
+        if rows:
+            await self._database.write(lambda c: c.execute(insert(c, EpochRecord).values(rows).on_conflict_do_nothing()) and None)
+            self._saved = max(self._saved, known)
 
-    def hear(self, body: bytes) -> None:
-        """Take in a message of the epoch topic."""
-        self._tell(self.announce(body))
+    async def follow(self, line: Line) -> None:
+        """Hear of the epochs, ask for what is missing, and keep it, until cancelled."""
+        line.subscribe(epoch_topic(self._network), MAX_FRAME_BYTES, lambda body: self._tell(self.announce(body)))
+        line.subscribe(bulletins_topic(self._network), MAX_FRAME_BYTES, lambda body: self._tell(self.hear(body)))
+        while True:
+            await self.save()
+            with suppress(BrokerUnavailable):
+                for ask in self.asks(time.monotonic_ns() // 1_000_000) if line.connected else ():
+                    await line.publish(asks_topic(self._network), ask)
+            await asyncio.sleep(_ASK_EVERY)
 
     def require(self) -> EpochDocument:
-        """The document. Raises Problem (503) while there is none."""
+        """The document in force. Raises Problem (503) while there is none."""
         if self.document is None:
             raise Problem(503, "not_ready", "the network has not formed its committees yet", retry_after=2)
         return self.document
+
+    def table(self, epoch: int) -> ShardTable:
+        """Which shard kept which address. Raises Problem (503) while the epoch is not known here."""
+        if epoch > len(self.documents):
+            raise Problem(503, "not_ready", f"epoch {epoch} is not known here yet", retry_after=2)
+        return self.documents[epoch - 1].shards
+
+    def home_of(self, address: bytes) -> Chain:
+        """The chain that keeps an address now. Raises Problem (503) while there is none."""
+        document = self.require()
+        return Chain(document.number, document.shards.shard_of(address))
 
     def _tell(self, news: list[News]) -> None:
         for one in news:
@@ -56,4 +88,4 @@ class StoredEpochs(Epochs):
                 log.info("epoch document", epoch=one.document.number, committees=len(one.document.committees))
                 self._on_document(one.document)
             elif isinstance(one, Refused):
-                self._seldom.warn(f"epoch announcement refused: {one.reason}")
+                self._seldom.warn(f"announcement or bulletin refused: {one.reason}")

@@ -14,6 +14,7 @@ from node.client.blocks import ProvenBlock, prove_block, read_block
 from node.client.follower import Follower, Progress
 from node.client.line import BrokerUnavailable
 from node.client.unread import Unread
+from node.protocol.block import Header
 from node.protocol.certificate import Electorate
 from node.protocol.queries import BlockList, GetBlocks
 
@@ -27,6 +28,7 @@ _SMALL = 8 << 10
 class BlockSummary(Struct, frozen=True):
     """A line of the block explorer. Times in ms."""
 
+    epoch: int
     shard: int
     height: int
     hash: str
@@ -38,15 +40,15 @@ class BlockSummary(Struct, frozen=True):
     receipts: int
 
 
-def summary_of(proven: ProvenBlock) -> BlockSummary:
+def summary_of(epoch: int, proven: ProvenBlock) -> BlockSummary:
     block, h = proven.certified.block, proven.header
     counts = (len(block.transactions), len(block.bundles), len(proven.certified.effects.receipts))
-    return BlockSummary(h.shard, h.height, proven.hash.hex(), h.time, h.view, h.proposer, *counts)
+    return BlockSummary(epoch, h.shard, h.height, proven.hash.hex(), h.time, h.view, h.proposer, *counts)
 
 
 class ShardFollower:
-    """``place`` tells how far the chain has been followed, by whichever process. ``apply`` is awaited with runs of consecutive
-    blocks.
+    """``end`` is the chain's closing block, once it is known. ``place`` tells how far the chain has been followed, by whichever
+    process. ``apply`` is awaited with runs of consecutive blocks.
 
     Attributes:
         recent: summaries of the latest blocks applied here.
@@ -56,16 +58,18 @@ class ShardFollower:
         self,
         electorate: Electorate,
         queries: Queries,
+        end: Callable[[], Header | None],
         place: Callable[[], Place],
         apply: Callable[[list[ProvenBlock]], Awaitable[None]],
     ) -> None:
         self._electorate = electorate
         self._queries = queries
-        self._place, self._apply = place, apply
+        self._end, self._place, self._apply = end, place, apply
         self._chain: Follower | None = None
         self._unread, self._seldom = Unread(), Seldom()
         self._next_member = 0
         self._before = (0, 0)
+        self._pause: asyncio.Timeout | None = None
         self.recent: deque[BlockSummary] = deque(maxlen=_RECENT)
 
     @property
@@ -74,16 +78,28 @@ class ShardFollower:
         return self._place().height
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the next epoch has begun."""
+        return self._end() is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has been followed to its closing block."""
+        end = self._end()
+        return end is not None and self.height >= end.height
+
+    @property
     def caught_up(self) -> bool:
-        """Whether it is followed here, and its end has been reached."""
-        return self._chain is not None and self._chain.caught_up
+        """Whether it is followed here, and its end has been reached; or its closing block has."""
+        return self.is_complete or (self._chain is not None and self._chain.caught_up)
 
     @property
     def missing(self) -> str:
         """Why its end has not been reached, in words."""
+        shard, epoch = self._electorate.shard, self._electorate.epoch
         if self._chain is not None and self._chain.is_cut_off:
-            return f"shard {self._electorate.shard}: no node keeps block {self.height + 1} any more"
-        return f"shard {self._electorate.shard} not caught up"
+            return f"shard {shard}: no node keeps block {self.height + 1} of epoch {epoch} any more"
+        return f"shard {shard} not caught up"
 
     @property
     def refused(self) -> int:
@@ -99,13 +115,21 @@ class ShardFollower:
         if self._chain is not None:
             self._unread.put(body)
 
+    def finish(self) -> None:
+        """Its closing block is known now."""
+        if (end := self._end()) is not None and self._chain is not None:
+            self._chain.finish(end)
+            if self._pause is not None:
+                self._pause.reschedule(asyncio.get_running_loop().time())
+
     async def run(self) -> None:
-        """Follow, until cancelled."""
+        """Follow to the chain's end, or until cancelled."""
         place = self._place()
         self._chain = chain = Follower(self._electorate, place.height, place.hash)
+        self.finish()
         clock = asyncio.get_running_loop().time
         try:
-            while True:
+            while not chain.is_complete:
                 if bodies := await self._published(chain.due - clock()):
                     await self._keep(chain.published(await self._read(bodies), clock()))
                 if (asked := chain.ask(clock())) is not None:
@@ -159,14 +183,16 @@ class ShardFollower:
 
     async def _published(self, seconds: float) -> list[bytes]:
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
+            async with asyncio.timeout(max(0.0, seconds)) as self._pause:
                 return await self._unread.take()
         except TimeoutError:
             return []
+        finally:
+            self._pause = None
 
     async def _keep(self, progress: Progress) -> None:
         for text in progress.notables:
             self._seldom.warn(text)
         if progress.blocks:
             await self._apply(list(progress.blocks))
-            self.recent.extend(summary_of(block) for block in progress.blocks)
+            self.recent.extend(summary_of(self._electorate.epoch, block) for block in progress.blocks)

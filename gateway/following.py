@@ -2,21 +2,25 @@
 
 The others answer requests just the same. They read in the database what this one derives, and one of them takes over when it is
 gone.
+
+A chain is followed once all chains that it comes from are in the database up to their closing blocks. So whatever a chain says of
+an account comes after all that was said of it before, however far behind the process is.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from gateway.database import Database, now_ms
+from gateway.epochs import StoredEpochs
 from gateway.follower import ShardFollower
 from gateway.lease import Lease, Lost
 from gateway.ledger import Ledger, Superseded
 from gateway.queries import Queries
 from gateway.relay import Relay
 from gateway.rows import waiting_rows
-from node.client.blocks import ProvenBlock
 from node.client.line import Line
+from node.protocol.chain import Chain
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from node.protocol.topics import blocks_topic
@@ -25,27 +29,36 @@ _RESEND_EVERY = 5.0
 _RESEND_AFTER_MS = 15_000
 """What has waited for so long is sent by this process, too: the one that took it in may be gone."""
 _RESEND_AT_ONCE = 2000
+_BEGINS_WITHIN_MS = 60_000
+"""So long a chain that begins may be without a block, and who has followed all before has caught up."""
 
 
 class Following:
     """Attributes:
-    chains: each shard's, followed or not.
+    chains: of all epochs, followed or not.
     duties: what else is done, each until cancelled.
     """
 
-    def __init__(self, database: Database, line: Line, network: bytes, lease: Lease, ledger: Ledger, relay: Relay) -> None:
-        self._database, self._line, self._network = database, line, network
+    def __init__(
+        self, database: Database, line: Line, epochs: StoredEpochs, network: bytes, lease: Lease, ledger: Ledger, relay: Relay
+    ) -> None:
+        self._database, self._line, self._epochs, self._network = database, line, epochs, network
         self._lease, self._ledger, self._relay = lease, ledger, relay
         self._formed = asyncio.Event()
-        self.chains: dict[int, ShardFollower] = {}
+        self.chains: dict[Chain, ShardFollower] = {}
         self.duties: Sequence[Callable[[], Awaitable[None]]] = ()
 
     def form(self, document: EpochDocument, queries: Queries) -> None:
-        """The committees are known: listen to each."""
-        self._ledger.shards = document.shards
-        for shard, electorate in document.electorates.items():
-            chain = self.chains[shard] = ShardFollower(electorate, queries, partial(self._ledger.place, shard), self._apply)
-            self._line.subscribe(blocks_topic(self._network, electorate.chain), MAX_BROKER_BODY_BYTES, chain.hear)
+        """An epoch has begun: listen to its committees. The chains of the one before end."""
+        self._ledger.documents = self._epochs.documents
+        for electorate in document.electorates.values():
+            chain = electorate.chain
+            parts = partial(self._epochs.end, chain), partial(self._ledger.place, chain), partial(self._ledger.apply, chain)
+            self.chains[chain] = ShardFollower(electorate, queries, *parts)
+            self._line.subscribe(blocks_topic(self._network, chain), MAX_BROKER_BODY_BYTES, self.chains[chain].hear)
+        for chain in self._of(document.number - 1):
+            self._line.unsubscribe(blocks_topic(self._network, chain))  # what is missing is asked for
+            self.chains[chain].finish()
         self._formed.set()
 
     async def run(self) -> None:
@@ -55,13 +68,30 @@ class Following:
     def missing(self) -> list[str]:
         """Which chains are not followed to their ends, in words."""
         if self._lease.held:
-            return [chain.missing for _, chain in sorted(self.chains.items()) if not chain.caught_up]
+            return [self.chains[chain].missing for chain in self._latest() if not self._is_followed(chain)]
         if not self._lease.holder:
             return ["no process follows the chains"]
         return [] if self._lease.caught_up else [f"{self._lease.holder} has not caught up"]
 
+    def begins(self, chain: Chain) -> bool:
+        """Whether a chain of a known epoch has just been opened, and none of its blocks is here."""
+        opened = self._epochs.opened(chain)
+        return self._ledger.place(chain).height == 0 and now_ms() - opened < _BEGINS_WITHIN_MS
+
+    def _is_followed(self, chain: Chain) -> bool:
+        """To its end; or it begins, and all before has been."""
+        if self.chains[chain].caught_up:
+            return True
+        return self.begins(chain) and all(self.chains[origin].caught_up for origin in self._epochs.origins(chain))
+
+    def _of(self, epoch: int) -> list[Chain]:
+        return sorted(chain for chain in self.chains if chain.epoch == epoch)
+
+    def _latest(self) -> list[Chain]:
+        return self._of(len(self._epochs.documents))
+
     def _caught_up(self) -> bool:
-        return bool(self.chains) and all(chain.caught_up for chain in self.chains.values())
+        return bool(self.chains) and all(self._is_followed(chain) for chain in self._latest())
 
     async def _lead(self) -> None:
         await self._ledger.lead()
@@ -69,22 +99,42 @@ class Following:
             async with asyncio.TaskGroup() as tasks:
                 for duty in (*self.duties, self._resend):
                     tasks.create_task(_run(duty))
-                await self._formed.wait()
-                for chain in self.chains.values():
-                    tasks.create_task(chain.run())
+                await self._follow(tasks)
         finally:
             self._ledger.follow()
 
-    async def _apply(self, blocks: list[ProvenBlock]) -> None:
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+        """All chains of all epochs, as they come to be known."""
+        complete: dict[Chain, asyncio.Event] = {}
+        while True:
+            self._formed.clear()
+            for chain in [chain for chain in self.chains if chain not in complete]:
+                complete[chain] = asyncio.Event()
+                tasks.create_task(self._follow_chain(chain, complete))
+            await self._formed.wait()
+
+    async def _follow_chain(self, chain: Chain, complete: Mapping[Chain, asyncio.Event]) -> None:
+        """From where all that it comes from is in the database to its end."""
+        for origin in (origins := self._epochs.origins(chain)):
+            await complete[origin].wait()
+        await self._epochs.save()
+        if origins:
+            await self._ledger.begin(chain, self._epochs.opened(chain))
         try:
-            await self._ledger.apply(blocks)
+            await self.chains[chain].run()
         except Superseded as superseded:
             raise Lost(str(superseded)) from None
+        await self._ledger.leave(chain)
+        complete[chain].set()
 
     async def _resend(self) -> None:
-        """Send what other processes took in and cannot have sent, or have sent in vain: at first all that waits."""
+        """Send what other processes took in and cannot have sent, or have sent in vain: at first all that waits. They may not
+        have known yet that an epoch had begun."""
         before = now_ms()
         while True:
+            for chain in self._of(len(self._epochs.documents) - 1):
+                if self.chains[chain].is_complete:
+                    await self._ledger.leave(chain)
             rows = await self._database.read(partial(waiting_rows, most=_RESEND_AT_ONCE, before=before))
             for tracked in rows:
                 self._relay.add(tracked)

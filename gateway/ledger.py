@@ -6,16 +6,25 @@ What blocks speak of is read in that same transaction, so that whatever any proc
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from gateway.database import Cursor, Database, now_ms
+from gateway.database import Cursor, Database, insert, now_ms
 from gateway.events.outbox import Outbox
 from gateway.owners import Owners
 from gateway.projection import Facts, Status, Tracked, Update, addresses_of, project, transactions_of
-from gateway.rows import balance_row, change_row, move_row, owed_rows, put_postings, tracked_row, transfer_row
+from gateway.rows import (
+    balance_row,
+    change_row,
+    move_row,
+    owed_rows,
+    put_postings,
+    rows_left,
+    tracked_row,
+    transfer_row,
+)
 from gateway.statements import (
     ADD_BALANCE_CHANGE,
     ADD_TRANSFER,
@@ -29,7 +38,8 @@ from gateway.statements import (
 )
 from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
-from node.protocol.shards import ShardTable
+from node.protocol.chain import Chain
+from node.protocol.epoch import EpochDocument
 
 _REMEMBERED = 20_000
 _LATENCY_WINDOW = 60.0
@@ -38,10 +48,12 @@ _MAX_LATENCIES = 4000
 
 _MOST_OVERDUE = 1000
 """Transfers that expire with one block; others with the next."""
+_MOST_MOVED = 1000
+"""Transfers that get another home in one database transaction."""
 
 
 class Place(NamedTuple):
-    """The last block of a shard whose effects are in the database. ``time``: its block time, ms."""
+    """The last block of a chain whose effects are in the database. ``time``: its block time, ms."""
 
     height: int
     hash: bytes
@@ -56,16 +68,17 @@ class Superseded(RuntimeError):
 
 
 class _Run:
-    """Consecutive blocks of one shard on their way into the database."""
+    """Consecutive blocks of one chain on their way into the database."""
 
-    def __init__(self, blocks: list[ProvenBlock]) -> None:
-        self.blocks = blocks
+    def __init__(self, chain: Chain, blocks: list[ProvenBlock]) -> None:
+        self.chain, self.blocks = chain, blocks
         self.error: Exception | None = None
         self.done = False
 
 
 class Ledger:
     """Attributes:
+    documents: of all epochs known, from the first.
     on_final: called with each transaction that became final, once that is durable.
     finished: own transfers that became final since start, by status.
     latencies: (monotonic time, ms from acceptance to commit, whether it crossed shards) of the last minute, the latest
@@ -74,25 +87,47 @@ class Ledger:
 
     def __init__(self, database: Database, outbox: Outbox, owners: Owners) -> None:
         self._database, self._outbox, self._owners = database, outbox, owners
-        self._places: dict[int, Place] = {}
+        self._places: dict[Chain, Place] = {}
         self._under_way: OrderedDict[bytes, Tracked] = OrderedDict()
         self._leads = False
         self._runs: list[_Run] = []
         self._turn = asyncio.Lock()
         self.on_final: Callable[[Tracked], None] = lambda _: None
-        self.shards: ShardTable | None = None
+        self.documents: Sequence[EpochDocument] = ()
         self.finished = {status.value: 0 for status in Status if status.is_final}
         self.latencies: deque[tuple[float, float, bool]] = deque(maxlen=_MAX_LATENCIES)
 
-    def place(self, shard: int) -> Place:
-        """How far a shard's chain has been followed, as far as this process knows."""
-        return self._places.get(shard, _NOWHERE)
+    def place(self, chain: Chain) -> Place:
+        """How far a chain has been followed, as far as this process knows."""
+        return self._places.get(chain, _NOWHERE)
 
     async def look(self) -> None:
-        """Read how far the chains have been followed."""
-        for shard, place in (await self._database.read(_read_places)).items():
-            if place.height >= self.place(shard).height:
-                self._places[shard] = place
+        """Read how far the chains of the latest epochs have been followed."""
+        await self._look(max((chain.epoch for chain in self._places), default=1) - 1)
+
+    async def _look(self, since: int) -> None:
+        for chain, place in (await self._database.read(lambda c: _read_places(c, since))).items():
+            if place.height >= self.place(chain).height:
+                self._places[chain] = place
+
+    async def begin(self, chain: Chain, time: int) -> None:
+        """All that a chain comes from is in the database. ``time``: block time at its height 0, ms."""
+        row = {"epoch": chain.epoch, "shard": chain.shard, "height": 0, "hash": b"", "time": time}
+        await self._database.write(lambda c: c.execute(insert(c, Cursor).values(row).on_conflict_do_nothing()) and None)
+        await self.look()
+
+    async def leave(self, chain: Chain) -> None:
+        """A chain has been followed to its end: what it has not taken in has its home in the next epoch."""
+
+        def write(connection: Connection) -> int:
+            rows = rows_left(connection, chain, _MOST_MOVED)
+            for tracked in rows:
+                tracked.settle_in(self.documents[chain.epoch])
+            MOVE.run_all(connection, [move_row(tracked) for tracked in rows])
+            return len(rows)
+
+        while await self._database.write(write) == _MOST_MOVED:
+            pass
 
     def remember(self, tracked: Tracked) -> None:
         """Keep in mind what has been taken in, so that it need not be read again with its block; not while another process may
@@ -106,7 +141,7 @@ class Ledger:
     async def lead(self) -> None:
         """This process alone applies blocks from now on."""
         self._under_way.clear()
-        await self.look()
+        await self._look(1)
         self._leads = True
 
     def follow(self) -> None:
@@ -114,14 +149,14 @@ class Ledger:
         self._leads = False
         self._under_way.clear()
 
-    async def apply(self, blocks: list[ProvenBlock]) -> None:
-        """Take in consecutive verified blocks of one shard: their effects and the cursor in one database transaction. What waits
+    async def apply(self, chain: Chain, blocks: list[ProvenBlock]) -> None:
+        """Take in consecutive verified blocks of one chain: their effects and the cursor in one database transaction. What waits
         of several shards is one transaction, too.
 
         Raises:
             Superseded: they do not follow the block at which the database stands.
         """
-        run = _Run(blocks)
+        run = _Run(chain, blocks)
         self._runs.append(run)
         async with self._turn:
             if not run.done:
@@ -142,27 +177,25 @@ class Ledger:
         for update in updates:
             self._tell(update)
 
-    def _write(self, connection: Connection, runs: Iterable[_Run]) -> list[Update]:
-        assert self.shards is not None
-        updates, now, places = list[Update](), now_ms(), _read_places(connection)
+    def _write(self, connection: Connection, runs: Sequence[_Run]) -> list[Update]:
+        updates, now, places = list[Update](), now_ms(), _read_places(connection, min(run.chain.epoch for run in runs))
         moved: dict[bytes, Tracked] = {}  # in this transaction
         for run in runs:
-            first, last = run.blocks[0].header, run.blocks[-1]
-            if (place := places.get(first.shard)) is not None and place.height != first.height - 1:
-                raise Superseded(f"shard {first.shard} is at {place.height}, not before {first.height}")
-            facts = self._facts(connection, run.blocks, moved, {shard: place.height for shard, place in places.items()})
-            update = project(run.blocks, self.shards, facts)
+            chain, first, last = run.chain, run.blocks[0].header, run.blocks[-1]
+            if (place := places.get(chain)) is not None and place.height != first.height - 1:
+                raise Superseded(f"shard {chain.shard} of epoch {chain.epoch} is at {place.height}, not before {first.height}")
+            heights = {one.shard: place.height for one, place in places.items() if one.epoch == chain.epoch}
+            facts = self._facts(connection, run, moved, heights)
+            update = project(run.blocks, self.documents[chain.epoch - 1], facts)
             _save(connection, self._outbox, update, now)
             moved.update(update.changed)
             moved.update((tracked.id, tracked) for tracked in update.found)
-            places[first.shard] = Place(last.header.height, last.hash, last.header.time)
+            places[chain] = Place(last.header.height, last.hash, last.header.time)
             updates.append(update)
         return updates
 
-    def _facts(
-        self, connection: Connection, blocks: list[ProvenBlock], moved: dict[bytes, Tracked], heights: dict[int, int]
-    ) -> Facts:
-        asked = addresses_of(blocks)
+    def _facts(self, connection: Connection, run: _Run, moved: dict[bytes, Tracked], heights: dict[int, int]) -> Facts:
+        blocks, asked = run.blocks, addresses_of(run.blocks)
         wallets = self._owners.of(connection, asked)
         known, unknown = dict[bytes, Tracked](), list[bytes]()
         for one in transactions_of(blocks, wallets):
@@ -176,8 +209,8 @@ class Ledger:
             known[tracked.id] = tracked
         parties = {address for tracked in known.values() for leg in tracked.legs for address in (leg.payer, leg.payee)}
         wallets |= self._owners.of(connection, parties - asked)
-        header = blocks[-1].header
-        late = OVERDUE.run(connection, {"shard": header.shard, "time": header.time}).fetchmany(_MOST_OVERDUE)
+        when = {"epoch": run.chain.epoch, "shard": run.chain.shard, "time": blocks[-1].header.time}
+        late = OVERDUE.run(connection, when).fetchmany(_MOST_OVERDUE)
         overdue = [tracked_row(dict(zip(TRANSFER_COLUMNS, row, strict=True))) for row in late]
         return Facts(wallets, known, overdue, heights)
 
@@ -186,14 +219,16 @@ class Ledger:
         self._count(tracked)
         self._outbox.wake()
 
-    def put_balances(self, connection: Connection, address: bytes, height: int, balances: list[tuple[str, Balance]]) -> None:
+    def put_balances(
+        self, connection: Connection, address: bytes, epoch: int, height: int, balances: list[tuple[str, Balance]]
+    ) -> None:
         """Write balances that an account had before it was followed, as of ``height``, unless newer ones are there."""
-        PUT_BALANCE.run_all(connection, [balance_row(address, asset, balance, height) for asset, balance in balances])
-        ADD_BALANCE_CHANGE.run_all(connection, [change_row(address, asset, one, height, 0) for asset, one in balances])
+        PUT_BALANCE.run_all(connection, [balance_row(address, asset, one, epoch, height) for asset, one in balances])
+        ADD_BALANCE_CHANGE.run_all(connection, [change_row(address, asset, one, epoch, height, 0) for asset, one in balances])
 
     def _tell(self, update: Update) -> None:
         header = update.last.header
-        self._places[header.shard] = Place(header.height, update.last.hash, header.time)
+        self._places[update.chain] = Place(header.height, update.last.hash, header.time)
         for tracked in update.changed.values():
             if tracked.status.is_final:
                 self._under_way.pop(tracked.id, None)
@@ -215,9 +250,11 @@ class Ledger:
             self.latencies.popleft()
 
 
-def _read_places(connection: Connection) -> dict[int, Place]:
-    rows = connection.execute(select(Cursor.shard, Cursor.height, Cursor.hash, Cursor.time))
-    return {shard: Place(height, block_hash, at) for shard, height, block_hash, at in rows}
+def _read_places(connection: Connection, since: int) -> dict[Chain, Place]:
+    """``since``: an epoch."""
+    query = select(Cursor.epoch, Cursor.shard, Cursor.height, Cursor.hash, Cursor.time).where(Cursor.epoch >= since)
+    rows = connection.execute(query)
+    return {Chain(epoch, shard): Place(height, block_hash, at) for epoch, shard, height, block_hash, at in rows}
 
 
 def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> None:
@@ -231,10 +268,11 @@ def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> N
     MOVE.run_all(connection, [move_row(tracked) for tracked in changed])
     OWE.run_all(connection, owed_rows((account, -units) for account, units in update.paid_off.items()))
     put_postings(connection, update.postings, now)
-    rows = [balance_row(c.address, c.asset, c.balance, height) for c, height in update.balances.values()]
+    epoch, header = update.chain.epoch, update.last.header
+    rows = [balance_row(c.address, c.asset, c.balance, epoch, height) for c, height in update.balances.values()]
     PUT_BALANCE.run_all(connection, rows)
-    changes = [change_row(c.address, c.asset, c.balance, height, at) for c, height, at in update.changes]
+    changes = [change_row(c.address, c.asset, c.balance, epoch, height, at) for c, height, at in update.changes]
     ADD_BALANCE_CHANGE.run_all(connection, changes)
-    header = update.last.header
-    PUT_CURSOR.run(connection, {"shard": header.shard, "height": header.height, "hash": update.last.hash, "time": header.time})
+    cursor = {"epoch": epoch, "shard": update.chain.shard, "height": header.height, "hash": update.last.hash, "time": header.time}
+    PUT_CURSOR.run(connection, cursor)
     outbox.emit_ends(connection, [(tracked.id, tracked.status.value) for tracked in final], now)

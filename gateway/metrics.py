@@ -68,14 +68,17 @@ class Metrics(Collector):
         yield GaugeMetricFamily(PREFIX + "pending", "Transfers under way", value=len(gateway.relay))
         yield GaugeMetricFamily(PREFIX + "broker_connected", "1 when connected", value=gateway.broker.connected)
         heights = GaugeMetricFamily(PREFIX + "height", "Last block followed", labels=["shard"])
+        epoch = GaugeMetricFamily(PREFIX + "epoch", "The epoch in force", value=len(gateway.epochs.documents))
         refused = CounterMetricFamily(PREFIX + "unproven_blocks", "Blocks refused", labels=["shard"])
         nonsense = CounterMetricFamily(
             PREFIX + "nonsense_blocks", "Certified blocks that make no sense: a captured shard's", labels=["shard"]
         )
-        for shard, follower in sorted(gateway.followers.items()):
+        for shard, electorate in sorted(gateway.epochs.current.items()):
+            follower = gateway.followers[electorate.chain]
             heights.add_metric([str(shard)], follower.height)
             refused.add_metric([str(shard)], follower.refused)
             nonsense.add_metric([str(shard)], follower.nonsense)
+        yield epoch
         yield heights
         yield refused
         yield nonsense

@@ -3,13 +3,14 @@
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 
 from gateway.follower import ShardFollower
 from gateway.queries import Queries
 from node.client.line import BrokerUnavailable
 from node.protocol.certificate import Electorate
+from node.protocol.chain import Chain
 from node.protocol.queries import GetStatus, NodeStatus
 
 _INTERVAL = 1.0
@@ -23,33 +24,36 @@ class NetworkView:
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
-        self._grown: dict[int, tuple[int, float]] = {}  # by shard: height, and when it was reached
-        self._latest: dict[tuple[int, int], tuple[float, NodeStatus]] = {}
+        self._grown: dict[Chain, tuple[int, float]] = {}  # height, and when it was reached
+        self._latest: dict[tuple[Chain, int], tuple[float, NodeStatus]] = {}
 
-    def status(self, shard: int, member: int) -> tuple[bool, NodeStatus | None]:
+    def status(self, chain: Chain, member: int) -> tuple[bool, NodeStatus | None]:
         """(whether it answered within the last 3 s, its last answer)."""
-        heard, status = self._latest.get((shard, member), (0.0, None))
+        heard, status = self._latest.get((chain, member), (0.0, None))
         return status is not None and time.monotonic() - heard < _UP_WITHIN, status
 
-    def without_quorum(self, electorates: Mapping[int, Electorate]) -> list[str]:
+    def without_quorum(self, electorates: Iterable[Electorate]) -> list[str]:
         """Which committees make no blocks, and cannot, in words."""
         found, now = [], time.monotonic()
-        for shard, electorate in sorted(electorates.items()):
-            up = sum(self.status(shard, member)[0] for member in range(len(electorate.keys)))
-            if up < electorate.quorum and now - self._grown.get(shard, (0, -math.inf))[1] > _GROWN_WITHIN:
-                found.append(f"shard {shard} has no quorum: {up} of {len(electorate.keys)} members answer")
+        for electorate in electorates:
+            up = sum(self.status(electorate.chain, member)[0] for member in range(len(electorate.keys)))
+            if up < electorate.quorum and now - self._grown.get(electorate.chain, (0, -math.inf))[1] > _GROWN_WITHIN:
+                found.append(f"shard {electorate.shard} has no quorum: {up} of {len(electorate.keys)} members answer")
         return found
 
-    async def watch(self, electorate: Electorate, chain: ShardFollower) -> None:
-        """Ask a committee's members once a second, until cancelled. ``chain``: what it makes."""
-        self._grown[electorate.shard] = (chain.height, -math.inf)
-        while True:
+    async def watch(self, electorate: Electorate, follower: ShardFollower) -> None:
+        """Ask a committee's members once a second, until its chain ends or this is cancelled. ``follower``: of that chain."""
+        chain = electorate.chain
+        self._grown[chain] = (follower.height, -math.inf)
+        while not follower.has_ended:
             begun = time.monotonic()
-            if (reached := chain.height) > self._grown[electorate.shard][0]:
-                self._grown[electorate.shard] = (reached, begun)
+            if (reached := follower.height) > self._grown[chain][0]:
+                self._grown[chain] = (reached, begun)
             with suppress(BrokerUnavailable):
                 question = await self._queries.ask(electorate, GetStatus(), _INTERVAL)
                 for member, status in question.answers.items():
                     if isinstance(status, NodeStatus):
-                        self._latest[electorate.shard, member] = (time.monotonic(), status)
+                        self._latest[chain, member] = (time.monotonic(), status)
             await asyncio.sleep(max(0.05, _INTERVAL - (time.monotonic() - begun)))
+        self._grown.pop(chain)
+        self._latest = {place: heard for place, heard in self._latest.items() if place[0] != chain}

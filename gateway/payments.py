@@ -168,7 +168,7 @@ class Payments:
             raise Problem(422, code, "it pays too little of a fee, or somebody less than the smallest balance")
         if order.valid_until > self._genesis.parameters.latest_valid_until(max(block_time, now_ms())):
             raise Problem(422, Code.LIMIT_EXCEEDED, "valid_until is too far ahead")
-        tracked = tracked_order(order, order.id, encoded, self._epochs.require().shards, own=True)
+        tracked = tracked_order(order, order.id, encoded, self._epochs.require(), own=True)
         tracked.kind, tracked.created_at = "raw", now_ms()
         return await self._accept(Offer(tracked, user_id, encoded, key=key))
 
@@ -218,7 +218,7 @@ class Payments:
             return encode(Transaction(order, tuple([Witness(pair.public, sign(pair)) for pair in pairs])))
 
         signed = transaction(lambda pair: pair.sign(order_id))
-        tracked = tracked_order(order, order_id, signed, document.shards, own=True)
+        tracked = tracked_order(order, order_id, signed, document, own=True)
         tracked.kind, tracked.created_at = kind, now
         return Offer(tracked, user_id, signed, lambda: transaction(_no_signature), key, last, before, also)
 
@@ -280,8 +280,7 @@ class Payments:
 
     def _block_time(self, payer: bytes) -> int:
         """Of an account's shard, ms."""
-        home = self._epochs.require().shards.shard_of(payer)
-        return self._ledger.place(home).time
+        return self._ledger.place(self._epochs.home_of(payer)).time
 
     def units(self, asset: str, amount: str) -> int:
         """A positive amount in an asset's smallest units. Raises Problem (422)."""

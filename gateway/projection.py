@@ -4,6 +4,9 @@ clock, and nothing is remembered from one call to the next.
 A transfer is shown committed only when *every* shard it touches has applied it, so whoever is told so finds the money on all
 sides. Each shard's chain is followed on its own, so the receipts of one transaction may come in any order between shards.
 
+A transaction happens in one epoch, whole: what its shards have begun they end before the next. Which that is, its home shard's
+first receipt says; as long as there is none, its home is where its first payer is kept in the latest epoch.
+
 Transactions signed elsewhere that touch one of the wallets are found where they first appear: in their home shard's block, or
 in the prepare that a participant took in - the latter only while the home shard's chain has not been followed that far,
 because otherwise its verdict has been seen already and would never come again.
@@ -13,14 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import chain
 from typing import NamedTuple
 
 from node.client.blocks import ProvenBlock
 from node.protocol.block import BalanceChange, Header, Outcome, Receipt
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.shards import ShardTable
+from node.protocol.epoch import EpochDocument
 from node.protocol.transaction import Leg, Order, Transaction
 
 Account = tuple[bytes, str]
@@ -55,13 +58,14 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """A transaction and where it stands. ``own``: handed in here, so kept whatever becomes of it. Times in ms."""
+    """A transaction and where it stands. ``home``: the chain that decides on it; ``shards``: all that it touches in that epoch.
+    ``own``: handed in here, so kept whatever becomes of it. Times in ms."""
 
     id: bytes
     legs: tuple[Leg, ...]
     memo: str
     encoded: bytes
-    home: int
+    home: Chain
     shards: frozenset[int]
     valid_until: int
     own: bool
@@ -82,9 +86,16 @@ class Tracked:
         """Whether no block of its home shard has been seen to include it."""
         return self.status in (Status.QUEUED, Status.SUBMITTED)
 
-    def refused(self, code: Code, shard: int) -> None:
-        """f+1 members of a shard's committee refuse it now. No verdict: another member, or a later block, may take it."""
-        if shard == self.home and self.is_waiting and code is not Code.DUPLICATE:
+    def settle_in(self, document: EpochDocument) -> None:
+        """Its home is in this epoch."""
+        shard_of = document.shards.shard_of
+        self.home = Chain(document.number, shard_of(self.legs[0].payer))
+        self.shards = frozenset(shard_of(address) for leg in self.legs for address in (leg.payer, leg.payee))
+        self.committed, self.height = {}, None
+
+    def refused(self, code: Code, chain: Chain) -> None:
+        """f+1 members of a chain's committee refuse it now. No verdict: another member, or a later block, may take it."""
+        if chain == self.home and self.is_waiting and code is not Code.DUPLICATE:
             self.hint = code
 
     def due(self) -> dict[Account, int]:
@@ -96,15 +107,15 @@ class Tracked:
 
 
 class Facts(NamedTuple):
-    """What is known of what some blocks of a shard speak of.
+    """What is known of what some blocks of a chain speak of.
 
     Fields:
         wallets: wallet id by address, of those that are followed here; "" for one that is nobody's yet. Also of the addresses of
             these transfers.
         transfers: transactions known here, by id.
-        overdue: transactions handed in here whose home is this shard, which wait, and whose ``valid_until`` is before the last
+        overdue: transactions handed in here whose home is this chain, which wait, and whose ``valid_until`` is before the last
             block's time.
-        heights: how far each shard's chain has been followed.
+        heights: how far each shard's chain of this epoch has been followed.
     """
 
     wallets: Mapping[bytes, str]
@@ -117,6 +128,7 @@ class Facts(NamedTuple):
 class Update:
     """What changed, to be made durable in one database transaction before anyone is told."""
 
+    chain: Chain
     last: ProvenBlock
     balances: dict[Account, tuple[BalanceChange, int]] = field(default_factory=dict)
     """The last of each, and its height."""
@@ -150,18 +162,19 @@ def transactions_of(blocks: Iterable[ProvenBlock], wallets: Mapping[bytes, str])
     return found
 
 
-def project(blocks: Sequence[ProvenBlock], shards: ShardTable, facts: Facts) -> Update:
-    """What consecutive blocks of one shard change. What ``facts`` has stays as it is."""
-    return _Projection(blocks[-1], shards, facts).run(blocks)
+def project(blocks: Sequence[ProvenBlock], document: EpochDocument, facts: Facts) -> Update:
+    """What consecutive blocks of one chain change. ``document``: of its epoch. What ``facts`` has stays as it is."""
+    return _Projection(blocks[-1], document, facts).run(blocks)
 
 
 class _Projection:
-    def __init__(self, last: ProvenBlock, shards: ShardTable, facts: Facts) -> None:
-        self._shards, self._facts = shards, facts
+    def __init__(self, last: ProvenBlock, document: EpochDocument, facts: Facts) -> None:
+        self._document, self._facts = document, facts
+        self._chain = Chain(document.number, last.header.shard)
         self._wallets = facts.wallets
         self._source_heights = dict(facts.heights)
         self._active = {one.id: copy(one) for one in facts.transfers.values() if not one.status.is_final}
-        self._update = Update(last)
+        self._update = Update(self._chain, last)
 
     def run(self, blocks: Sequence[ProvenBlock]) -> Update:
         for block in blocks:
@@ -171,7 +184,7 @@ class _Projection:
                 tracked = self._active.get(receipt.transaction_id)
                 if tracked is not None and receipt.code != Code.DUPLICATE:
                     self._take(tracked, receipt, header)
-            self._keep_found(found, header.shard)
+            self._keep_found(found)
             for change in effects.changes.balances:
                 if change.address in self._wallets:
                     self._update.balances[change.address, change.asset] = (change, header.height)
@@ -184,18 +197,23 @@ class _Projection:
         """Start tracking the block's transactions that touch a wallet here and are not known yet."""
         found = []
         unseen = (p.transaction for p in block.incoming if self._source_heights.get(p.source, 0) < p.height)
-        for transaction in chain(block.transactions, unseen):
+        for transaction in (*block.transactions, *unseen):
             if not touches(transaction.order, self._wallets):
                 continue
             transaction_id = transaction.id
             if transaction_id not in self._active and transaction_id not in self._facts.transfers:
-                tracked = tracked_order(transaction.order, transaction_id, encode(transaction), self._shards, own=False)
+                tracked = tracked_order(transaction.order, transaction_id, encode(transaction), self._document, own=False)
                 self._active[transaction_id] = tracked
                 found.append(tracked)
         return found
 
     def _take(self, tracked: Tracked, receipt: Receipt, header: Header) -> None:
-        at_home = header.shard == tracked.home
+        if tracked.home.epoch != self._chain.epoch:
+            is_home = self._document.shards.shard_of(tracked.legs[0].payer) == header.shard
+            if not (is_home or tracked.is_waiting):
+                return
+            tracked.settle_in(self._document)
+        at_home = self._chain == tracked.home
         if at_home:
             tracked.height = header.height
             self._pay_off(tracked)
@@ -216,10 +234,10 @@ class _Projection:
             status = Status.EXPIRED if receipt.outcome == Outcome.EXPIRED else Status.REJECTED
             self._finish(tracked, status, receipt.code)
 
-    def _keep_found(self, found: list[Tracked], shard: int) -> None:
+    def _keep_found(self, found: list[Tracked]) -> None:
         """Of what was found in this block keep what has happened or may yet; what its home shard rejected was nobody's here."""
         for tracked in found:
-            if tracked.status == Status.QUEUED and shard != tracked.home:
+            if tracked.status == Status.QUEUED and self._chain != tracked.home:
                 tracked.status = Status.PREPARED
             if tracked.status in (Status.PREPARED, Status.COMMITTED):
                 self._update.found.append(tracked)
@@ -258,11 +276,12 @@ def lines_of(tracked: Tracked, wallets: Mapping[bytes, str], directions: tuple[s
     return lines
 
 
-def tracked_order(order: Order, transaction_id: bytes, encoded: bytes, shards: ShardTable, *, own: bool) -> Tracked:
-    """A new order to track: its home is its first payer's shard."""
-    touched = frozenset(shards.shard_of(address) for leg in order.legs for address in (leg.payer, leg.payee))
-    home = shards.shard_of(order.legs[0].payer)
-    return Tracked(transaction_id, order.legs, order.memo, encoded, home, touched, order.valid_until, own)
+def tracked_order(order: Order, transaction_id: bytes, encoded: bytes, document: EpochDocument, *, own: bool) -> Tracked:
+    """A new order to track: its home is its first payer's shard in this epoch."""
+    nowhere = Chain(document.number, 0), frozenset[int]()
+    tracked = Tracked(transaction_id, order.legs, order.memo, encoded, *nowhere, order.valid_until, own)
+    tracked.settle_in(document)
+    return tracked
 
 
 def touches(order: Order, wallets: Mapping[bytes, str]) -> bool:
@@ -271,4 +290,4 @@ def touches(order: Order, wallets: Mapping[bytes, str]) -> bool:
 
 
 def _transactions(block: ProvenBlock) -> Iterable[Transaction]:
-    return chain(block.transactions, (incoming.transaction for incoming in block.incoming))
+    return (*block.transactions, *(incoming.transaction for incoming in block.incoming))

@@ -16,6 +16,7 @@ from node.client.line import BrokerUnavailable, Line
 from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.codes import Code
+from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_BATCH_TRANSACTIONS, MAX_BROKER_BATCH_BYTES
 from node.protocol.topics import TransactionBatch, transactions_topic
 
@@ -33,6 +34,7 @@ class Relay(Mapping[bytes, Tracked]):
     def __init__(self, database: Database, line: Line, network: bytes) -> None:
         self._database = database
         self._line = line
+        self._document: EpochDocument | None = None
         self._network = network
         self._pending: dict[bytes, Tracked] = {}
         self._due: list[tuple[float, float, bytes]] = []
@@ -56,6 +58,7 @@ class Relay(Mapping[bytes, Tracked]):
     def add(self, tracked: Tracked) -> None:
         """Send a transaction as soon as possible. It is in the database already."""
         if tracked.id not in self._pending:
+            self._place(tracked)
             self._pending[tracked.id] = tracked
             heapq.heappush(self._due, (time.monotonic(), _FIRST_RETRY, tracked.id))
             self._wake.set()
@@ -64,10 +67,23 @@ class Relay(Mapping[bytes, Tracked]):
         """A transaction is final."""
         self._pending.pop(transaction_id, None)
 
-    def hint(self, transaction_id: bytes, code: Code, shard: int) -> None:
-        """f+1 members of a shard's committee refuse a transaction now."""
+    def move(self, document: EpochDocument) -> None:
+        """An epoch has begun: what is under way goes to its new home, at once."""
+        self._document, now = document, time.monotonic()
+        for tracked in self._pending.values():
+            self._place(tracked)
+        self._due = sorted((now, _FIRST_RETRY, transaction_id) for transaction_id in self._pending)
+        self._wake.set()
+
+    def _place(self, tracked: Tracked) -> None:
+        if self._document is not None and tracked.home.epoch < self._document.number:
+            tracked.settle_in(self._document)
+            tracked.hint = Code.OK
+
+    def hint(self, transaction_id: bytes, code: Code, chain: Chain) -> None:
+        """f+1 members of a chain's committee refuse a transaction now."""
         if (tracked := self._pending.get(transaction_id)) is not None:
-            tracked.refused(code, shard)
+            tracked.refused(code, chain)
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""
@@ -87,16 +103,16 @@ class Relay(Mapping[bytes, Tracked]):
         due = self._take_due()
         if again := [one for one, is_first in due if not is_first]:
             await self._look(again)
-        by_shard: dict[int, list[Tracked]] = {}
+        by_home: dict[Chain, list[Tracked]] = {}
         for transaction_id, _ in due:
             if (tracked := self._pending.get(transaction_id)) is not None:
-                by_shard.setdefault(tracked.home, []).append(tracked)
+                by_home.setdefault(tracked.home, []).append(tracked)
         published = 0
         try:
-            for shard, transactions in by_shard.items():
+            for home, transactions in by_home.items():
                 for batch in _batches(transactions):
                     body = encode(TransactionBatch(tuple(t.encoded for t in batch)))
-                    await self._line.publish(transactions_topic(self._network, Chain(1, shard)), body)
+                    await self._line.publish(transactions_topic(self._network, home), body)
                     published += len(batch)
                     for tracked in batch:
                         tracked.status = Status.SUBMITTED

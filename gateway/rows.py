@@ -12,6 +12,7 @@ from gateway.database import UNDER_WAY, WAITING, Transfer
 from gateway.projection import Sent, Status, Tracked
 from gateway.statements import ADD_POSTING
 from node.protocol.block import Balance
+from node.protocol.chain import Chain
 from node.protocol.codes import Code
 from node.protocol.transaction import decode_transaction
 
@@ -26,7 +27,8 @@ def transfer_row(tracked: Tracked, user_id: str | None) -> dict[str, Any]:
         "user_id": user_id,
         "kind": tracked.kind,
         "payload": tracked.encoded,
-        "home_shard": tracked.home,
+        "epoch": tracked.home.epoch,
+        "home_shard": tracked.home.shard,
         "shards": _listed(tracked.shards),
         "status": tracked.status.value,
         "code": tracked.code.value,
@@ -48,7 +50,7 @@ def tracked_row(row: Any) -> Tracked:
         order.legs,
         order.memo,
         row["payload"],
-        row["home_shard"],
+        Chain(row["epoch"], row["home_shard"]),
         frozenset(json.loads(row["shards"])),
         row["valid_until"],
         row["user_id"] is not None,
@@ -63,6 +65,13 @@ def tracked_row(row: Any) -> Tracked:
     )
 
 
+def rows_left(connection: Connection, home: Chain, most: int) -> list[Tracked]:
+    """Transfers handed in here whose home was this chain, and which it has not taken in."""
+    query = select(Transfer.__table__).where(UNDER_WAY, WAITING, Transfer.user_id.is_not(None))
+    query = query.where(Transfer.epoch == home.epoch, Transfer.home_shard == home.shard)
+    return [tracked_row(row) for row in connection.execute(query.limit(most)).mappings()]
+
+
 def waiting_rows(connection: Connection, most: int, before: int) -> list[Tracked]:
     """Transfers handed in here earlier than ``before`` that no block of their home shard has taken in, the oldest first."""
     query = select(Transfer.__table__).where(UNDER_WAY, WAITING, Transfer.user_id.is_not(None), Transfer.created_at < before)
@@ -74,6 +83,9 @@ def move_row(tracked: Tracked) -> dict[str, Any]:
     """A transfer's next state. The hint stays what it is: it is not of the chain."""
     return {
         "id": tracked.id,
+        "new_epoch": tracked.home.epoch,
+        "new_home_shard": tracked.home.shard,
+        "new_shards": _listed(tracked.shards),
         "new_status": tracked.status.value,
         "new_code": tracked.code.value,
         "new_height": tracked.height,
@@ -99,14 +111,14 @@ def posting_row(posting: Sent, at: int) -> dict[str, Any]:
     }
 
 
-def balance_row(address: bytes, asset: str, balance: Balance, height: int) -> dict[str, Any]:
+def balance_row(address: bytes, asset: str, balance: Balance, epoch: int, height: int) -> dict[str, Any]:
     amounts = {"available": balance.available, "held": balance.held, "frozen": balance.frozen}
-    return {"address": address, "asset": asset, **amounts, "height": height}
+    return {"address": address, "asset": asset, **amounts, "epoch": epoch, "height": height}
 
 
-def change_row(address: bytes, asset: str, balance: Balance, height: int, time: int) -> dict[str, Any]:
+def change_row(address: bytes, asset: str, balance: Balance, epoch: int, height: int, time: int) -> dict[str, Any]:
     amounts = {"available": balance.available, "held": balance.held}
-    return {"address": address, "asset": asset, "height": height, "time": time, **amounts}
+    return {"address": address, "asset": asset, "epoch": epoch, "height": height, "time": time, **amounts}
 
 
 def owed_rows(due: Iterable[tuple[tuple[bytes, str], int]]) -> list[dict[str, Any]]:

@@ -48,13 +48,14 @@ from gateway.wakeups import Wakeups
 from gateway.wallets import Wallets
 from node.client.line import Line
 from node.client.refusals import RefusalTally
+from node.protocol.chain import Chain
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
-from node.protocol.limits import MAX_FRAME_BYTES, MAX_REFUSALS_BYTES
+from node.protocol.limits import MAX_REFUSALS_BYTES
 from node.protocol.terms import Terms
-from node.protocol.topics import epoch_topic, refusals_topic
+from node.protocol.topics import refusals_topic
 
 log = structlog.get_logger()
 _PURGE_EVERY = 3600.0
@@ -95,7 +96,7 @@ class Gateway:
         self.ledger, self.waiting = Ledger(self.database, self.outbox, owners), Waiting(self.database)
         self.relay = Relay(self.database, line, genesis.network)
         self.lease = Lease(self.database, name)
-        self.following = Following(self.database, line, genesis.network, self.lease, self.ledger, self.relay)
+        self.following = Following(self.database, line, self.epochs, genesis.network, self.lease, self.ledger, self.relay)
         self.followers = self.following.chains
         self.view = NetworkView(self.queries)
         tokens = Tokens(token_secret, token_lifetime)
@@ -141,7 +142,7 @@ class Gateway:
         self.plans = Plans(*paying, mailer or Mailbox(self.database), public_url)
         self.reads = Reads(self.database, self.history, self.payments.assets, self.epochs)
         self.proofs = Proofs(genesis, self.database, self.epochs, self.followers)
-        self._refusals: dict[int, RefusalTally] = {}
+        self._refusals: dict[Chain, RefusalTally] = {}
         self._formed = asyncio.Event()
         self.wakeups = Wakeups(line, genesis.network, token_secret, self._look)
         self.following.duties = (self.jobs.run, self.events.fanout.run, self.events.deliveries.run, self._purge)
@@ -163,9 +164,9 @@ class Gateway:
         try:
             await self._load()
             async with asyncio.TaskGroup() as tasks:
-                self.broker.subscribe(epoch_topic(self.genesis.network), MAX_FRAME_BYTES, self.epochs.hear)
                 for work in (
                     self.broker.run,
+                    partial(self.epochs.follow, self.broker),
                     self.queries.run,
                     self.relay.run,
                     self.wakeups.run,
@@ -175,10 +176,11 @@ class Gateway:
                 ):
                     tasks.create_task(work())
                 started.set()
-                await self._formed.wait()
-                await self.epochs.save()
-                for shard, electorate in self.epochs.electorates.items():
-                    tasks.create_task(self.view.watch(electorate, self.followers[shard]))
+                while True:
+                    await self._formed.wait()
+                    self._formed.clear()
+                    for electorate in self.epochs.current.values():
+                        tasks.create_task(self.view.watch(electorate, self.followers[electorate.chain]))
         finally:
             await self.identity.throttle.close()
             self.database.close()
@@ -203,20 +205,24 @@ class Gateway:
             lacking.append("broker not connected")
         if self.epochs.document is None:
             lacking.append("epoch document not known")
-        return lacking + self.view.without_quorum(self.epochs.electorates) + self.following.missing()
+        begun = [one for one in self.epochs.current.values() if not self.following.begins(one.chain)]
+        return lacking + self.view.without_quorum(begun) + self.following.missing()
 
     def _form(self, document: EpochDocument) -> None:
-        """The committees are known: listen to each."""
+        """An epoch has begun: listen to its committees, and send them what is under way."""
         self.following.form(document, self.queries)
-        for shard, electorate in document.electorates.items():
-            self._refusals[shard] = RefusalTally(electorate)
-            topic = refusals_topic(self.genesis.network, electorate.chain)
-            self.broker.subscribe(topic, MAX_REFUSALS_BYTES, partial(self._hear_refusals, shard))
+        for chain in self._refusals:
+            self.broker.unsubscribe(refusals_topic(self.genesis.network, chain))
+        self._refusals = {electorate.chain: RefusalTally(electorate) for electorate in document.electorates.values()}
+        for chain, tally in self._refusals.items():
+            topic = refusals_topic(self.genesis.network, chain)
+            self.broker.subscribe(topic, MAX_REFUSALS_BYTES, partial(self._hear_refusals, chain, tally))
+        self.relay.move(document)
         self._formed.set()
 
-    def _hear_refusals(self, shard: int, body: bytes) -> None:
-        for transaction_id, code in self._refusals[shard].hear(body, self.relay):
-            self.relay.hint(transaction_id, code, shard)
+    def _hear_refusals(self, chain: Chain, tally: RefusalTally, body: bytes) -> None:
+        for transaction_id, code in tally.hear(body, self.relay):
+            self.relay.hint(transaction_id, code, chain)
 
     def _forget(self, tracked: Tracked) -> None:
         """A transaction is final, durably."""

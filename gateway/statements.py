@@ -6,7 +6,7 @@ SQLAlchemy words them for SQLite or PostgreSQL; executing through it would cost 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import (
@@ -96,20 +96,21 @@ def _insert(model: type[Base], *left_out: str) -> Callable[[Any], Any]:
     return lambda insert: insert(model).values({name: bindparam(name) for name in columns}).on_conflict_do_nothing()
 
 
-def _put(model: type[Base], key: list[str], only_newer: str) -> Callable[[Any], Any]:
-    """Insert, or replace a row whose ``only_newer`` is not greater."""
+def _put(model: type[Base], key: list[str], *only_newer: str) -> Callable[[Any], Any]:
+    """Insert, or replace a row whose ``only_newer`` are not greater."""
 
     def build(insert: Any) -> Any:
         columns = list(model.__table__.columns.keys())
         statement = insert(model).values({name: bindparam(name) for name in columns})
         found = {name: statement.excluded[name] for name in columns if name not in key}
-        where = model.__table__.c[only_newer] <= statement.excluded[only_newer]
+        own, new = (tuple_(*(row[name] for name in only_newer)) for row in (model.__table__.c, statement.excluded))
+        where = own <= new
         return statement.on_conflict_do_update(index_elements=key, set_=found, where=where)
 
     return build
 
 
-_MOVED = ("status", "code", "height", "committed_in", "finalized_at")
+_MOVED = ("epoch", "home_shard", "shards", "status", "code", "height", "committed_in", "finalized_at")
 
 CLAIM = Statement(_insert(IdempotencyKey))
 """Bind a client's key, unless it is bound: then ``rowcount`` is 0."""
@@ -143,8 +144,8 @@ MOVE = Statement(
 OVERDUE = Statement(
     lambda _: (
         select(Transfer)
-        .where(Transfer.valid_until < bindparam("time"), Transfer.home_shard == bindparam("shard"), UNDER_WAY, WAITING)
-        .where(Transfer.user_id.is_not(None))
+        .where(Transfer.valid_until < bindparam("time"), UNDER_WAY, WAITING, Transfer.user_id.is_not(None))
+        .where(Transfer.epoch == bindparam("epoch"), Transfer.home_shard == bindparam("shard"))
     )
 )
 """Handed in here, and waiting past its time."""
@@ -164,8 +165,8 @@ MARK = Statement(
 """A transfer's next status, if it still has the old one."""
 HINT = Statement(lambda _: update(Transfer).where(Transfer.transaction_id == bindparam("id")).values(hint=bindparam("new_hint")))
 """What members gave as reason not to take it."""
-PUT_BALANCE = Statement(_put(AccountBalance, ["address", "asset"], "height"))
-PUT_CURSOR = Statement(_put(Cursor, ["shard"], "height"))
+PUT_BALANCE = Statement(_put(AccountBalance, ["address", "asset"], "epoch", "height"))
+PUT_CURSOR = Statement(_put(Cursor, ["epoch", "shard"], "height"))
 
 CLAIMS = Lookup(
     "k.user_id, k.key, k.fingerprint, k.made",

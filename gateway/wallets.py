@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, Select, func, select, update
 
 from gateway.database import Cursor, Database, Wallet, insert, now_ms
 from gateway.epochs import StoredEpochs
@@ -20,6 +20,7 @@ from gateway.receiving import held_by
 from gateway.statements import RECEIVING, WALLETS
 from gateway.vault import Keyring, Vault
 from node.protocol.address import PREFIX, address_of, decode_address
+from node.protocol.chain import Chain
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate
 from node.protocol.queries import Account
@@ -27,6 +28,8 @@ from node.protocol.queries import Account
 MAX_WALLETS = 100
 """Per user."""
 _REMEMBERED = 20_000
+Known = tuple[Chain, Account]
+"""What an account holds, by the word of the committee that keeps this chain."""
 _TRIES = 5
 """To take over an account that others may pay at this moment."""
 
@@ -70,13 +73,13 @@ class Wallets:
                 return await self.wallet(user_id, wallet_id)
         raise Problem(503, "not_ready", "the account changes too fast to be taken over now", retry_after=2)
 
-    async def _account(self, address: bytes) -> Account:
+    async def _account(self, address: bytes) -> Known:
         """What an account holds already, as of the block at which the database stands, or a later one."""
-        shard = self._epochs.require().shards.shard_of(address)
         await self._ledger.look()
-        return await self._queries.account(self._epochs.require().electorates[shard], address, self._ledger.place(shard).height)
+        home = self._epochs.home_of(address)
+        return home, await self._queries.account(self._epochs.electorates[home], address, self._ledger.place(home).height)
 
-    def _save(self, connection: Connection, row: dict[str, Any], account: Account | None) -> Problem | bool:
+    def _save(self, connection: Connection, row: dict[str, Any], account: Known | None) -> Problem | bool:
         """A wallet's row, with what its account holds: it is durable before anybody can pay it, so no block that concerns it is
         missed. False: the database has come further than what is known of the account."""
         address = row["address"]
@@ -86,11 +89,11 @@ class Wallets:
         if connection.execute(mine).scalar_one() >= MAX_WALLETS:
             return Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
         if account is not None:
-            shard = self._epochs.require().shards.shard_of(address)
-            height = connection.execute(select(Cursor.height).where(Cursor.shard == shard)).scalar()
-            if height is not None and height > account.height:
+            home, held = account
+            height = connection.execute(_height_of(home)).scalar()
+            if home != self._epochs.home_of(address) or (height is not None and height > held.height):
                 return False
-            self._ledger.put_balances(connection, address, account.height, list(account.balances))
+            self._ledger.put_balances(connection, address, home.epoch, held.height, list(held.balances))
         connection.execute(insert(connection, Wallet).values(**row))
         return True
 
@@ -119,15 +122,12 @@ class Wallets:
         query = select(Wallet.__table__).where(Wallet.user_id == user_id).order_by(Wallet.created_at, Wallet.id)
         return await self._database.read(lambda c: c.execute(query).all())
 
-    async def balances(self, wallet: Row[Any]) -> tuple[Sequence[Row[Any]], int]:
-        """What a wallet holds on all its addresses, by asset, and the height that its own shard has been followed to."""
+    async def balances(self, wallet: Row[Any]) -> tuple[Sequence[Row[Any]], Chain, int]:
+        """What a wallet holds on all its addresses, by asset, and the height that its own shard's chain has been followed to."""
         self.balance_reads += 1
-        shard = self._epochs.require().shards.shard_of(wallet.address)
-        query = held_by(wallet.id, wallet.address)
-        rows, height = await self._database.read(
-            lambda c: (c.execute(query).all(), c.execute(select(Cursor.height).where(Cursor.shard == shard)).scalar())
-        )
-        return rows, height or 0
+        home, query = self._epochs.home_of(wallet.address), held_by(wallet.id, wallet.address)
+        rows, height = await self._database.read(lambda c: (c.execute(query).all(), c.execute(_height_of(home)).scalar()))
+        return rows, home, height or 0
 
     async def address_of(self, to: str) -> bytes:
         """What ``to`` means: an address, or a wallet by its id. Raises Problem (422)."""
@@ -157,6 +157,10 @@ class Wallets:
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return row
+
+
+def _height_of(chain: Chain) -> Select[int]:
+    return select(Cursor.height).where(Cursor.epoch == chain.epoch, Cursor.shard == chain.shard)
 
 
 _decoded = lru_cache(maxsize=1 << 14)(decode_address)

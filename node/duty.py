@@ -89,7 +89,9 @@ class Duty:
                 return replica.on_peer_down(peer, at)
             case Tick():
                 return replica.on_tick(at)
-            case Entries() | Missing():
+            case Entries(batch):
+                return replica.on_entries(batch, at)
+            case Missing():
                 return []
 
     def _begin(self, recovered: Recovered, at: Instant) -> list[NodeEffect]:

@@ -17,7 +17,8 @@ from node.effects import Recover
 from node.events import Missing, Recovered
 from node.handing_over import read_block, read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
-from node.ledger.execution import InvalidBlock, execute
+from node.ledger.execution import InvalidBlock
+from node.ledger.following import execute_final
 from node.ledger.opening import Origin, included, open_state, opening_header
 from node.ledger.rules import Rules
 from node.ledger.state import State
@@ -25,14 +26,11 @@ from node.protocol.block import skip_height
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader, Electorate
 from node.protocol.chain import Chain
 from node.protocol.change import Bulletin
-from node.protocol.channel import CertifiedBundle
 from node.protocol.checkpoint import Beginning
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.credits import Credits
-from node.protocol.entries import decode_entry
 from node.protocol.epoch import EpochDocument
-from node.protocol.limits import MAX_BUNDLE_BYTES, MAX_STORED_BYTES
-from node.protocol.transaction import Transaction, decode_transaction
+from node.protocol.limits import MAX_STORED_BYTES
 from node.storage import Storage
 
 _READ_BYTES = 4 << 20
@@ -179,10 +177,4 @@ def _execute_again(
     block, header = certified.block, certified.block.header
     if (last is not None and header.parent != last.header.hash) or not certified.is_valid(electorate):
         raise DecodeError(f"block {header.height} does not prove itself")
-    bundles = [decode(CertifiedBundle, encoded, MAX_BUNDLE_BYTES).bundle for encoded in block.bundles]
-    transactions = [(t.id, t) for t in map(decode_transaction, block.transactions)]
-    entries, valid = list(map(decode_entry, block.entries)), Transaction.has_valid_signatures
-    execution = execute(state, rules, header.height, header.time, bundles, transactions, valid, entries)
-    if not execution.gives(header):
-        raise DecodeError(f"block {header.height} does not execute to what its header says")
-    return state.commit(execution.overlay)
+    return state.commit(execute_final(block, state, rules).overlay)

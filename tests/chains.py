@@ -204,13 +204,19 @@ class Shard:
         chain: the certified blocks; ``outboxes``: the bundles each of them sends, proven; ``sent``: the same by destination.
     """
 
-    def __init__(self, network: Network, number: int) -> None:
+    def __init__(
+        self, network: Network, number: int, document: EpochDocument | None = None, opened: tuple[State, Header] | None = None
+    ) -> None:
+        """``document``, ``opened``: of a later epoch, and the state and header at height 0."""
+        document = document or network.document
         self.number = number
-        self.electorate = network.document.electorates[number]
+        self.electorate = document.electorates[number]
         self.members = [network.nodes[public] for public in self.electorate.keys]
-        self.rules = Rules(network.genesis, network.document.network_id, number, network.document.shards)
-        self.state = State.genesis(self.rules)
-        self.genesis = genesis_header(network.genesis, number, self.state)
+        if opened is None:
+            state = State.genesis(Rules(network.genesis, document.network_id, number, document.shards))
+            opened = state, genesis_header(network.genesis, number, state)
+        self.state, self.genesis = opened
+        self.rules = self.state.rules
         self.roots = [self.state.state_root]
         self.slices: list[Slice] = []
         self.included: dict[int, tuple[Piece, ...]] = {}

@@ -56,14 +56,14 @@ class Chain:
         self.shard = self.network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{folder}/{each}.db"))
         self.ledger = Ledger(self.database, Outbox(self.database), Owners())
-        self.ledger.shards = self.network.document.shards
+        self.ledger.documents = [self.network.document]
         electorate = self.shard.electorate
         queries = Queries(Line("redis://localhost"), Epochs(self.network.genesis), self.network.genesis.network)
-        self.follower = ShardFollower(electorate, queries, lambda: self.ledger.place(0), self._apply)
+        self.follower = ShardFollower(electorate, queries, lambda: None, lambda: self.ledger.place(electorate.chain), self._apply)
         self.applied = asyncio.Event()
 
     async def _apply(self, blocks: list[ProvenBlock]) -> None:
-        await self.ledger.apply(blocks)
+        await self.ledger.apply(self.shard.electorate.chain, blocks)
         self.applied.set()
 
     async def open(self) -> None:
@@ -87,7 +87,7 @@ class Chain:
             connection.execute(insert(connection, User), [user])
             connection.execute(insert(connection, Wallet), rows)
             head = self.shard.head
-            PUT_CURSOR.run(connection, {"shard": 0, "height": head.height, "hash": head.hash, "time": head.time})
+            PUT_CURSOR.run(connection, {"epoch": 1, "shard": 0, "height": head.height, "hash": head.hash, "time": head.time})
 
         await self.database.write(save)
         await self.ledger.lead()
@@ -102,8 +102,7 @@ class Chain:
         return encode(self.shard.add(*made))
 
     async def _take_in(self, transaction: Transaction) -> None:
-        shards = self.network.document.shards
-        tracked = tracked_order(transaction.order, transaction.id, encode(transaction), shards, own=True)
+        tracked = tracked_order(transaction.order, transaction.id, encode(transaction), self.network.document, own=True)
         tracked.kind, tracked.created_at = "transfer", now_ms()
         lines = lines_of(tracked, self.wallets, ("sent",))
 

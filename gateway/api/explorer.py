@@ -21,8 +21,9 @@ from gateway.times import iso
 from node.client.line import BrokerUnavailable
 from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
+from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError
-from node.protocol.epoch import Registration
+from node.protocol.epoch import Committee, EpochDocument, Registration
 from node.protocol.genesis import Asset
 from node.protocol.queries import GetPending, PendingList
 from node.protocol.transaction import Leg, decode_transaction
@@ -30,6 +31,8 @@ from node.protocol.transaction import Leg, decode_transaction
 router = APIRouter(prefix="/v1", tags=["explorer"])
 Limit = Annotated[int, Query(ge=1, le=100)]
 Shard = Annotated[int, Query(ge=0)]
+Epoch = Annotated[int, Field(ge=1, examples=[1])]
+EpochAsked = Annotated[int | None, Query(ge=1, le=2**53, description="This one by default.")]
 T = TypeVar("T")
 
 
@@ -56,14 +59,29 @@ class MemberView(View):
 
 
 class CommitteeView(View):
+    """`first` and `last`: of the addresses that the shard keeps. `origins`: the shards of the epoch before that it comes from."""
+
     shard: ShardNumber
+    first: Address
+    last: Address
+    origins: list[ShardNumber]
     height: Height
     members: list[MemberView]
     faults_tolerated: int
 
 
+class ChangeView(View):
+    """How far the change to the next epoch is, as the register's committee has certified."""
+
+    attempt: int
+    phase: Annotated[str, Field(examples=["registration"])]
+    since: Annotated[Time | None, Field(description="Block time.")]
+    registered: int
+
+
 class NetworkView(View):
-    """`document` and what follows from it is null until the network has formed its committees."""
+    """`document` and what follows from it is null until the network has formed its committees; `change` until the register has
+    written something down."""
 
     network: str | None
     genesis: Hash
@@ -71,6 +89,8 @@ class NetworkView(View):
     epoch: int | None
     document: Hash | None
     phase: str | None
+    began: Annotated[Time | None, Field(description="When the epoch began, by block time; null in the first.")]
+    change: ChangeView | None
     assets: list[AssetTerms]
     committees: list[CommitteeView]
     followed_by: Annotated[str | None, Field(description="The gateway process that follows their chains.")]
@@ -79,6 +99,7 @@ class NetworkView(View):
 class BlockLine(View):
     """`time`: null beyond the year 9999."""
 
+    epoch: Epoch
     shard: ShardNumber
     height: Height
     hash: Hash
@@ -107,6 +128,7 @@ class ReceiptView(View):
 
 
 class BlockView(View):
+    epoch: Epoch
     shard: ShardNumber
     height: Height
     hash: Hash
@@ -129,6 +151,7 @@ class AccountAmounts(View):
 
 class AccountView(View):
     address: Address
+    epoch: Epoch
     shard: ShardNumber
     height: Height
     balances: dict[str, AccountAmounts]
@@ -148,7 +171,6 @@ async def network(gateway: GatewayPart) -> NetworkView:
     """The committees and their members, as far as they answer."""
     document, notice = gateway.epochs.document, gateway.epochs.notice
     genesis = gateway.genesis
-    committees = [_committee(gateway, shard) for shard in sorted(gateway.followers)]
     return NetworkView(
         network=document.network_id.hex() if document else None,
         genesis=genesis.hash.hex(),
@@ -156,10 +178,24 @@ async def network(gateway: GatewayPart) -> NetworkView:
         epoch=document.number if document else None,
         document=document.hash.hex() if document else None,
         phase=notice.phase.value if notice else None,
+        began=iso(_began(gateway) or None),
+        change=_change(gateway),
         assets=[_asset_view(asset) for asset in genesis.assets],
-        committees=committees,
+        committees=[_committee(gateway, document, one) for one in document.committees] if document else [],
         followed_by=gateway.lease.holder or None,
     )
+
+
+def _began(gateway: Gateway) -> int:
+    return max((gateway.epochs.opened(electorate.chain) for electorate in gateway.epochs.current.values()), default=0)
+
+
+def _change(gateway: Gateway) -> ChangeView | None:
+    bulletin = gateway.epochs.chronicle.register
+    if bulletin is None or (register := bulletin.change.register) is None:
+        return None
+    since, registered = iso(register.since), len(register.registrations)
+    return ChangeView(attempt=bulletin.change.attempt, phase=register.phase.name.lower(), since=since, registered=registered)
 
 
 def _asset_view(asset: Asset) -> AssetTerms:
@@ -168,13 +204,13 @@ def _asset_view(asset: Asset) -> AssetTerms:
 
 
 @router.get("/blocks", responses=errors("404 shard_not_found", "503 not_ready"))
-async def blocks(gateway: GatewayPart, shard: Shard = 0, limit: Limit = 20) -> BlockLines:
-    """The latest blocks of a shard, latest first."""
-    follower = _follower(gateway, shard)
+async def blocks(gateway: GatewayPart, shard: Shard = 0, limit: Limit = 20, epoch: EpochAsked = None) -> BlockLines:
+    """The latest blocks of a shard in this epoch, or an earlier one, latest first."""
+    chain, follower = _follower(gateway, epoch, shard)
     known = list(follower.recent)[-limit:]
     first = max(1, follower.height - limit + 1)
     oldest = known[0].height if known else follower.height + 1
-    older = await _fetch(gateway, shard, first, oldest - first) if first < oldest else []
+    older = await _fetch(gateway, chain, first, oldest - first) if first < oldest else []
     items = [summary for summary in older if summary["height"] < oldest] + [msgspec.to_builtins(summary) for summary in known]
     return BlockLines(items=[BlockLine(**{**item, "time": iso(item["time"])}) for item in reversed(items)])
 
@@ -182,9 +218,10 @@ async def blocks(gateway: GatewayPart, shard: Shard = 0, limit: Limit = 20) -> B
 @router.get(
     "/blocks/{shard}/{height}", responses=errors("404 shard_not_found", "404 block_not_found", "503 not_ready", "503 no_answer")
 )
-async def block(shard: int, height: int, gateway: GatewayPart) -> BlockView:
-    """A block with its transactions and receipts, as a member gave it and its certificate proves it."""
-    follower = _follower(gateway, shard)
+async def block(shard: int, height: int, gateway: GatewayPart, epoch: EpochAsked = None) -> BlockView:
+    """A block with its transactions and receipts, as a member gave it and its certificate proves it: of this epoch, or an earlier
+    one."""
+    chain, follower = _follower(gateway, epoch, shard)
     if not 1 <= height <= follower.height:
         raise Problem(404, "block_not_found", "there is no such block")
     proven = await follower.block(height)
@@ -202,7 +239,7 @@ async def block(shard: int, height: int, gateway: GatewayPart) -> BlockView:
         "transactions": transactions,
         "receipts": receipts,
     }
-    return BlockView(**{**msgspec.to_builtins(summary_of(proven)), **more})
+    return BlockView(**{**msgspec.to_builtins(summary_of(chain.epoch, proven)), **more})
 
 
 def _legs(legs: Sequence[Leg], gateway: Gateway) -> list[LegView]:
@@ -213,16 +250,15 @@ def _legs(legs: Sequence[Leg], gateway: Gateway) -> list[LegView]:
 async def account(address: str, gateway: GatewayPart) -> AccountView:
     """Any account's balances, as more than f members of its committee tell alike."""
     raw = account_address(address)
-    document = gateway.epochs.require()
-    shard = document.shards.shard_of(raw)
+    home = gateway.epochs.home_of(raw)
     gateway.wallets.balance_reads += 1
-    found = await _ask(gateway.queries.account(document.electorates[shard], raw))
+    found = await _ask(gateway.queries.account(gateway.epochs.electorates[home], raw))
     balances = {}
     for code, balance in found.balances:
         decimals = gateway.payments.assets[code].decimals if code in gateway.payments.assets else 0
         amounts = {name: format_amount(getattr(balance, name), decimals) for name in ("available", "held")}
         balances[code] = AccountAmounts(**amounts, frozen=balance.frozen)
-    return AccountView(address=encode_address(raw), shard=shard, height=found.height, balances=balances)
+    return AccountView(**home._asdict(), address=encode_address(raw), height=found.height, balances=balances)
 
 
 @router.get("/pending", responses=errors("503 not_ready"))
@@ -231,7 +267,7 @@ async def pending(gateway: GatewayPart, limit: Limit = 50) -> PendingOrders:
     totals: Counter[int] = Counter()
     items: list[PendingOrder] = []
     for shard, electorate in gateway.epochs.require().electorates.items():
-        up = [m for m in range(len(electorate.keys)) if gateway.view.status(shard, m)[0]]
+        up = [m for m in range(len(electorate.keys)) if gateway.view.status(electorate.chain, m)[0]]
         answer = await _ask(gateway.queries.ask_one(electorate, up[0] if up else 0, GetPending(limit), timeout=1.0))
         if not isinstance(answer, PendingList):
             continue
@@ -246,9 +282,9 @@ async def pending(gateway: GatewayPart, limit: Limit = 50) -> PendingOrders:
     return PendingOrders(total=sum(totals.values()), items=items)
 
 
-async def _fetch(gateway: Gateway, shard: int, first: int, count: int) -> list[dict[str, Any]]:
-    found = await _ask(gateway.followers[shard].fetch(first, count))
-    return [msgspec.to_builtins(summary_of(proven)) for proven in found or []]
+async def _fetch(gateway: Gateway, chain: Chain, first: int, count: int) -> list[dict[str, Any]]:
+    found = await _ask(gateway.followers[chain].fetch(first, count))
+    return [msgspec.to_builtins(summary_of(chain.epoch, proven)) for proven in found or []]
 
 
 async def _ask(question: Awaitable[T]) -> T:
@@ -258,26 +294,30 @@ async def _ask(question: Awaitable[T]) -> T:
         raise Problem(503, "not_ready", "the broker cannot be reached", retry_after=2) from None
 
 
-def _follower(gateway: Gateway, shard: int) -> ShardFollower:
-    gateway.epochs.require()
-    if shard not in gateway.followers:
+def _follower(gateway: Gateway, epoch: int | None, shard: int) -> tuple[Chain, ShardFollower]:
+    latest = gateway.epochs.require().number
+    chain = Chain(latest if epoch is None else epoch, shard)
+    if chain not in gateway.followers:
         raise Problem(404, "shard_not_found", "there is no such shard")
-    return gateway.followers[shard]
+    return chain, gateway.followers[chain]
 
 
-def _committee(gateway: Gateway, shard: int) -> CommitteeView:
-    document = gateway.epochs.require()
-    committee = next(c for c in document.committees if c.shard == shard)
+def _committee(gateway: Gateway, document: EpochDocument, committee: Committee) -> CommitteeView:
+    electorate = document.electorates[committee.shard]
+    first, last = map(encode_address, document.shards.range_of(committee.shard))
     return CommitteeView(
-        shard=shard,
-        height=gateway.followers[shard].height,
-        members=[_member(gateway, shard, index, one) for index, one in enumerate(committee.members)],
-        faults_tolerated=document.electorates[shard].faults_tolerated,
+        shard=committee.shard,
+        first=first,
+        last=last,
+        origins=list(document.origins_of(committee.shard)),
+        height=gateway.followers[electorate.chain].height,
+        members=[_member(gateway, electorate.chain, index, one) for index, one in enumerate(committee.members)],
+        faults_tolerated=electorate.faults_tolerated,
     )
 
 
-def _member(gateway: Gateway, shard: int, index: int, registration: Registration) -> MemberView:
-    up, status = gateway.view.status(shard, index)
+def _member(gateway: Gateway, chain: Chain, index: int, registration: Registration) -> MemberView:
+    up, status = gateway.view.status(chain, index)
     said: dict[str, Any] = {"height": None}
     if status is not None:
         said = {name: getattr(status, name) for name in ("height", "view", "leader", "mempool", "pending_commits")}

@@ -29,11 +29,12 @@ To = Annotated[str | None, Query(alias="to", max_length=40, description="Before:
 
 
 class Lines(BaseModel):
-    """`heights`: of each shard, the block up to which this is true. A filtered page may hold fewer lines than asked for, even
-    none, and have a next one."""
+    """`heights`: of each shard of this `epoch`, the block up to which this is true. A filtered page may hold fewer lines than
+    asked for, even none, and have a next one."""
 
     items: list[Line]
     next_cursor: str | None
+    epoch: int
     heights: dict[str, int]
 
 
@@ -46,10 +47,12 @@ class HeldAmounts(BaseModel):
 
 
 class BalanceThen(BaseModel):
-    """What the wallet held on all its addresses. `heights`: of the shards that keep them, the blocks up to which this is true."""
+    """What the wallet held on all its addresses. `heights`: of the shards that keep them in this `epoch`, the blocks up to which
+    this is true."""
 
     wallet_id: str
     at: str | None
+    epoch: int
     heights: dict[str, int]
     balances: dict[str, HeldAmounts]
 
@@ -103,6 +106,7 @@ async def balance(
     return BalanceThen(
         wallet_id=wallet_id,
         at=iso(seen.time if time is None else time),
+        epoch=seen.epoch,
         heights={str(shard): height for shard, height in seen.heights.items()},
         balances=balances,
     )

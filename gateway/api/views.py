@@ -43,6 +43,7 @@ class TransferView(View):
     status: Status
     code: Annotated[Outcome, Field(description="Why it was rejected or has expired.")]
     hint: Annotated[Outcome, Field(description="What members say while it is under way; no proof.")]
+    epoch: Annotated[int, Field(description="In which shards and height are meant.", examples=[1])]
     home_shard: Shard
     shards: list[Shard]
     height: Annotated[Height | None, Field(description="Of the home shard's block that decided it, or holds the amount.")]

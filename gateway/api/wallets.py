@@ -94,6 +94,7 @@ class WalletList(BaseModel):
 
 class WalletWithBalances(WalletView):
     balances: dict[str, Amounts]
+    epoch: int
     height: int
 
 
@@ -127,16 +128,16 @@ async def wallets(user: UserId, gateway: GatewayPart) -> WalletList:
 
 @router.get("/{wallet_id}", responses=errors("404 wallet_not_found", "503 not_ready", "503 no_agreement"))
 async def wallet(wallet_id: str, user: UserId, gateway: GatewayPart) -> WalletWithBalances:
-    """A wallet with its balances, as of the block at ``height`` of its shard."""
+    """A wallet with its balances, as of the block at ``height`` of its shard in ``epoch``."""
     row = await gateway.wallets.latest(user, wallet_id)
-    rows, height = await gateway.wallets.balances(row)
+    rows, home, height = await gateway.wallets.balances(row)
     balances = {}
     for line in rows:
         if (asset := gateway.payments.assets.get(line.asset)) is None:
             continue  # an asset that only a captured committee knows
         amounts = (format_amount(units, asset.decimals) for units in (int(line.available), int(line.held)))
         balances[line.asset] = Amounts(**dict(zip(("available", "held"), amounts, strict=True)), frozen=bool(line.frozen))
-    return WalletWithBalances(**_view(row, gateway), balances=balances, height=height)
+    return WalletWithBalances(**_view(row, gateway), balances=balances, epoch=home.epoch, height=height)
 
 
 @router.patch("/{wallet_id}", responses=errors("404 wallet_not_found", "503 not_ready"))

@@ -29,6 +29,7 @@ from node.client.line import BrokerUnavailable
 from node.protocol.amounts import format_amount
 from node.protocol.block import AssetTotal
 from node.protocol.certificate import Electorate
+from node.protocol.chain import Chain
 from node.protocol.genesis import Asset
 from node.protocol.queries import BlockList, GetBlocks, GetStatus
 
@@ -262,15 +263,17 @@ class Reconciliation:
                 figures[code][f"certified_{name}"] = self._amount(code, getattr(total, name) if total is not None else 0)
         return differences
 
-    async def _certified(self, heights: Mapping[int, int]) -> dict[str, AssetTotal]:
-        """Each asset's totals in its issuer's shard, at the height up to which this gateway has followed it or a later one."""
+    async def _certified(self, heights: Mapping[Chain, int]) -> dict[str, AssetTotal]:
+        """Each asset's totals in its issuer's shard, at the height up to which this gateway has followed it or a later one. In a
+        chain that has no block yet nothing can be told."""
         document = self._epochs.require()
         homes: dict[int, list[str]] = {}
         for code, asset in self._assets.items():
             homes.setdefault(document.shards.shard_of(asset.issuer_address), []).append(code)
         found: dict[str, AssetTotal] = {}
         for shard, codes in homes.items():
-            totals = await self._totals(document.electorates[shard], heights.get(shard, 0))
+            electorate = document.electorates[shard]
+            totals = await self._totals(electorate, heights.get(electorate.chain, 0))
             found |= {total.asset: total for total in totals if total.asset in codes}
         return found
 
@@ -298,8 +301,9 @@ class Reconciliation:
         return f"{self._amount(asset, units)} {asset}"
 
 
-def _heights(connection: Connection) -> dict[int, int]:
-    return {row.shard: row.height for row in connection.execute(select(Cursor.shard, Cursor.height))}
+def _heights(connection: Connection) -> dict[Chain, int]:
+    rows = connection.execute(select(Cursor.epoch, Cursor.shard, Cursor.height))
+    return {Chain(row.epoch, row.shard): row.height for row in rows}
 
 
 def _books(connection: Connection) -> Books:

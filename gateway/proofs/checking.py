@@ -1,8 +1,8 @@
 """What a proof proves. Pure: no network, no clock, no database; all it needs to be told is the genesis.
 
-The epoch document follows from the genesis by rules anybody can apply, and names the members of each committee; n - f of them
-have signed each block; the block's header commits to its receipts and to its changes. So what is proven holds unless more than f
-members of one of those committees lie.
+The first epoch document follows from the genesis by rules anybody can apply, each later one from the one before and what its
+committees have certified; each names the members of its committees; n - f of them have signed each block; the block's header
+commits to its receipts and to its changes. So what is proven holds unless more than f members of one of those committees lie.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +35,7 @@ from node.protocol.crypto import verify
 from node.protocol.epoch import EpochDocument, InvalidDocument, Opening
 from node.protocol.genesis import Genesis
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
+from node.protocol.succession import Succession
 from node.protocol.transaction import Transaction, decode_transaction
 
 T = TypeVar("T")
@@ -44,8 +45,12 @@ class Refused(Exception):
     """The proof does not prove what it claims; the text says which part of it is wrong."""
 
 
-def check(proof: TransactionProof | AccountProof, genesis: Genesis, document_hash: str | None = None) -> EpochDocument:
-    """Whether what a proof claims is exactly what it proves; returns the epoch document it is proven under.
+Documents = Sequence[EpochDocument]
+"""From the first on."""
+
+
+def check(proof: TransactionProof | AccountProof, genesis: Genesis, document_hash: str | None = None) -> Documents:
+    """Whether what a proof claims is exactly what it proves; returns the epoch documents it is proven under.
 
     ``document_hash``: of the document of epoch 1, in hex, by who knows it: another one is refused.
 
@@ -54,33 +59,43 @@ def check(proof: TransactionProof | AccountProof, genesis: Genesis, document_has
     """
     if proof.claim.network.genesis != genesis.hash.hex():
         raise Refused(f"genesis: the proof is of {proof.claim.network.genesis}, the one given is {genesis.hash.hex()}")
-    document = read_document(proof.opening, genesis)
-    if document_hash is not None and document.hash.hex() != document_hash:
-        raise Refused(f"epoch document: it is {document.hash.hex()}, not {document_hash}")
+    documents = read_documents(proof.opening, proof.successions, genesis)
+    first = documents[0].hash.hex()
+    if document_hash is not None and first != document_hash:
+        raise Refused(f"epoch document: it is {first}, not {document_hash}")
     if isinstance(proof, TransactionProof):
-        proven: TransactionClaim | AccountClaim = prove_transaction(document, genesis, proof.transaction, proof.receipts)
+        proven: TransactionClaim | AccountClaim = prove_transaction(documents, genesis, proof.transaction, proof.receipts)
     else:
-        proven = prove_account(document, genesis, proof.claim.address, proof.changes)
+        proven = prove_account(documents, genesis, proof.claim.address, proof.changes)
     for name, value in proven:
         if value != getattr(proof.claim, name):
             raise Refused(f"claim: {name} is not what is proven")
-    return document
+    return documents
 
 
-def read_document(opening: str, genesis: Genesis) -> EpochDocument:
-    """The epoch document, recomputed from the genesis. Raises Refused."""
+def read_documents(opening: str, successions: Sequence[str], genesis: Genesis) -> Documents:
+    """The epoch documents, recomputed from the genesis and what the committees certified. Raises Refused."""
     found = _read("epoch document", lambda data: decode(Opening, data, MAX_FRAME_BYTES), opening)
     try:
         found.check(genesis)
     except InvalidDocument as error:
         raise Refused(f"epoch document: {error}") from None
-    return found.document
+    documents = [found.document]
+    for number, encoded in enumerate(successions):
+        place = f"successions[{number}]"
+        succession = _read(place, lambda data: decode(Succession, data, MAX_FRAME_BYTES), encoded)
+        try:
+            documents.append(succession.next_document(documents[-1], genesis.parameters))
+        except InvalidDocument as error:
+            raise Refused(f"{place}: {error}") from None
+    return documents
 
 
 def prove_transaction(
-    document: EpochDocument, genesis: Genesis, encoded: str, certified: Sequence[CertifiedReceipt]
+    documents: Documents, genesis: Genesis, encoded: str, certified: Sequence[CertifiedReceipt]
 ) -> TransactionClaim:
-    """What the certified receipts say became of a transaction. Raises Refused."""
+    """What the certified receipts say became of a transaction, in the last epoch. Raises Refused."""
+    document = documents[-1]
     transaction = _read("transaction", decode_transaction, encoded)
     if transaction.order.network != document.network_id:
         raise Refused("transaction: it is signed for another network")
@@ -88,7 +103,7 @@ def prove_transaction(
         raise Refused("transaction: a payer's signature does not fit")
     receipts: dict[int, ClaimedReceipt] = {}
     for number, one in enumerate(certified):
-        claimed = _receipt(f"receipts[{number}]", one, transaction.id, document)
+        claimed = _receipt(f"receipts[{number}]", one, transaction.id, documents[-1:])
         if receipts.setdefault(claimed.block.shard, claimed) is not claimed:
             raise Refused(f"receipts[{number}]: a second one of shard {claimed.block.shard}")
     verdict = _verdict(transaction, document, receipts)
@@ -103,18 +118,17 @@ def prove_transaction(
     )
 
 
-def prove_account(document: EpochDocument, genesis: Genesis, address: str, certified: Sequence[CertifiedChanges]) -> AccountClaim:
+def prove_account(documents: Documents, genesis: Genesis, address: str, certified: Sequence[CertifiedChanges]) -> AccountClaim:
     """What the certified changes say an account held, of each asset in the latest of the blocks. Raises Refused."""
     try:
         raw = decode_address(address)
     except ValueError as error:
         raise Refused(f"claim: address: {error}") from None
-    shard = document.shards.shard_of(raw)
     balances: dict[str, ClaimedBalance] = {}
     for number, one in enumerate(certified):
         place = f"changes[{number}]"
-        header, block = _block(place, one.header, one.finality, document)
-        if header.shard != shard:
+        header, block = _block(place, one.header, one.finality, documents)
+        if header.shard != (shard := documents[block.epoch - 1].shards.shard_of(raw)):
             raise Refused(f"{place}.header: shard {header.shard} does not keep this account, shard {shard} does")
         changes = _read(f"{place}.changes", lambda data: decode(Changes, data, MAX_BROKER_BODY_BYTES), one.changes)
         if changes.hash() != header.changes_hash:
@@ -124,14 +138,15 @@ def prove_account(document: EpochDocument, genesis: Genesis, address: str, certi
             raise Refused(f"{place}.changes: none of them is of this account")
         for change in mine:
             before = balances.get(change.asset)
-            if before is None or before.block.height < block.height:
+            if before is None or (before.block.epoch, before.block.height) < (block.epoch, block.height):
                 balances[change.asset] = _balance(change, block, genesis)
     found = tuple(balances[asset] for asset in sorted(balances))
-    return AccountClaim(network=_network(document, genesis), address=encode_address(raw), shard=shard, balances=found)
+    shard = documents[-1].shards.shard_of(raw)
+    return AccountClaim(network=_network(documents[-1], genesis), address=encode_address(raw), shard=shard, balances=found)
 
 
-def _receipt(place: str, one: CertifiedReceipt, transaction_id: bytes, document: EpochDocument) -> ClaimedReceipt:
-    header, block = _block(place, one.header, one.finality, document)
+def _receipt(place: str, one: CertifiedReceipt, transaction_id: bytes, documents: Documents) -> ClaimedReceipt:
+    header, block = _block(place, one.header, one.finality, documents)
     receipt = _read(f"{place}.receipt", lambda data: decode(Receipt, data, MAX_FRAME_BYTES), one.receipt)
     if receipt.transaction_id != transaction_id:
         raise Refused(f"{place}.receipt: it is of another transaction, {receipt.transaction_id.hex()}")
@@ -161,17 +176,19 @@ def _verdict(transaction: Transaction, document: EpochDocument, receipts: dict[i
     return verdict
 
 
-def _block(place: str, header_hex: str, finality_hex: str, document: EpochDocument) -> tuple[Header, ClaimedBlock]:
+def _block(place: str, header_hex: str, finality_hex: str, documents: Documents) -> tuple[Header, ClaimedBlock]:
     """A header, and that its committee made it final."""
     header = _read(f"{place}.header", lambda data: decode(Header, data, MAX_FRAME_BYTES), header_hex)
     finality = _read(f"{place}.finality", lambda data: decode(Finality, data, MAX_FRAME_BYTES), finality_hex)
-    electorate = document.electorates.get(header.shard)
-    if electorate is None or header.document != electorate.document:
+    document = next((one for one in documents if one.hash == header.document), None)
+    electorate = document.electorates.get(header.shard) if document is not None else None
+    if electorate is None:
         raise Refused(f"{place}.header: it is of a shard or an epoch that this epoch document does not know")
     if not finality.proves(header, electorate):
         raise Refused(f"{place}.finality: {_why_not_final(header, finality, electorate)}")
     signed = finality.path[-1] if finality.path else header
     return header, ClaimedBlock(
+        epoch=electorate.epoch,
         shard=header.shard,
         height=header.height,
         hash=header.hash.hex(),

@@ -14,9 +14,12 @@ MAX_PROOF_BYTES = 64 << 20
 """The largest file that is looked at."""
 MAX_BLOCKS = 64
 """In one proof: a transaction touches 32 shards at most, and there are 64 assets."""
+MAX_EPOCHS = 10_000
+"""That one proof goes through."""
 
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Encoded = Annotated[str, Field(pattern="^([0-9a-f]{2})+$", max_length=MAX_PROOF_BYTES)]
+Successions = Annotated[tuple[Encoded, ...], Field(max_length=MAX_EPOCHS)]
 
 
 class _Form(BaseModel):
@@ -24,7 +27,8 @@ class _Form(BaseModel):
 
 
 class ClaimedNetwork(_Form):
-    """Which network: ``genesis`` and ``document`` (of the epoch) are hashes, ``id`` is what its transactions name."""
+    """Which network: ``genesis`` and ``document`` (of ``epoch``, the last of the proof) are hashes, ``id`` is what
+    its transactions name."""
 
     name: Annotated[str, Field(max_length=32)]
     genesis: Hash
@@ -34,9 +38,11 @@ class ClaimedNetwork(_Form):
 
 
 class ClaimedBlock(_Form):
-    """A final block. ``signers``: members of the shard's committee, by index, who signed the block at ``signed_height``, which is
-    this one or one built on it; ``members``: how many there are. ``time``: block time; null beyond the year 9999."""
+    """A final block of a shard in ``epoch``. ``signers``: members of the shard's committee, by index, who signed the block at
+    ``signed_height``, which is this one or one built on it; ``members``: how many there are. ``time``: block time; null beyond
+    the year 9999."""
 
+    epoch: int = 1
     shard: int
     height: int
     hash: Hash
@@ -113,23 +119,26 @@ class CertifiedChanges(_Form):
 
 
 class TransactionProof(_Form):
-    """``opening``: the epoch document in force, an ``Opening``. ``transaction``: a ``Transaction`` with its signatures."""
+    """``opening``: the first epoch document, an ``Opening``. ``successions``: what led from each epoch to the next, up to that
+    in which the transaction happened, each a ``Succession``. ``transaction``: a ``Transaction`` with its signatures."""
 
     kind: Literal["transaction"]
     version: Literal[1]
     claim: TransactionClaim
     opening: Encoded
+    successions: Successions = ()
     transaction: Encoded
     receipts: Annotated[tuple[CertifiedReceipt, ...], Field(min_length=1, max_length=MAX_BLOCKS)]
 
 
 class AccountProof(_Form):
-    """``opening``: the epoch document in force, an ``Opening``."""
+    """``opening``, ``successions``: as in the proof of a transaction, up to the epoch of the latest change."""
 
     kind: Literal["account"]
     version: Literal[1]
     claim: AccountClaim
     opening: Encoded
+    successions: Successions = ()
     changes: Annotated[tuple[CertifiedChanges, ...], Field(min_length=1, max_length=MAX_BLOCKS)]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import select
 
@@ -13,16 +13,18 @@ from gateway.follower import ShardFollower
 from gateway.problems import Problem
 from gateway.projection import Status
 from gateway.proofs.checking import Refused, prove_account, prove_transaction
-from gateway.proofs.form import AccountProof, CertifiedChanges, CertifiedReceipt, TransactionProof
+from gateway.proofs.form import MAX_EPOCHS, AccountProof, CertifiedChanges, CertifiedReceipt, TransactionProof
 from gateway.rows import read_heights
 from node.client.blocks import ProvenBlock
 from node.protocol import merkle
 from node.protocol.address import encode_address
 from node.protocol.block import Outcome
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.codes import Code
-from node.protocol.epoch import Opening
+from node.protocol.epoch import EpochDocument, Opening
 from node.protocol.genesis import Genesis
+from node.protocol.succession import Succession
 from node.protocol.transaction import decode_transaction
 
 T = TypeVar("T")
@@ -30,11 +32,24 @@ MAX_AT_ONCE = 16
 """Proofs made at the same time: each asks members for up to 64 blocks."""
 
 
+class Lineage(NamedTuple):
+    """What leads from the genesis to an epoch: its document is the last."""
+
+    opening: Opening
+    successions: Sequence[Succession]
+    documents: Sequence[EpochDocument]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """As parts of a proof."""
+        return {"opening": encode(self.opening).hex(), "successions": tuple(encode(one).hex() for one in self.successions)}
+
+
 class Proofs:
-    """``followers``: of each shard's chain, which ask its members for blocks."""
+    """``followers``: of each chain, which ask its members for blocks."""
 
     def __init__(
-        self, genesis: Genesis, database: Database, epochs: StoredEpochs, followers: Mapping[int, ShardFollower]
+        self, genesis: Genesis, database: Database, epochs: StoredEpochs, followers: Mapping[Chain, ShardFollower]
     ) -> None:
         self._genesis, self._database, self._epochs, self._followers = genesis, database, epochs, followers
         self._under_way = 0
@@ -54,13 +69,13 @@ class Proofs:
             raise Problem(409, "not_final", "what becomes of this transfer is not decided yet", retry_after=1)
         if row["height"] is None:
             raise Problem(409, "not_in_a_block", "no block took this transfer, and that it took none cannot be proven by one")
-        home, committed = row["home_shard"], read_heights(row["committed_in"])
-        places = [(home, row["height"])]
+        epoch, home, committed = row["epoch"], row["home_shard"], read_heights(row["committed_in"])
+        places = [(Chain(epoch, home), row["height"])]
         if status is Status.COMMITTED:
-            places += sorted(place for place in committed.items() if place[0] != home)
+            places += sorted((Chain(epoch, shard), height) for shard, height in committed.items() if shard != home)
         with self._making():
             blocks = await self._blocks(places)
-            return await self._made(lambda opening: transaction_proof(self._genesis, opening, row["payload"], blocks))
+            return await self._made(epoch, lambda lineage: transaction_proof(self._genesis, lineage, row["payload"], blocks))
 
     async def of_account(self, address: bytes) -> AccountProof:
         """The latest change of each asset's balance that this gateway has seen.
@@ -68,29 +83,32 @@ class Proofs:
         Raises:
             Problem: 404 no wallet here has the account; 409 no block seen here changed it; 503.
         """
-        query = select(AccountBalance.height).where(AccountBalance.address == address)
-        heights = await self._database.read(lambda c: sorted(set(c.execute(query).scalars())))
-        if not heights:
+        query = select(AccountBalance.epoch, AccountBalance.height).where(AccountBalance.address == address)
+        places = await self._database.read(lambda c: sorted({(epoch, height) for epoch, height in c.execute(query)}))
+        if not places:
             raise Problem(
                 404, "account_not_followed", "this gateway has seen no change of this account: it follows its wallets only"
             )
-        shard = self._epochs.require().shards.shard_of(address)
+        shards = {epoch: self._epochs.table(epoch).shard_of(address) for epoch, _ in places}
         with self._making():
-            followed = await self._blocks((shard, height) for height in heights if height)
+            followed = await self._blocks((Chain(epoch, shards[epoch]), height) for epoch, height in places if height)
             blocks = [block for block in followed if _changes_account(block, address)]
             if not blocks:
                 raise Problem(409, "not_in_a_block", "this account was last changed before this gateway followed it")
-            return await self._made(lambda opening: account_proof(self._genesis, opening, address, blocks))
+            return await self._made(places[-1][0], lambda lineage: account_proof(self._genesis, lineage, address, blocks))
 
-    async def _blocks(self, places: Iterable[tuple[int, int]]) -> list[ProvenBlock]:
-        return await asyncio.gather(*(self._followers[shard].block(height) for shard, height in places))
+    async def _blocks(self, places: Iterable[tuple[Chain, int]]) -> list[ProvenBlock]:
+        return await asyncio.gather(*(self._followers[chain].block(height) for chain, height in places))
 
-    async def _made(self, make: Callable[[Opening], T]) -> T:
+    async def _made(self, epoch: int, make: Callable[[Lineage], T]) -> T:
         """In a thread: a block may have megabytes."""
-        opening = self._epochs.opening
-        assert opening is not None
+        if epoch > MAX_EPOCHS:
+            raise Problem(409, "not_provable", f"a proof goes through {MAX_EPOCHS} epochs at most")
+        self._epochs.table(epoch)
+        assert self._epochs.opening is not None
+        lineage = Lineage(self._epochs.opening, self._epochs.chronicle.successions[: epoch - 1], self._epochs.documents[:epoch])
         try:
-            return await asyncio.to_thread(make, opening)
+            return await asyncio.to_thread(make, lineage)
         except Refused as refused:
             raise Problem(409, "not_provable", f"what the committees have certified does not prove it: {refused}") from None
 
@@ -105,20 +123,20 @@ class Proofs:
             self._under_way -= 1
 
 
-def transaction_proof(genesis: Genesis, opening: Opening, transaction: bytes, blocks: Sequence[ProvenBlock]) -> TransactionProof:
+def transaction_proof(genesis: Genesis, lineage: Lineage, transaction: bytes, blocks: Sequence[ProvenBlock]) -> TransactionProof:
     """``transaction``: encoded, with its signatures; ``blocks``: with its verdicts, the home shard's first. Raises Refused."""
     transaction_id, payload = decode_transaction(transaction).id, transaction.hex()
     receipts = tuple(_certified_receipt(block, transaction_id) for block in blocks)
-    claim = prove_transaction(opening.document, genesis, payload, receipts)
-    shown = encode(opening).hex()
-    return TransactionProof(kind="transaction", version=1, claim=claim, opening=shown, transaction=payload, receipts=receipts)
+    claim = prove_transaction(lineage.documents, genesis, payload, receipts)
+    parts: dict[str, Any] = {"claim": claim, "transaction": payload, "receipts": receipts}
+    return TransactionProof(kind="transaction", version=1, **lineage.shown, **parts)
 
 
-def account_proof(genesis: Genesis, opening: Opening, address: bytes, blocks: Sequence[ProvenBlock]) -> AccountProof:
+def account_proof(genesis: Genesis, lineage: Lineage, address: bytes, blocks: Sequence[ProvenBlock]) -> AccountProof:
     """``blocks``: of the account's shard, which changed it. Raises Refused."""
     changes = tuple(_certified_changes(block) for block in blocks)
-    claim = prove_account(opening.document, genesis, encode_address(address), changes)
-    return AccountProof(kind="account", version=1, claim=claim, opening=encode(opening).hex(), changes=changes)
+    claim = prove_account(lineage.documents, genesis, encode_address(address), changes)
+    return AccountProof(kind="account", version=1, **lineage.shown, claim=claim, changes=changes)
 
 
 def _certified_receipt(block: ProvenBlock, transaction_id: bytes) -> CertifiedReceipt:

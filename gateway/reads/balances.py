@@ -1,18 +1,16 @@
 """What a wallet held at a time: on all its addresses, by the blocks that changed them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from gateway.database import AccountBalance, BalanceChange, Cursor, Database, ReceivingAddress
+from gateway.epochs import StoredEpochs
 from gateway.problems import Problem
 from gateway.times import iso
-from node.protocol.shards import ShardTable
-
-Shards = Callable[[], ShardTable]
-"""Gives the shard table; raises Problem (503) while the committees are not known."""
+from node.protocol.epoch import EpochDocument
 
 
 class Purse(NamedTuple):
@@ -43,8 +41,9 @@ NOTHING = Held(0, 0, 0)
 
 
 class Seen(NamedTuple):
-    """Up to where the chains of a wallet's shards have been followed: ``heights`` by shard; all of them to ``time`` (ms)."""
+    """Up to where the chains of a wallet's shards have been followed: ``heights`` by shard of ``epoch``; all to ``time`` (ms)."""
 
+    epoch: int
     heights: dict[int, int]
     time: int
 
@@ -52,8 +51,8 @@ class Seen(NamedTuple):
 class Balances:
     """Reads them."""
 
-    def __init__(self, database: Database, shards: Shards) -> None:
-        self._database, self._shards = database, shards
+    def __init__(self, database: Database, epochs: StoredEpochs) -> None:
+        self._database, self._epochs = database, epochs
 
     async def at(self, wallet: Row[Any], time: int | None) -> tuple[Mapping[str, Held], Seen]:
         """By asset, at ``time`` (ms) or now.
@@ -61,10 +60,10 @@ class Balances:
         Raises:
             Problem: 409, not all shards have come so far yet, or the wallet was not here then.
         """
-        purse, shards = Purse(wallet.id, wallet.address), self._shards()
+        purse, document = Purse(wallet.id, wallet.address), self._epochs.require()
 
         def read(connection: Connection) -> tuple[Mapping[str, Held], Seen]:
-            seen = followed(connection, purse, shards)
+            seen = followed(connection, purse, document)
             if time is not None and time > seen.time:
                 raise Problem(409, "not_reached", f"the last blocks seen are of {iso(seen.time)}", retry_after=1)
             return held_at(connection, purse, time), seen
@@ -74,13 +73,14 @@ class Balances:
         return await self._database.read(read)
 
 
-def followed(connection: Connection, purse: Purse, shards: ShardTable) -> Seen:
-    """Up to which blocks what is read now is true."""
+def followed(connection: Connection, purse: Purse, document: EpochDocument) -> Seen:
+    """Up to which blocks what is read now is true. ``document``: of this epoch."""
     received_on = select(ReceivingAddress.address).where(ReceivingAddress.wallet_id == purse.id)
-    touched = {shards.shard_of(address) for address in (purse.address, *connection.execute(received_on).scalars())}
-    rows = connection.execute(select(Cursor.shard, Cursor.height, Cursor.time).where(Cursor.shard.in_(touched))).all()
+    touched = {document.shards.shard_of(address) for address in (purse.address, *connection.execute(received_on).scalars())}
+    query = select(Cursor.shard, Cursor.height, Cursor.time)
+    rows = connection.execute(query.where(Cursor.epoch == document.number, Cursor.shard.in_(touched))).all()
     times = [row.time for row in rows]
-    return Seen({row.shard: row.height for row in rows}, min(times) if len(times) == len(touched) else 0)
+    return Seen(document.number, {row.shard: row.height for row in rows}, min(times) if len(times) == len(touched) else 0)
 
 
 def held_at(connection: Connection, purse: Purse, time: int | None) -> dict[str, Held]:
@@ -88,12 +88,15 @@ def held_at(connection: Connection, purse: Purse, time: int | None) -> dict[str,
     changes, latest = BalanceChange.__table__.c, BalanceChange.__table__.alias().c
     same = (latest.address == AccountBalance.address, latest.asset == AccountBalance.asset)
     until = () if time is None else (latest.time <= time,)
-    height = select(latest.height).where(*same, *until).order_by(latest.height.desc()).limit(1).scalar_subquery()
+    last = select(latest.epoch, latest.height).where(*same, *until)
+    last = last.order_by(latest.epoch.desc(), latest.height.desc()).limit(1)
     query = (
         select(changes.asset, changes.available, changes.held, changes.time)
         .join(
             AccountBalance,
-            (changes.address == AccountBalance.address) & (changes.asset == AccountBalance.asset) & (changes.height == height),
+            (changes.address == AccountBalance.address)
+            & (changes.asset == AccountBalance.asset)
+            & (tuple_(changes.epoch, changes.height) == last.scalar_subquery()),
         )
         .where(purse.has(AccountBalance.address))
         .order_by(changes.asset)

@@ -13,6 +13,6 @@ class Reads:
     """What can be looked back at."""
 
     def __init__(self, database: Database, history: History, assets: dict[str, Asset], epochs: StoredEpochs) -> None:
-        self.lines = Lines(database, history, assets, lambda: epochs.document.shards if epochs.document is not None else None)
-        self.balances = Balances(database, lambda: epochs.require().shards)
-        self.statements = Statements(database, assets, lambda: epochs.require().shards)
+        self.lines = Lines(database, history, assets, epochs.table)
+        self.balances = Balances(database, epochs)
+        self.statements = Statements(database, assets, epochs)

@@ -48,54 +48,57 @@ class Wanted(NamedTuple):
 
 
 class Page(NamedTuple):
-    """``heights``: of each shard, the block up to which this is true."""
+    """``heights``: of each shard of ``epoch``, the block up to which this is true."""
 
     items: list[dict[str, Any]]
     next_cursor: str | None
+    epoch: int
     heights: dict[str, int]
 
 
 class Lines:
-    """Reads histories. ``shards`` gives the shard table once it is known."""
+    """Reads histories. ``table`` gives an epoch's shard table; it may raise Problem (503)."""
 
     def __init__(
-        self, database: Database, history: History, assets: Mapping[str, Asset], shards: Callable[[], ShardTable | None]
+        self, database: Database, history: History, assets: Mapping[str, Asset], table: Callable[[int], ShardTable]
     ) -> None:
-        self._database, self._history, self._assets, self._shards = database, history, assets, shards
+        self._database, self._history, self._assets, self._table = database, history, assets, table
 
     async def page(self, wanted: Wanted, cursor: str | None, limit: int) -> Page:
         """The next lines. Raises Problem (422) on a bad cursor."""
         scope = _scope(wanted, None if cursor is None else read_cursor(cursor, 2))
-        rows, balances, last, heights = await self._database.read(lambda c: self._read(c, wanted, scope, limit))
+        rows, balances, last, epoch, heights = await self._database.read(lambda c: self._read(c, wanted, scope, limit))
         items = [self._line(row, balances) for row in rows[:limit]]
         if wanted.status in _WAITING:  # what is published is told at once, and durable a second later
             items = [item for item in items if item["status"] == wanted.status]
         end = rows[limit - 1] if len(rows) > limit else last
-        return Page(items, None if end is None else write_cursor(end["at"], end["line"] if "line" in end else end["id"]), heights)
+        following = None if end is None else write_cursor(end["at"], end["line"] if "line" in end else end["id"])
+        return Page(items, following, epoch, heights)
 
     def _read(
         self, connection: Connection, wanted: Wanted, scope: Select[Any], limit: int
-    ) -> tuple[Sequence[Mapping[Any, Any]], dict[int, int], Mapping[Any, Any] | None, dict[str, int]]:
+    ) -> tuple[Sequence[Mapping[Any, Any]], dict[int, int], Mapping[Any, Any] | None, int, dict[str, int]]:
         """The lines and one more if there is, the balances after them, and the last one looked at if there may be others."""
         rows = connection.execute(_filtered(wanted, scope, limit + 1)).mappings().all()
         last = None
         if wanted.is_filtered and len(rows) <= limit:
             last = connection.execute(scope.offset(MAX_SCANNED - 1).limit(1)).mappings().first()
         balances = self._balances(connection, rows[:limit])
-        heights = {str(shard): height for shard, height in connection.execute(select(Cursor.shard, Cursor.height))}
-        return rows, balances, last, heights
+        epoch = connection.execute(select(func.max(Cursor.epoch))).scalar() or 1
+        cursors = connection.execute(select(Cursor.shard, Cursor.height).where(Cursor.epoch == epoch))
+        return rows, balances, last, epoch, {str(shard): height for shard, height in cursors}
 
     def _balances(self, connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> dict[int, int]:
         """What the wallets held after the committed lines, by line, as far as there is room to look at all their addresses."""
         blocks = {row["line"]: block for row in rows if (block := self._block_of(row)) is not None}
-        known = BalanceChange.address, BalanceChange.asset, BalanceChange.height
+        known = BalanceChange.address, BalanceChange.asset, BalanceChange.epoch, BalanceChange.height
         query = select(*known, BalanceChange.time).where(tuple_(*known).in_(set(blocks.values())))
-        times = {(address, asset, height): time for address, asset, height, time in connection.execute(query)}
+        times = {tuple(block): time for *block, time in connection.execute(query)}
         room, found = MAX_ADDRESSES, dict[int, int]()
         held: dict[tuple[str, int], dict[str, Held]] = {}
         counted = select(func.count()).select_from(ReceivingAddress)
         for row in rows:
-            if (time := times.get(blocks.get(row["line"], (b"", "", 0)))) is None:
+            if (time := times.get(blocks.get(row["line"], (b"", "", 0, 0)))) is None:
                 continue
             place = row["wallet_id"], time
             if place not in held:
@@ -107,15 +110,14 @@ class Lines:
             found[row["line"]] = held[place].get(row["asset"], NOTHING).total
         return found
 
-    def _block_of(self, row: Mapping[Any, Any]) -> tuple[bytes, str, int] | None:
-        """Address, asset and height of the block that carried out a line."""
-        shards = self._shards()
-        if row["status"] != Status.COMMITTED or shards is None:
+    def _block_of(self, row: Mapping[Any, Any]) -> tuple[bytes, str, int, int] | None:
+        """Address, asset, epoch and height of the block that carried out a line."""
+        if row["status"] != Status.COMMITTED:
             return None
         leg = decode_transaction(row["payload"]).order.legs[row["leg"]]
         own = leg.payer if row["direction"] == "sent" else leg.payee
-        height = read_heights(row["committed_in"]).get(shards.shard_of(own))
-        return None if height is None else (own, leg.asset, height)
+        height = read_heights(row["committed_in"]).get(self._table(row["epoch"]).shard_of(own))
+        return None if height is None else (own, leg.asset, row["epoch"], height)
 
     def _line(self, row: Mapping[Any, Any], balances: Mapping[int, int]) -> dict[str, Any]:
         view = self._history.view_of(row)

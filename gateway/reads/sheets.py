@@ -9,7 +9,7 @@ from gateway.times import iso
 from node.protocol.address import encode_address
 from node.protocol.amounts import format_amount
 
-COLUMNS = ("time", "shard", "height", "entry", "transfer_id", "counterparty", "memo", "asset", "in", "out", "balance")
+COLUMNS = ("time", "shard", "height", "entry", "transfer_id", "counterparty", "memo", "asset", "in", "out", "balance", "epoch")
 PRINTED = ("time", "entry", "counterparty", "memo", "in", "out", "balance")
 """The columns that have a place on paper."""
 NUMBERS = ("in", "out", "balance")
@@ -88,7 +88,9 @@ def _end(statement: Statement) -> int:
 
 def where(statement: Statement) -> str:
     """The blocks up to which it is true."""
-    return ", ".join(f"block {height} of shard {shard}" for shard, height in sorted(statement.seen.heights.items()))
+    seen = statement.seen
+    blocks = ", ".join(f"block {height} of shard {shard}" for shard, height in sorted(seen.heights.items()))
+    return f"{blocks} in epoch {seen.epoch}"
 
 
 def _row(account: Account, entry: Entry) -> list[str]:
@@ -105,6 +107,7 @@ def _row(account: Account, entry: Entry) -> list[str]:
         amount if entry.units > 0 else "",
         amount if entry.units < 0 else "",
         format_amount(entry.balance, account.decimals),
+        "" if entry.epoch is None else str(entry.epoch),
     ]
 
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 
 from gateway.database import BalanceChange, Database, Posting, Transfer
+from gateway.epochs import StoredEpochs
 from gateway.problems import Problem
 from gateway.projection import Status
-from gateway.reads.balances import NOTHING, Purse, Seen, Shards, followed, held_at
+from gateway.reads.balances import NOTHING, Purse, Seen, followed, held_at
 from gateway.rows import read_heights
 from node.protocol.address import encode_address
 from node.protocol.genesis import Asset
@@ -31,7 +32,8 @@ or the payment waited to be claimed."""
 
 class Entry(NamedTuple):
     """A line. ``units``: what came in, negative: went out; ``balance``: of the asset after it; both in smallest units. ``kind``:
-    of the transfer; ``unexplained``: changes of the balance without a transfer known here. ``shard``, ``height``: its block."""
+    of the transfer; ``unexplained``: changes of the balance without a transfer known here. ``shard``, ``height``, ``epoch``: its
+    block."""
 
     time: int | None
     kind: str
@@ -42,6 +44,7 @@ class Entry(NamedTuple):
     transfer_id: str = ""
     counterparty: str = ""
     memo: str = ""
+    epoch: int | None = None
 
 
 class Account(NamedTuple):
@@ -65,32 +68,33 @@ class Statement(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Of an asset: ``times`` of the blocks that changed it, by address and height; ``rows``: lines that may be theirs."""
+    """Of an asset: ``times`` of the blocks that changed it, by address, epoch and height; ``rows``: lines that may be theirs."""
 
     asset: str
     opening: int
     closing: int
-    times: Mapping[tuple[bytes, int], int]
+    times: Mapping[tuple[bytes, int, int], int]
     rows: Sequence[Row[Any]]
 
 
 class Statements:
     """Makes them."""
 
-    def __init__(self, database: Database, assets: Mapping[str, Asset], shards: Shards) -> None:
-        self._database, self._assets, self._shards = database, assets, shards
+    def __init__(self, database: Database, assets: Mapping[str, Asset], epochs: StoredEpochs) -> None:
+        self._database, self._assets, self._epochs = database, assets, epochs
 
     async def of(self, wallet: Row[Any], asset: str | None, since: int | None, until: int | None) -> Statement:
         """Of one asset, or of all that the wallet has had. Raises Problem (422): of too many lines."""
-        purse, shards = Purse(wallet.id, wallet.address), self._shards()
+        purse, document = Purse(wallet.id, wallet.address), self._epochs.require()
 
         def read(connection: Connection) -> tuple[Seen, list[_Found]]:
             end = _END if until is None else until
-            return followed(connection, purse, shards), _read(connection, purse, asset, since, end)
+            return followed(connection, purse, document), _read(connection, purse, asset, since, end)
 
         seen, found = await self._database.read(read)
         known = [one for one in found if one.asset in self._assets]
-        accounts = await asyncio.to_thread(lambda: [_account(shards, one, self._assets[one.asset].decimals) for one in known])
+        tables = {epoch: self._epochs.table(epoch) for epoch in {row.epoch for one in known for row in one.rows}}
+        accounts = await asyncio.to_thread(lambda: [_account(tables, one, self._assets[one.asset].decimals) for one in known])
         return Statement(wallet, since, until, seen, accounts)
 
 
@@ -108,14 +112,15 @@ def _read(connection: Connection, purse: Purse, asset: str | None, since: int | 
     return found
 
 
-def _changes(connection: Connection, purse: Purse, asset: str, begin: int, until: int) -> dict[tuple[bytes, int], int]:
-    query = select(BalanceChange.address, BalanceChange.height, BalanceChange.time).where(
+def _changes(connection: Connection, purse: Purse, asset: str, begin: int, until: int) -> dict[tuple[bytes, int, int], int]:
+    query = select(BalanceChange.address, BalanceChange.epoch, BalanceChange.height, BalanceChange.time).where(
         purse.has(BalanceChange.address),
         BalanceChange.asset == asset,
         BalanceChange.time >= begin,
         BalanceChange.time < until,
     )
-    return {(address, height): time for address, height, time in connection.execute(query.limit(MAX_LINES + 1))}
+    rows = connection.execute(query.limit(MAX_LINES + 1))
+    return {(address, epoch, height): time for address, epoch, height, time in rows}
 
 
 def _lines(connection: Connection, purse: Purse, asset: str, begin: int, until: int) -> Sequence[Row[Any]]:
@@ -129,18 +134,18 @@ def _lines(connection: Connection, purse: Purse, asset: str, begin: int, until: 
     return connection.execute(query.limit(MAX_LINES + 1)).all()
 
 
-def _account(shards: ShardTable, found: _Found, decimals: int) -> Account:
+def _account(tables: Mapping[int, ShardTable], found: _Found, decimals: int) -> Account:
     """The lines in the order of their blocks, each with the balance after it."""
     placed = []
     for row in found.rows:
         order = decode_transaction(row.payload).order
         leg = order.legs[row.leg]
         own, units = (leg.payee, leg.amount) if row.direction == "received" else (leg.payer, -leg.amount)
-        shard = shards.shard_of(own)
+        shard = tables[row.epoch].shard_of(own)
         height = read_heights(row.committed_in).get(shard, 0)
-        time = found.times.get((own, height))
+        time = found.times.get((own, row.epoch, height))
         if units and time is not None:
-            where = (shard, height, row.transaction_id.hex(), encode_address(row.counterparty), order.memo)
+            where = (shard, height, row.transaction_id.hex(), encode_address(row.counterparty), order.memo, row.epoch)
             placed.append((time, row.id, row.kind, units, where))
     entries, balance = list[Entry](), found.opening
     for time, _, kind, units, where in sorted(placed):

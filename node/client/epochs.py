@@ -1,69 +1,94 @@
-"""What the coordinator announces: who keeps which shard, and where the epoch stands. Pure: bytes in, what they change out.
+"""The epochs, as a client knows them: who keeps which shard, now and before, and how far the change to the next epoch is. Pure:
+bytes in, what they change out.
 
-A document is believed only when it follows the rules and a quorum of each of its committees has signed that it is ready to work
-under it, so that none is of an attempt that was called off; and then for good: another one for the same epoch is refused. The
-broker may repeat, so a notice older than the one held changes nothing.
+The first document is the coordinator's: it is believed only when it follows the rules and a quorum of each of its committees
+has signed that it is ready to work under it, so that none is of an attempt that was called off; and then for good: another one
+for the same epoch is refused. All later ones follow from it (``node.chronicle``), whoever tells of them. The broker may repeat,
+so a notice older than the one held changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from msgspec import Struct
 
+from node import chronicle
+from node.chronicle import Chronicle, NewBulletin, Refused
+from node.protocol.block import Header
 from node.protocol.certificate import Electorate
-from node.protocol.codec import DecodeError, decode
+from node.protocol.chain import Chain
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import Announcement, EpochDocument, InvalidDocument, Opening, PhaseNotice
 from node.protocol.genesis import Genesis
 from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.succession import Succession
 
 
 class NewDocument(Struct, frozen=True):
-    """The committees are known."""
+    """An epoch has begun: its committees are known."""
 
     document: EpochDocument
 
 
 class NewPhase(Struct, frozen=True):
-    """The epoch has entered another phase, or is seen in its first."""
+    """The coordinator says that the epoch has entered another phase, or it is seen in its first."""
 
     notice: PhaseNotice
 
 
-class Refused(Struct, frozen=True):
-    """The bytes are not what they should be, and changed nothing."""
-
-    reason: str
-
-
-News = NewDocument | NewPhase | Refused
+News = NewDocument | NewPhase | NewBulletin | Refused
 
 
 class Epochs:
-    """The epoch as far as it is known.
+    """The epochs as far as they are known.
 
     Attributes:
-        opening: the document with the signatures that put it in force, to be stored as it is; None until one has been seen.
+        opening: the first document with the signatures that put it in force; None until one has been seen.
+        chronicle: all that followed from it.
+        electorates: who may sign, by chain, in this epoch and all before.
         notice: the coordinator's latest word on the phase.
     """
 
     def __init__(self, genesis: Genesis) -> None:
         self._genesis = genesis
+        self.chronicle = Chronicle(genesis)
         self.opening: Opening | None = None
         self.notice: PhaseNotice | None = None
+        self.electorates: dict[Chain, Electorate] = {}
+
+    @property
+    def documents(self) -> Sequence[EpochDocument]:
+        """Those that are or were in force, from the first."""
+        return self.chronicle.documents
 
     @property
     def document(self) -> EpochDocument | None:
-        return self.opening.document if self.opening else None
+        """The one in force."""
+        return self.chronicle.documents[-1] if self.chronicle.documents else None
 
     @property
-    def electorates(self) -> Mapping[int, Electorate]:
-        """Who may sign, by shard; empty while there is no document."""
-        return self.opening.document.electorates if self.opening else {}
+    def current(self) -> dict[int, Electorate]:
+        """Who may sign in this epoch, by shard; empty while there is no document."""
+        return self.document.electorates if self.document else {}
 
     @property
     def seats(self) -> dict[str, tuple[int, int]]:
-        """(shard, member index) by node name."""
-        committees = self.opening.document.committees if self.opening else ()
+        """(shard, member index) by node name, in this epoch."""
+        committees = self.document.committees if self.document else ()
         return {member.name: (committee.shard, i) for committee in committees for i, member in enumerate(committee.members)}
+
+    def origins(self, chain: Chain) -> list[Chain]:
+        """The chains that one comes from: none in epoch 1. ``chain``: of a known epoch."""
+        return [Chain(chain.epoch - 1, shard) for shard in self.documents[chain.epoch - 1].origins_of(chain.shard)]
+
+    def end(self, chain: Chain) -> Header | None:
+        """A chain's closing block, once the epoch after it has begun."""
+        successions = self.chronicle.successions
+        closings = successions[chain.epoch - 1].closings if chain.epoch <= len(successions) else ()
+        return next((closing.header for closing in closings if closing.header.shard == chain.shard), None)
+
+    def opened(self, chain: Chain) -> int:
+        """Block time, ms, at which a chain of a known epoch begins; 0 in epoch 1."""
+        return max((end.time for origin in self.origins(chain) if (end := self.end(origin)) is not None), default=0)
 
     def announce(self, body: bytes) -> list[News]:
         """Take in a message of the epoch topic. It is taken in whole, or refused whole."""
@@ -80,18 +105,38 @@ class Epochs:
                 news.append(NewPhase(notice))
         return news
 
+    def hear(self, body: bytes) -> list[News]:
+        """Take in a message of the bulletins topic."""
+        return [self._note(one.document) if isinstance(one, chronicle.NewDocument) else one for one in self.chronicle.hear(body)]
+
+    def asks(self, now: int) -> list[bytes]:
+        """What to publish on the asks topic; to be called every second or so. ``now``: monotonic, ms."""
+        return self.chronicle.asks(now)
+
+    def stored(self, number: int) -> bytes:
+        """What is to be kept of an epoch, for ``restore``: the first's opening, a later one's succession."""
+        return encode(self.opening if number == 1 else self.chronicle.successions[number - 2])
+
     def restore(self, body: bytes) -> list[News]:
-        """Take in an encoded ``Opening`` that was stored. It is checked like one that was announced."""
+        """Take in what was stored, an epoch after the other. It is checked like what is heard."""
         try:
-            return self._adopt(decode(Opening, body, MAX_FRAME_BYTES))
+            if self.opening is None:
+                return self._adopt(decode(Opening, body, MAX_FRAME_BYTES))
+            self.chronicle.restore(decode(Succession, body, MAX_FRAME_BYTES))
         except (DecodeError, InvalidDocument) as error:
             return [Refused(str(error))]
+        return [self._note(self.chronicle.documents[-1])]
 
     def _adopt(self, opening: Opening) -> list[News]:
-        if opening.document == self.document:
+        if self.documents and opening.document == self.documents[0]:
             return []
         opening.check(self._genesis)
         if self.opening is not None:
             raise InvalidDocument("another document for the same epoch")
         self.opening = opening
-        return [NewDocument(opening.document)]
+        self.chronicle.begin(opening.document)
+        return [self._note(opening.document)]
+
+    def _note(self, document: EpochDocument) -> NewDocument:
+        self.electorates |= {electorate.chain: electorate for electorate in document.electorates.values()}
+        return NewDocument(document)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from node.client.blocks import ProvenBlock
+from node.protocol.block import Header
 from node.protocol.certificate import Electorate
 from node.protocol.queries import GetBlocks
 
@@ -44,7 +45,7 @@ class Progress(Struct, frozen=True):
 
 
 class Follower:
-    """The chain from a given block on.
+    """The chain from a given block on, up to its closing block, once it is known which that is.
 
     Attributes:
         height, hash: of the last block; 0 and empty before the first.
@@ -54,6 +55,7 @@ class Follower:
         refused: what came that was not proven.
         forks: proven blocks that contradict the chain: more than f members lie. The chain goes on with those that link.
         nonsense: blocks of the chain whose content makes no sense, though a quorum has certified them.
+        end: header of the closing block; None while it is not known, or not there yet.
         is_cut_off: whether every member says that it does not keep the next block any more: only an archive can help.
     """
 
@@ -72,13 +74,24 @@ class Follower:
         self._grown = self._rest = -math.inf
         self.height, self.hash, self.known = height, block_hash, height
         self._without: set[int] = set()
+        self.end: Header | None = None
         self.caught_up = self.is_cut_off = False
         self.refused = self.forks = self.nonsense = 0
+
+    def finish(self, end: Header) -> None:
+        """The chain ends with this block."""
+        self.end = end
+        self._look_for_end()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the chain has been followed to its closing block: nothing comes after it."""
+        return self.end is not None and self.height >= self.end.height
 
     @property
     def due(self) -> float:
         """When ``ask`` will have something to say if nothing comes until then: the clock's time, in seconds."""
-        if self._from_now:
+        if self._from_now or self.is_complete:
             return math.inf
         if self._asking:
             return -math.inf
@@ -141,7 +154,13 @@ class Follower:
         if run:
             self._grown, self._rest = now, -math.inf
         self._gap_since = None if self.height >= self.known else now if self._gap_since is None else self._gap_since
+        self._look_for_end()
         return Progress(tuple(run), tuple(notables))
+
+    def _look_for_end(self) -> None:
+        if self.is_complete:
+            self.caught_up, self._asking = True, False
+            self._ahead.clear()
 
     def _place(self, block: ProvenBlock, run: list[ProvenBlock], notables: list[str]) -> None:
         height = block.header.height
@@ -151,13 +170,18 @@ class Follower:
                 run.append(following)
                 following = self._ahead.pop(self.height + 1, None)
         elif height > self.height:
-            if height <= self.height + MAX_AHEAD:
+            if height <= self.height + MAX_AHEAD and not self.is_complete:
                 self._ahead[height] = block
         elif self._hashes.get(height, block.hash) != block.hash:
             self._contradict(block, notables)
 
     def _extend(self, block: ProvenBlock, notables: list[str]) -> bool:
         header = block.header
+        if self.is_complete:  # what comes after the closing block is empty
+            return False
+        if self.end is not None and header.height == self.end.height and block.hash != self.end.hash:
+            self._contradict(block, notables)
+            return False
         if self.hash and header.parent != self.hash and not self._from_now:
             self._contradict(block, notables)
             return False

@@ -60,6 +60,13 @@ class Line:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(packed("SUBSCRIBE", topic))
 
+    def unsubscribe(self, topic: str) -> None:
+        """Hear no more of a topic."""
+        self._handlers.pop(topic.encode(), None)
+        self._limits.pop(topic.encode(), None)
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(packed("UNSUBSCRIBE", topic))
+
     async def publish(self, topic: str, body: bytes) -> None:
         """Raises BrokerUnavailable. A broker that is lost right then may not have got it."""
         writer = self._writer
@@ -131,7 +138,8 @@ class Line:
 
     async def _take(self, item: Published | Answer) -> None:
         if isinstance(item, Published):
-            self._handlers[item.topic](item.body)
+            if (handler := self._handlers.get(item.topic)) is not None:
+                handler(item.body)
             await asyncio.sleep(0)  # a burst that is here already must not keep everybody else waiting
             return
         if not self._unanswered:

@@ -7,19 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from node.protocol.certificate import Electorate
+from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from node.protocol.queries import EVERYONE, Account, Answer, NodeStatus, Query, Reply, Request
 from node.protocol.topics import queries_topic, replies_topic
 
 
-def read_reply(body: bytes, electorates: Mapping[int, Electorate]) -> Reply | None:
+def read_reply(body: bytes, electorates: Mapping[Chain, Electorate]) -> Reply | None:
     """A message of a replies topic; None unless a member signed it. May run in any thread: a list of blocks has megabytes."""
     try:
         reply = decode(Reply, body, MAX_BROKER_BODY_BYTES)
     except DecodeError:
         return None
-    electorate = electorates.get(reply.shard)
+    electorate = electorates.get(reply.chain)
     return reply if electorate is not None and reply.is_valid(electorate) else None
 
 
@@ -52,7 +53,7 @@ class Question:
 
     def take(self, reply: Reply) -> bool:
         """Take in a checked reply; whether it answers this question and its member had not answered yet."""
-        mine = reply.id == self.query.id and reply.shard == self.electorate.shard
+        mine = reply.id == self.query.id and reply.chain == self.electorate.chain
         if not mine or reply.member not in self.asked or reply.member in self.answers:
             return False
         self.answers[reply.member] = reply.answer

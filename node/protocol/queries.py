@@ -6,6 +6,7 @@ from msgspec import Meta, Raw, Struct
 
 from node.protocol.block import Balance, Height, MemberIndex, ShardNumber
 from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.crypto import Hash, KeyPair, Signature, digest, verify
 from node.protocol.transaction import AssetCode
@@ -100,17 +101,23 @@ class Reply(Struct, array_like=True, frozen=True):
     """An answer, signed by the member that gives it."""
 
     id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    epoch: Annotated[int, Meta(ge=1, le=2**53)]
     shard: ShardNumber
     member: MemberIndex
     answer: Answer
     signature: Signature = bytes(64)
 
+    @property
+    def chain(self) -> Chain:
+        """The one that it is about."""
+        return Chain(self.epoch, self.shard)
+
     def _statement(self, electorate: Electorate) -> bytes:
-        return digest("reply", encode([electorate.document, self.id, self.shard, self.member, self.answer]))
+        return digest("reply", encode([electorate.document, self.id, self.epoch, self.shard, self.member, self.answer]))
 
     def is_valid(self, electorate: Electorate) -> bool:
         return (
-            self.shard == electorate.shard
+            self.chain == electorate.chain
             and self.member < len(electorate.keys)
             and verify(electorate.keys[self.member], self._statement(electorate), self.signature)
         )
@@ -118,5 +125,5 @@ class Reply(Struct, array_like=True, frozen=True):
 
 def sign_reply(query_id: bytes, electorate: Electorate, member: int, answer: Answer | StoredBlockList, key: KeyPair) -> bytes:
     """An encoded ``Reply``."""
-    sent = [query_id, electorate.shard, member, answer]
+    sent = [query_id, *electorate.chain, member, answer]
     return encode([*sent, key.sign(digest("reply", encode([electorate.document, *sent])))])

@@ -69,7 +69,7 @@ class Collecting:
         source = self._electorates.get(bundle.source)
         if source is None or peer not in source.keys or bundle.source == self._shard or bundle.destination != self._shard:
             return []
-        return [Send(peer, BundleRequest(self._shard, bundle.sequence + 1, is_claim=True))]
+        return [Send(peer, BundleRequest(self._shard, bundle.sequence + 1, is_claim=True), bundle.source)]
 
     def took(self, source: int) -> None:
         """A final block has taken a bundle of this source."""

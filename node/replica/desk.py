@@ -56,8 +56,7 @@ class Desk:
         return self._state.change.attempt, self._register.phase
 
     def offer(self, batch: Sequence[bytes]) -> None:
-        """Take in what could be written down now. The newest enrolment of a key takes the place of the one before; of all other
-        kinds the first stays."""
+        """Take in what could be written down now. The newest of a kind and key takes the place of the one before."""
         if not self._rules.is_register:
             return
         register, attempt = self._register, self._state.change.attempt
@@ -68,7 +67,7 @@ class Desk:
                 continue
             slot = _slot(entry)
             before = self._waiting.get(slot)
-            if before is not None and (before[1] == encoded or slot[0] is not Enrolment):
+            if before is not None and before[1] == encoded:
                 continue
             has_room = before is not None or (len(self._waiting) < MAX_ENTRIES and self._bytes + len(encoded) <= MAX_BYTES)
             if has_room and written(register, entry, self._rules, attempt) is not None:

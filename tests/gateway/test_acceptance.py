@@ -53,7 +53,7 @@ class Till:
         also: Callable[..., None] | None = None,
     ) -> Accepted:
         made = raw or NETWORK.pay(PAYER, PAYEE, units)
-        tracked = tracked_order(made.order, made.id, encode(made), NETWORK.document.shards, own=True)
+        tracked = tracked_order(made.order, made.id, encode(made), NETWORK.document, own=True)
         tracked.kind = "raw" if raw else "transfer"
         unsigned = encode(Transaction(made.order, tuple(Witness(one.public_key, bytes(64)) for one in made.witnesses)))
         once = Idempotency(key, asked) if key else None

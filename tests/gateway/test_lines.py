@@ -38,7 +38,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
         connection.execute(insert(Wallet), wallet)
         for at, memo in enumerate(MEMOS):
             paid = network.pay(payer, payee, 1, memo=memo)
-            tracked = tracked_order(paid.order, paid.id, encode(paid), network.document.shards, own=True)
+            tracked = tracked_order(paid.order, paid.id, encode(paid), network.document, own=True)
             ADD_TRANSFER.run(connection, transfer_row(tracked, "u"))
             put_postings(connection, lines_of(tracked, wallets, ("sent",)), at)
 
@@ -51,7 +51,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def test_a_search_goes_on_page_by_page_and_finds_the_oldest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_SCANNED", 10)
-    reader = Lines(database, History(database, {}, {}), {}, lambda: None)
+    reader = Lines(database, History(database, {}, {}), {}, lambda _: Network().document.shards)
 
     async def search() -> tuple[list[int], list[str]]:
         sizes, found, cursor = list[int](), list[str](), None
@@ -84,5 +84,5 @@ def test_texts_are_compared_whatever_their_case_and_hold_no_zeros() -> None:
 
 def test_a_change_of_the_balance_without_a_transfer_is_a_line_of_the_statement() -> None:
     found = _Found("USD", 100, 800, {}, [])
-    (entry,) = _account(Network().document.shards, found, 2).entries
+    (entry,) = _account({}, found, 2).entries
     assert (entry.kind, entry.units, entry.balance) == ("unexplained", 700, 800)

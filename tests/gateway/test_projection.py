@@ -14,13 +14,14 @@ from node.client.blocks import ProvenBlock, prove_block
 from node.protocol.address import address_of
 from node.protocol.block import Balance, BalanceChange, Outcome, Receipt
 from node.protocol.certificate import CertifiedBlock
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.transaction import Action, Transaction
 from tests.chains import Network, leg
 
 NETWORK = Network()
-SHARDS = NETWORK.document.shards
+DOCUMENT = NETWORK.document
 PAYER, PAYEE = NETWORK.person(0), NETWORK.person(1)
 TIME = NETWORK.genesis.time
 PAYMENT = NETWORK.pay(PAYER, PAYEE, 5, valid_until=TIME + 1000)
@@ -49,16 +50,16 @@ class Books:
         known = {one: self.transfers[one] for one in transactions_of(blocks, wallets) if one in self.transfers}
         parties = {address for tracked in known.values() for leg in tracked.legs for address in (leg.payer, leg.payee)}
         wallets |= {one: wallet for one, wallet in self.wallets.items() if one in parties}
-        waiting = [one for one in self.transfers.values() if one.own and one.is_waiting and one.home == header.shard]
+        waiting = [one for one in self.transfers.values() if one.own and one.is_waiting and one.home == (1, header.shard)]
         overdue = [one for one in waiting if one.valid_until < header.time]
-        update = project(blocks, SHARDS, Facts(wallets, known, overdue, dict(self.heights)))
+        update = project(blocks, DOCUMENT, Facts(wallets, known, overdue, dict(self.heights)))
         self.transfers |= {one.id: one for one in update.found} | update.changed
         self.heights[header.shard] = header.height
         self.owed.subtract(update.paid_off)
         return update
 
     def track(self, transaction: Transaction) -> Tracked:
-        tracked = tracked_order(transaction.order, transaction.id, encode(transaction), SHARDS, own=True)
+        tracked = tracked_order(transaction.order, transaction.id, encode(transaction), DOCUMENT, own=True)
         self.transfers[tracked.id] = tracked
         self.owed.update(tracked.due())
         return tracked
@@ -190,13 +191,13 @@ def test_refusals_are_hints_of_the_home_committee_while_it_waits_and_no_verdict(
     books, hints = Books(), list[Code]()
     tracked = books.track(PAYMENT)
     for code, shard in ((Code.ACCOUNT_FROZEN, 1), (Code.LIMIT_EXCEEDED, 0), (Code.DUPLICATE, 0), (Code.INSUFFICIENT_FUNDS, 0)):
-        tracked.refused(code, shard)
+        tracked.refused(code, Chain(1, shard))
         hints.append(tracked.hint)
     assert hints == [Code.OK, Code.LIMIT_EXCEEDED, Code.LIMIT_EXCEEDED, Code.INSUFFICIENT_FUNDS]
     assert tracked.status is Status.QUEUED
     seen(0, PREPARED, status=Status.PREPARED)[0](books)
     prepared = books.transfers[PAYMENT.id]
-    prepared.refused(Code.ACCOUNT_FROZEN, 0)
+    prepared.refused(Code.ACCOUNT_FROZEN, Chain(1, 0))
     assert prepared.hint is Code.INSUFFICIENT_FUNDS
 
 

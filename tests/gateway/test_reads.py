@@ -251,7 +251,7 @@ def test_a_long_pdf_repeats_its_columns_on_each_page_and_has_an_end(monkeypatch:
     monkeypatch.setattr(pdf, "MAX_LINES", 100)
     wallet = SimpleNamespace(id="w", label="x" * 100, address=bytes(20))
     entries = [Entry(number, "transfer", 1, number + 1, 0, 1, "", "a" * 44, "b" * 140) for number in range(1, 101)]
-    long = Statement(wallet, None, None, Seen({0: 1}, 2000), [Account("USD", 2, 1, entries, 101)])  # type: ignore[arg-type]
+    long = Statement(wallet, None, None, Seen(1, {0: 1}, 2000), [Account("USD", 2, 1, entries, 101)])  # type: ignore[arg-type]
     pages = [page.extract_text() for page in PdfReader(io.BytesIO(pdf.as_pdf(long))).pages]
     assert all("counterparty" in page and page.rstrip().endswith(str(number + 1)) for number, page in enumerate(pages))
     assert sum(page.count(" transfer ") for page in pages) == 100

@@ -18,8 +18,11 @@ from gateway.rows import transfer_row
 from gateway.statements import ADD_TRANSFER
 from gateway.waiting import End, Waiting
 from node.client.blocks import ProvenBlock, prove_block
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from tests.chains import Network, Shard
+
+CHAIN = Chain(1, 0)
 
 
 class Desk:
@@ -34,11 +37,11 @@ class Desk:
         self.shard: Shard = network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{self.path}"))
         self.ledger = Ledger(self.database, Outbox(self.database), Owners())
-        self.ledger.shards = network.document.shards
+        self.ledger.documents = [network.document]
         self.waiting, self.elsewhere = Waiting(self.database), Waiting(self.database)
         self.ledger.on_final = self.waiting.tell
         self.made = [network.pay(payer, payee, 1) for _ in range(payments)]
-        self.tracked = [tracked_order(t.order, t.id, encode(t), network.document.shards, own=True) for t in self.made]
+        self.tracked = [tracked_order(t.order, t.id, encode(t), network.document, own=True) for t in self.made]
 
     async def take_in(self) -> None:
         for tracked in self.tracked:
@@ -84,7 +87,7 @@ def test_all_who_wait_are_told_and_not_before_it_is_durable(told: Callable[..., 
 
         waiting = [asyncio.create_task(wait(tracked)) for tracked in desk.tracked for _ in range(3)]
         await asyncio.sleep(0)
-        await desk.ledger.apply([desk.block()])
+        await desk.ledger.apply(CHAIN, [desk.block()])
         assert await asyncio.gather(*waiting) == [(Status.COMMITTED, "committed")] * 15
 
     told(story, 5)
@@ -95,7 +98,7 @@ def test_where_nobody_tells_the_database_does_and_who_comes_later_hears_at_once(
         (tracked,) = desk.tracked
         waiting = asyncio.create_task(desk.elsewhere.end(tracked.id, 1000))
         await asyncio.sleep(0)
-        await desk.ledger.apply([desk.block()])
+        await desk.ledger.apply(CHAIN, [desk.block()])
         await desk.elsewhere.look()
         assert status(await waiting) is Status.COMMITTED
         assert status(await desk.elsewhere.end(tracked.id, 1000)) is Status.COMMITTED
@@ -131,7 +134,7 @@ def test_so_many_may_wait_and_a_place_becomes_free_when_one_leaves(
         third = asyncio.create_task(desk.waiting.end(tracked.id, 1000, fresh=True))
         await asyncio.sleep(0)
         assert not third.done()
-        await desk.ledger.apply([desk.block()])
+        await desk.ledger.apply(CHAIN, [desk.block()])
         await asyncio.gather(second, third)
 
     told(story)
@@ -140,8 +143,8 @@ def test_so_many_may_wait_and_a_place_becomes_free_when_one_leaves(
 def test_a_block_that_somebody_else_has_taken_in_changes_nothing(told: Callable[..., None]) -> None:
     async def story(desk: Desk) -> None:
         block = desk.block()
-        await desk.ledger.apply([block])
+        await desk.ledger.apply(CHAIN, [block])
         with pytest.raises(Superseded):
-            await desk.ledger.apply([block])
+            await desk.ledger.apply(CHAIN, [block])
 
     told(story)

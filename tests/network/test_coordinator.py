@@ -82,7 +82,7 @@ class LightNode:
         self.transport.connect(NETWORK.coordinator.public, (site.address,))
         address = f"/ip4/127.0.0.1/tcp/{9000 + index}"
         name = f"node-{index}"
-        stored = Stored(bytes([index]) * 32, pledges=tuple(pledge for of, pledge in site.pledges.items() if of == name))
+        stored = Stored(bytes([index]) * 32, pledges=(site.pledges[name],) if name in site.pledges else ())
         self.membership = Membership(NETWORK.genesis, self.key, name, (address,), stored)
         self.name, self.site = name, site
         self.connections = 0

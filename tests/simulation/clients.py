@@ -12,6 +12,7 @@ from node.client.refusals import RefusalTally
 from node.protocol.address import address_of
 from node.protocol.block import Outcome, Receipt
 from node.protocol.certificate import CertifiedBlock
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.terms import Terms
@@ -138,7 +139,7 @@ class Gateway:
         transaction = order.sign(list({key.public: key for key in keys}.values()))
         pending = Pending(transaction, encode(transaction), self.world.document.shards.shard_of(legs[0].payer))
         self.outbox[transaction.id] = pending
-        tracked = tracked_order(order, transaction.id, pending.encoded, self.world.document.shards, own=True)
+        tracked = tracked_order(order, transaction.id, pending.encoded, self.world.document, own=True)
         self.tracked[transaction.id] = tracked
         self._sent.append(pending)
         self.world.tell(self, "submits", "", transaction)
@@ -197,14 +198,14 @@ class Gateway:
     def on_refusals(self, shard: int, encoded: bytes) -> None:
         """Refusals from the broker: hints."""
         for transaction_id, code in self._tallies[shard].hear(encoded, self.outbox):
-            self.tracked[transaction_id].refused(code, shard)
+            self.tracked[transaction_id].refused(code, Chain(1, shard))
 
     def _project(self, block: ProvenBlock) -> None:
         header, waiting = block.header, (self.tracked[one] for one in self.outbox)
-        overdue = [one for one in waiting if one.home == header.shard and one.is_waiting and one.valid_until < header.time]
+        overdue = [one for one in waiting if one.home.shard == header.shard and one.is_waiting and one.valid_until < header.time]
         known = {one: self.tracked[one] for one in transactions_of([block], {}) if one in self.tracked}
         heights = {shard: len(hashes) for shard, hashes in self.seen_hashes.items()}
-        update = project([block], self.world.document.shards, Facts({}, known, overdue, heights))
+        update = project([block], self.world.document, Facts({}, known, overdue, heights))
         self.tracked |= update.changed
 
     def _read(self, shard: int, certified: CertifiedBlock) -> None:

@@ -50,7 +50,7 @@ class FormingNode:
         self.start()
 
     def start(self) -> None:
-        stored = Stored(self.world.chance.randbytes(32), self.accepted, self.pledge)
+        stored = Stored(self.world.chance.randbytes(32), self.accepted, (self.pledge,) if self.pledge is not None else ())
         address = f"/ip4/192.0.2.{self.number % 250 + 1}/tcp/8100"
         self.membership = Membership(NETWORK.genesis, self.key, f"node-{self.number}", (address,), stored)
         self.is_up = True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, to_builtins
 
-from node.effects import Broadcast, Commit, Effect, Journal, Persist, Send
+from node.effects import Broadcast, Commit, Effect, Journal, Persist, Row, Send
 from node.events import Recovered
 from node.ledger.admission import admit
 from node.ledger.state import recompute_totals
@@ -126,7 +126,7 @@ class Monitor:
 
     def on_told(self, node: "Host", message: ToCoordinator) -> None:
         """A node tells its secret to one roll, which is on its disk."""
-        pledge = node.disk.pledge()
+        pledge = node.pledge
         if isinstance(message, Readiness):
             self._ready.add(node.index)
         elif isinstance(message, Reveal) and (pledge is None or pledge.secret != message.secret or not pledge.roll):
@@ -138,7 +138,7 @@ class Monitor:
 
     # -- what honest nodes store -----------------------------------------------------------------------------------
 
-    def on_written(self, node: "Host", effects: Sequence[Persist]) -> None:
+    def on_written(self, node: "Host", effects: Sequence[Row | Persist]) -> None:
         if not node.is_honest:
             return
         record = self._records[node.index]
@@ -169,7 +169,7 @@ class Monitor:
         else:
             violated("agreement", f"{node} finalizes height {header.height} after {len(chain)}")
         shard = node.index // self._world.plan.size
-        self.oracle.stored(node, shard, commit.encoded, commit.bundles)
+        self.oracle.stored(node, (1, shard), commit.encoded, commit.bundles)
         if self.readers is not None and header.height > self.readers.height(shard):
             self.readers.read(shard, commit.encoded)
         self._check_state(node, record)
@@ -274,7 +274,7 @@ class Monitor:
         for shard in self.chains if self._world.plan.is_live else ():
             replicas = [node.replica for node in self._world.committee(shard) if node.is_honest and node.replica is not None]
             views = [replica.consensus.view for replica in replicas]
-            self._healed[shard] = max([*views, self.oracle.chains[shard].last_view])
+            self._healed[shard] = max([*views, self.oracle.chains[1, shard].last_view])
         for node in back if self._world.plan.is_live else ():
             height = len(self.chains[node.index // self._world.plan.size])
             if node.is_honest and node.disk.height < height:
@@ -335,7 +335,7 @@ class Monitor:
     def is_settled(self) -> bool:
         """Nothing held, all honest members of a committee at one height with one root, and no client ahead of them: a liar may
         have had a certificate first, and shown it."""
-        for shard, chain in enumerate(self.oracle.chains):
+        for shard, chain in self.oracle.chains_of(self.oracle.epoch).items():
             if shard == self._world.captured:
                 continue
             if chain.undecided and self._world.captured is None:
@@ -380,8 +380,12 @@ class Monitor:
     def _check_mempools(self) -> None:
         """Nobody keeps what is final."""
         for node in self._world.nodes:
-            final = self.oracle.chains[node.index // self._world.plan.size].ledger.seen
-            if node.is_honest and node.replica is not None and (kept := final & {entry.id for entry in node.replica.mempool}):
+            final = self.oracle.chains[1, node.index // self._world.plan.size].ledger.seen
+            if (
+                node.is_honest
+                and node.replica is not None
+                and (kept := final.keys() & {entry.id for entry in node.replica.mempool})
+            ):
                 violated("mempool", f"{node} keeps transaction {min(kept).hex()[:8]}, which is final, in its mempool")
 
     def _check_client(self, gateway: "Gateway", included: Set[bytes]) -> None:

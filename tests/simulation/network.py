@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from node.events import Transactions
+from node.events import For, Transactions
 from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.chain import Chain
 from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import PeerMessage
+from node.protocol.messages import Frame, PeerMessage
 from node.protocol.topics import blocks_topic, refusals_topic
 from tests.simulation.plan import Cut, Links
 
@@ -100,18 +100,19 @@ class Network:
         self.timing = world.plan.timing
         self.cuts: list[Cut] = []
         self.connections = Connections(world)
-        self._encoded: tuple[PeerMessage | None, bytes] = (None, b"")
+        self._encoded: tuple[PeerMessage | None, Chain | None, bytes] = (None, None, b"")
         self._decoded: dict[bytes, PeerMessage] = {}
 
     def _is_cut(self, source: int, target: int) -> bool:
         return any(source in cut.sources and target in cut.targets for cut in self.cuts)
 
-    def send(self, source: "Host", target: "Host", message: PeerMessage) -> None:
-        """Messages travel as bytes, so all that is sent can be encoded; equal frames are decoded once, being immutable."""
+    def send(self, source: "Host", target: "Host", message: PeerMessage, chain: Chain | None = None) -> None:
+        """Messages travel as bytes, so all that is sent can be encoded. ``chain``: as ``Host.send`` has it."""
         world = self._world
-        if self._encoded[0] is not message:
-            self._encoded = (message, encode(message))
-        frame = self._encoded[1]
+        chain = chain or Chain(1, target.index // world.plan.size)
+        if self._encoded[0] is not message or self._encoded[1] != chain:
+            self._encoded = (message, chain, encode(Frame(chain.epoch, chain.shard, message)))
+        frame = self._encoded[2]
         world.note_frame(source, target, frame)
         if world.story is not None:
             world.story.sent(world.time, source, target, message)
@@ -143,7 +144,7 @@ class Network:
             return
         self._world.monitor.on_arrival(source, target, frame)
         if target.adversary is not None:
-            target.adversary.hears(source.key.public, decode(cast(Any, PeerMessage), frame, MAX_FRAME_BYTES))
+            target.adversary.hears(source.key.public, decode(Frame, frame, MAX_FRAME_BYTES).message)
         target.put(Message(source.key.public, frame))
 
 
@@ -164,7 +165,7 @@ class Broker:
     def submit(self, shard: int, batch: list[bytes]) -> None:
         """A batch of transactions, to every member of the home shard's committee."""
         for node in self._world.committee(shard):
-            self._carry(lambda node=node: node.put(Transactions(tuple(batch))))  # type: ignore[misc]
+            self._carry(lambda node=node: node.put(For(Chain(1, shard), Transactions(tuple(batch)))))  # type: ignore[misc]
 
     def publish(self, node: "Host", topic: str, body: bytes) -> None:
         """Of what nodes publish, gateways here take in blocks and refusals."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from node.events import Asked
+from node.events import Asked, For
 from node.protocol.address import address_of
+from node.protocol.chain import Chain
 from node.protocol.queries import EVERYONE, GetAccount, GetBlocks, GetPending, GetStatus, Query, Request
 from node.protocol.topics import replies_topic
 from tests.simulation.oracle import verify
@@ -42,7 +43,7 @@ class Inquirer:
             for node in self.world.committee(shard):
                 if member == node.index % size or (member == EVERYONE and query.is_small):
                     self._expect(node, query)
-                node.put(Asked(query))
+                node.put(For(Chain(1, node.index // self.world.plan.size), Asked(query)))
         self.world.after(_PAUSE, self.start)
 
     def _request(self, shard: int) -> Request:
@@ -69,12 +70,12 @@ class Inquirer:
         """A reply as it left its member."""
         if not node.is_honest:
             return
-        query_id, shard, member, answer, signature = msgpack.unpackb(body)
+        query_id, epoch, shard, member, answer, signature = msgpack.unpackb(body)
         query = self._open.pop((query_id, node.index), None)
         if query is None:
             violated("answer", f"{node} answers what it was not asked")
         assert query is not None
-        statement = digest("reply", [self.world.document.hash, query_id, shard, member, answer])
+        statement = digest("reply", [self.world.document.hash, query_id, epoch, shard, member, answer])
         if (shard * self.world.plan.size + member) != node.index or not verify(node.key.public, statement, signature):
             violated("answer", f"{node} does not sign its answer")
         if not self._is_so(node, shard, query.request, answer):
@@ -82,7 +83,7 @@ class Inquirer:
 
     def _is_so(self, node: "Host", shard: int, request: Request, answer: list[Any]) -> bool:
         """As far as the oracle knows the height that it speaks of."""
-        chain, (kind, *rest) = self.world.monitor.oracle.chains[shard], answer
+        chain, (kind, *rest) = self.world.monitor.oracle.chains[1, shard], answer
         match request:
             case GetStatus():
                 name, height, view, state_root, leader, mempool, pending = rest

@@ -70,7 +70,7 @@ def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) 
             violation, kind = str(error), error.kind
             world.tell(None, "VIOLATION", violation)
     oracle = world.monitor.oracle
-    blocks, transactions = sum(chain.height for chain in oracle.chains), len(oracle.transactions)
+    blocks, transactions = sum(chain.height for chain in oracle.chains.values()), len(oracle.transactions)
     dropped_for = frozenset(world.monitor.dropped_for)
     result = plan, violation, kind, world.digest, world.time, world.events, blocks, transactions, dropped_for
     return Verdict(*result, world.frames, counts["checks"])

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from node.effects import (
+    Abandon,
     AcceptDocument,
+    Begin,
     BeginHandoff,
     Checkpoint,
     Commit,
@@ -14,6 +16,7 @@ from node.effects import (
     LoseVotes,
     Persist,
     Pledge,
+    Row,
     StoreParts,
 )
 from node.protocol.address import encode_address
@@ -64,7 +67,7 @@ class Story:
         subject = "" if who is None else f"{who} "
         self._lines.append((time, not what.startswith(("notes", "stores")), f"{subject}{what} {text}".rstrip()))
 
-    def persisted(self, time: int, node: "Host", effects: Sequence[Persist]) -> None:
+    def persisted(self, time: int, node: "Host", effects: Sequence[Row | Persist]) -> None:
         self._flush()
         self._lines.append((time, False, f"{node} persists {'; '.join(map(_describe_persist, effects))}"))
 
@@ -181,7 +184,7 @@ def _describe_certificate(certificate: Certificate) -> str:
     return f"{certificate.kind.name.lower()}{block} view {certificate.view} by {list(certificate.signers)}"
 
 
-def _describe_persist(effect: Persist) -> str:
+def _describe_persist(effect: Row | Persist) -> str:
     match effect:
         case Journal(view, slot):
             return f"{slot} of view {view}"
@@ -203,3 +206,7 @@ def _describe_persist(effect: Persist) -> str:
             return f"that its ledger begins with checkpoint {checkpoint.header.height}"
         case AcceptDocument(accepted):
             return "epoch document in force" if isinstance(accepted, Opening) else "epoch document"
+        case Begin(succession):
+            return f"that epoch {succession.number} has begun"
+        case Abandon(chain):
+            return f"that chain {chain.epoch}-{chain.shard} is not needed"

@@ -19,7 +19,7 @@ from node.network.events import Message
 from node.node import Node
 from node.protocol.codec import decode
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import PeerMessage
+from node.protocol.messages import Frame
 from tests.simulation.plan import Links, Plan
 from tests.simulation.world import World
 
@@ -74,7 +74,7 @@ def watched(messages: int = 2_000) -> dict[str, list[Way]]:
         is_peers = isinstance(event, Message) and event.peer in world.by_key
         if self is not target.node or not is_peers or self.replica is None:
             return original(self, event, at)
-        kind = type(decode(PeerMessage, event.frame, MAX_FRAME_BYTES)).__name__  # type: ignore[arg-type]
+        kind = type(decode(Frame, event.frame, MAX_FRAME_BYTES).message).__name__
         watch = Watch()
         sys.setprofile(watch)
         try:

@@ -250,7 +250,7 @@ class World(Loop):
         found += (
             ["a client has not done with sending to and fro"] if self.shuttle is not None and not self.shuttle.is_done else []
         )
-        for shard, chain in enumerate(self.monitor.oracle.chains):
+        for shard, chain in self.monitor.oracle.chains_of(self.monitor.oracle.epoch).items():
             if chain.undecided:
                 found.append(f"shard {shard} has {chain.undecided} undecided")
         for node in self.nodes:

@@ -1,33 +1,16 @@
 """Entries for the register of a test network's first epoch."""
 
-from node.protocol.crypto import KeyPair, digest
+from msgspec import structs
+
+from node.protocol.crypto import KeyPair
 from node.protocol.entries import Call, Disclosure, Enrolment, Farewell, Ready
-from node.protocol.epoch import EpochDocument, Registration, commitment_to
-from node.protocol.puzzle import identity_prefix, search
+from node.protocol.epoch import EpochDocument
 from tests.chains import Network
+from tests.successions import enrolled, secret_of
 
 
-def secret_of(node: KeyPair, salt: int = 0) -> bytes:
-    return digest("test vector", b"next secret", node.public, salt.to_bytes(2, "big"))
-
-
-def enrolment(network: Network, node: KeyPair, attempt: int = 1, salt: int = 0) -> Enrolment:
-    """For the second epoch."""
-    challenge = network.document.hash
-    prefix = identity_prefix(network.genesis.network, 2, challenge, node.public)
-    nonce = search(prefix, network.genesis.parameters.puzzle_difficulty_bits, 0, 1 << 20)
-    assert nonce is not None
-    registration = Registration(
-        network=network.genesis.network,
-        epoch=2,
-        attempt=attempt,
-        public_key=node.public,
-        name=f"node-{node.public.hex()[:8]}",
-        addresses=("/ip4/192.0.2.1/tcp/8100",),
-        nonce=nonce,
-        commitment=commitment_to(secret_of(node, salt)),
-    )
-    return Enrolment(registration.signed(node))
+def enrolment(network: Network, node: KeyPair, attempt: int = 1, name: str = "node") -> Enrolment:
+    return Enrolment(structs.replace(enrolled(network, network.document, node, attempt), name=name).signed(node))
 
 
 def farewell(network: Network, node: KeyPair) -> Farewell:
@@ -35,7 +18,7 @@ def farewell(network: Network, node: KeyPair) -> Farewell:
 
 
 def disclosure(node: KeyPair, attempt: int = 1) -> Disclosure:
-    return Disclosure(attempt, node.public, secret_of(node))
+    return Disclosure(attempt, node.public, secret_of(node.public, 2))
 
 
 def ready(document: EpochDocument, node: KeyPair) -> Ready:

@@ -23,11 +23,11 @@ def informed() -> Epochs:
 
 def test_an_announcement_brings_the_committees_and_the_phase_once() -> None:
     waiting = Epochs(NETWORK.genesis)
-    assert (waiting.electorates, waiting.seats) == ({}, {})
+    assert (waiting.current, waiting.seats) == ({}, {})
     registering = waiting.announce(encode(NETWORK.announcement(Phase.REGISTRATION)))
     assert [type(news) for news in registering] == [NewPhase]
     epochs = informed()
-    assert epochs.electorates == NETWORK.document.electorates
+    assert epochs.current == NETWORK.document.electorates
     assert len(epochs.seats) == 8
     assert epochs.seats[NETWORK.document.committees[1].members[2].name] == (1, 2)
     older = NETWORK.announcement(Phase.REGISTRATION, since=TIME + 4)

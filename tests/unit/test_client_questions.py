@@ -2,6 +2,7 @@
 
 from node.client.questions import Question, Questions, read_reply
 from node.protocol.block import Balance
+from node.protocol.chain import Chain
 from node.protocol.codec import decode
 from node.protocol.crypto import ZERO_HASH
 from node.protocol.queries import EVERYONE, Account, Answer, GetAccount, GetStatus, NodeStatus, Query, Request
@@ -10,6 +11,7 @@ from tests.chains import Network
 
 NETWORK = Network()
 ELECTORATES = NETWORK.document.electorates
+CHAINS = {electorate.chain: electorate for electorate in ELECTORATES.values()}
 STATUS = NodeStatus("node", 7, 9, ZERO_HASH, 0, 0, 0)
 
 
@@ -19,7 +21,7 @@ def ask(request: Request, member: int = EVERYONE, shard: int = 0) -> tuple[Quest
 
 
 def answer(questions: Questions, question: Question, member: int, said: Answer, shard: int = 0) -> bool:
-    reply = read_reply(NETWORK.shards[shard].reply(question.query, member, said), ELECTORATES)
+    reply = read_reply(NETWORK.shards[shard].reply(question.query, member, said), CHAINS)
     assert reply is not None
     return questions.take(reply) is question
 
@@ -57,10 +59,10 @@ def test_only_who_was_asked_can_answer() -> None:
 def test_a_reply_counts_only_with_its_members_signature() -> None:
     _, question = ask(GetStatus())
     genuine = NETWORK.shards[0].reply(question.query, 1, STATUS)
-    assert read_reply(genuine, ELECTORATES) is not None
-    assert read_reply(genuine[:-1] + bytes([genuine[-1] ^ 1]), ELECTORATES) is None
-    assert read_reply(genuine, {1: ELECTORATES[1]}) is None
-    assert read_reply(b"junk", ELECTORATES) is None
+    assert read_reply(genuine, CHAINS) is not None
+    assert read_reply(genuine[:-1] + bytes([genuine[-1] ^ 1]), CHAINS) is None
+    assert read_reply(genuine, {chain: CHAINS[chain] for chain in (Chain(1, 1), Chain(2, 0)) if chain in CHAINS}) is None
+    assert read_reply(b"junk", CHAINS) is None
 
 
 def test_an_account_is_believed_when_more_than_f_tell_alike_and_late_enough() -> None:

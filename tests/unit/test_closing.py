@@ -48,6 +48,13 @@ def check_closed(committee: Committee) -> None:
         assert len(committee.disks[member].blocks) == replica.state.height == replica.state.change.closed
 
 
+def told_by(committee: Committee) -> list[tuple[int, Bulletin]]:
+    """What each member published of the change."""
+    topic = bulletins_topic(NETWORK.genesis.network)
+    found = [(member, publish.body) for member, publish in committee.published if publish.topic == topic]
+    return [(member, decode(Bulletin, body, MAX_BROKER_BODY_BYTES)) for member, body in found]
+
+
 def first(committee: Committee) -> Replica:
     return committee.up[0][1]
 
@@ -66,9 +73,11 @@ def test_a_member_that_was_down_closes_when_all_others_have(is_new: bool) -> Non
     committee.stop(3)
     close(committee)
     committee.run_for(10 * HEARTBEAT)
+    committee.published.clear()
     committee.start(3)
     committee.run(lambda: all(replica.is_closed for _, replica in committee.up))
     check_closed(committee)
+    assert [bulletin.change.stage for _, bulletin in told_by(committee)] == [Stage.CLOSED], "the others told the rest"
 
 
 def test_one_member_that_has_the_closing_block_final_is_enough() -> None:
@@ -170,7 +179,7 @@ def test_who_brings_a_bundle_to_a_closed_shard_is_told_not_to_bring_it_again() -
     replica.closing = CertifiedHeader(shard.head, bundle.finality)
     member = other.electorate.keys[3]
     effects = replica.on_message(member, BundleDelivery(bundle), at(1))
-    assert Send(member, BundleRequest(0, 8, is_claim=True)) in effects
+    assert Send(member, BundleRequest(0, 8, is_claim=True), 1) in effects
     assert not any(isinstance(e, Send) for e in replica.on_message(STRANGER, BundleDelivery(bundle), at(1)))
 
 
@@ -222,15 +231,12 @@ def test_a_guest_is_served_and_told_the_height_and_a_stranger_is_not(is_closed: 
 
 def test_each_phase_is_told_by_the_proposer_and_f_more_and_the_closing_by_all() -> None:
     committee = close(Committee(NETWORK))
-    topic = bulletins_topic(NETWORK.genesis.network)
     told: dict[RegisterPhase, list[tuple[int, Bulletin]]] = {}
-    for member, publish in committee.published:
-        if publish.topic == topic:
-            bulletin = decode(Bulletin, publish.body, MAX_BROKER_BODY_BYTES)
-            assert bulletin.is_valid(SHARD.electorate)
-            assert bulletin.epoch == 1
-            assert bulletin.change.register is not None
-            told.setdefault(bulletin.change.register.phase, []).append((member, bulletin))
+    for member, bulletin in told_by(committee):
+        assert bulletin.is_valid(SHARD.electorate)
+        assert bulletin.epoch == 1
+        assert bulletin.change.register is not None
+        told.setdefault(bulletin.change.register.phase, []).append((member, bulletin))
     tellers = {phase: {member for member, _ in news} for phase, news in told.items()}
     assert all(len(news) == len(tellers[phase]) for phase, news in told.items()), "each tells it once"
     for phase in (RegisterPhase.REVEAL, RegisterPhase.HANDOFF, RegisterPhase.SETTLEMENT):

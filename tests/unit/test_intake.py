@@ -1,19 +1,22 @@
 """The queue between shell and mind: bounded, and nobody waits for ever."""
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node.events import Asked, Event, SignaturesChecked, Tick, Transactions
-from node.intake import MAX_EVENT_BYTES, MAX_EVENTS, MAX_QUESTIONS, MAX_TRANSACTION_BYTES, Intake
+from node.events import Asked, AskedAbout, Bulletined, ChainEvent, Entries, Event, For, SignaturesChecked, Tick, Transactions
+from node.intake import MAX_EVENT_BYTES, MAX_EVENTS, MAX_NEWS, MAX_NEWS_BYTES, MAX_QUESTIONS, MAX_TRANSACTION_BYTES, Intake
 from node.network.events import Message
+from node.protocol.chain import Chain
 from node.protocol.queries import GetStatus, Query
 
 FRAME = Message(b"peer", b"frame")
+CHAIN, OTHER = Chain(1, 0), Chain(2, 0)
 QUESTION = Query(bytes(16), "client", -1, GetStatus())
 
 
-def kinds(intake: Intake) -> list[type[Event]]:
-    return [type(event) for event in intake.take()]
+def kinds(intake: Intake) -> list[type[Event | ChainEvent]]:
+    return [type(event.event if isinstance(event, For) else event) for event in intake.take()]
 
 
 async def test_all_who_wait_for_room_go_on_when_there_is_room(autojump_clock: MockClock) -> None:
@@ -41,40 +44,66 @@ async def test_frames_are_bounded_in_number_too(autojump_clock: MockClock) -> No
 async def test_answers_to_effects_always_find_room() -> None:
     intake = Intake()
     await intake.put_when_there_is_room(FRAME, MAX_EVENT_BYTES)
-    intake.put(SignaturesChecked(1, (True,)))
+    intake.put(For(CHAIN, SignaturesChecked(1, (True,))))
     assert kinds(intake) == [Message, SignaturesChecked]
 
 
 async def test_questions_beyond_a_bound_are_dropped_while_earlier_ones_wait_or_are_read() -> None:
     intake = Intake()
     for _ in range(MAX_QUESTIONS + 5):
-        intake.offer_question(QUESTION)
+        intake.offer_question(CHAIN, QUESTION)
     assert kinds(intake).count(Asked) == MAX_QUESTIONS
     for _ in range(MAX_QUESTIONS):
         intake.question_waits()
-    intake.offer_question(QUESTION)
+    intake.offer_question(CHAIN, QUESTION)
     assert kinds(intake) == [Tick]
     intake.question_answered()
-    intake.offer_question(QUESTION)
+    intake.offer_question(CHAIN, QUESTION)
     assert kinds(intake) == [Asked]
 
 
 async def test_transactions_are_bounded_in_bytes_and_come_in_parts() -> None:
     intake = Intake()
     numbered = [number.to_bytes(4096, "big") for number in range(MAX_TRANSACTION_BYTES // 4096)]
-    assert all(intake.offer_transactions(numbered[first : first + 16]) for first in range(0, len(numbered), 16))
-    assert not intake.offer_transactions([b"x"])
+    assert all(intake.offer_transactions(CHAIN, numbered[first : first + 16]) for first in range(0, len(numbered), 16))
+    assert not intake.offer_transactions(CHAIN, [b"x"])
     parts = []
-    while isinstance(part := next(intake.take()), Transactions):
-        parts.append(part.batch)
+    while isinstance(event := next(intake.take()), For) and isinstance(event.event, Transactions):
+        parts.append(event.event.batch)
     assert [encoded for part in parts for encoded in part] == numbered
     assert max(sum(map(len, part)) for part in parts) < 256 << 10, "a turn of the loop is short"
-    assert intake.offer_transactions(numbered), "and there is room again"
+    assert intake.offer_transactions(CHAIN, numbered), "and there is room again"
+
+
+async def test_a_part_has_transactions_of_one_chain() -> None:
+    intake = Intake()
+    for chain, encoded in ((CHAIN, b"a"), (CHAIN, b"b"), (OTHER, b"c"), (CHAIN, b"d")):
+        intake.offer_transactions(chain, [encoded])
+    taken = [event for _ in range(4) for event in intake.take()]
+    assert taken == [
+        For(CHAIN, Transactions((b"a", b"b"))),
+        For(OTHER, Transactions((b"c",))),
+        For(CHAIN, Transactions((b"d",))),
+        Tick(),
+    ]
+
+
+@pytest.mark.parametrize("event", [Bulletined(b""), AskedAbout(b""), For(CHAIN, Entries((b"",)))])
+async def test_what_comes_for_all_is_bounded_in_number_and_bytes(event: Bulletined | AskedAbout | For) -> None:
+    intake = Intake()
+    for _ in range(MAX_NEWS + 5):
+        intake.offer(event, 1)
+    assert len(kinds(intake)) == MAX_NEWS
+    intake.offer(event, MAX_NEWS_BYTES)
+    intake.offer(event, 1)
+    assert len(kinds(intake)) == 1
+    intake.offer(event, 1)
+    assert len(kinds(intake)) == 1
 
 
 async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(autojump_clock: MockClock) -> None:
     intake = Intake()
-    intake.offer_transactions([b"x"])
+    intake.offer_transactions(CHAIN, [b"x"])
     assert [type(event) for event in intake.take(transactions=False)] == [Tick]
     await intake.wait(10, transactions=False)  # that they came
     began = trio.current_time()
@@ -89,5 +118,5 @@ async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock) -> N
     async with trio.open_nursery() as nursery:
         nursery.start_soon(intake.wait, 100)
         await wait_all_tasks_blocked()
-        intake.offer_transactions([b"x"])
+        intake.offer_transactions(CHAIN, [b"x"])
     assert trio.current_time() < 1

@@ -2,18 +2,21 @@
 
 import pytest
 
-from node.effects import AcceptDocument, Ban, Effect, Journal, Meet, Pledge, Recover, Send, Subscribe, Tell
-from node.events import Event, Recovered, Stored, Tick
+from node.effects import AcceptDocument, Ban, ChainEffect, In, Journal, Meet, NodeEffect, Pledge, Recover, Send, Subscribe, Tell
+from node.events import Event, For, Recovered, Stored, Tick
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.epoch import Announcement, Opening, PhaseNotice, Readiness, SignedDocument, first_document, readiness_statement
 from node.protocol.genesis import Phase
+from node.protocol.messages import Frame, PeerMessage, Standing
 from tests.chains import Network
 from tests.unit.replicas import at
 
 NETWORK = Network(committees=1, block_difficulty_bits=0)
+CHAIN = Chain(1, 0)
 KEYS = NETWORK.shards[0].electorate.keys
 SIGNED, OPENING = NETWORK.signed, NETWORK.opening
 KEY = NETWORK.shards[0].members[0]
@@ -21,20 +24,30 @@ PLEDGE = Pledge(1, NETWORK.secrets[KEY.public], NETWORK.roll.hash)
 
 
 def node(accepted: SignedDocument | Opening | None = None, pledge: Pledge | None = PLEDGE) -> Node:
-    return Node(NETWORK.genesis, KEY, "n", ("/ip4/127.0.0.1/tcp/1",), Stored(bytes(32), accepted, pledge))
+    stored = Stored(bytes(32), accepted, (pledge,) if pledge is not None else ())
+    return Node(NETWORK.genesis, KEY, "n", ("/ip4/127.0.0.1/tcp/1",), stored)
 
 
 def says(phase: Phase) -> Message:
     return Message(NETWORK.coordinator.public, encode(NETWORK.announcement(phase)))
 
 
-def kinds(effects: list[Effect]) -> list[type[Effect]]:
-    return [type(effect) for effect in effects]
+def plain(effects: list[NodeEffect]) -> list[NodeEffect | ChainEffect]:
+    """Those of chains among the others."""
+    return [effect.effect if isinstance(effect, In) else effect for effect in effects]
 
 
-def recover(mind: Node, effects: list[Effect]) -> list[Effect]:
-    (wanted,) = [effect for effect in effects if isinstance(effect, Recover)]
-    return mind.handle(Recovered(State.genesis(wanted.rules), None, ()), at(1))
+def kinds(effects: list[NodeEffect]) -> list[type[NodeEffect | ChainEffect]]:
+    return [type(effect) for effect in plain(effects)]
+
+
+def framed(message: PeerMessage, chain: Chain = CHAIN) -> bytes:
+    return encode(Frame(chain.epoch, chain.shard, message))
+
+
+def recover(mind: Node, effects: list[NodeEffect], pledge: Pledge | None = PLEDGE) -> list[NodeEffect]:
+    ((chain, wanted),) = [(e.chain, e.effect) for e in effects if isinstance(e, In) and isinstance(e.effect, Recover)]
+    return mind.handle(For(chain, Recovered(State.genesis(wanted.rules), None, (), pledge=pledge)), at(1))
 
 
 def test_a_seat_is_persisted_before_peers_are_met_and_mining_before_the_ledger_is_brought_back() -> None:
@@ -44,8 +57,8 @@ def test_a_seat_is_persisted_before_peers_are_met_and_mining_before_the_ledger_i
     assert kinds(effects)[0] is AcceptDocument
     assert Meet in kinds(effects)
     effects = mind.handle(says(Phase.MINING), at(0))
-    assert effects[0] == AcceptDocument(OPENING)
-    assert Subscribe(0) in recover(mind, effects)
+    assert effects[:2] == [In(CHAIN, PLEDGE), AcceptDocument(OPENING)], "its secret goes where its votes will be"
+    assert Subscribe(CHAIN, entries=True) in recover(mind, effects)
     assert mind.replica is not None
 
 
@@ -75,12 +88,42 @@ def test_a_restart_starts_the_replica_only_if_its_document_is_in_force(
     ids=["its own database", "a new one", "one that registered anew"],
 )
 def test_a_member_votes_only_with_the_database_that_registered(pledge: Pledge | None, votes: bool) -> None:
-    mind = node(OPENING, pledge)
-    recover(mind, mind.start())
+    mind = node(OPENING, None)
+    recover(mind, mind.start(), pledge)
     assert mind.replica is not None
     assert mind.deadline is not None
     journaled = [kind for step in range(3) for kind in kinds(mind.handle(Tick(), at(mind.deadline + step * 10_000)))]
     assert (Journal in journaled) == votes
+
+
+@pytest.mark.parametrize("pledge", [None, Pledge(1, bytes(32), NETWORK.roll.hash)], ids=["none", "another"])
+def test_the_pledge_that_a_seat_does_not_commit_to_is_not_put_with_the_votes(pledge: Pledge | None) -> None:
+    mind = node(SIGNED, pledge)
+    mind.start()
+    assert Pledge not in kinds(mind.handle(says(Phase.MINING), at(0)))
+
+
+def test_a_frame_is_for_the_chain_that_it_names() -> None:
+    mind = node(OPENING)
+    recover(mind, mind.start())
+    assert mind.replica is not None
+    heard = mind.replica.catching_up
+    for chain in (Chain(1, 1), Chain(2, 0)):
+        mind.handle(Message(KEYS[1], framed(Standing(7, 1), chain)), at(1))
+        assert heard.target == 0
+    mind.handle(Message(KEYS[1], framed(Standing(7, 1))), at(1))
+    assert heard.target == 7
+
+
+def test_what_answers_another_chain_is_none_to_this_one() -> None:
+    mind = node(OPENING)
+    (asked,) = [effect for effect in mind.start() if isinstance(effect, In)]
+    assert isinstance(asked.effect, Recover)
+    recovered = Recovered(State.genesis(asked.effect.rules), None, ())
+    assert mind.handle(For(Chain(2, 0), recovered), at(1)) == []
+    assert mind.replica is None
+    mind.handle(For(CHAIN, recovered), at(1))
+    assert list(mind.replicas) == [CHAIN]
 
 
 def test_the_own_committee_is_met_and_others_are_known_also_of_a_later_attempt() -> None:
@@ -95,7 +138,7 @@ def test_the_own_committee_is_met_and_others_are_known_also_of_a_later_attempt()
     for meet, document in ((first, SIGNED.document), (later, second.document)):
         seat = document.seat_of(KEY.public)
         assert seat is not None
-        assert meet == Meet(document.committees[seat[0]], tuple(c for c in document.committees if c.shard != seat[0]))
+        assert meet == Meet((document.committees[seat[0]],), tuple(c for c in document.committees if c.shard != seat[0]))
     assert first != later
 
 
@@ -122,7 +165,7 @@ def test_a_new_replica_tells_its_standing_to_who_is_connected_already() -> None:
     mind = node(OPENING)
     effects = mind.start()
     mind.handle(PeerUp(KEYS[2]), at(0))
-    assert KEYS[2] in [effect.peer for effect in recover(mind, effects) if isinstance(effect, Send)]
+    assert KEYS[2] in [effect.peer for effect in plain(recover(mind, effects)) if isinstance(effect, Send)]
 
 
 def test_a_peer_that_sends_what_is_no_message_is_banned() -> None:

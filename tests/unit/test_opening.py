@@ -5,19 +5,26 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from node.ledger.admission import admit
 from node.ledger.opening import Origin, included, open_state, opening_header
 from node.ledger.rows import ANSWERED, ISSUER, REPLAYED, carried_key, flow_key
+from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol.block import Balance
+from node.protocol.certificate import Certificate, Finality, VoteKind
+from node.protocol.change import Bulletin, Change, RegisterPhase
 from node.protocol.codes import Code
+from node.protocol.credits import next_credits
 from node.protocol.crypto import digest
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.transaction import Action, Transaction
 from tests.eras import ACCOUNTS, ISSUED_BY, ISSUERS, WINDOW, Era, succession
 from tests.histories import Step, first, histories
+from tests.unit.changing import Changing
+from tests.unit.ledger_driver import ASSETS
 
 ONE, TWO, FOUR = first(1, 1, 1), first(2, 1, 2), first(4, 1, 4)
 LOW, QUARTER, HALF = bytes(20), b"\x40" + bytes(19), b"\x80" + bytes(19)
@@ -235,3 +242,53 @@ def test_the_first_checkpoint_of_a_later_epoch_comes_at_once() -> None:
         certified.append((outline.height, outline.certified_at) if outline is not None else None)
         assert era.states[0].height == height
     assert certified == [None] * 16 + [(1, 17)]
+
+
+# -- after whole changes ---------------------------------------------------------------------------------------------------
+
+
+def closed(shards: int, more: int, gone: int) -> tuple[Changing, list[Transaction]]:
+    """With payments from each shard to the next that were under way when nodes began to settle. ``more``, ``gone``: nodes that
+    come and go."""
+    at = Changing(shards, more)
+    for shard in at.shards:
+        for number in (0, 1):
+            at.fund(at.account(shard, number), 100)
+    leaving = at.nodes[: gone // 2] + at.nodes[len(at.nodes) - gone // 2 :]
+    at.write(*map(at.farewell, leaving))
+    at.nodes = [node for node in at.nodes if node not in leaving]
+    at.enter(RegisterPhase.HANDOFF)
+    paid = [at.pay(at.account(shard), at.account((shard + 1) % shards, 1), 30) for shard in at.shards]
+    for shard in at.shards:
+        at.block(shard, paid[shard])
+    at.enter(RegisterPhase.CLOSED)
+    return at, paid
+
+
+def closings_of(at: Changing) -> list[Bulletin]:
+    unsigned = Finality((), Certificate(VoteKind.FINALIZE, 0, bytes(32), (), ()))
+    return [
+        Bulletin(1, structs.replace(at.disks[shard].headers[at.change(shard).closed], shard=shard), unsigned, at.change(shard))
+        for shard in at.shards
+    ]
+
+
+@pytest.mark.parametrize(("shards", "more", "gone"), [(2, 0, 0), (1, 4, 0), (2, 0, 4), (3, 4, 0), (4, 0, 8)])
+def test_what_shards_closed_with_opens_with_payments_under_way_until_they_settled(shards: int, more: int, gone: int) -> None:
+    at, paid = closed(shards, more, gone)
+    document, closings, issuers = at.prospect, closings_of(at), {asset: at.issuer(asset) for asset in ASSETS}
+    assert len(document.committees) == (shards * 4 + more - gone) // 4
+    credit = next_credits({}, at.document, document, closings, issuers)
+    balances: dict[bytes, Balance] = {}
+    for shard in document.shards.shards:
+        rules = Rules(at.genesis, at.rules[0].network, shard, document.shards, document, at.now)
+        origins = document.origins_of(shard)
+        state = open_state(rules, document, [Origin(at.states[origin], closings[origin].header) for origin in origins], credit)
+        assert state.change == Change()
+        assert all(state.has_seen(paid[origin].id, paid[origin].order.valid_until) for origin in origins)
+        available = {total.asset: total.available for total in state.totals().assets}
+        assert all(credit.get((shard, asset), 0) == available.get(asset, 0) for asset in ASSETS)
+        balances |= dict(state.balances.items())
+    assert balances == {
+        at.account(shard, number) + b"USD": Balance(130 if number else 70) for shard in at.shards for number in (0, 1)
+    }

@@ -12,7 +12,7 @@ from msgspec import structs
 from gateway.proofs.checking import Refused, check
 from gateway.proofs.command import main
 from gateway.proofs.form import AccountProof, CertifiedReceipt, TransactionProof
-from gateway.proofs.making import account_proof, transaction_proof
+from gateway.proofs.making import Lineage, account_proof, transaction_proof
 from gateway.proofs.words import in_words
 from node.client.blocks import ProvenBlock, prove_block
 from node.protocol.address import address_of, encode_address
@@ -42,14 +42,18 @@ class Story(NamedTuple):
         assert found is not None
         return found
 
+    @property
+    def lineage(self) -> Lineage:
+        return Lineage(self.network.opening, (), (self.network.document,))
+
     def proof(self, *blocks: CertifiedBlock) -> TransactionProof:
         proven = [self.proven(block) for block in blocks or (self.home, self.there)]
-        return transaction_proof(self.network.genesis, self.network.opening, encode(self.paid), proven)
+        return transaction_proof(self.network.genesis, self.lineage, encode(self.paid), proven)
 
     def account(self, *blocks: CertifiedBlock) -> AccountProof:
         address = address_of(self.network.person(0).public)
         proven = [self.proven(block) for block in blocks or (self.home,)]
-        return account_proof(self.network.genesis, self.network.opening, address, proven)
+        return account_proof(self.network.genesis, self.lineage, address, proven)
 
 
 def told(network: Network) -> Story:
@@ -113,7 +117,7 @@ def test_a_rejection_is_proven_by_the_home_shard(story: Story) -> None:
     ann, bob = network.person(0), network.person(1)
     paid = network.pay(ann, bob, 10_000)
     block = network.shards[0].add(paid)
-    proof = transaction_proof(network.genesis, network.opening, encode(paid), [story.proven(block)])
+    proof = transaction_proof(network.genesis, story.lineage, encode(paid), [story.proven(block)])
     check(proof, network.genesis)
     assert (proof.claim.status, proof.claim.code) == ("rejected", "insufficient_funds")
 
@@ -129,7 +133,7 @@ def test_a_block_made_final_by_a_descendant_is_proven_with_the_headers_between(s
     descendant = structs.replace(story.home, finality=Finality(path, shard.chain[later - 1].finality.certificate))
     proof = story.proof(descendant, story.there)
     check(proof, network.genesis)
-    assert f"signed at height {later}, which builds on it, by 3" in "\n".join(in_words(proof, network.document))
+    assert f"signed at height {later}, which builds on it, by 3" in "\n".join(in_words(proof, [network.document]))
     broken = changed(proof, "receipts.0.finality", Finality, lambda f: structs.replace(f, path=f.path[1:]))
     assert "does not link" in refusal(network, broken)
 
@@ -310,7 +314,7 @@ def test_a_shard_proves_nothing_about_accounts_and_payments_of_others(story: Sto
     receipt = structs.replace(story.home.effects.receipts[0], transaction_id=inside.id)
     said = network.shards[1].forge(effects=structs.replace(story.home.effects, receipts=(receipt,)))
     with pytest.raises(Refused, match=r"does not touch shard 1|no verdict"):
-        transaction_proof(network.genesis, network.opening, encode(inside), [story.proven(said)])
+        transaction_proof(network.genesis, story.lineage, encode(inside), [story.proven(said)])
 
 
 def test_the_command_says_proven_refused_or_no_proof_and_why(

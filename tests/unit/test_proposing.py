@@ -7,7 +7,10 @@ import pytest
 from msgspec import Struct, structs
 
 from node.effects import Mine, StopMining
+from node.ledger.execution import Execution
+from node.ledger.state import Overlay, State
 from node.protocol.certificate import VoteKind
+from node.protocol.change import Change, Stage
 from node.protocol.channel import Bundle, PrepareVote
 from node.protocol.codec import encode
 from node.protocol.codes import Code
@@ -265,3 +268,44 @@ def test_bundles_are_taken_within_limits(channels: dict[int, list[tuple[int, int
 def test_a_busy_channel_does_not_starve_the_others() -> None:
     channels = {source: [(LARGE, 1)] * 5 for source in (1, 2, 3)}
     assert [chosen(channels, height) for height in range(4)] == [[(1, 1)], [(2, 1)], [(3, 1)], [(1, 1)]]
+
+
+# -- while the shard settles -----------------------------------------------------------------------------------------------
+
+
+def settling(parent: State) -> Overlay:
+    """A block on ``parent`` after which it does."""
+    overlay = Overlay(parent, parent.height + 1, parent.time)
+    overlay.change = Change(stage=Stage.SETTLING)
+    return Execution(overlay, (), ()).overlay
+
+
+def both_kinds() -> tuple[Network, Shard, Transaction, Transaction]:
+    network = Network(committees=2)
+    issuer = network.issuers["USD"]
+    shard = network.shard_of(issuer)
+    inside = network.pay(issuer, network.person(shard.number), 1)
+    return network, shard, inside, network.pay(issuer, network.person(1 - shard.number), 1)
+
+
+def test_while_a_shard_settles_what_touches_others_waits_and_is_not_refused() -> None:
+    _, shard, inside, across = both_kinds()
+    pool = Mempool(lambda transaction: transaction == inside)
+    for transaction in (across, inside):
+        pool.add(entry(transaction))
+    chosen, *rest = choose_transactions(shard.state, settling(shard.state), shard.rules, pool, shard.state.time)
+    assert ([one.transaction for one in chosen], rest) == ([inside], [[], []])
+    chosen, *_ = choose_transactions(shard.state, shard.state, shard.rules, pool, shard.state.time)
+    assert [one.transaction for one in chosen] == [across, inside]
+    pool.remove([across.id])
+    assert not pool.crossing
+
+
+def test_what_waits_for_the_shard_to_have_settled_is_no_work() -> None:
+    network, shard, inside, across = both_kinds()
+    leader = replica_of(network, 1, number=shard.number)
+    leader.state.commit(settling(leader.state))
+    take_in(leader, across)
+    assert leader.deadline >= HEARTBEAT
+    take_in(leader, inside)
+    assert leader.deadline <= INTERVAL

@@ -1,8 +1,9 @@
 """The shell, with a scripted mind and a real database: what is not stored is not sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,42 +11,54 @@ import trio
 import trio.testing
 
 from config.settings import NodeSettings
-from node import runtime
+from node import runtime, talking
 from node.database import StorageFull
-from node.effects import AcceptDocument, Broadcast, Commit, Effect, Journal, Pledge, Publish, Send
+from node.effects import AcceptDocument, Broadcast, Commit, In, Journal, NodeEffect, Persist, Pledge, Publish, Row, Send
 from node.membership import Membership
-from node.protocol.codec import encode
-from node.protocol.messages import Standing
-from node.recovery import write_document
-from node.storage import Storage
+from node.protocol.chain import Chain
+from node.protocol.codec import decode
+from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.messages import Frame, Standing
+from node.stores import Stores
 from tests.chains import Network, key
 
 NETWORK = Network(committees=1)
 NODE, PEER = key("node 0"), key("node 1").public
-STEPS: list[list[Effect]] = [
-    [Send(PEER, Standing(1, 1)), Journal(1, "vote", b"1"), Publish("topic", b"1")],
-    [Publish("topic", b"2"), Commit(1, 1, NETWORK.shards[0].add(), b"block", ()), Send(PEER, Standing(2, 2))],
+CHAIN, OTHER = Chain(1, 0), Chain(2, 0)
+FINAL = NETWORK.shards[0].add(), NETWORK.shards[0].add()
+STEPS: list[list[NodeEffect]] = [
+    [In(CHAIN, Send(PEER, Standing(1, 1))), In(CHAIN, Journal(1, "vote", b"1")), Publish("topic", b"1")],
+    [Publish("topic", b"2"), In(CHAIN, Commit(1, 1, FINAL[0], b"block", ())), In(CHAIN, Send(PEER, Standing(2, 2), 1))],
     [Pledge(1, b"secret")],
-    [Send(PEER, Standing(3, 3)), AcceptDocument(NETWORK.signed), Journal(3, "vote", b"3")],
-    [Commit(2, 2, NETWORK.shards[0].add(), b"block", ()), Broadcast(Standing(4, 4))],
+    [In(OTHER, Send(PEER, Standing(3, 3))), AcceptDocument(NETWORK.signed), In(OTHER, Journal(3, "vote", b"3"))],
+    [In(CHAIN, Pledge(1, b"secret")), AcceptDocument(NETWORK.opening)],
+    [In(CHAIN, Commit(2, 2, FINAL[1], b"block", ())), In(CHAIN, Broadcast(Standing(4, 4)))],
 ]
 """What is broadcast goes to the committee also while the mind has no replica: another ledger is brought back."""
 
 
-class Recording(Storage):
-    """Says when something is stored. ``full``: so many writes from now on find no room."""
+class Recording(Stores):
+    """Says when something is stored. ``full``: so many writes of each kind from now on find no room."""
 
-    def __init__(self, path: Path, log: list[str]) -> None:
-        super().__init__(path, NETWORK.genesis.network)
-        self.log, self.full = log, 0
+    def __init__(self, folder: Path, log: list[str], full: int) -> None:
+        super().__init__(folder, NETWORK.genesis.network)
+        self.log, self.full = log, {"chain": full, "node": full}
 
-    def write(self, effects: Sequence[Any]) -> None:
-        if self.full:
-            self.full -= 1
+    def write(self, chain: Chain, rows: Sequence[Row]) -> None:
+        self._stand_still("chain")
+        super().write(chain, rows)
+        self.log.append(f"stored in {chain.epoch}-{chain.shard} " + " ".join(type(row).__name__ for row in rows))
+
+    def remember(self, records: Sequence[Persist]) -> None:
+        self._stand_still("node")
+        super().remember(records)
+        self.log.append("remembered " + " ".join(type(record).__name__ for record in records))
+
+    def _stand_still(self, kind: str) -> None:
+        if self.full[kind]:
+            self.full[kind] -= 1
             self.log.append("full")
             raise StorageFull("no space left")
-        super().write(effects)
-        self.log.append("stored " + " ".join(type(effect).__name__ for effect in effects))
 
 
 class Line:
@@ -65,8 +78,13 @@ class Line:
         pass
 
     def send(self, peer: bytes, frame: bytes) -> None:
-        number = next(n for n in range(9) if frame == encode(Standing(n, n)))
-        self.log.append(f"sent {number}" + (", document accepted" if self.document.exists() else ""))
+        sent = decode(Frame, frame, MAX_FRAME_BYTES)
+        assert isinstance(sent.message, Standing)
+        text = f"sent {sent.message.height} to {sent.epoch}-{sent.shard}"
+        self.log.append(text + (", document accepted" if self.document.exists() else ""))
+
+    def subscribe(self, topics: Mapping[str, int]) -> None:
+        pass
 
     def publish(self, topic: str, body: bytes) -> None:
         if topic == "topic":
@@ -77,7 +95,7 @@ class Mind:
     """Has its effects written down."""
 
     replica = None
-    electorate = NETWORK.shards[0].electorate
+    duties = {CHAIN: SimpleNamespace(electorate=NETWORK.shards[0].electorate)}
 
     def __init__(self, genesis: Any, key: Any, name: str, addresses: tuple[str, ...], stored: Any, keep_blocks: int) -> None:
         self.membership = Membership(genesis, key, name, addresses, stored)
@@ -88,53 +106,42 @@ class Mind:
     def deadline(self) -> int | None:
         return None if self.ended.is_set() else 0
 
-    def start(self) -> list[Effect]:
+    def start(self) -> list[NodeEffect]:
         return next(self._steps)
 
-    def handle(self, event: object, at: object) -> list[Effect]:
+    def handle(self, event: object, at: object) -> list[NodeEffect]:
         if (step := next(self._steps, None)) is None:
             self.ended.set()
         return step or []
 
 
-async def run(monkeypatch: pytest.MonkeyPatch, folder: Path, full: int) -> tuple[list[str], Storage]:
+async def run(monkeypatch: pytest.MonkeyPatch, folder: Path, full: int) -> tuple[list[str], Stores]:
     """What the shell did, in order. ``full``: at so many attempts to write anything there is no room on the disk."""
     log: list[str] = []
     monkeypatch.setattr(runtime, "Node", Mind)
-    for name, connected in (("Transport", ()), ("Broker", False), ("Miner", None)):
+    for module, name, connected in ((talking, "Transport", ()), (runtime, "Broker", False), (runtime, "Miner", None)):
         line = Line(log, folder / "epoch-document", connected)
-        monkeypatch.setattr(runtime, name, lambda *_, line=line, **__: line)
-    left = [full]
-
-    def document(path: Path, signed: Any) -> None:
-        if left[0]:
-            left[0] -= 1
-            log.append("full")
-            raise StorageFull("no space left")
-        write_document(path, signed)
-
-    monkeypatch.setattr(runtime, "write_document", document)
-    storage = Recording(folder / "node.db", log)
-    storage.full = full
+        monkeypatch.setattr(module, name, lambda *_, line=line, **__: line)
+    stores = Recording(folder, log, full)
     settings = NodeSettings(name="n", genesis="", key="", data=str(folder), coordinator="", broker="", metrics_port=0)
-    shell = runtime.Runtime(settings, NETWORK.genesis, NODE, storage)
+    shell = runtime.Runtime(settings, NETWORK.genesis, NODE, stores)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shell.run)
         await shell.node.ended.wait()  # type: ignore[attr-defined]  # the scripted mind's
         nursery.cancel_scope.cancel()
-    return log, storage
+    return log, stores
 
 
 def test_the_shell_speaks_the_versions_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[frozenset[int]] = []
     monkeypatch.setattr(runtime, "Node", Mind)
-    monkeypatch.setattr(runtime, "Transport", lambda *_, versions, **__: told.append(versions))
-    with closing(Storage(tmp_path / "node.db", NETWORK.genesis.network)) as storage:
+    monkeypatch.setattr(talking, "Transport", lambda *_, versions, **__: told.append(versions))
+    with closing(Stores(tmp_path, NETWORK.genesis.network)) as stores:
         settings = NodeSettings(
             name="n", genesis="", key="", data=str(tmp_path), coordinator="", broker="redis://h", metrics_port=0
         )
-        runtime.Runtime(settings, NETWORK.genesis, NODE, storage)
-        runtime.Runtime(settings, NETWORK.genesis, NODE, storage, frozenset({1, 2}))
+        runtime.Runtime(settings, NETWORK.genesis, NODE, stores)
+        runtime.Runtime(settings, NETWORK.genesis, NODE, stores, frozenset({1, 2}))
     assert told == [{1}, {1, 2}]
 
 
@@ -142,15 +149,18 @@ def test_the_shell_speaks_the_versions_it_is_told(monkeypatch: pytest.MonkeyPatc
 def test_what_is_sent_is_stored_before_and_a_full_disk_makes_the_node_wait(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, full: int
 ) -> None:
-    log, storage = trio.run(run, monkeypatch, tmp_path, full, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    log, stores = trio.run(run, monkeypatch, tmp_path, full, clock=trio.testing.MockClock(autojump_threshold=0.01))
     waits = ["full"] * full
     assert log == [
-        *(*waits, "stored Journal", "sent 1", "published 1"),
-        *("published 2", "sent 2", "stored Commit Pledge"),
-        *("stored Journal", *waits, "sent 3, document accepted"),
-        *(["sent 4, document accepted"] * 3),
-        "stored Commit",
+        *(*waits, "stored in 1-0 Journal", "sent 1 to 1-0", "published 1"),
+        *("published 2", "sent 2 to 1-1"),
+        *(*waits, "remembered Pledge"),
+        *("stored in 2-0 Journal", "remembered AcceptDocument", "sent 3 to 2-0, document accepted"),
+        *("stored in 1-0 Commit Pledge", "remembered AcceptDocument"),
+        *(["sent 4 to 1-0, document accepted"] * 3),
+        "stored in 1-0 Commit",
     ]
-    assert storage.pledge() == Pledge(1, b"secret")
-    assert [record.view for record in storage.journal()] == [3]
-    storage.close()
+    assert stores.open(CHAIN).pledge() == Pledge(1, b"secret")
+    assert stores.stored().pledges == ()
+    assert [record.view for record in stores.open(OTHER).journal()] == [3]
+    stores.close()

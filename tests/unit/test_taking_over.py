@@ -13,12 +13,14 @@ from node.consensus.catching_up import CatchingUp
 from node.effects import (
     Ban,
     BeginHandoff,
+    ChainEffect,
     Checkpoint,
     Commit,
-    Effect,
     FinishHandoff,
     Hold,
+    In,
     LoseVotes,
+    NodeEffect,
     Pledge,
     Recover,
     Send,
@@ -26,7 +28,7 @@ from node.effects import (
     SendParts,
     StoreParts,
 )
-from node.events import Stored, Tick, Transactions
+from node.events import ChainEvent, For, Stored, Tick, Transactions
 from node.ledger import checkpoint as checkpoints
 from node.ledger import replay
 from node.network.events import Message
@@ -38,6 +40,7 @@ from node.protocol.messages import (
     Ballot,
     CheckpointReply,
     CheckpointRequest,
+    Frame,
     PartsReply,
     PartsRequest,
     PeerMessage,
@@ -442,24 +445,36 @@ def test_no_wake_up_is_due_at_once(source: Source) -> None:
 # -- within a node -----------------------------------------------------------------------------------------------------
 
 
+def plain(effects: Sequence[NodeEffect]) -> list[ChainEffect]:
+    return [effect.effect for effect in effects if isinstance(effect, In)]
+
+
 class Beginner:
     """The last member of the source's shard, on an empty database; the others hand it what it asks for."""
 
     def __init__(self, source: Source, path: Path) -> None:
         self.source, self.storage, self.now = source, Storage(path, source.network.genesis.network), 0
         self.key, network = source.shard.members[3], source.network
-        stored = Stored(bytes(32), network.opening, Pledge(1, network.secrets[self.key.public], network.roll.hash))
-        self.mind = Node(network.genesis, self.key, "n", ("/ip4/127.0.0.1/tcp/1",), stored)
-        self.recover(self.mind.start())
+        self.storage.write([Pledge(1, network.secrets[self.key.public], network.roll.hash)])
+        self.chain = source.shard.electorate.chain
+        self.mind = Node(network.genesis, self.key, "n", ("/ip4/127.0.0.1/tcp/1",), Stored(bytes(32), network.opening))
+        self.recover(plain(self.mind.start()))
 
-    def hear(self, peer: int, message: PeerMessage) -> list[Effect]:
-        return self.mind.handle(Message(self.source.shard.electorate.keys[peer], encode(message)), at(self.now))
+    def handle(self, event: ChainEvent | Message | Tick) -> list[ChainEffect]:
+        """What follows for the chain; what binds it is stored."""
+        told = event if isinstance(event, Message | Tick) else For(self.chain, event)
+        effects = plain(self.mind.handle(told, at(self.now)))
+        self.storage.write([effect for effect in effects if isinstance(effect, LoseVotes)])
+        return effects
 
-    def recover(self, effects: list[Effect]) -> list[Effect]:
+    def hear(self, peer: int, message: PeerMessage) -> list[ChainEffect]:
+        return self.handle(Message(self.source.shard.electorate.keys[peer], encode(Frame(*self.chain, message))))
+
+    def recover(self, effects: Sequence[ChainEffect]) -> list[ChainEffect]:
         (wanted,) = [effect for effect in effects if isinstance(effect, Recover)]
-        return self.mind.handle(recover(self.storage, wanted.rules, wanted.electorate), at(self.now))
+        return self.handle(recover(self.storage, wanted.rules, wanted.electorate))
 
-    def take_over(self) -> list[Effect]:
+    def take_over(self) -> list[ChainEffect]:
         """Until the state is stored: the effects of the last event."""
         waiting = [effect for peer in range(3) for effect in self.hear(peer, Standing(len(self.source.shard.chain), 1))]
         while True:
@@ -474,7 +489,7 @@ class Beginner:
                     case Send(peer, PartsRequest() as request):
                         waiting += self.hear(self.source.shard.electorate.keys.index(peer), self.source.answer(request, self.now))
             self.now += 20
-            waiting += self.mind.handle(Tick(), at(self.now))
+            waiting += self.handle(Tick())
             assert self.now < 60_000
 
 
@@ -489,7 +504,7 @@ def test_a_member_votes_on_after_it_took_over(member: Beginner) -> None:
     effects = member.take_over()
     assert isinstance(effects[-1], Recover)
     assert member.mind.replica is None
-    assert member.mind.electorate is not None, "what else it said meanwhile still goes to its committee"
+    assert member.chain in member.mind.duties, "what else it said meanwhile still goes to its committee"
     member.recover(effects)
     assert member.mind.replica is not None
     assert member.mind.replica.state.height == member.source.offer.header.height
@@ -508,9 +523,9 @@ def test_a_member_that_lost_its_votes_has_not_got_them_after_it_took_over(member
 def test_a_late_answer_to_the_replica_before_is_none_to_the_one_that_took_over(member: Beginner) -> None:
     network = member.source.network
     payment = encode(network.pay(network.issuers["USD"], key("payee 1"), 1, salt=9))
-    (first,) = checks(member.mind.handle(Transactions((payment,)), at(0)))
+    (first,) = checks(member.handle(Transactions((payment,))))
     member.recover(member.take_over())
-    (second,) = checks(member.mind.handle(Transactions((payment,)), at(member.now)))
+    (second,) = checks(member.handle(Transactions((payment,))))
     assert first.token != second.token
 
 

@@ -4,14 +4,15 @@ import trio
 from msgspec import structs
 
 from node.effects import CheckSignatures
-from node.events import SignaturesChecked
+from node.events import For, SignaturesChecked
+from node.protocol.chain import Chain
 from node.protocol.crypto import KeyPair
 from node.protocol.transaction import Transaction
 from node.verifying import MAX_UNCHECKED, Verifying
 from tests.chains import Network, key
 from tests.waiting import trio_until
 
-NETWORK = Network(committees=1)
+NETWORK, CHAIN = Network(committees=1), Chain(1, 0)
 ISSUER = NETWORK.issuers["USD"]
 GOOD = NETWORK.pay(ISSUER, key("payee"), 5)
 BAD = structs.replace(GOOD, witnesses=NETWORK.pay(ISSUER, key("payee"), 6).witnesses)
@@ -26,37 +27,37 @@ def of_sixteen() -> Transaction:
 
 
 async def test_each_transaction_has_a_verdict_of_its_own(nursery: trio.Nursery) -> None:
-    answers: list[SignaturesChecked] = []
+    answers: list[For] = []
     verifying = Verifying(answers.append)
     nursery.start_soon(verifying.run)
     transactions = (*[GOOD] * 100, of_sixteen(), *[GOOD] * 100, BAD, GOOD)
-    verifying.check(CheckSignatures(7, transactions))
+    verifying.check(CHAIN, CheckSignatures(7, transactions))
     await trio_until(lambda: answers)
-    assert answers == [SignaturesChecked(7, (*[True] * 100, False, *[True] * 100, False, True))]
+    assert answers == [For(CHAIN, SignaturesChecked(7, (*[True] * 100, False, *[True] * 100, False, True)))]
     nursery.cancel_scope.cancel()
 
 
 async def test_what_a_proposal_waits_for_overtakes_what_clients_sent_before(nursery: trio.Nursery) -> None:
-    answers: list[SignaturesChecked] = []
+    answers: list[For] = []
     verifying = Verifying(answers.append)
-    verifying.check(CheckSignatures(1, (of_sixteen(),) * 500))  # some 8000 signatures
+    verifying.check(CHAIN, CheckSignatures(1, (of_sixteen(),) * 500))  # some 8000 signatures
     assert not verifying.has_room
-    verifying.check(CheckSignatures(2, (GOOD,), urgent=True))
+    verifying.check(CHAIN, CheckSignatures(2, (GOOD,), urgent=True))
     nursery.start_soon(verifying.run)
     await trio_until(lambda: answers)
-    assert answers == [SignaturesChecked(2, (True,))]
-    verifying.check(CheckSignatures(3, (GOOD,), urgent=True))
+    assert answers == [For(CHAIN, SignaturesChecked(2, (True,)))]
+    verifying.check(CHAIN, CheckSignatures(3, (GOOD,), urgent=True))
     await trio_until(lambda: len(answers) > 1)
-    assert answers[1] == SignaturesChecked(3, (True,)), "though the other has begun"
+    assert answers[1] == For(CHAIN, SignaturesChecked(3, (True,))), "though the other has begun"
     await trio_until(lambda: len(answers) > 2)
-    assert answers[2] == SignaturesChecked(1, (False,) * 500)
+    assert answers[2] == For(CHAIN, SignaturesChecked(1, (False,) * 500))
     assert verifying.has_room
     nursery.cancel_scope.cancel()
 
 
 def test_there_is_room_up_to_a_number_of_signatures() -> None:
     verifying = Verifying(lambda _: None)
-    verifying.check(CheckSignatures(1, (GOOD,) * (MAX_UNCHECKED - 1)))
+    verifying.check(CHAIN, CheckSignatures(1, (GOOD,) * (MAX_UNCHECKED - 1)))
     assert verifying.has_room
-    verifying.check(CheckSignatures(2, (GOOD,)))
+    verifying.check(CHAIN, CheckSignatures(2, (GOOD,)))
     assert not verifying.has_room

@@ -67,7 +67,7 @@ class ChangingLedger(Ledger):
 
     @property
     def is_closed(self) -> bool:
-        return self.closed > 0
+        return bool(self.closed)
 
     @property
     def is_settled(self) -> bool:
@@ -75,7 +75,7 @@ class ChangingLedger(Ledger):
 
     @property
     def is_register(self) -> bool:
-        return self.shard == self.home
+        return bool(self.shard == self.home)
 
     def work(self, bundles: list[Any], transactions: list[bytes]) -> None:
         self.may_begin = self.stage == MINING
@@ -166,10 +166,10 @@ class ChangingLedger(Ledger):
             self.fenced = self.attempt
             self.tell_all(FENCE)
         are_fenced = all(self.fences.get(other) == self.attempt for other in self.others)
-        if self.stage == SETTLING and self.fenced == self.attempt and are_fenced:
-            if not any(key[-1:] == b"p" for key in self.rows):
-                self.stage = SETTLED
-                self.report(DONE)
+        is_prepared = any(key[-1:] == b"p" for key in self.rows)
+        if self.stage == SETTLING and self.fenced == self.attempt and are_fenced and not is_prepared:
+            self.stage = SETTLED
+            self.report(DONE)
 
     def close(self, height: int) -> None:
         self.closed, self.last_totals = height, self.totals()

@@ -5,26 +5,28 @@ Nothing that arrives can end a script: what is not signed by who may say it is s
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from node.client.epochs import Epochs, NewDocument
+from node.client.epochs import Epochs, NewDocument, News
 from node.client.questions import Question, Questions, read_reply
 from node.network.broker_url import BrokerUrl
 from node.protocol.certificate import Electorate
-from node.protocol.codec import encode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.queries import EVERYONE, Request
-from node.protocol.topics import epoch_topic
+from node.protocol.topics import asks_topic, bulletins_topic, epoch_topic
 from scripts.devnet.connection import Connection, ConnectionLost
 from scripts.devnet.layout import Devnet
 
 ANSWER_SECONDS = 2.0
 RETRY_SECONDS = 0.2
+MAX_KEPT_BYTES = 1 << 30
+"""Of what is kept of the epochs, bytes."""
 Handler = Callable[[bytes], None]
 
 
@@ -36,11 +38,11 @@ class Client:
     """Close it, or use it in a ``with``. A broker that is away is tried again while something is waited for.
 
     Attributes:
-        epochs: what the coordinator announces, or what was kept of it while it is away.
+        epochs: what the coordinator announces and what followed from it, or what was kept of that.
     """
 
     def __init__(self, url: str, genesis: Genesis, kept: Path | None = None) -> None:
-        """``kept``: a file with the epoch document, read if it is there and written when the coordinator announces one.
+        """``kept``: a file with what is known of the epochs, read if it is there and written when one begins.
 
         Raises:
             ValueError: ``url`` is no broker's.
@@ -49,13 +51,17 @@ class Client:
         self._url = BrokerUrl(url)
         self._connection: Connection | None = None
         self._kept = kept
+        self._has_followed = False
+        """Whether it was waited for the epochs that began meanwhile."""
         self._questions = Questions(genesis.network, secrets.token_hex(16))
         self._handlers: dict[str, tuple[int, Handler]] = {}
         self.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, self._announced)
+        self.subscribe(bulletins_topic(genesis.network), MAX_FRAME_BYTES, self._bulletined)
         self.subscribe(self._questions.topic, MAX_BROKER_BODY_BYTES, self._replied)
         if kept is not None:
-            with suppress(OSError):
-                self.epochs.restore(kept.read_bytes())
+            with suppress(OSError, DecodeError):
+                for body in decode(tuple[bytes, ...], kept.read_bytes(), MAX_KEPT_BYTES):
+                    self.epochs.restore(body)
 
     def __enter__(self) -> Self:
         return self
@@ -79,6 +85,9 @@ class Client:
     def poll(self, seconds: float) -> None:
         """Hand on the next message, or return after ``seconds``."""
         deadline = time.monotonic() + seconds
+        with suppress(ClientError):
+            for ask in self.epochs.asks(time.monotonic_ns() // 1_000_000):
+                self.publish(asks_topic(self.genesis.network), ask)
         try:
             message = self._connect().receive(seconds)
         except (ConnectionLost, OSError):
@@ -99,8 +108,14 @@ class Client:
         return True
 
     def document(self, seconds: float = 3.0) -> EpochDocument:
-        """The epoch document. Raises ClientError when none was kept and none comes in time."""
-        self.wait(lambda: self.epochs.document is not None, seconds)
+        """The document in force, the latest as far as the network tells of it within ``seconds``.
+
+        Raises:
+            ClientError: none was kept and none comes in time.
+        """
+        if not self._has_followed:
+            self.wait(lambda: self.epochs.chronicle.register is not None, seconds)
+            self._has_followed = self.epochs.document is not None
         if self.epochs.document is None:
             raise ClientError("no epoch document: none was kept, and no coordinator announces one")
         return self.epochs.document
@@ -133,9 +148,15 @@ class Client:
             self._connection = None
 
     def _announced(self, body: bytes) -> None:
-        new = any(isinstance(news, NewDocument) for news in self.epochs.announce(body))
-        if new and self._kept is not None:
-            self._kept.write_bytes(encode(self.epochs.opening))
+        self._keep(self.epochs.announce(body))
+
+    def _bulletined(self, body: bytes) -> None:
+        self._keep(self.epochs.hear(body))
+
+    def _keep(self, news: Sequence[News]) -> None:
+        if self._kept is not None and any(isinstance(one, NewDocument) for one in news):
+            numbers = range(1, len(self.epochs.documents) + 1)
+            self._kept.write_bytes(encode([self.epochs.stored(number) for number in numbers]))
 
     def _replied(self, body: bytes) -> None:
         reply = read_reply(body, self.epochs.electorates)

@@ -1,8 +1,8 @@
 """``up --status``: which processes run, the epoch and its committees, and what each node itself says of its shard, in an answer
 it signed.
 
-Nodes are asked through the broker, under the latest epoch document that the coordinator announces; the document is kept, so
-that nodes can be asked while the coordinator is away. Documents and answers are checked before they are believed.
+Nodes are asked through the broker, under the document in force, which follows from the first one that the coordinator announces.
+What is known is kept, so that nodes can be asked while the coordinator is away. Everything is checked before it is believed.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def status(devnet: Devnet) -> dict[str, Any]:
             "metrics": devnet.metrics_url(index),
             "log": str(folder.log(name)),
         }
-        for index, name in enumerate(devnet.node_names)
+        for index, name in zip(devnet.node_indexes, devnet.node_names, strict=True)
     ]
     processes = {name: pids.get(name) for name in ("coordinator", *devnet.gateway_names, "dashboard")}
     down = [name for name in (*processes, *devnet.node_names) if name not in pids]
@@ -75,8 +75,9 @@ def status(devnet: Devnet) -> dict[str, Any]:
 
 
 def epoch_of(heard: Heard) -> dict[str, Any]:
-    """The epoch as the coordinator announced it, with ranges of addresses in hex; null what is not known. A document that is in
-    force is mined by. A committee is ready when a quorum of it answers; its height is what so many have reached."""
+    """The epoch in force, with ranges of addresses in hex; null what is not known. The phase is ``mining``, or what the
+    coordinator says of the next epoch while that forms. A committee is ready when a quorum of it answers; its height is what so
+    many have reached."""
     document, notice = heard.document, heard.notice
     committees = []
     for committee in document.committees if document is not None else ():
@@ -97,12 +98,18 @@ def epoch_of(heard: Heard) -> dict[str, Any]:
             }
         )
     return {
-        "epoch": notice.epoch if notice is not None else document.number if document is not None else None,
-        "attempt": notice.attempt if notice is not None else document.attempt if document is not None else None,
-        "phase": Phase.MINING.value if document is not None else notice.phase.value if notice is not None else None,
+        "epoch": document.number if document is not None else notice.epoch if notice is not None else None,
+        "attempt": document.attempt if document is not None else notice.attempt if notice is not None else None,
+        "phase": _phase(document, notice),
         "document": document.hash.hex() if document is not None else None,
         "committees": committees,
     }
+
+
+def _phase(document: EpochDocument | None, notice: PhaseNotice | None) -> str | None:
+    if notice is not None and (document is None or notice.epoch == document.number + 1):
+        return notice.phase.value
+    return Phase.MINING.value if document is not None else None
 
 
 def silent(heard: Heard, running: set[str]) -> list[str]:
@@ -120,7 +127,9 @@ def status_table(state: Mapping[str, Any]) -> str:
         return f"{name:<14} {f'process {pid}' if pid else 'DOWN':<16} {text}"
 
     broker = state["broker"]
+    shards = [f"shard {committee['shard']} {len(committee['members'])} nodes" for committee in state["committees"]]
     lines = [
+        *([f"epoch {state['epoch']}, attempt {state['attempt']}: {state['phase']}; {', '.join(shards)}"] if shards else []),
         process("broker", broker["pid"], broker["url"])
         if broker["pid"] or not broker["running"]
         else f"{'broker':<14} {'(not ours)':<16} {broker['url']}",
@@ -129,8 +138,9 @@ def status_table(state: Mapping[str, Any]) -> str:
         process("dashboard", state["processes"]["dashboard"], state["dashboard"]),
     ]
     for node in state["nodes"]:
-        shard = "no shard yet" if node["shard"] is None else f"shard {node['shard']}"
-        height = "does not answer" if node["height"] is None else f"height {node['height']}, state {node['state_root'][:16]}"
+        shard = "no seat" if node["shard"] is None else f"shard {node['shard']}"
+        height = f"height {node['height']}, state {node['state_root'][:16]}" if node["height"] is not None else "does not answer"
+        height = "" if node["shard"] is None else height
         lines.append(process(node["name"], node["pid"], f"{shard}  {height if node['running'] else ''}".rstrip()))
     return "\n".join(lines)
 
@@ -154,9 +164,9 @@ def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]
     """The same, and of the epoch."""
     statuses: dict[str, NodeStatus] = {}
     with Client(broker, genesis, folder.run / "epoch-document") as client, suppress(ClientError):
-        committees = client.document(DOCUMENT_SECONDS).committees
-        electorates = client.epochs.electorates
-        questions = [client.ask(electorates[committee.shard], GetStatus()) for committee in committees]
+        document = client.document(DOCUMENT_SECONDS)
+        committees = document.committees
+        questions = [client.ask(document.electorates[committee.shard], GetStatus()) for committee in committees]
 
         def answered() -> bool:
             for committee, question in zip(committees, questions, strict=True):

@@ -126,3 +126,20 @@ def test_who_lost_its_disk_follows_without_a_vote_and_votes_again_in_the_next_ep
     assert victim.node.replica is not None
     assert victim.node.replica.consensus.has_votes
     there.check_chains()
+
+
+def test_an_attempt_whose_newcomers_do_not_get_ready_is_called_off_and_the_next_goes_on() -> None:
+    there = world(handoff_time=4_000)
+    for host in there.hosts[8:]:
+        host.start()
+    chronicle = there.hosts[0].node.chronicle if there.hosts[0].node is not None else None
+    assert chronicle is not None
+    there.run(lambda: chronicle.prospect is not None, LONG)
+    for host in there.hosts[8:]:
+        host.stop()
+    reach(there, 2)
+    assert (there.document.attempt, committees(there)) == (2, 2)
+    for host in there.hosts[8:]:
+        host.start()
+    there.run(lambda: committees(there) == 3 and there.is_open, LONG)
+    there.check_chains()

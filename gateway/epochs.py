@@ -14,7 +14,9 @@ from gateway.seldom import Seldom
 from node.chronicle import Refused
 from node.client.epochs import Epochs, NewDocument, News
 from node.client.line import BrokerUnavailable, Line
+from node.protocol.bulletins import GetSuccession
 from node.protocol.chain import Chain
+from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
 from node.protocol.limits import MAX_FRAME_BYTES
@@ -26,7 +28,11 @@ _ASK_EVERY = 1.0
 
 
 class StoredEpochs(Epochs):
-    """``on_document`` is called with each document in force, in order: heard of or restored."""
+    """``on_document`` is called with each document in force, in order: heard of or restored.
+
+    Attributes:
+        is_latest: whether nobody knew of a later epoch when this process came, or came back, to the broker.
+    """
 
     def __init__(self, genesis: Genesis, database: Database, on_document: Callable[[EpochDocument], None]) -> None:
         super().__init__(genesis)
@@ -34,6 +40,8 @@ class StoredEpochs(Epochs):
         self._database, self._seldom = database, Seldom()
         self._on_document = on_document
         self._saved = 0
+        self._came = asyncio.Event()
+        self.is_latest = False
 
     async def load(self) -> None:
         """Restore what is stored. Raises ValueError when it is not this network's, or damaged."""
@@ -60,10 +68,24 @@ class StoredEpochs(Epochs):
         line.subscribe(bulletins_topic(self._network), MAX_FRAME_BYTES, lambda body: self._tell(self.hear(body)))
         while True:
             await self.save()
-            with suppress(BrokerUnavailable):
-                for ask in self.asks(time.monotonic_ns() // 1_000_000) if line.connected else ():
-                    await line.publish(asks_topic(self._network), ask)
-            await asyncio.sleep(_ASK_EVERY)
+            self._came.clear()
+            known, is_asked = len(self.documents), await self._ask(line)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ASK_EVERY):
+                    await self._came.wait()
+            self.is_latest = is_asked and (self.is_latest or len(self.documents) == known > 0)
+
+    async def _ask(self, line: Line) -> bool:
+        """Whether it could be asked."""
+        asks = self.asks(time.monotonic_ns() // 1_000_000)
+        if self.documents and not self.is_latest:
+            asks.append(encode(GetSuccession(len(self.documents) + 1)))
+        try:
+            for ask in asks:
+                await line.publish(asks_topic(self._network), ask)
+        except BrokerUnavailable:
+            return False
+        return line.connected
 
     def require(self) -> EpochDocument:
         """The document in force. Raises Problem (503) while there is none."""
@@ -87,5 +109,6 @@ class StoredEpochs(Epochs):
             if isinstance(one, NewDocument):
                 log.info("epoch document", epoch=one.document.number, committees=len(one.document.committees))
                 self._on_document(one.document)
+                self._came.set()
             elif isinstance(one, Refused):
                 self._seldom.warn(f"announcement or bulletin refused: {one.reason}")

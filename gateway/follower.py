@@ -96,10 +96,9 @@ class ShardFollower:
     @property
     def missing(self) -> str:
         """Why its end has not been reached, in words."""
-        shard, epoch = self._electorate.shard, self._electorate.epoch
         if self._chain is not None and self._chain.is_cut_off:
-            return f"shard {shard}: no node keeps block {self.height + 1} of epoch {epoch} any more"
-        return f"shard {shard} not caught up"
+            return f"shard {self._electorate.shard}: no node keeps block {self.height + 1} any more"
+        return f"shard {self._electorate.shard} not caught up"
 
     @property
     def refused(self) -> int:

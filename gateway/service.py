@@ -205,6 +205,8 @@ class Gateway:
             lacking.append("broker not connected")
         if self.epochs.document is None:
             lacking.append("epoch document not known")
+        elif not self.epochs.is_latest:
+            lacking.append("whether a later epoch has begun is not known")
         begun = [one for one in self.epochs.current.values() if not self.following.begins(one.chain)]
         return lacking + self.view.without_quorum(begun) + self.following.missing()
 

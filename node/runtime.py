@@ -182,7 +182,7 @@ class Runtime:
             self._do(effect)
 
     async def _despite_full(self, work: Callable[..., T], *arguments: object, limiter: trio.CapacityLimiter | None = None) -> T:
-        """Do it in a thread, again while the disk is full. Meanwhile the loop stands still: it sends nothing that is unstored."""
+        """Do it in a thread, again while the disk is full. The loop waits so long: nothing is sent that is not stored."""
         is_full = False
         while True:
             try:

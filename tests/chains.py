@@ -15,11 +15,14 @@ from msgspec import structs
 
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import Execution, execute, genesis_header
+from node.ledger.opening import Origin, open_state, opening_header
+from node.ledger.register import register_of
 from node.ledger.replay import Piece
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.address import address_of
+from node.protocol.assignment import next_document
 from node.protocol.block import Block, Effects, Header, skip_height
 from node.protocol.certificate import (
     Certificate,
@@ -30,9 +33,12 @@ from node.protocol.certificate import (
     make_certificate,
     sign_vote,
 )
+from node.protocol.change import Bulletin, Register, RegisterPhase, Stage
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import encode
+from node.protocol.credits import Credits, next_credits
 from node.protocol.crypto import KeyPair, digest
+from node.protocol.entries import Call, Disclosure, Enrolment, Entry, Farewell, Ready
 from node.protocol.epoch import (
     Announcement,
     Content,
@@ -51,6 +57,7 @@ from node.protocol.epoch import (
 from node.protocol.genesis import Asset, Genesis, Parameters, Phase
 from node.protocol.puzzle import identity_prefix, search
 from node.protocol.queries import Answer, Query, sign_reply
+from node.protocol.succession import Succession
 from node.protocol.transaction import Action, Leg, Order, Transaction
 
 TIME = 1_700_000_000_000
@@ -80,8 +87,9 @@ class Network:
 
     Attributes:
         genesis, coordinator, issuers (by asset), nodes (by public key): who there is.
-        roll, secrets (by public key): what epoch 1 comes from. document: epoch 1; opening: the same, in force.
-        shards: one chain each, at height 0.
+        documents, successions: of all epochs. document: of this one. credits: with which it began.
+        roll, secrets (by public key): what epoch 1 comes from. opening: its document, in force.
+        shards: one chain each, of this epoch, at height 0 when it begins. chains: of all epochs.
     """
 
     def __init__(
@@ -110,17 +118,71 @@ class Network:
         self.document = first_document(self.genesis, self.roll, self.secrets)
         self.signed = self.sign_document(self.document)
         self.opening = self.open_document(self.document)
+        self.documents, self.successions = [self.document], list[Succession]()
+        self.credits: Credits = {}
         self.shards = [Shard(self, number) for number in range(committees)]
+        self.chains = {shard.electorate.chain: shard for shard in self.shards}
         self._salts = count(1)
 
-    def register(self, number: int, node: KeyPair, attempt: int = 1) -> Registration:
-        """A valid registration of ``node`` as ``node-{number}``, with the same secret in each attempt."""
-        prefix = identity_prefix(self.genesis.network, 1, self.genesis.hash, node.public)
+    def change(self, nodes: Iterable[KeyPair] = ()) -> Succession:
+        """Form the next epoch of ``nodes``, or all: they do what nodes do until all shards have closed. Then its chains begin.
+        Committees are numbered from 0 on."""
+        there, epoch = list(nodes) or list(self.nodes.values()), self.document.number
+        register, challenge = self.shards[0], self.document.hash
+        absent = [pair for public, pair in self.nodes.items() if public not in {one.public for one in there}]
+        leaving = [pair for pair in absent if self.document.seat_of(pair.public)]
+        numbers = {public: number for number, public in enumerate(self.nodes)}
+        made = [self.register(numbers[one.public], one, 1, epoch + 1, challenge) for one in there]
+        entries: list[Entry] = [Farewell(self.genesis.network, epoch, pair.public).signed(pair) for pair in leaving]
+        register.add(entries=[*map(Enrolment, made), *entries, Call(self.genesis.network, epoch, 1).signed(self.coordinator)])
+        register.add(after=max(100, register.register.not_before - register.head.time))
+        register.add(entries=[Disclosure(1, one.public, self.secrets[one.public]) for one in there])
+        while register.register.phase is RegisterPhase.REVEAL:
+            self.round()
+        following = next_document(self.document, register.register, 1, self.genesis.parameters)
+        members = [key for electorate in following.electorates.values() for key in electorate.keys]
+        register.add(entries=[Ready(following.hash, key).signed(self.nodes[key]) for key in members])
+        while not all(shard.is_closed for shard in self.shards):
+            self.round()
+        self.begin(Succession(tuple(shard.bulletin() for shard in self.shards)))
+        return self.successions[-1]
+
+    def begin(self, succession: Succession) -> None:
+        """Open the chains of the next epoch."""
+        before, origins = self.document, {shard.number: Origin(shard.state, shard.head) for shard in self.shards}
+        issuers = {asset.code: asset.issuer_address for asset in self.genesis.assets}
+        self.document = succession.next_document(before, self.genesis.parameters)
+        self.credits = next_credits(self.credits, before, self.document, succession.closings, issuers)
+        self.documents.append(self.document)
+        self.successions.append(succession)
+        self.shards = [self._opened(number, origins) for number in sorted(self.document.electorates)]
+        self.chains |= {shard.electorate.chain: shard for shard in self.shards}
+
+    def _opened(self, number: int, before: Mapping[int, Origin]) -> "Shard":
+        """A chain of this epoch, at height 0."""
+        document, origins = self.document, [before[origin] for origin in self.document.origins_of(number)]
+        closings = [origin.closing for origin in origins]
+        opened = max(closing.time for closing in closings)
+        rules = Rules(self.genesis, document.network_id, number, document.shards, document, opened)
+        state = open_state(rules, document, origins, self.credits)
+        return Shard(self, number, document, (state, opening_header(document, number, state, closings)))
+
+    def round(self) -> None:
+        """A block in each shard that has not closed, with all that waits for it."""
+        for shard, bundles in zip(self.shards, [self.waiting(shard.number) for shard in self.shards], strict=True):
+            if not shard.is_closed:
+                shard.add(bundles=bundles)
+
+    def register(
+        self, number: int, node: KeyPair, attempt: int = 1, epoch: int = 1, challenge: bytes | None = None
+    ) -> Registration:
+        """A valid registration of ``node`` as ``node-{number}``, with the same secret in each attempt of all epochs."""
+        prefix = identity_prefix(self.genesis.network, epoch, challenge or self.genesis.hash, node.public)
         nonce = search(prefix, self.genesis.parameters.puzzle_difficulty_bits, 0, 1 << 20)
         assert nonce is not None
         return Registration(
             network=self.genesis.network,
-            epoch=1,
+            epoch=epoch,
             attempt=attempt,
             public_key=node.public,
             name=f"node-{number}",
@@ -213,7 +275,7 @@ class Shard:
         self.electorate = document.electorates[number]
         self.members = [network.nodes[public] for public in self.electorate.keys]
         if opened is None:
-            state = State.genesis(Rules(network.genesis, document.network_id, number, document.shards))
+            state = State.genesis(Rules(network.genesis, document.network_id, number, document.shards, document))
             opened = state, genesis_header(network.genesis, number, state)
         self.state, self.genesis = opened
         self.rules = self.state.rules
@@ -227,6 +289,19 @@ class Shard:
     @property
     def head(self) -> Header:
         return self.header(len(self.chain))
+
+    @property
+    def register(self) -> Register:
+        """What this shard has written down, as the network's register."""
+        return register_of(self.state.change, self.rules)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.state.change.stage is Stage.CLOSED
+
+    def bulletin(self) -> Bulletin:
+        """How far the change is after the last block."""
+        return Bulletin(self.electorate.epoch, self.head, self.chain[-1].finality, self.state.change)
 
     def header(self, height: int) -> Header:
         return self.chain[height - 1].block.header if height else self.genesis
@@ -258,15 +333,20 @@ class Shard:
         return CertifiedBlock(block, Finality((), certificate), effects)
 
     def build(
-        self, transactions: Sequence[Transaction] = (), bundles: Sequence[CertifiedBundle] = (), view: int = 0, after: int = 100
+        self,
+        transactions: Sequence[Transaction] = (),
+        bundles: Sequence[CertifiedBundle] = (),
+        view: int = 0,
+        after: int = 100,
+        entries: Sequence[Entry] = (),
     ) -> Built:
         """A block on the head, in ``view`` (0: the next) by that view's leader, ``after`` ms later; mined, but not certified."""
         head, view = self.head, view or self.head.view + 1
         pairs = [(transaction.id, transaction) for transaction in transactions]
         sent = [bundle.bundle for bundle in bundles]
         verify, time = Transaction.has_valid_signatures, head.time + after
-        execution = execute(self.state, self.rules, head.height + 1, time, sent, pairs, verify)
-        payload = tuple(map(encode, bundles)), tuple(map(encode, transactions))
+        execution = execute(self.state, self.rules, head.height + 1, time, sent, pairs, verify, entries)
+        payload = tuple(map(encode, bundles)), tuple(map(encode, transactions)), tuple(map(encode, entries))
         header = Header(
             document=self.electorate.document,
             shard=self.number,
@@ -293,9 +373,15 @@ class Shard:
         assert nonce is not None
         return structs.replace(block, header=structs.replace(block.header, nonce=nonce))
 
-    def add(self, *transactions: Transaction, bundles: Sequence[CertifiedBundle] = (), after: int = 100) -> CertifiedBlock:
+    def add(
+        self,
+        *transactions: Transaction,
+        bundles: Sequence[CertifiedBundle] = (),
+        after: int = 100,
+        entries: Sequence[Entry] = (),
+    ) -> CertifiedBlock:
         """Make the next block final."""
-        block, execution = self.build(transactions, bundles, after=after)
+        block, execution = self.build(transactions, bundles, after=after, entries=entries)
         certified = self.certify(block, execution.effects)
         self.included[block.header.height] = execution.overlay.included
         self.slices.append(self.state.commit(execution.overlay))

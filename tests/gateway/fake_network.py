@@ -6,15 +6,17 @@ It speaks the broker's contract as nodes and coordinator do, and can be told to 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import redis
 
+from node.chronicle import Chronicle
 from node.ledger.admission import admit
 from node.protocol import topics
 from node.protocol.address import address_of
 from node.protocol.certificate import CertifiedBlock
+from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
@@ -45,7 +47,7 @@ class FakeNetwork:
         announcing: whether the coordinator speaks.
     """
 
-    def __init__(self, broker_url: str, terms: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, broker_url: str, terms: Mapping[str, tuple[int, int]], standby: int = 0) -> None:
         """``terms``: of its assets, see ``Network``."""
         self.lose_blocks = self.deaf = 0.0
         self.hold = self.slow_commit = self.silent = False
@@ -56,14 +58,24 @@ class FakeNetwork:
         self.oldest = 1
         self.batches = 0
         self.heard: dict[bytes, int] = defaultdict(int)
-        self.chains = Network("fake", time=_now(), terms=terms)
+        self.chains = Network("fake", time=_now(), terms=terms, standby=standby, epoch_pause=100, reveal_time=1000)
         self.genesis, self.network = self.chains.genesis, self.chains.genesis.network
-        self._waiting: list[dict[bytes, Transaction]] = [{} for _ in self.chains.shards]
-        self._made = [0.0 for _ in self.chains.shards]
+        self.chronicle = Chronicle(self.genesis)
+        self.chronicle.begin(self.chains.document)
+        self._waiting: dict[Chain, dict[bytes, Transaction]] = defaultdict(dict)
+        self._made: dict[Chain, float] = defaultdict(float)
         self._url = broker_url
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._listen, self._produce, self._announce)]
+
+    def change(self, nodes: Iterable[KeyPair] = ()) -> None:
+        """The next epoch begins, of these nodes, or all. Who listens hears of it; what blocks it took is only told when asked."""
+        with self._lock:
+            self.chronicle.restore(self.chains.change(nodes))
+            body = encode(self.chains.successions[-1])
+        with redis.Redis.from_url(self._url, socket_timeout=2) as client:
+            self._publish(client, topics.bulletins_topic(self.network), body)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -101,7 +113,7 @@ class FakeNetwork:
         """Have it in the next block of its home shard, around any gateway."""
         home = self.chains.document.shards.shard_of(transaction.order.payers[0])
         with self._lock:
-            self._waiting[home][transaction.id] = transaction
+            self._waiting[Chain(self.chains.document.number, home)][transaction.id] = transaction
 
     # -- what nodes and coordinator do over the broker
 
@@ -113,29 +125,40 @@ class FakeNetwork:
                 self._publish(client, topics.epoch_topic(self.network), body)
 
     def _listen(self) -> None:
-        transactions = {topics.transactions_topic(self.network, s.electorate.chain).encode(): s for s in self.chains.shards}
-        queries = {topics.queries_topic(self.network, s.electorate.chain).encode(): s for s in self.chains.shards}
+        kinds = {kind: f"shardpay:{self.network.hex()}:{kind}:" for kind in ("tx", "query")}
+        asks = topics.asks_topic(self.network)
         while not self._stopping.is_set():
             try:
                 client = redis.Redis.from_url(self._url, socket_timeout=2)
                 subscription = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-                subscription.subscribe(*transactions, *queries)
+                subscription.psubscribe(*(f"{prefix}*" for prefix in kinds.values()), asks)
                 while not self._stopping.is_set():
-                    message = subscription.get_message(timeout=0.1)
-                    if message is None:
-                        continue
-                    if message["channel"] in queries:
-                        self._answer(client, queries[message["channel"]], decode(Query, message["data"], LIMIT))
-                    else:
-                        self._take(client, transactions[message["channel"]], decode(TransactionBatch, message["data"], LIMIT))
+                    if (message := subscription.get_message(timeout=0.1)) is not None:
+                        self._hear(client, message["channel"].decode(), message["data"])
             except (redis.RedisError, OSError):
                 time.sleep(0.05)
+
+    def _hear(self, client: "redis.Redis", topic: str, body: bytes) -> None:
+        if topic == topics.asks_topic(self.network):
+            with self._lock:
+                answer = self.chronicle.answer(body, int(time.monotonic() * 1000))
+            if answer is not None:
+                self._publish(client, topics.bulletins_topic(self.network), answer)
+            return
+        *_, kind, epoch, number = topic.split(":")
+        if (shard := self.chains.chains.get(Chain(int(epoch), int(number)))) is not None:
+            if kind == "query":
+                self._answer(client, shard, decode(Query, body, LIMIT))
+            else:
+                self._take(client, shard, decode(TransactionBatch, body, LIMIT))
 
     def _produce(self) -> None:
         client = redis.Redis.from_url(self._url, socket_timeout=2)
         while not self._stopping.wait(BLOCK_INTERVAL):
             for shard in self.chains.shards:
                 with self._lock:
+                    if shard not in self.chains.shards:
+                        break  # another epoch has begun
                     block, lost = self._make_block(shard), self.lose_blocks > 0
                     if block is not None and lost:
                         self.lose_blocks -= 1
@@ -148,15 +171,15 @@ class FakeNetwork:
 
     def _make_block(self, shard: Shard) -> CertifiedBlock | None:
         """The next one, when there is something to put in or a heartbeat is due."""
-        waiting = self._waiting[shard.number]
+        waiting = self._waiting[shard.electorate.chain]
         bundles = [] if self.slow_commit else self.chains.waiting(shard.number)
-        idle = not waiting and not bundles and time.monotonic() - self._made[shard.number] < HEARTBEAT
+        idle = not waiting and not bundles and time.monotonic() - self._made[shard.electorate.chain] < HEARTBEAT
         if self.hold or idle:
             return None
         now = max(_now(), shard.head.time)
         taken = [waiting.pop(one) for one in list(waiting)[:500]]
         chosen = [t for t in taken if admit(shard.state, shard.rules, t.id, t, now) is Code.OK]
-        self._made[shard.number] = time.monotonic()
+        self._made[shard.electorate.chain] = time.monotonic()
         return shard.add(*chosen, bundles=bundles, after=now - shard.head.time)
 
     def _publish(self, client: "redis.Redis", topic: str, body: bytes) -> None:
@@ -182,7 +205,7 @@ class FakeNetwork:
                 self._publish(client, topics.refusals_topic(self.network, shard.electorate.chain), encode(refusals))
             if not lost and transaction.has_valid_signatures():
                 with self._lock:
-                    self._waiting[shard.number][transaction.id] = transaction
+                    self._waiting[shard.electorate.chain][transaction.id] = transaction
 
     def _answer(self, client: "redis.Redis", shard: Shard, query: Query) -> None:
         if self.silent and isinstance(query.request, GetAccount):
@@ -193,7 +216,7 @@ class FakeNetwork:
             self._publish(client, topics.replies_topic(self.network, query.client), reply)
 
     def _answer_of(self, shard: Shard, member: int, query: Query) -> Answer:
-        request, state, waiting = query.request, shard.state, self._waiting[shard.number]
+        request, state, waiting = query.request, shard.state, self._waiting[shard.electorate.chain]
         if isinstance(request, GetBlocks):
             kept = shard.chain[request.first - 1 : request.first - 1 + request.count] if request.first >= self.oldest else ()
             return BlockList(tuple(kept), self.oldest)
@@ -201,7 +224,8 @@ class FakeNetwork:
             return Account(state.height, state.balances_of(request.address))
         if isinstance(request, GetPending):
             return PendingList(len(waiting), tuple((t.id, encode(t)) for t in list(waiting.values())[: request.limit]))
-        name = self.chains.document.committees[shard.number].members[member].name
+        document = self.chains.documents[shard.electorate.epoch - 1]
+        name = next(one for one in document.committees if one.shard == shard.number).members[member].name
         return NodeStatus(name, state.height, state.height, state.state_root, 0, len(waiting), state.totals().pending)
 
 

@@ -20,13 +20,18 @@ class World:
     """Broker and network run from the beginning; the gateway, with a database in ``folder``, when it is started."""
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, object] | None = None, terms: Mapping[str, tuple[int, int]] | None = None
+        self,
+        folder: Path,
+        settings: Mapping[str, object] | None = None,
+        terms: Mapping[str, tuple[int, int]] | None = None,
+        standby: int = 0,
     ) -> None:
-        """``settings``: of the gateway, where they differ. ``terms``: (fee, smallest balance) by asset."""
+        """``settings``: of the gateway, where they differ. ``terms``: (fee, smallest balance) by asset. ``standby``: nodes
+        without a seat in the first epoch."""
         self.folder = folder
         self.broker = BrokerProcess()
         self.broker.start()
-        self.network = FakeNetwork(self.broker.url, terms or {})
+        self.network = FakeNetwork(self.broker.url, terms or {}, standby)
         self.network.start()
         self.gateway = self.gateway_in(folder, settings or {})
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from demo.chain import Chain
 from demo.sources import ROLES, Source, Sources
-from node.client.epochs import Epochs, NewDocument, NewPhase, Refused
+from node.chronicle import Refused
+from node.client.epochs import Epochs, NewDocument, NewPhase
 from node.protocol.codec import DecodeError
 from node.protocol.epoch import Committee
 from node.protocol.genesis import Genesis

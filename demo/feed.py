@@ -9,6 +9,7 @@ from functools import partial
 from demo.collector import Collector
 from node.client.line import BrokerUnavailable, Line
 from node.process import this_process
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
@@ -26,6 +27,8 @@ def feed(line: Line, collector: Collector) -> None:
     line.subscribe(reports_topic(network), MAX_REPORT_BYTES, lambda body: collector.report(body, now_ms()))
     line.subscribe(epoch_topic(network), MAX_FRAME_BYTES, lambda body: collector.announcement(body, now_ms()))
     line.subscribe(bulletins_topic(network), MAX_FRAME_BYTES, lambda body: collector.bulletin(body, now_ms()))
+    for shard in range(collector.genesis.parameters.committees):  # who heard of the document first would miss blocks
+        _hear(line, collector, Chain(1, shard))
     collector.on_document = partial(_listen, line, collector)
     line.on_change = lambda: collector.connection(line.connected, now_ms())
 
@@ -36,8 +39,12 @@ def _listen(line: Line, collector: Collector, document: EpochDocument) -> None:
         if chain.epoch == document.number - 1:
             line.unsubscribe(blocks_topic(document.network, chain))
     for electorate in document.electorates.values():
-        hear = partial(collector.block, electorate.shard, epoch=document.number)
-        line.subscribe(blocks_topic(document.network, electorate.chain), MAX_BROKER_BODY_BYTES, hear)
+        _hear(line, collector, electorate.chain)
+
+
+def _hear(line: Line, collector: Collector, chain: Chain) -> None:
+    topic = blocks_topic(collector.genesis.network, chain)
+    line.subscribe(topic, MAX_BROKER_BODY_BYTES, partial(collector.block, chain.shard, epoch=chain.epoch))
 
 
 async def ask(line: Line, collector: Collector) -> None:

@@ -67,8 +67,8 @@ def main() -> int:
         damaged = {failure.path: failure for failure in failures if isinstance(failure, StorageDamaged)}
         if not damaged:
             break
-        for path, error in damaged.items():
-            log.error("set aside; fetching from peers what they have", error=str(error), file=str(set_aside(path)))
+        for path, damage in damaged.items():
+            log.error("set aside; fetching from peers what they have", error=str(damage), file=str(set_aside(path)))
     for failure in failures:
         log.error("node stops", error=str(failure))
     return 1 if failures else 0

@@ -5,7 +5,7 @@ makes it grow money or work, and is said in docs/threat-model.md.
 """
 
 from node.consensus.simplex import JUST_FINAL, MAX_PROPOSALS, MAX_VOTED_BYTES
-from node.intake import MAX_EVENT_BYTES, MAX_TRANSACTION_BYTES
+from node.intake import MAX_EVENT_BYTES, MAX_NEWS_BYTES, MAX_TRANSACTION_BYTES
 from node.network.broker import MAX_QUEUED_BYTES, MAX_UNREAD_BYTES
 from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import UNREAD_BYTES
@@ -48,6 +48,7 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
         "messages from the broker": 2 * MAX_UNREAD_BYTES,  # transactions, and queries
         "messages to the broker": MAX_QUEUED_BYTES + MAX_BROKER_BODY_BYTES,
         "transactions not looked at": MAX_TRANSACTION_BYTES,
+        "bulletins and entries not looked at": MAX_NEWS_BYTES + MAX_FRAME_BYTES,
         "transactions under check": DECODED * MAX_CHECKING_BYTES,
         "mempool": DECODED * MAX_BYTES,
         "proposals under check": DECODED * MAX_PROPOSAL_BYTES,

@@ -198,13 +198,16 @@ class Chronicle:
             self._heard_at = now
             yield GetChange(current.number, current.register)
 
-    def answer(self, ask: bytes, now: int) -> bytes | None:
-        """What to publish on the bulletins topic, if it is known here, and was not asked for a moment ago."""
+    def answer(self, ask: bytes, now: int, newest: Bulletin | None = None) -> bytes | None:
+        """What to publish on the bulletins topic, if it is known here, and was not asked for a moment ago.
+
+        ``newest``: of the chain that is asked about, if the caller has a newer one.
+        """
         try:
             asked = decode_ask(ask)
         except DecodeError:
             return None
-        found = self._find(asked)
+        found = newest or self._find(asked)
         last = self._answered.get(asked)
         if found is None or (last is not None and now - last < ANSWER_INTERVAL):
             return None

@@ -1,5 +1,5 @@
-"""A member's part in one chain: what is stored of it is brought back, then a replica runs on it; anew, once another ledger was
-handed over."""
+"""A node's part in one chain: what is stored of it is brought back, then a replica runs on it, or an observer, without a seat in
+it or without a state; anew, once another ledger was handed over."""
 
 from collections.abc import Collection, Sequence
 
@@ -16,103 +16,145 @@ from node.events import (
     Tick,
     Transactions,
 )
-from node.ledger.rules import Rules
 from node.membership import is_bound
 from node.network.events import PeerDown, PeerUp
 from node.protocol.crypto import KeyPair
-from node.protocol.epoch import EpochDocument
-from node.protocol.genesis import Genesis
 from node.protocol.messages import PeerMessage
 from node.protocol.reports import Notable
+from node.replica.observer import LAG, Observer
 from node.replica.replica import Replica
 
-_ForReplica = Transactions | Entries | Asked | Missing | SignaturesChecked | Mined | PeerUp | PeerDown | Tick
+OBSERVE_INTERVAL = 200
+"""Between two times an observer asks how high members are, ms: so far it is behind at most, and what it then asks for takes."""
 
 
 class Duty:
-    """Methods return what to do, in order. ``peers``: who is connected, kept up to date by whoever has them. ``keep_blocks``: see
-    ``Node``.
+    """Methods return what to do, in order. ``wanted``: how the chain is brought back. ``peers``: who is connected, kept up to
+    date by whoever has them. ``keep_blocks``: see ``Node``.
 
     Attributes:
-        electorate: who keeps the chain. replica: None while the ledger is brought back.
+        electorate: who keeps the chain. has_seat: whether this node is one of them.
+        runs: None while the ledger is brought back.
 
     Raises:
-        ValueError: from the constructor, without a seat in the document.
         Diverged: from any method: this node must stop.
     """
 
-    def __init__(
-        self, genesis: Genesis, document: EpochDocument, key: KeyPair, name: str, peers: Collection[bytes], keep_blocks: int
-    ) -> None:
-        seat = document.seat_of(key.public)
-        if seat is None:
-            raise ValueError("this node has no seat in the epoch")
-        self._genesis, self._document, self._key, self._name = genesis, document, key, name
+    def __init__(self, wanted: Recover, key: KeyPair, name: str, peers: Collection[bytes], keep_blocks: int) -> None:
+        self._wanted, self._key, self._name = wanted, key, name
         self._peers, self._keep_blocks = peers, keep_blocks
-        self._rules = Rules(genesis, document.network_id, seat[0], document.shards)
-        self.electorate = document.electorates[seat[0]]
+        self.electorate = wanted.electorate
         self.chain = self.electorate.chain
-        self.replica: Replica | None = None
+        self.has_seat = key.public in self.electorate.keys
+        self.runs: Replica | Observer | None = None
+        self._guests: frozenset[bytes] = frozenset()
 
-    def start(self) -> list[NodeEffect]:
-        """First thing after construction: bring back what is stored."""
-        return self._in([Recover(self._rules, self.electorate)])
+    @property
+    def replica(self) -> Replica | None:
+        return self.runs if isinstance(self.runs, Replica) else None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is at most a few blocks behind."""
+        match self.runs:
+            case Observer() as observer:
+                return observer.is_current
+            case Replica() as replica:
+                return replica.is_closed or replica.catching_up.target - replica.state.height <= LAG
+        return False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has the closing block."""
+        return self.runs is not None and self.runs.is_closed
 
     @property
     def deadline(self) -> int | None:
         """When ``on_tick`` is due (ms, monotonic); None: only events matter."""
-        return self.replica.deadline if self.replica is not None else None
+        return self.runs.deadline if self.runs is not None else None
+
+    def start(self) -> list[NodeEffect]:
+        """Bring back what is stored: first thing after construction, and when there is more to open the chain from."""
+        self.runs = None
+        return self._in([self._wanted])
+
+    def let_in(self, guests: frozenset[bytes]) -> None:
+        """Who else may ask for the chain."""
+        self._guests = guests
+        if self.replica is not None:
+            self.replica.guests = guests
 
     def handle(self, event: ChainEvent | PeerUp | PeerDown | Tick, at: Instant) -> list[NodeEffect]:
         """What is to be done about an event."""
-        if isinstance(event, Recovered):
-            return self._begin(event, at)
-        return self._after(self._to_replica(self.replica, event, at) if self.replica is not None else [])
+        match event:
+            case Recovered() if self.has_seat:
+                return self._vote(event, at)
+            case Recovered():
+                return self._observe(event, at)
+            case Missing():
+                return self._observe(None, at)
+            case PeerUp() | PeerDown() | Tick() if self.runs is not None:
+                return self._after(_pass_on(self.runs, event, at))
+            case Transactions() | Entries() | Asked() | SignaturesChecked() | Mined() if self.replica is not None:
+                return self._after(_to_replica(self.replica, event, at))
+        return []
 
     def on_message(self, peer: bytes, message: PeerMessage, at: Instant) -> list[NodeEffect]:
         """A message for this chain from a node of the network."""
-        return self._after(self.replica.on_message(peer, message, at) if self.replica is not None else [])
+        return self._after(self.runs.on_message(peer, message, at) if self.runs is not None else [])
 
-    def _to_replica(self, replica: Replica, event: _ForReplica, at: Instant) -> list[ChainEffect]:
-        match event:
-            case Transactions(batch):
-                return replica.on_transactions(batch, at)
-            case Asked(query):
-                return replica.on_query(query, at)
-            case SignaturesChecked(token, verdicts):
-                return replica.on_signatures_checked(token, verdicts, at)
-            case Mined(token, nonce):
-                return replica.on_mined(token, nonce, at)
-            case PeerUp(peer):
-                return replica.on_peer_up(peer, at)
-            case PeerDown(peer):
-                return replica.on_peer_down(peer, at)
-            case Tick():
-                return replica.on_tick(at)
-            case Entries(batch):
-                return replica.on_entries(batch, at)
-            case Missing():
-                return []
-
-    def _begin(self, recovered: Recovered, at: Instant) -> list[NodeEffect]:
+    def _vote(self, recovered: Recovered, at: Instant) -> list[NodeEffect]:
         """One replica at a time: two with one key would contradict each other. One that has lost its votes follows."""
-        has_votes = is_bound(self._document, self._key.public, recovered.pledge)
-        replica = Replica(self._genesis, self._document, self._key, self._name, recovered, at, has_votes, self._keep_blocks)
-        self.replica = replica
+        document, genesis = self._wanted.rules.document, self._wanted.rules.genesis
+        assert document is not None, "rules of chains that nodes run have one"
+        has_votes = is_bound(document, self._key.public, recovered.pledge)
+        replica = Replica(genesis, document, self._key, self._name, recovered, at, has_votes, self._keep_blocks)
+        replica.guests = self._guests
         text = f"mining in shard {replica.shard} as member {replica.member}, from height {replica.state.height}"
-        is_register = replica.shard == self._document.committees[0].shard
-        effects: list[ChainEffect] = [Notable(text), *replica.start(at)]
+        is_register = replica.shard == document.register
+        return [Subscribe(self.chain, is_register), *self._in([Notable(text)]), *self._run(replica, at)]
+
+    def _observe(self, recovered: Recovered | None, at: Instant) -> list[NodeEffect]:
+        """It has no seat; or no state, but that of a checkpoint others may have."""
+        return self._run(Observer(self._wanted.rules, self.electorate, recovered, OBSERVE_INTERVAL, at), at)
+
+    def _run(self, runs: Replica | Observer, at: Instant) -> list[NodeEffect]:
+        self.runs = runs
+        effects = [*runs.start(at)]
         for peer in sorted(self._peers):
-            effects += replica.on_peer_up(peer, at)
-        return [Subscribe(self.chain, is_register), *self._in(effects)]
+            effects += runs.on_peer_up(peer, at)
+        return self._in(effects)
 
     def _after(self, effects: Sequence[ChainEffect]) -> list[NodeEffect]:
-        """What was done, and what follows once another ledger than the replica's is stored."""
+        """What was done, and what follows once another ledger than the one that runs is stored."""
         done = self._in(effects)
-        if self.replica is not None and self.replica.is_handed_over:
-            self.replica = None
-            done += self.start()
-        return done
+        return [*done, *self.start()] if self.runs is not None and self.runs.is_handed_over else done
 
     def _in(self, effects: Sequence[ChainEffect]) -> list[NodeEffect]:
         return [In(self.chain, effect) for effect in effects]
+
+
+def _pass_on(runs: Replica | Observer, event: PeerUp | PeerDown | Tick, at: Instant) -> list[ChainEffect]:
+    match event:
+        case PeerUp(peer):
+            return runs.on_peer_up(peer, at)
+        case PeerDown(peer):
+            return runs.on_peer_down(peer, at)
+        case Tick():
+            return runs.on_tick(at)
+
+
+def _to_replica(
+    replica: Replica, event: Transactions | Entries | Asked | SignaturesChecked | Mined, at: Instant
+) -> list[ChainEffect]:
+    match event:
+        case Transactions(batch):
+            return replica.on_transactions(batch, at)
+        case Entries(batch):
+            return replica.on_entries(batch, at)
+        case Asked(query):
+            return replica.on_query(query, at)
+        case SignaturesChecked(token, verdicts):
+            return replica.on_signatures_checked(token, verdicts, at)
+        case Mined(token, nonce):
+            return replica.on_mined(token, nonce, at)

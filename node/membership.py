@@ -6,6 +6,7 @@
     assignment, with document  recomputes the document; persists it, then acknowledges
     handoff                    the same; and signs that it is ready, once it reaches a quorum of its committee
     mining, with an opening    checks that a quorum of each committee is ready; persists the opening, then begins
+    anything of a later epoch  the same with the opening of the first, which comes with it
 
 It repeats what a phase asks in answer to every announcement, so neither side needs to remember what the other has heard. Of an
 attempt it believes the first valid roll and the first valid document: a second one is the coordinator saying two things, and is
@@ -25,11 +26,11 @@ from node.protocol.epoch import (
     Announcement,
     Application,
     ApplicationRefused,
+    Content,
     EpochDocument,
     FromCoordinator,
     InvalidDocument,
     Opening,
-    PhaseNotice,
     Readiness,
     Registration,
     Reveal,
@@ -127,24 +128,24 @@ class Membership:
                 self._applied = False  # what stood against it may pass
                 return self._complain(f"registration refused: {message.reason}")
             message.check(self._genesis)
-            news = self._take(message)
+            attempt, phase = _where(message)
+            news = self._take(message.content, attempt, phase)
         except DecodeError as error:
             return self._complain(f"coordinator sent what is no message: {error}")
         except InvalidDocument as error:
             return self._complain(str(error))
-        return [*news, *self._enter(message.notice), *self._answer()]
+        return [*news, *self._enter(attempt, phase), *self._answer()]
 
     # -- what to believe -------------------------------------------------------------------------------------------
 
-    def _take(self, announcement: Announcement) -> list[MembershipEffect]:
-        """Check an announcement, and take what it brings. Raises InvalidDocument if it is not to be believed."""
-        notice, content = announcement.notice, announcement.content
+    def _take(self, content: Content | None, attempt: int, phase: Phase) -> list[MembershipEffect]:
+        """Check what is announced, and take what it brings. Raises InvalidDocument if it is not to be believed."""
         if content is not None and not isinstance(content, SignedRoll):
             self._check_alone(content)
-        if self.begun and notice.attempt > self.attempt:
-            raise InvalidDocument(f"coordinator goes on to attempt {notice.attempt}, but this node has begun; ignored")
-        if (notice.attempt, _ORDER.index(notice.phase)) < (self.attempt, _ORDER.index(self.phase)):
-            came, was = f"attempt {notice.attempt}, {notice.phase}", f"attempt {self.attempt}, {self.phase}"
+        if self.begun and attempt > self.attempt:
+            raise InvalidDocument(f"coordinator goes on to attempt {attempt}, but this node has begun; ignored")
+        if (attempt, _ORDER.index(phase)) < (self.attempt, _ORDER.index(self.phase)):
+            came, was = f"attempt {attempt}, {phase}", f"attempt {self.attempt}, {self.phase}"
             raise InvalidDocument(f"coordinator went back from {was} to {came}; ignored")
         if content is None:
             return []
@@ -200,13 +201,13 @@ class Membership:
             Notable(f"epoch {document.number}, attempt {document.attempt}: document accepted, {seat}"),
         ]
 
-    def _enter(self, notice: PhaseNotice) -> list[MembershipEffect]:
-        if (notice.attempt, notice.phase) == (self.attempt, self.phase):
+    def _enter(self, attempt: int, phase: Phase) -> list[MembershipEffect]:
+        if (attempt, phase) == (self.attempt, self.phase):
             return []
-        if notice.attempt != self.attempt:
+        if attempt != self.attempt:
             self._applied = False
-        self.attempt, self.phase = notice.attempt, notice.phase
-        return [Notable(f"epoch {notice.epoch}, attempt {notice.attempt}: {notice.phase}")]
+        self.attempt, self.phase = attempt, phase
+        return [Notable(f"epoch {FIRST_EPOCH}, attempt {attempt}: {phase}")]
 
     # -- what to say -----------------------------------------------------------------------------------------------
 
@@ -269,6 +270,14 @@ class Membership:
             return []
         self._complaint = text
         return [Notable(text)]
+
+
+def _where(announcement: Announcement) -> tuple[int, Phase]:
+    """Attempt and phase of the first epoch: when a later one is announced, it was mined by."""
+    notice, content = announcement.notice, announcement.content
+    if notice.epoch > FIRST_EPOCH and isinstance(content, Opening):
+        return content.document.attempt, Phase.MINING
+    return notice.attempt, notice.phase
 
 
 def is_bound(document: EpochDocument, public_key: bytes, pledge: Pledge | None) -> bool:

@@ -8,6 +8,7 @@ one durable write less. Pure.
 from collections.abc import Sequence
 
 from node.effects import (
+    Abandon,
     ChainEffect,
     Checkpoint,
     Commit,
@@ -42,6 +43,8 @@ class Persisting:
         ``now``: ms, monotonic.
         """
         for effect in effects:
+            if isinstance(effect, Abandon):
+                self._waiting.pop(effect.chain, None)
             if isinstance(effect, In):
                 self._of(effect.chain).add(effect.effect, now)
                 if isinstance(effect.effect, Recover):

@@ -15,7 +15,7 @@ from node.protocol.change import Bulletin, Register, RegisterPhase
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair, digest
 from node.protocol.entries import Disclosure, Enrolment, Entry, Farewell, Ready
-from node.protocol.epoch import EpochDocument, Registration, commitment_to
+from node.protocol.epoch import EpochDocument, Registration, Want, Wish, commitment_to
 from node.protocol.genesis import Genesis
 from node.protocol.puzzle import identity_prefix
 from node.protocol.topics import entries_topic
@@ -51,6 +51,15 @@ class Renewal:
     def leave(self) -> None:
         """This node wants no seat any more, as long as it runs."""
         self._is_leaving = True
+
+    def wish(self, document: EpochDocument, may_vote: bool) -> Wish | None:
+        """What the coordinator is to know: it is a reason to end the epoch, whose document this is. To be said again and again.
+        ``may_vote``: whether this node's votes count in it."""
+        if document.seat_of(self._key.public) is None:
+            return None if self._is_leaving else Wish(document.number, Want.JOIN)
+        if self._is_leaving:
+            return Wish(document.number, Want.LEAVE)
+        return None if may_vote else Wish(document.number, Want.SIT_OUT)
 
     def solved(self, epoch: int, nonce: bytes) -> None:
         """The answer to ``Mine``, whose token is the epoch."""

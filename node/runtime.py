@@ -165,7 +165,7 @@ class Runtime:
             self._do(effect)
 
     async def _despite_full(self, work: Callable[..., T], *arguments: object, limiter: trio.CapacityLimiter | None = None) -> T:
-        """Do it in a thread, again while the disk is full. Meanwhile the loop stands still: it sends nothing that is not stored."""
+        """Do it in a thread, again while the disk is full. The loop waits so long: nothing is sent that is not stored."""
         is_full = False
         while True:
             try:
@@ -203,8 +203,8 @@ class Runtime:
         match effect:
             case Send(peer, message, shard):
                 self._talking.send(Chain(chain.epoch, chain.shard if shard is None else shard), message, [peer])
-            case Broadcast(message):
-                self._talking.send(chain, message, self.node.duties[chain].electorate.keys)
+            case Broadcast(message) if (duty := self.node.duties.get(chain)) is not None:
+                self._talking.send(chain, message, duty.electorate.keys)
             case SendBlocks() | SendBundles() | SendCheckpoint() | SendParts():
                 self._nursery.start_soon(self._reading.answer, chain, effect)
             case ReplyBlocks():

@@ -7,9 +7,7 @@
 | reveal       | the roll is published; who is on it tells its secret      | all have; or at a deadline, the same                |
 | assignment   | the document is published; members recompute it           | a quorum of every committee acknowledged it         |
 | handoff      | members find each other                                   | a quorum of every committee signed that it is ready |
-| mining       | their signatures are published: the document is in force  | (this version knows one epoch)                      |
-
-``Phase.SETTLEMENT`` is where a later version drains an epoch before the next begins.
+| mining       | their signatures are published: the document is in force  | never: later epochs form without it (``epochs``)    |
 
 Rules:
  1. Persist before publish: in every list of effects, what must survive a crash comes before what tells of it. Storage takes
@@ -29,9 +27,9 @@ Rules:
  7. A peer that sends what cannot be decoded, what does not prove itself, or more than a node has to say is dropped.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import KeyPair, verify
@@ -54,6 +52,7 @@ from node.protocol.epoch import (
     SignedDocument,
     SignedRoll,
     ToCoordinator,
+    Wish,
     commitment_to,
     first_document,
     readiness_statement,
@@ -61,6 +60,8 @@ from node.protocol.epoch import (
 from node.protocol.genesis import Genesis, Phase
 from node.protocol.limits import MAX_REGISTRATIONS
 from node.protocol.reports import Notable
+from node.protocol.succession import Succession
+from signaling.epochs import Epochs, PersistSuccession, Publish
 
 FIRST_EPOCH = 1
 MAX_MESSAGE_BYTES = 1536
@@ -73,7 +74,8 @@ AWAY_ATTEMPTS = 8
 
 class Saved(Struct, frozen=True):
     """What the coordinator knows after a crash. ``since``: when the phase began, ms. ``content``: what it announces.
-    ``away``: who stayed away, by public key, and in which attempt last."""
+    ``away``: who stayed away, by public key, and in which attempt last. ``successions``: which began the second epoch and later
+    ones."""
 
     attempt: int = 1
     phase: Phase = Phase.REGISTRATION
@@ -81,6 +83,7 @@ class Saved(Struct, frozen=True):
     registrations: tuple[Registration, ...] = ()
     content: Content | None = None
     away: dict[bytes, int] = {}
+    successions: tuple[Succession, ...] = ()
 
 
 class PersistRegistration(Struct, frozen=True):
@@ -126,8 +129,8 @@ class Drop(Struct, frozen=True):
     reason: str
 
 
-Persist = PersistRegistration | PersistPhase | PersistAttempt
-Effect = Persist | SendTo | Announce | Drop | Notable
+Persist = PersistRegistration | PersistPhase | PersistAttempt | PersistSuccession
+Effect = Persist | SendTo | Announce | Drop | Publish | Notable
 
 
 class Coordinator:
@@ -149,11 +152,13 @@ class Coordinator:
         self._waits_since: int | None = None
         self._spoken: dict[bytes, int] = {}  # connected peers, and how many messages each sent since the last tick
         self._announcement: Announcement | None = None
+        self._epochs: Epochs | None = None
         self.announcement.check(genesis)
         if self.content is not None:
             self.content.check(genesis)
         for registration in saved.registrations:
             registration.check(genesis, FIRST_EPOCH, saved.attempt, genesis.hash)
+        self._follow_epochs(saved.successions)
 
     @property
     def wanted(self) -> int:
@@ -173,6 +178,8 @@ class Coordinator:
     @property
     def doing(self) -> str:
         """What the coordinator waits for, in a few words."""
+        if self._epochs is not None:
+            return self._epochs.doing
         seats = self.wanted if self.document is None else sum(len(c.members) for c in self.document.committees)
         match self.phase:
             case Phase.REGISTRATION:
@@ -184,7 +191,7 @@ class Coordinator:
             case Phase.HANDOFF:
                 return f"waiting for committees to be ready ({len(self.ready)} of {seats} nodes)"
             case _:
-                return f"epoch {self.epoch} is mining"
+                return "nothing"
 
     @property
     def announcement(self) -> Announcement:
@@ -192,12 +199,18 @@ class Coordinator:
         if self._announcement is None:
             registered = len(self.registrations)
             notice = PhaseNotice(self._genesis.network, self.epoch, self.attempt, self.phase, self.since, registered)
+            if self._epochs is not None:
+                notice = self._epochs.notice
             self._announcement = Announcement(notice.signed(self._key), self.content)
         return self._announcement
 
     def accepts(self, peer: bytes) -> bool:
         """Whether there is room for a connection by this key."""
-        return peer in self.registrations or len(self._spoken) < MAX_REGISTRATIONS
+        return self.knows(peer) or len(self._spoken) < MAX_REGISTRATIONS
+
+    def knows(self, peer: bytes) -> bool:
+        """Whether this is the key of a node that is registered, or has a seat."""
+        return peer in self.registrations or (self._epochs is not None and self._epochs.has_seat(peer))
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -208,6 +221,8 @@ class Coordinator:
         return [SendTo(peer, self.announcement), *back]
 
     def disconnect(self, peer: bytes, now: int) -> list[Effect]:
+        if self._epochs is not None:
+            self._epochs.gone(peer)
         if self._spoken.pop(peer, None) is None or peer not in self.registrations:
             return []
         return [Notable(f"lost {self.registrations[peer].name}")]
@@ -215,7 +230,25 @@ class Coordinator:
     def tick(self, now: int) -> list[Effect]:
         """Once a second."""
         self._spoken = dict.fromkeys(self._spoken, 0)
-        return [*self._advance(now), Announce(self.announcement)]
+        later = self._epochs.tick(now) if self._epochs is not None else []
+        return [*self._advance(now), *later, Announce(self.announcement)]
+
+    def hear(self, body: bytes) -> list[Effect]:
+        """A message of the broker's bulletins topic."""
+        if self._epochs is None:
+            return []
+        before = self.announcement.notice
+        effects: list[Effect] = [*self._epochs.hear(body)]
+        notice = self._epochs.notice
+        if notice == structs.replace(before, signature=notice.signature):
+            return effects
+        self._announcement = None
+        is_phase = (notice.epoch, notice.attempt, notice.phase) != (before.epoch, before.attempt, before.phase)
+        return [*effects, Announce(self.announcement), *([Notable(self.doing)] if is_phase else [])]
+
+    def asked(self, ask: bytes, now: int) -> list[Effect]:
+        """A message of the broker's asks topic."""
+        return [*self._epochs.asked(ask, now)] if self._epochs is not None else []
 
     def receive(self, peer: bytes, frame: bytes, now: int) -> list[Effect]:
         """A frame from a connected peer; one that was dropped is no longer heard."""
@@ -237,6 +270,10 @@ class Coordinator:
                 if self.document is None or document_hash != self.document.hash or self.document.seat_of(peer) is None:
                     return []
                 return self._on_member(peer, message, now)
+            case Wish():
+                if self._epochs is not None:
+                    self._epochs.wish(peer, message)
+                return []
 
     def _apply(self, peer: bytes, registration: Registration, now: int) -> list[Effect]:
         known = self.registrations.get(peer)
@@ -360,6 +397,7 @@ class Coordinator:
 
     def _enter(self, phase: Phase, content: Content, now: int, why: str) -> list[Effect]:
         self._turn_to(phase, content, now)
+        self._follow_epochs(())
         return [
             PersistPhase(self.epoch, self.attempt, phase, now, content),
             Announce(self.announcement),
@@ -380,6 +418,12 @@ class Coordinator:
             Announce(self.announcement),
             Notable(f"attempt {self.attempt - 1} called off in {failed}: {len(keys)} nodes stayed away"),
         ]
+
+    def _follow_epochs(self, successions: Iterable[Succession]) -> None:
+        """Once the first document is in force."""
+        if isinstance(self.content, Opening):
+            self._epochs = Epochs(self._genesis, self._key, self.content.document, self.since, successions)
+            self._announcement = None
 
     def _turn_to(self, phase: Phase, content: Content | None, now: int) -> None:
         self.phase, self.content, self.since, self._waits_since = phase, content, now, now

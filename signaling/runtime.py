@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge
 
 from config.settings import CoordinatorSettings
 from node.network.broker import Broker
+from node.network.broker import Message as Published
 from node.network.events import Inbound, Message, PeerDown, PeerUp
 from node.network.metrics import Exporter
 from node.network.transport import Transport
@@ -20,8 +21,10 @@ from node.process import this_process
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, Phase
+from node.protocol.limits import MAX_ASK_BYTES, MAX_FRAME_BYTES
 from node.protocol.reports import CoordinatorFigures, Notable, Report
-from node.protocol.topics import epoch_topic, reports_topic
+from node.protocol.topics import asks_topic, bulletins_topic, epoch_topic, reports_topic
+from signaling.epochs import Publish
 from signaling.phases import MAX_MESSAGE_BYTES, Announce, Coordinator, Drop, Effect, Persist, SendTo
 from signaling.storage import Storage
 
@@ -30,7 +33,7 @@ TICK = 1.0
 FAREWELL = 0.1
 """Seconds for the last events to reach the broker."""
 MAX_BATCH = 256
-"""Transport events handled between two disk writes."""
+"""Events handled between two disk writes."""
 
 log = structlog.get_logger()
 
@@ -47,10 +50,12 @@ class Runtime:
             key,
             settings.listen,
             self._coordinator.accepts,
-            known=lambda peer: peer in self._coordinator.registrations,
+            known=self._coordinator.knows,
             max_frame=MAX_MESSAGE_BYTES,
         )
-        self._broker = Broker(settings.broker)
+        self._bulletins_topic, self._asks_topic = bulletins_topic(genesis.network), asks_topic(genesis.network)
+        self._broker = Broker(settings.broker, {self._bulletins_topic: MAX_FRAME_BYTES, self._asks_topic: MAX_ASK_BYTES})
+        self._arrive, self._arrived = trio.open_memory_channel[Inbound | Published](MAX_BATCH)
         self._epoch_topic = epoch_topic(genesis.network)
         self._reports_topic = reports_topic(genesis.network)
         self._metrics_at = settings.metrics_host, settings.metrics_port
@@ -65,6 +70,8 @@ class Runtime:
                 await nursery.start(self._transport.run)
                 log.info("listening", addresses=self._transport.addresses, doing=self._coordinator.doing)
                 self._publish(Notable(f"coordinator started: {self._coordinator.doing}"))
+                nursery.start_soon(self._pass_on, self._transport.inbox)
+                nursery.start_soon(self._pass_on, self._broker.inbox)
                 nursery.start_soon(self._serve)
                 await stop.wait()
                 self._publish(Notable("coordinator stopping"))
@@ -73,12 +80,16 @@ class Runtime:
         finally:
             self._storage.close()
 
+    async def _pass_on(self, inbox: trio.MemoryReceiveChannel[Inbound] | trio.MemoryReceiveChannel[Published]) -> None:
+        async for item in inbox:
+            await self._arrive.send(item)
+
     async def _serve(self) -> None:
         next_tick = trio.current_time()
         while True:
             effects: list[Effect] = []
             with trio.move_on_at(next_tick):
-                event = await self._transport.inbox.receive()
+                event = await self._arrived.receive()
                 effects += self._handle(event)
             for event in self._waiting():
                 effects += self._handle(event)
@@ -88,16 +99,19 @@ class Runtime:
                 self._report()
             await self._perform(effects)
 
-    def _waiting(self) -> Iterator[Inbound]:
+    def _waiting(self) -> Iterator[Inbound | Published]:
         """Events that are there already, a batch at most."""
         for _ in range(MAX_BATCH):
             try:
-                yield self._transport.inbox.receive_nowait()
+                yield self._arrived.receive_nowait()
             except trio.WouldBlock:
                 return
 
-    def _handle(self, event: Inbound) -> list[Effect]:
+    def _handle(self, event: Inbound | Published) -> list[Effect]:
         match event:
+            case (topic, body):
+                is_ask = topic == self._asks_topic
+                return self._coordinator.asked(body, _now()) if is_ask else self._coordinator.hear(body)
             case Message(peer, frame):
                 return self._coordinator.receive(peer, frame, _now())
             case PeerUp(peer):
@@ -121,28 +135,30 @@ class Runtime:
                     self._metrics.dropped.inc()
                     log.warning("peer dropped", peer=peer.hex(), reason=reason)
                     self._transport.disconnect(peer)
+                case Publish(topic, body):
+                    self._broker.publish(topic, body)
                 case Notable(text):
                     log.info(text)
                     self._publish(effect)
 
     def _report(self) -> None:
-        c, m = self._coordinator, self._metrics
+        c, m, notice = self._coordinator, self._metrics, self._coordinator.announcement.notice
         figures = CoordinatorFigures(
             process=this_process(c.doing),
-            epoch=c.epoch,
-            phase=c.phase,
+            epoch=notice.epoch,
+            phase=notice.phase,
             wanted=c.wanted,
-            registered=len(c.registrations),
+            registered=notice.registered,
             acknowledged=len(c.acknowledged),
             ready=len(c.ready),
         )
         self._publish(figures)
-        m.registered.set(len(c.registrations))
+        m.registered.set(notice.registered)
         m.connected.set(c.connected)
-        m.epoch.set(c.epoch)
+        m.epoch.set(notice.epoch)
         m.broker.set(self._broker.connected)
         for phase in Phase:
-            m.phase.labels(phase.value).set(phase is c.phase)
+            m.phase.labels(phase.value).set(phase is notice.phase)
         m.alive()
 
     def _publish(self, content: CoordinatorFigures | Notable) -> None:
@@ -162,5 +178,9 @@ class Metrics(Exporter):
         self.dropped = Counter("shardpay_coordinator_dropped_peers", "Peers that broke the protocol", registry=self.registry)
 
 
+_AHEAD = time.time_ns() - time.monotonic_ns()
+
+
 def _now() -> int:
-    return time.time_ns() // 1_000_000
+    """Since the Unix epoch, ms; never goes back."""
+    return (_AHEAD + time.monotonic_ns()) // 1_000_000

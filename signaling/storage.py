@@ -8,6 +8,8 @@ from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import Content, Registration
 from node.protocol.genesis import Phase
 from node.protocol.limits import MAX_FRAME_BYTES
+from node.protocol.succession import Succession
+from signaling.epochs import PersistSuccession
 from signaling.phases import AWAY_ATTEMPTS, FIRST_EPOCH, Persist, PersistAttempt, PersistPhase, PersistRegistration, Saved
 
 _TABLES = """
@@ -16,6 +18,7 @@ CREATE TABLE IF NOT EXISTS phases (
     epoch INTEGER, attempt INTEGER, phase TEXT, since INTEGER NOT NULL, content BLOB, PRIMARY KEY (epoch, attempt, phase));
 CREATE TABLE IF NOT EXISTS registrations (epoch INTEGER, public_key BLOB, body BLOB NOT NULL, PRIMARY KEY (epoch, public_key));
 CREATE TABLE IF NOT EXISTS away (epoch INTEGER, public_key BLOB, attempt INTEGER NOT NULL, PRIMARY KEY (epoch, public_key));
+CREATE TABLE IF NOT EXISTS successions (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """
 
 
@@ -60,7 +63,9 @@ class Storage:
             registrations = tuple(decode(Registration, row, MAX_FRAME_BYTES) for (row,) in rows)
             away = dict(self._database.execute("SELECT public_key, attempt FROM away WHERE epoch = ?", (epoch,)).fetchall())
             content: Content | None = decode(Content, body, MAX_FRAME_BYTES) if body else None  # type: ignore[arg-type]
-            return Saved(attempt, Phase(phase), since, registrations, content, away)
+            rows = self._database.execute("SELECT body FROM successions ORDER BY number")
+            successions = tuple(decode(Succession, row, MAX_FRAME_BYTES) for (row,) in rows)
+            return Saved(attempt, Phase(phase), since, registrations, content, away, successions)
         except (sqlite3.Error, DecodeError, ValueError) as error:
             raise StorageError(f"the database is damaged: {error}") from None
 
@@ -91,6 +96,8 @@ class Storage:
                 self._database.executemany("REPLACE INTO away VALUES (?, ?, ?)", left)
                 first = (epoch, attempt, Phase.REGISTRATION.value, since)
                 self._database.execute("INSERT INTO phases VALUES (?, ?, ?, ?, NULL)", first)
+            case PersistSuccession(succession):
+                self._database.execute("INSERT INTO successions VALUES (?, ?)", (succession.number, encode(succession)))
 
     def close(self) -> None:
         self._database.close()

@@ -571,8 +571,7 @@ def recompute_totals(state: State) -> Totals:
     flows = ((key, record) for key, record in state.records.items() if isinstance(record, Flow))
     carried = ((code, state.carried(suffix)) for code, suffix in state.rules.suffixes.items())
     before = Totals(tuple(AssetTotal(code, 0, 0, 0, 0, units, ()) for code, units in carried if units), pending)
-    codes = {suffix.decode() for suffix in supply} | {total.asset for total in before.assets}
-    totals = _totals(before, supply, codes, flows)
+    totals = _totals(before, supply, [suffix.decode() for suffix in supply], flows)
     for total in totals.assets:
         if not total.is_balanced:
             raise Corrupt(f"{total.available + total.held} units of {total.asset} are here, but not as many came in: {total}")

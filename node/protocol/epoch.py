@@ -8,6 +8,7 @@ it is ready to work under it.
 
 import re
 from collections.abc import Mapping
+from enum import IntEnum
 from functools import cached_property
 from typing import Annotated
 
@@ -257,7 +258,7 @@ class SignedDocument(Struct, array_like=True, frozen=True, tag=2):
         if not verify(genesis.coordinator_key, self.document.hash, self.signature):
             raise InvalidDocument("the epoch document is not signed by the coordinator")
         if self.document.number != 1:
-            raise InvalidDocument("this version knows one epoch")
+            raise InvalidDocument("not the first epoch's document")
         self.document.check_first(genesis)
 
 
@@ -351,6 +352,22 @@ class Reveal(Struct, array_like=True, frozen=True, tag=4):
     secret: Secret
 
 
+class Want(IntEnum):
+    JOIN = 1
+    """It has no seat, and would take one."""
+    LEAVE = 2
+    """It has one, and would give it up."""
+    SIT_OUT = 3
+    """It has one, and may not vote: its disk was lost."""
+
+
+class Wish(Struct, array_like=True, frozen=True, tag=5):
+    """Node to coordinator: why I should like the epoch to end. Said again and again; ``epoch``: the one that mines."""
+
+    epoch: EpochNumber
+    want: Want
+
+
 Content = SignedRoll | SignedDocument | Opening
 CONTENTS: dict[Phase, type[Content] | None] = {
     Phase.REGISTRATION: None,
@@ -359,11 +376,13 @@ CONTENTS: dict[Phase, type[Content] | None] = {
     Phase.HANDOFF: SignedDocument,
     Phase.MINING: Opening,
 }
-"""What an announcement of each phase carries."""
+"""What an announcement of each phase carries in the first epoch. In all later ones it is the first one's opening."""
 
 
 class Announcement(Struct, array_like=True, frozen=True, tag=1):
-    """Coordinator to node: on connecting, whenever something changes, and every second. ``content``: see ``CONTENTS``."""
+    """Coordinator to node: on connecting, whenever something changes, and every second. ``content``: see ``CONTENTS``.
+
+    The notice is of the epoch that forms, or else of the one that mines."""
 
     notice: PhaseNotice
     content: Content | None
@@ -373,8 +392,12 @@ class Announcement(Struct, array_like=True, frozen=True, tag=1):
         notice, content = self.notice, self.content
         if not notice.is_valid(genesis):
             raise InvalidDocument("announcement not signed by the coordinator of this network")
-        if notice.epoch != 1 or notice.phase not in CONTENTS:
-            raise InvalidDocument("this version knows one epoch, and no settlement")
+        if notice.epoch > 1:
+            if not isinstance(content, Opening):
+                raise InvalidDocument("announcement of a later epoch without the first one's opening")
+            return
+        if notice.phase not in CONTENTS:
+            raise InvalidDocument("announcement of settlement in the first epoch")
         expected = CONTENTS[notice.phase]
         if (content is None) != (expected is None) or not (content is None or expected is type(content)):
             raise InvalidDocument(f"announcement of {notice.phase} with the wrong content, or without any")
@@ -391,5 +414,5 @@ class ApplicationRefused(Struct, array_like=True, frozen=True, tag=2):
     reason: Annotated[str, Meta(max_length=256)]
 
 
-ToCoordinator = Application | Acknowledgement | Readiness | Reveal
+ToCoordinator = Application | Acknowledgement | Readiness | Reveal | Wish
 FromCoordinator = Announcement | ApplicationRefused

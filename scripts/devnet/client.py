@@ -5,16 +5,14 @@ Nothing that arrives can end a script: what is not signed by who may say it is s
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Self
 
 from node.client.epochs import Epochs, NewDocument, News
 from node.client.questions import Question, Questions, read_reply
 from node.network.broker_url import BrokerUrl
-from node.protocol.bulletins import GetChange, GetSuccession
 from node.protocol.certificate import Electorate
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import EpochDocument
@@ -27,9 +25,8 @@ from scripts.devnet.layout import Devnet
 
 ANSWER_SECONDS = 2.0
 RETRY_SECONDS = 0.2
-SUCCESSION_SECONDS = 0.7
-"""Who knows of a later epoch says so within them."""
 MAX_KEPT_BYTES = 1 << 30
+"""Of what is kept of the epochs, bytes."""
 Handler = Callable[[bytes], None]
 
 
@@ -41,11 +38,11 @@ class Client:
     """Close it, or use it in a ``with``. A broker that is away is tried again while something is waited for.
 
     Attributes:
-        epochs: what is known of them: announced, told or kept.
+        epochs: what the coordinator announces and what followed from it, or what was kept of that.
     """
 
     def __init__(self, url: str, genesis: Genesis, kept: Path | None = None) -> None:
-        """``kept``: a file with what shows the epoch documents, read if it is there and written when an epoch begins.
+        """``kept``: a file with what is known of the epochs, read if it is there and written when one begins.
 
         Raises:
             ValueError: ``url`` is no broker's.
@@ -54,16 +51,17 @@ class Client:
         self._url = BrokerUrl(url)
         self._connection: Connection | None = None
         self._kept = kept
-        self._is_latest = False
+        self._has_followed = False
+        """Whether it was waited for the epochs that began meanwhile."""
         self._questions = Questions(genesis.network, secrets.token_hex(16))
         self._handlers: dict[str, tuple[int, Handler]] = {}
-        self.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, lambda body: self._keep(self.epochs.announce(body)))
-        self.subscribe(bulletins_topic(genesis.network), MAX_FRAME_BYTES, lambda body: self._keep(self.epochs.hear(body)))
+        self.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, self._announced)
+        self.subscribe(bulletins_topic(genesis.network), MAX_FRAME_BYTES, self._bulletined)
         self.subscribe(self._questions.topic, MAX_BROKER_BODY_BYTES, self._replied)
         if kept is not None:
             with suppress(OSError, DecodeError):
-                for stored in decode(list[bytes], kept.read_bytes(), MAX_KEPT_BYTES):
-                    self.epochs.restore(stored)
+                for body in decode(tuple[bytes, ...], kept.read_bytes(), MAX_KEPT_BYTES):
+                    self.epochs.restore(body)
 
     def __enter__(self) -> Self:
         return self
@@ -85,11 +83,12 @@ class Client:
             raise ClientError(f"the broker cannot be reached: {error}") from None
 
     def poll(self, seconds: float) -> None:
-        """Hand on the next message, or return after ``seconds``; ask for what is missing of the epochs."""
+        """Hand on the next message, or return after ``seconds``."""
         deadline = time.monotonic() + seconds
-        try:
+        with suppress(ClientError):
             for ask in self.epochs.asks(time.monotonic_ns() // 1_000_000):
-                self._connect().publish(asks_topic(self.genesis.network), ask)
+                self.publish(asks_topic(self.genesis.network), ask)
+        try:
             message = self._connect().receive(seconds)
         except (ConnectionLost, OSError):
             self._hang_up()
@@ -109,19 +108,17 @@ class Client:
         return True
 
     def document(self, seconds: float = 3.0) -> EpochDocument:
-        """The document in force. Raises ClientError when none was kept and none comes in time, or the broker is away."""
-        self.wait(lambda: self.epochs.document is not None, seconds)
+        """The document in force, the latest as far as the network tells of it within ``seconds``.
+
+        Raises:
+            ClientError: none was kept and none comes in time.
+        """
+        if not self._has_followed:
+            self.wait(lambda: self.epochs.chronicle.register is not None, seconds)
+            self._has_followed = self.epochs.document is not None
         if self.epochs.document is None:
             raise ClientError("no epoch document: none was kept, and no coordinator announces one")
-        while not self._is_latest:
-            document = self.epochs.document
-            for ask in (GetSuccession(document.number + 1), GetChange(document.number, document.register)):
-                self.publish(asks_topic(self.genesis.network), encode(ask))
-            self._is_latest = not self.wait(partial(self._knows_more, document), SUCCESSION_SECONDS)
         return self.epochs.document
-
-    def _knows_more(self, document: EpochDocument) -> bool:
-        return self.epochs.document is not document
 
     def ask(self, electorate: Electorate, request: Request, member: int = EVERYONE) -> Question:
         """Ask without waiting: ``poll`` brings the answers. ``close`` it after. Raises ClientError."""
@@ -150,9 +147,16 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def _keep(self, news: list[News]) -> None:
+    def _announced(self, body: bytes) -> None:
+        self._keep(self.epochs.announce(body))
+
+    def _bulletined(self, body: bytes) -> None:
+        self._keep(self.epochs.hear(body))
+
+    def _keep(self, news: Sequence[News]) -> None:
         if self._kept is not None and any(isinstance(one, NewDocument) for one in news):
-            self._kept.write_bytes(encode([self.epochs.stored(document.number) for document in self.epochs.documents]))
+            numbers = range(1, len(self.epochs.documents) + 1)
+            self._kept.write_bytes(encode([self.epochs.stored(number) for number in numbers]))
 
     def _replied(self, body: bytes) -> None:
         reply = read_reply(body, self.epochs.electorates)

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from node.leaving import has_left
 from node.protocol import keys
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Asset, Genesis, Parameters, read_genesis, write_genesis
@@ -40,6 +41,8 @@ class DevnetState(Struct, forbid_unknown_fields=True):
     """Gateway processes."""
     keep_blocks: Annotated[int, Meta(ge=0)] = 0
     """How many final blocks nodes keep at least; 0: all."""
+    joined: Annotated[int, Meta(ge=0)] = 0
+    """Nodes that ``scripts/launch`` added."""
 
 
 def read_state(folder: Folder) -> DevnetState | None:
@@ -60,7 +63,27 @@ def open_devnet(folder: Folder) -> Devnet:
     return _devnet(folder, state)
 
 
-def make_devnet(folder: Folder, state: DevnetState, committees: int | None, committee_size: int | None) -> Devnet:
+def short_epochs(seconds: int) -> dict[str, int]:
+    """The times of a network whose epochs last so long; those that are missing stay as they are by default."""
+    pause, handoff = min(max(seconds * 1_000 // 6, 2_000), 10_000), min(max(seconds * 2_000, 30_000), 300_000)
+    times = {"epoch_time": seconds * 1_000, "epoch_pause": pause, "reveal_time": pause, "handoff_time": handoff}
+    return times | ({"commit_timeout": 5_000, "settle_time": 15_000} if seconds < 120 else {})
+
+
+def add_nodes(folder: Folder, count: int) -> Devnet:
+    """The network with so many nodes more, which are not started. Raises FolderError when there is no network, or no room."""
+    open_devnet(folder)
+    state = read_state(folder)
+    assert state is not None
+    state.joined += count
+    devnet = _devnet(folder, state)
+    write_state(folder, state)
+    return devnet
+
+
+def make_devnet(
+    folder: Folder, state: DevnetState, committees: int | None, committee_size: int | None, epoch_seconds: int | None = None
+) -> Devnet:
     """A new network's genesis and keys. Takes what an interrupted attempt left.
 
     Raises:
@@ -71,6 +94,7 @@ def make_devnet(folder: Folder, state: DevnetState, committees: int | None, comm
     profile = tomllib.loads(PROFILE.read_text())
     given = {"committees": committees, "committee_size": committee_size}
     profile["parameters"].update({name: value for name, value in given.items() if value is not None})
+    profile["parameters"].update(short_epochs(epoch_seconds) if epoch_seconds is not None else {})
     try:
         parameters = msgspec.convert(profile["parameters"], Parameters)
         assets = tuple(asset["code"] for asset in profile["assets"])
@@ -146,6 +170,7 @@ def _devnet(folder: Folder, state: DevnetState) -> Devnet:
         genesis = read_genesis(folder.genesis)
         nodes = genesis.parameters.committees * genesis.parameters.committee_size
         assets = tuple(asset.code for asset in genesis.assets)
+        numbers = range(nodes + state.joined)
         return Devnet(
             folder,
             Ports(state.port_base),
@@ -157,6 +182,8 @@ def _devnet(folder: Folder, state: DevnetState) -> Devnet:
             state.shop,
             state.gateways,
             state.keep_blocks,
+            state.joined,
+            frozenset(number for number in numbers if has_left(folder.home(f"node-{number}"))),
         )
     except (OSError, ValueError) as error:
         raise FolderError(f"{folder.genesis}: {error}") from None

@@ -1,27 +1,35 @@
-"""``scripts/launch``: only nodes, for a network whose coordinator and broker are elsewhere."""
+"""``scripts/launch``: more nodes for a network of ``scripts/up`` here, or only nodes of one that is elsewhere."""
 
 import argparse
 import json
 import platform
 import re
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from node.leaving import has_left
 from node.protocol.genesis import Genesis, read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes, session
-from scripts.devnet.layout import DEFAULT_PORT_BASE, MAX_NODES, Folder, Ports, node_program, node_settings
-from scripts.devnet.processes import ProcessError
+from scripts.devnet.folder import FolderError
+from scripts.devnet.layout import DEFAULT_PORT_BASE, MAX_NODES, Folder, Ports, Program, node_program, node_settings
+from scripts.devnet.processes import ProcessError, Running
 from scripts.devnet.session import Screen
 from scripts.devnet.supervisor import Supervisor, last_words
 from scripts.devnet.watch import Listener
 
-DESCRIPTION = """Runs nodes of a network on this machine, against a coordinator and a broker elsewhere: start it on each.
+DESCRIPTION = """Runs nodes of a network on this machine.
 
-Nodes keep their keys and ledgers under --data, and go on with them at the next start. What dies is started again; Ctrl-C ends
-all of them. Other machines must reach the nodes' ports, P+100 and up, at the address given with --advertise."""
+With --nodes and --data alone: more nodes for the network that ./scripts/up made in DIR. They have seats from the next epoch
+on that has room for them. They run in the background, as part of that network: the next ./scripts/up supervises them with the
+others, and its --status, --down and --fresh are for them, too.
+
+With --genesis, --coordinator and --broker: nodes of a network elsewhere; start it on each machine. Nodes keep their keys and
+ledgers under --data, and go on with them at the next start. What dies is started again; Ctrl-C ends all of them. Other
+machines must reach the nodes' ports, P+100 and up, at the address given with --advertise."""
 SETTLE_SECONDS = 3.0
 
 
@@ -51,11 +59,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.down or options.status:
         return options
-    for name in ("nodes", "genesis", "coordinator", "broker"):
+    options.joins = options.genesis is options.coordinator is options.broker is None
+    for name in ("nodes",) if options.joins else ("nodes", "genesis", "coordinator", "broker"):
         if getattr(options, name) is None:
             parser.error(f"--{name} is needed")
     if not 1 <= options.nodes <= MAX_NODES:
         parser.error(f"--nodes must be between 1 and {MAX_NODES}")
+    if options.joins:
+        return options
     if options.advertise is None:
         if options.host in ("0.0.0.0", "::"):
             parser.error("--advertise is needed: the IP address other machines reach this one at")
@@ -76,16 +87,40 @@ def main(arguments: Sequence[str]) -> int:
         if options.status:
             print(json.dumps({name: child.pid for name, child in sorted(processes.programs_running(folder).items())}))
             return 0
-        return launch(folder, read_genesis(options.genesis), options)
-    except (ProcessError, OSError, ValueError) as error:
+        return join(folder, options.nodes) if options.joins else launch(folder, read_genesis(options.genesis), options)
+    except (FolderError, ProcessError, OSError, ValueError) as error:
         print(f"launch: {error}", file=sys.stderr)
         return 1
+
+
+def join(folder: Folder, count: int) -> int:
+    """Add nodes to the network that lives in a folder, and start them."""
+    screen, stop = Screen(), session.stop_signal()
+    processes.raise_file_limit()
+    with processes.changing(folder):
+        before = folders.read_state(folder)
+        devnet = folders.add_nodes(folder, count)
+        indexes, names = devnet.node_indexes[-count:], devnet.node_names[-count:]
+        settings = devnet.settings()
+        folders.write_settings(folder, {name: settings[name] for name in names})
+        programs = [node_program(folder, devnet.ports, *node, sys.executable) for node in zip(indexes, names, strict=True)]
+        try:
+            running, started = processes.start_missing(folder, programs)
+            _check_settled(folder, programs, running, stop)
+        except ProcessError:
+            assert before is not None
+            processes.stop(folder, only=names)
+            folders.write_state(folder, before)
+            raise
+    screen.say(f"Started {session.counted(started)}, in the background. They have seats from the next epoch on that has room.")
+    return 0
 
 
 def launch(folder: Folder, genesis: Genesis, options: argparse.Namespace) -> int:
     screen, stop, ports = Screen(), session.stop_signal(), Ports(options.port_base)
     processes.raise_file_limit()
-    names = [f"{options.name_prefix}-{index}" for index in range(options.nodes)]
+    all_names = [f"{options.name_prefix}-{index}" for index in range(options.nodes)]
+    names = {index: name for index, name in enumerate(all_names) if not has_left(folder.home(name))}
     settings = {
         name: node_settings(
             folder,
@@ -99,9 +134,9 @@ def launch(folder: Folder, genesis: Genesis, options: argparse.Namespace) -> int
             advertise=options.advertise,
             keep_blocks=options.keep_blocks,
         )
-        for index, name in enumerate(names)
+        for index, name in names.items()
     }
-    programs = [node_program(folder, ports, index, name, sys.executable) for index, name in enumerate(names)]
+    programs = [node_program(folder, ports, index, name, sys.executable) for index, name in names.items()]
     listener = Listener(options.broker, genesis)
     listener.start()
     with processes.changing(folder):
@@ -110,24 +145,32 @@ def launch(folder: Folder, genesis: Genesis, options: argparse.Namespace) -> int
     screen.say(f"Started {session.counted(started)}." if started else "Nothing was missing.")
     with processes.supervising(folder) as mine:
         if options.detach:
-            stop.wait(SETTLE_SECONDS)  # what is wrong with a node's settings shows at once
-            for program in programs:
-                if how := running[program.name].ended():
-                    with processes.changing(folder):
-                        processes.stop(folder, only=started)
-                    raise ProcessError(f"{program.name} {how}{last_words(program)}")
+            try:
+                _check_settled(folder, programs, running, stop)
+            except ProcessError:
+                with processes.changing(folder):
+                    processes.stop(folder, only=started)
+                raise
             screen.say(f"Running in the background; logs in {folder.data / 'logs'}.")
         elif mine:
             screen.say("Ctrl-C ends everything.")
             supervisor, began = Supervisor(folder, programs, running), time.monotonic()
 
             def line() -> str:
-                return listener.line(len(supervisor.running), options.nodes, time.monotonic() - began)
+                return listener.line(len(supervisor.running), len(names), time.monotonic() - began)
 
             session.supervise(folder, supervisor, screen, stop, line)
         else:
             screen.say(f"Process {processes.supervisor(folder)} supervises these nodes; nothing left to do here.")
     return 0
+
+
+def _check_settled(folder: Folder, programs: Sequence[Program], running: Mapping[str, Running], stop: threading.Event) -> None:
+    """What is wrong with a node's settings shows at once. Raises ProcessError."""
+    stop.wait(SETTLE_SECONDS)
+    for program in programs:
+        if (how := running[program.name].ended()) and not has_left(folder.home(program.name)):
+            raise ProcessError(f"{program.name} {how}{last_words(program)}")
 
 
 if __name__ == "__main__":

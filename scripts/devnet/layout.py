@@ -173,16 +173,26 @@ class Devnet:
     """Gateway processes, on one database and at one address."""
     keep_blocks: int = 0
     """As in ``NodeSettings``."""
+    joined: int = 0
+    """Nodes added since the network began."""
+    gone: frozenset[int] = frozenset()
+    """Numbers of nodes that have left it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.gateways <= MAX_GATEWAYS:
             raise ValueError(f"a network has 1 to {MAX_GATEWAYS} gateway processes here, not {self.gateways}")
-        if not 1 <= self.nodes <= MAX_NODES:
-            raise ValueError(f"one machine runs 1 to {MAX_NODES} nodes here, not {self.nodes}")
+        if not 1 <= self.nodes + self.joined <= MAX_NODES:
+            raise ValueError(f"one machine runs 1 to {MAX_NODES} nodes here, not {self.nodes + self.joined}")
+
+    @property
+    def node_indexes(self) -> list[int]:
+        """Of the nodes that run here. Each has its number for good."""
+        numbers = range((self.nodes if self.has_nodes else 0) + self.joined)
+        return [number for number in numbers if number not in self.gone]
 
     @property
     def node_names(self) -> list[str]:
-        return [f"node-{index}" for index in range(self.nodes)] if self.has_nodes else []
+        return [f"node-{index}" for index in self.node_indexes]
 
     @property
     def gateway_names(self) -> list[str]:
@@ -253,7 +263,7 @@ class Devnet:
                 port=ports.shop,
                 url=self.shop_url,
             )
-        for index, name in enumerate(self.node_names):
+        for index, name in zip(self.node_indexes, self.node_names, strict=True):
             result[name] = node_settings(
                 folder,
                 ports,
@@ -304,7 +314,7 @@ class Devnet:
         return [
             *([] if self.external_broker else [broker]),
             module("coordinator", "signaling", ports.coordinator, ports.coordinator_metrics),
-            *(node_program(folder, ports, index, name, python) for index, name in enumerate(self.node_names)),
+            *(node_program(folder, ports, index, f"node-{index}", python) for index in self.node_indexes),
             *(
                 module(name, "gateway", port, **gateway_secrets)
                 for name, port in zip(self.gateway_names, self.gateway_ports, strict=True)

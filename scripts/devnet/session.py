@@ -15,6 +15,7 @@ from scripts.devnet.supervisor import Supervisor
 
 PLAIN_LINE_SECONDS = 10.0
 LOG_CHECK_SECONDS = 60.0
+MAX_SECONDS = 10**9
 
 
 class Screen:
@@ -106,6 +107,13 @@ def blocks(text: str) -> int:
     """The value of --keep-blocks. Raises ArgumentTypeError, which argparse shows."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError("must be a number of blocks, or 0 for all")
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    """The value of --epoch-seconds and the like. Raises ArgumentTypeError, which argparse shows."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, at most {MAX_SECONDS}")
     return int(text)
 
 

@@ -1,8 +1,8 @@
 """``up --status``: which processes run, the epoch and its committees, and what each node itself says of its shard, in an answer
 it signed.
 
-Nodes are asked through the broker, under the document in force; what shows that it is so is kept, so that nodes can be asked
-while the coordinator is away. Documents, bulletins and answers are checked before they are believed.
+Nodes are asked through the broker, under the document in force, which follows from the first one that the coordinator announces.
+What is known is kept, so that nodes can be asked while the coordinator is away. Everything is checked before it is believed.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import redis
 
-from node.protocol.change import Bulletin
 from node.protocol.epoch import EpochDocument, PhaseNotice
 from node.protocol.genesis import Genesis, Phase, read_genesis
 from node.protocol.queries import GetStatus, NodeStatus
@@ -24,14 +23,12 @@ DOCUMENT_SECONDS = 1.5
 
 
 class Heard(NamedTuple):
-    """Shards and verified statuses by node name; the document in force, the coordinator's last word and the register's, if they
-    are known."""
+    """Shards and verified statuses by node name; the document in force and the coordinator's last word, if they are known."""
 
     seats: dict[str, int]
     statuses: dict[str, NodeStatus]
     document: EpochDocument | None
     notice: PhaseNotice | None
-    register: Bulletin | None = None
 
 
 def status(devnet: Devnet) -> dict[str, Any]:
@@ -52,7 +49,7 @@ def status(devnet: Devnet) -> dict[str, Any]:
             "metrics": devnet.metrics_url(index),
             "log": str(folder.log(name)),
         }
-        for index, name in enumerate(devnet.node_names)
+        for index, name in zip(devnet.node_indexes, devnet.node_names, strict=True)
     ]
     processes = {name: pids.get(name) for name in ("coordinator", *devnet.gateway_names, "dashboard")}
     down = [name for name in (*processes, *devnet.node_names) if name not in pids]
@@ -78,8 +75,9 @@ def status(devnet: Devnet) -> dict[str, Any]:
 
 
 def epoch_of(heard: Heard) -> dict[str, Any]:
-    """The epoch and how far the change to the next one is, with ranges of addresses in hex; null what is not known. A document
-    that is in force is mined by. A committee is ready when a quorum of it answers; its height is what so many have reached."""
+    """The epoch in force, with ranges of addresses in hex; null what is not known. The phase is ``mining``, or what the
+    coordinator says of the next epoch while that forms. A committee is ready when a quorum of it answers; its height is what so
+    many have reached."""
     document, notice = heard.document, heard.notice
     committees = []
     for committee in document.committees if document is not None else ():
@@ -94,7 +92,6 @@ def epoch_of(heard: Heard) -> dict[str, Any]:
                 "shard": committee.shard,
                 "first": first.hex(),
                 "last": last.hex(),
-                "origins": list(document.origins_of(committee.shard)),
                 "members": names,
                 "height": heights[quorum - 1] if is_ready else None,
                 "ready": is_ready,
@@ -103,19 +100,16 @@ def epoch_of(heard: Heard) -> dict[str, Any]:
     return {
         "epoch": document.number if document is not None else notice.epoch if notice is not None else None,
         "attempt": document.attempt if document is not None else notice.attempt if notice is not None else None,
-        "phase": Phase.MINING.value if document is not None else notice.phase.value if notice is not None else None,
+        "phase": _phase(document, notice),
         "document": document.hash.hex() if document is not None else None,
-        "change": None if heard.register is None else _change(heard.register),
         "committees": committees,
     }
 
 
-def _change(bulletin: Bulletin) -> dict[str, Any] | None:
-    register = bulletin.change.register
-    if register is None:
-        return None
-    told = {"attempt": bulletin.change.attempt, "phase": register.phase.name.lower(), "since": register.since}
-    return told | {"registered": len(register.registrations), "ready": len(register.ready), "settled": list(register.settled)}
+def _phase(document: EpochDocument | None, notice: PhaseNotice | None) -> str | None:
+    if notice is not None and (document is None or notice.epoch == document.number + 1):
+        return notice.phase.value
+    return Phase.MINING.value if document is not None else None
 
 
 def silent(heard: Heard, running: set[str]) -> list[str]:
@@ -133,7 +127,9 @@ def status_table(state: Mapping[str, Any]) -> str:
         return f"{name:<14} {f'process {pid}' if pid else 'DOWN':<16} {text}"
 
     broker = state["broker"]
+    shards = [f"shard {committee['shard']} {len(committee['members'])} nodes" for committee in state["committees"]]
     lines = [
+        *([f"epoch {state['epoch']}, attempt {state['attempt']}: {state['phase']}; {', '.join(shards)}"] if shards else []),
         process("broker", broker["pid"], broker["url"])
         if broker["pid"] or not broker["running"]
         else f"{'broker':<14} {'(not ours)':<16} {broker['url']}",
@@ -142,8 +138,9 @@ def status_table(state: Mapping[str, Any]) -> str:
         process("dashboard", state["processes"]["dashboard"], state["dashboard"]),
     ]
     for node in state["nodes"]:
-        shard = "no shard yet" if node["shard"] is None else f"shard {node['shard']}"
-        height = "does not answer" if node["height"] is None else f"height {node['height']}, state {node['state_root'][:16]}"
+        shard = "no seat" if node["shard"] is None else f"shard {node['shard']}"
+        height = f"height {node['height']}, state {node['state_root'][:16]}" if node["height"] is not None else "does not answer"
+        height = "" if node["shard"] is None else height
         lines.append(process(node["name"], node["pid"], f"{shard}  {height if node['running'] else ''}".rstrip()))
     return "\n".join(lines)
 
@@ -167,9 +164,9 @@ def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]
     """The same, and of the epoch."""
     statuses: dict[str, NodeStatus] = {}
     with Client(broker, genesis, folder.run / "epoch-document") as client, suppress(ClientError):
-        committees = client.document(DOCUMENT_SECONDS).committees
-        electorates = client.epochs.current
-        questions = [client.ask(electorates[committee.shard], GetStatus()) for committee in committees]
+        document = client.document(DOCUMENT_SECONDS)
+        committees = document.committees
+        questions = [client.ask(document.electorates[committee.shard], GetStatus()) for committee in committees]
 
         def answered() -> bool:
             for committee, question in zip(committees, questions, strict=True):
@@ -179,4 +176,4 @@ def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]
 
         client.wait(answered, ANSWER_SECONDS)
     seats = {name: shard for name, (shard, _) in client.epochs.seats.items()}
-    return Heard(seats, statuses, client.epochs.document, client.epochs.notice, client.epochs.chronicle.register)
+    return Heard(seats, statuses, client.epochs.document, client.epochs.notice)

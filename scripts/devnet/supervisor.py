@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from node.leaving import has_left
 from scripts.devnet import processes
 from scripts.devnet.layout import Folder, Program
 from scripts.devnet.processes import ProcessError, Running
@@ -36,6 +37,9 @@ class Supervisor:
             if how is None:
                 continue
             del self.running[name]
+            if has_left(self._folder.home(name)):
+                lines.append(f"{name} has left the network")
+                continue
             if now - self._since[name] > HEALTHY_SECONDS:
                 self._delay[name] = FIRST_DELAY
             self._due[name] = now + self._delay[name]

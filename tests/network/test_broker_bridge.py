@@ -91,6 +91,17 @@ async def test_messages_arrive_in_order_on_subscribed_channels_only(server: Serv
     assert broker.dropped == 0
 
 
+async def test_what_was_unsubscribed_comes_no_more_and_the_line_goes_on(server: Server, broker: Broker) -> None:
+    broker.subscribe({"later": LARGEST, "b": LARGEST})
+    await trio_until(lambda: server.has_subscribers("later", "b"))
+    broker.unsubscribe(["later"])
+    await trio_until(lambda: not server.has_subscribers("later"))
+    broker.publish("later", b"")
+    broker.publish("b", b"1")
+    broker.publish("a", b"2")
+    assert await receive(broker, 2) == [("b", b"1"), ("a", b"2")]
+
+
 async def test_a_broker_that_returns_finds_subscriptions_and_what_was_published_meanwhile(server: Server, broker: Broker) -> None:
     broker.subscribe({"b": LARGEST})
     await trio_until(lambda: server.has_subscribers("b"))

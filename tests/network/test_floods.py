@@ -27,7 +27,7 @@ from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate, read_key_file
 from node.protocol.limits import MAX_FRAME_BYTES, MAX_QUERY_BYTES
-from node.protocol.messages import Ballot, BodyReply, Certified, ChainReply, Proposal, Standing
+from node.protocol.messages import Ballot, BodyReply, Certified, ChainReply, Frame, PeerMessage, Proposal, Standing
 from node.protocol.queries import EVERYONE, BlockList, GetAccount, GetBlocks, GetPending, GetStatus, Query
 from node.protocol.topics import TransactionBatch
 from node.protocol.transaction import Leg, Order, Transaction, Witness
@@ -257,8 +257,12 @@ async def test_strangers_with_unfinished_frames(network: Network, paying: Deal) 
             nursery.cancel_scope.cancel()
 
 
-def stuffed(network: Network, shard: int, key: KeyPair, certified: CertifiedBlock) -> Iterator[bytes]:
-    """Frames of a member, each of another kind and as large as may be, again and again."""
+def stuffed(network: Network, shard: int, key: KeyPair, certified: CertifiedBlock, to: int) -> Iterator[bytes]:
+    """Frames of a member for nodes of shard ``to``, each of another kind and as large as may be, again and again."""
+
+    def framed(message: PeerMessage) -> bytes:
+        return encode(Frame(1, to, message))
+
     electorate = network.document.electorates[shard]
     signer = electorate.keys.index(key.public)
     header = certified.block.header
@@ -273,12 +277,12 @@ def stuffed(network: Network, shard: int, key: KeyPair, certified: CertifiedBloc
             block = Block(forged, (), transactions)
             vote = sign_vote(key, signer, electorate, VoteKind.NOTARIZE, view, forged.hash)
             room = (MAX_FRAME_BYTES - len(encode(block)) - 2000) // 50
-            yield encode(Proposal(block.compact(), vote, None, (tiny,) * min(room, 16_000)))
-            yield encode(BodyReply(block))
-            yield encode(ChainReply((FinalBlock(block, Finality((forged,) * 300, tiny)),)))
-        yield encode(Certified((tiny,) * 8))
-        yield from [encode(Ballot(Vote(VoteKind.NOTARIZE, view + n, os.urandom(32), signer, bytes(64)))) for n in range(500)]
-        yield encode(Standing(view, view))
+            yield framed(Proposal(block.compact(), vote, None, (tiny,) * min(room, 16_000)))
+            yield framed(BodyReply(block))
+            yield framed(ChainReply((FinalBlock(block, Finality((forged,) * 300, tiny)),)))
+        yield framed(Certified((tiny,) * 8))
+        yield from [framed(Ballot(Vote(VoteKind.NOTARIZE, view + n, os.urandom(32), signer, bytes(64)))) for n in range(500)]
+        yield framed(Standing(view, view))
         yield os.urandom(MAX_FRAME_BYTES)
 
 
@@ -295,7 +299,9 @@ async def test_a_member_that_sends_all_it_can(network: Network, paying: Deal) ->
 
     async def flood(peer: bytes) -> None:
         nonlocal sent
-        for frame in stuffed(network, 0, key, answer.blocks[0]):
+        seat = network.document.seat_of(peer)
+        assert seat is not None
+        for frame in stuffed(network, 0, key, answer.blocks[0], seat[0]):
             while not transport.send(peer, frame):  # noqa: ASYNC110  # a full queue does not tell when it is less so
                 await trio.sleep(0.01)
             sent += len(frame)

@@ -25,7 +25,7 @@ def test_a_node_with_an_empty_disk_takes_the_state_over_and_follows_without_a_vo
     home = network.folder.home(victim)
 
     def stored(query: str) -> tuple[int, ...]:
-        with closing(sqlite3.connect(home / "node.db", timeout=10)) as inside:
+        with closing(sqlite3.connect(home / "chain-1-0.db", timeout=10)) as inside:
             return tuple(inside.execute(query).fetchone())
 
     def first_block() -> int:

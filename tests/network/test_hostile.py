@@ -29,7 +29,7 @@ from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate, read_key_file
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
-from node.protocol.messages import Ballot, BodyRequest, BundleRequest, ChainRequest, Standing
+from node.protocol.messages import Ballot, BodyRequest, BundleRequest, ChainRequest, Frame, PeerMessage, Standing
 from node.protocol.queries import GetBlocks, Query
 from node.protocol.reports import Notable, Report
 from node.protocol.transaction import Transaction, Witness
@@ -176,15 +176,17 @@ async def tell(network: Network, name: str, key: KeyPair, chunks: Sequence[bytes
         await trio.sleep(0.2)
 
 
-def frames_of(*messages: object) -> bytes:
-    return b"".join(len(body).to_bytes(4, "big") + body for body in (encode(message) for message in messages))
+def frames_of(shard: int, messages: Sequence[PeerMessage]) -> list[bytes]:
+    """For nodes of this shard."""
+    frames = [encode(Frame(1, shard, message)) for message in messages]
+    return [len(frame).to_bytes(4, "big") + frame for frame in frames]
 
 
-def lies(network: Network, shard: int) -> list[object]:
+def lies(network: Network, shard: int) -> list[PeerMessage]:
     """Messages in perfect form that a member has no right to send, or that nobody should believe; and a flood of requests."""
     vote = Vote(VoteKind.FINALIZE, 2**53, bytes(32), 0, bytes(64))
     others = [structs.replace(vote, view=1, signer=signer) for signer in range(4)]
-    requests = [ChainRequest(1), BodyRequest(1, bytes(32)), BundleRequest(1 - shard, 1)]
+    requests: list[PeerMessage] = [ChainRequest(1), BodyRequest(1, bytes(32)), BundleRequest(1 - shard, 1)]
     return [Standing(2**53, 2**53), *map(Ballot, [vote, *others]), *requests * 200]
 
 
@@ -197,14 +199,14 @@ async def test_a_stranger_gets_no_connection_and_a_hostile_member_does_no_harm(
     others = {*peers, network.nodes(1)[0]}
     too_large = [(10 << 20).to_bytes(4, "big"), *[bytes(65_000)] * 160]
     garbage = [(1000).to_bytes(4, "big") + os.urandom(1000)]
-    liar = [frames_of(message) for message in lies(network, 0)]
+    liar = {name: frames_of(0 if name in peers else 1, lies(network, 0)) for name in others}
 
     with unharmed(but=traitor):
         network.kill(traitor)
         async with trio.open_nursery() as nursery:
             told, heard_by_stranger = set[str](), set[str]()
             for name in others:
-                nursery.start_soon(tell, network, name, key, liar, told)
+                nursery.start_soon(tell, network, name, key, liar[name], told)
                 nursery.start_soon(tell, network, name, stranger, garbage, heard_by_stranger)
             await trio_until(lambda: told == others, "lies told")
             paid = await trio.to_thread.run_sync(lambda: meanwhile.pay("0.05", wait=30))

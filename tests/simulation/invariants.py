@@ -4,6 +4,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, to_builtins
@@ -443,7 +444,7 @@ def _kept(replica: Replica) -> int:
     waiting.append(replica.assembling.partial)
     while waiting:
         kept = waiting.pop()
-        if id(kept) in seen or isinstance(kept, type):
+        if id(kept) in seen or isinstance(kept, type | FunctionType):
             continue
         seen.add(id(kept))
         if isinstance(kept, bytes):

@@ -1,5 +1,7 @@
 """The end of a chain: the closing block is final everywhere in the end, and nothing comes after it."""
 
+from random import Random
+
 import pytest
 
 from node.effects import Broadcast, Effect, Send, SendBlocks, SendBundles
@@ -63,6 +65,20 @@ def first(committee: Committee) -> Replica:
 def test_all_members_close_with_one_block_and_store_none_after_it(loss: float) -> None:
     committee = close(Committee(NETWORK, loss=loss))
     committee.run_for(10 * HEARTBEAT)
+    check_closed(committee)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_members_close_that_are_restarted_again_and_again(seed: int) -> None:
+    committee, random = Committee(NETWORK, loss=0.3, seed=seed), Random(seed)
+
+    def are_closed() -> bool:
+        if random.random() < 0.02:
+            committee.start(random.randrange(4))
+        return committee.phase is RegisterPhase.CLOSED and all(replica.is_closed for _, replica in committee.up)
+
+    committee.change_until(RegisterPhase.SETTLEMENT)
+    committee.run(are_closed, 600_000)
     check_closed(committee)
 
 

@@ -24,7 +24,7 @@ KINDS: dict[str, Any] = {
     for module in MODULES
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, Struct) and kind.__struct_config__.array_like
-    if "Raw" not in str(kind.__annotations__)  # another kind, with parts that are encoded already
+    if not any(word in str(kind.__annotations__) for word in ("Raw", "Stored"))  # with parts that are encoded already
 }
 UNIONS: list[Any] = [PeerMessage, epoch.ToCoordinator, epoch.FromCoordinator, channel.Record, queries.Request, queries.Answer]
 LIMIT = 1 << 24

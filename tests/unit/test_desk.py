@@ -120,6 +120,7 @@ def test_what_no_block_can_have_any_more_is_forgotten() -> None:
 def test_with_its_phase_what_waits_for_it_is_over() -> None:
     state = state_of()
     desk = offered(state, [*ENROLMENTS, farewell(NETWORK, NODES[3])])
+    desk.offer([encode(enrolment(NETWORK, NODES[0], name="newer"))])
     make_final(desk, state, *ENROLMENTS, call(NETWORK), time=TIME + 2_000)
     assert state.change.register is not None
     assert state.change.register.phase is RegisterPhase.REVEAL

@@ -1,16 +1,18 @@
 """The devnet's folder, ports and settings, without a process."""
 
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from config.settings import CoordinatorSettings, DashboardSettings, GatewaySettings, NodeSettings, ShopSettings, read_settings
+from node.leaving import begin_to_leave, note_left
 from node.protocol.genesis import Phase, read_genesis
 from node.protocol.keys import read_key_file
 from node.protocol.reports import Report
 from scripts.devnet import folder as folders
-from scripts.devnet import launch, up
+from scripts.devnet import launch, leave, session, up
 from scripts.devnet.folder import DevnetState, FolderError
 from scripts.devnet.layout import MAX_PORT_BASE, Devnet, Folder, Ports
 from scripts.devnet.session import Screen, counted
@@ -227,3 +229,77 @@ def test_how_many_blocks_nodes_keep_is_remembered_and_told_to_each(tmp_path: Pat
     devnet = folders.open_devnet(folder)
     told = [settings.keep_blocks for settings in devnet.settings().values() if isinstance(settings, NodeSettings)]
     assert told == [700] * devnet.nodes
+
+
+def test_nodes_are_added_with_the_next_numbers_and_who_has_left_is_not_started_again(tmp_path: Path) -> None:
+    folder = new(tmp_path, 9000, 2, 4).folder
+    assert folders.add_nodes(folder, 3).node_names == [f"node-{i}" for i in range(11)]
+    assert folders.add_nodes(folder, 1).node_names[-1] == "node-11"
+    for name in ("node-2", "node-9"):
+        folder.home(name).mkdir(exist_ok=True)
+        begin_to_leave(folder.home(name))
+        assert name in folders.open_devnet(folder).node_names, "until it has left"
+        note_left(folder.home(name))
+    devnet = up.open_or_make(folder, up.parse([]), Screen())
+    assert devnet == folders.open_devnet(folder)
+    assert devnet.node_indexes == [0, 1, 3, 4, 5, 6, 7, 8, 10, 11]
+    names, ports = names_and_ports(devnet)
+    assert "node-2" not in {*names, *devnet.settings()}
+    assert devnet.settings()["node-11"].listen == "/ip4/127.0.0.1/tcp/9111"  # type: ignore[attr-defined]
+    assert (9111 in ports, 9102 in ports) == (True, False)
+    assert folders.add_nodes(folder, 1).node_names[-1] == "node-12", "no number is given twice"
+    with pytest.raises(FolderError, match="250"):
+        folders.add_nodes(folder, 250)
+    assert folders.open_devnet(folder).node_names[-1] == "node-12"
+    folders.clear(folder)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FolderError, match="no network"):
+        folders.add_nodes(folder, 1)
+
+
+def test_nodes_can_be_added_where_the_first_ones_run_elsewhere(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folders.make_devnet(folder, DevnetState(8000, host="10.0.0.1", nodes=False), 2, 4)
+    assert folders.add_nodes(folder, 2).node_names == ["node-0", "node-1"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "times"),
+    [
+        (6, (6_000, 2_000, 2_000, 30_000, 5_000, 15_000)),
+        (30, (30_000, 5_000, 5_000, 60_000, 5_000, 15_000)),
+        (3_600, (3_600_000, 10_000, 10_000, 300_000, 30_000, 90_000)),
+    ],
+)
+def test_the_times_of_a_change_follow_from_how_long_an_epoch_lasts(tmp_path: Path, seconds: int, times: tuple[int, ...]) -> None:
+    def opened(*arguments: str) -> Devnet:
+        return up.open_or_make(Folder(tmp_path), up.parse(list(arguments)), Screen())
+
+    p = read_genesis(opened("--epoch-seconds", str(seconds)).folder.genesis).parameters
+    assert (p.epoch_time, p.epoch_pause, p.reveal_time, p.handoff_time, p.commit_timeout, p.settle_time) == times
+    assert opened() == opened("--epoch-seconds", str(seconds))
+    with pytest.raises(FolderError, match="--fresh"):
+        opened("--epoch-seconds", str(seconds + 1))
+
+
+def test_launch_joins_a_network_that_is_here_unless_it_is_told_of_another() -> None:
+    options = launch.parse(["--nodes", "4", "--data", "d", "--detach"])
+    assert (options.joins, options.nodes, options.data) == (True, 4, Path("d"))
+    assert not launch.parse([*REMOTE, "--advertise", "192.0.2.7"]).joins
+    for wrong in (["--data", "d"], ["--nodes", "0"], ["--nodes", "1", "--broker", "redis://10.0.0.1"]):
+        with pytest.raises(SystemExit):
+            launch.parse(wrong)
+
+
+def test_only_a_node_that_runs_can_be_asked_to_leave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "stop_signal", threading.Event)
+    folder = new(tmp_path).folder
+    for name, why in (("gateway", "there is no node gateway"), ("node-77", "no node node-77"), ("node-1", "node-1 does not run")):
+        assert leave.main(["--data", str(tmp_path), name]) == 1
+        assert why in capsys.readouterr().err
+    assert not list(tmp_path.rglob("leaving"))
+    begin_to_leave(folder.home("node-1"))
+    note_left(folder.home("node-1"))
+    assert leave.main(["--data", str(tmp_path), "node-1"]) == 0, "it is gone"

@@ -5,13 +5,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from scripts.devnet import processes, session
+from config.settings import NodeSettings
+from node.leaving import is_leaving
+from scripts.devnet import folder as folders
+from scripts.devnet import leave, processes, session
 from scripts.devnet.layout import ROOT, Folder, Program
 from scripts.devnet.processes import ProcessError
 from scripts.devnet.supervisor import Supervisor
@@ -28,7 +32,10 @@ time.sleep(600)
 SUPERVISING = """
 import sys
 from pathlib import Path
-from scripts.devnet import processes, session
+from config.settings import NodeSettings
+from node.leaving import is_leaving
+from scripts.devnet import folder as folders
+from scripts.devnet import leave, processes, session
 from scripts.devnet.layout import Folder, Program
 from scripts.devnet.supervisor import Supervisor
 folder, stop = Folder(Path(sys.argv[1])), session.stop_signal()
@@ -188,3 +195,42 @@ def test_down_finds_what_a_killed_supervisor_left_and_else_ends_it_first_so_that
     assert session.down(folder) == "Ended 2 processes: node-0, node-1 and the script that supervised them."
     assert script.wait(1) == 0
     assert processes.marked(folder) == []
+
+
+LEAVING = """
+import signal, sys, time
+from pathlib import Path
+from node.leaving import note_left
+def leave(*_):
+    if "stays" not in sys.argv[1:]:
+        note_left(Path({home!r}))
+        sys.exit(0)
+signal.signal(signal.SIGUSR1, leave)
+print('up', flush=True)
+time.sleep(600)
+"""
+
+
+def leaving(folder: Folder, name: str, *arguments: str) -> Program:
+    """What stands for a node: it leaves as soon as it is asked to."""
+    folder.home(name).mkdir(parents=True)
+    data = str(folder.home(name))
+    settings = NodeSettings(name=name, genesis="g", key="k", data=data, coordinator="c", broker="redis://127.0.0.1")
+    folders.write_settings(folder, {name: settings})
+    return Program(name, (sys.executable, "-c", LEAVING.format(home=data), *arguments), folder.log(name))
+
+
+def test_a_node_that_has_left_is_not_started_again_and_leave_waits_until_all_have(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "stop_signal", threading.Event)
+    programs = [leaving(folder, "node-0"), leaving(folder, "node-1"), leaving(folder, "node-2", "stays")]
+    running, _ = processes.start_missing(folder, programs)
+    for one in programs:
+        until(said(folder, one.name, "up"))
+    supervisor = Supervisor(folder, programs, running)
+    assert leave.main(["--data", str(folder.data), "node-0", "node-1", "--timeout", "20"]) == 0
+    assert sorted(lines_of(supervisor, 2)) == ["node-0 has left the network", "node-1 has left the network"]
+    assert leave.main(["--data", str(folder.data), "node-0", "node-2", "--timeout", "1"]) == 1
+    assert is_leaving(folder.home("node-2")), "it still wants to"
+    assert (supervisor.tick(), set(processes.programs_running(folder))) == ([], {"node-2"})

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from node.ledger import rows
 from node.metrics import HELP
-from node.protocol import block, certificate, channel, epoch, messages, queries, reports, topics, transaction
+from node.protocol import block, certificate, change, channel, epoch, messages, queries, reports, succession, topics, transaction
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIFICATION = re.sub(r"\s+", " ", (ROOT / "docs/protocol.md").read_text().replace("`", "").replace(" or nil", ""))
@@ -31,6 +31,7 @@ LISTED: list[type[Struct]] = [
     *(reports.Process, reports.ReplicaFigures, reports.NodeFigures, reports.CoordinatorFigures, reports.Latency),
     *(reports.GatewayFigures, reports.Report, transaction.Leg, transaction.Order, transaction.Transaction),
     *(rows.Waiting, rows.Prepared, rows.Flow, rows.Told),
+    *(change.Change, change.Register, succession.Succession),
 ]
 
 

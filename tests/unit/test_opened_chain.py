@@ -157,7 +157,7 @@ def test_a_chain_is_not_opened_from_another_block_than_the_closing_one(tmp_path:
 )
 def test_what_a_chain_began_with_is_believed_only_whole(tmp_path: Path, damage: str) -> None:
     opened = Opened(tmp_path, KEPT, shard=1)
-    opened.grow(opened.chain(), 3)
+    opened.chain()
     with closed(connect(tmp_path / "opened.db")) as database, database:
         assert database.execute(damage).rowcount
     with pytest.raises(StorageDamaged):

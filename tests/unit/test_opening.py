@@ -9,7 +9,7 @@ from msgspec import structs
 
 from node.ledger.admission import admit
 from node.ledger.opening import Origin, included, open_state, opening_header
-from node.ledger.rows import ANSWERED, ISSUER, REPLAYED, carried_key, flow_key
+from node.ledger.rows import ANSWERED, ISSUER, REPLAYED, Replayed, carried_key, flow_key
 from node.ledger.rules import Rules
 from node.ledger.state import State
 from node.protocol.block import Balance
@@ -136,17 +136,31 @@ def test_what_could_not_be_included_any_more_is_left_behind() -> None:
 
 def test_answered_prepares_are_remembered_in_all_shards_that_come_from_who_answered() -> None:
     era = Era(TWO)
-    here, there = (LOWER, UPPER) if ISSUED_BY["USD"] < HALF else (UPPER, LOWER)
-    era.do(era.pay(ISSUED_BY["USD"], here[0], 50))
-    shard = era.shard_of(there[0])
-    answered = {digest("one") + ANSWERED: era.now + 3_000, digest("other") + ANSWERED: era.now + 9_000}
-    for key, until in answered.items():
-        era.states[shard].records[key] = until
-    era.states[1 - shard].records[digest("one") + ANSWERED] = era.now + 5_000
+    one, other = digest("one") + ANSWERED, digest("other") + ANSWERED
+    for shard, row, after in ((0, one, 5_000), (1, one, 3_000), (0, other, 3_000), (1, other, 9_000)):
+        era.states[shard].records[row] = era.now + after
     state = merged(era)
-    assert state.record(digest("one") + ANSWERED) == era.now + 5_000
-    assert state.record(digest("other") + ANSWERED) == era.now + 9_000
-    assert (era.now + 5_000, digest("one") + ANSWERED) in state.alarms_before(era.now + 6_000)
+    assert (state.record(one), state.record(other)) == (era.now + 5_000, era.now + 9_000)
+    assert (era.now + 5_000, one) in state.alarms_before(era.now + 6_000)
+
+
+def test_what_two_origins_both_know_is_there_once() -> None:
+    era = Era(ONE)
+    payment = era.pay(ISSUED_BY["USD"], LOWER[0], 70)
+    era.do(payment)
+    era = era.next(SPLIT).next(succession(SPLIT, {0: (LOW, (0, 1))}))
+    rows = [record for record in era.states[0].records.values() if isinstance(record, Replayed)]
+    assert [row.count for row in rows] == [1]
+
+
+def test_an_opening_is_of_the_later_of_its_origins_times() -> None:
+    era = Era(TWO)
+    era.now += 500
+    era.block(0)
+    assert era.states[1].time < era.states[0].time == era.now
+    following = era.next(MERGED)
+    assert following.states[0].time == following.openings[0].time == era.now
+    assert following.openings[0].document == MERGED.hash
 
 
 def test_what_was_issued_goes_with_the_issuers_account() -> None:

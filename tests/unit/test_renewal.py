@@ -8,7 +8,7 @@ from node.effects import Mine, Pledge, Publish
 from node.protocol.change import Change, Register, RegisterPhase
 from node.protocol.codec import encode
 from node.protocol.entries import Disclosure, Enrolment, Entry, Farewell, Ready, decode_entry
-from node.protocol.epoch import commitment_to
+from node.protocol.epoch import Want, Wish, commitment_to
 from node.protocol.puzzle import search
 from node.protocol.topics import entries_topic
 from node.renewal import SAY_INTERVAL, Renewal
@@ -188,3 +188,14 @@ def test_each_epoch_has_a_puzzle_of_its_own() -> None:
     second = node.enrolment().registration
     second.check(GENESIS, 3, 1, node.chronicle.documents[-1].hash)
     assert second.commitment != first.commitment
+
+
+def test_a_member_wishes_for_a_change_when_it_leaves_or_may_not_vote_and_who_has_no_seat_to_have_one() -> None:
+    renewal = Setting().renewal
+    without = replace(FIRST, committees=FIRST.committees[:1])
+    assert renewal.wish(FIRST, may_vote=True) is None
+    assert renewal.wish(FIRST, may_vote=False) == Wish(1, Want.SIT_OUT)
+    assert renewal.wish(without, may_vote=False) == Wish(1, Want.JOIN)
+    renewal.leave()
+    assert renewal.wish(FIRST, may_vote=True) == Wish(1, Want.LEAVE)
+    assert renewal.wish(without, may_vote=False) is None

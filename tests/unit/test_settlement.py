@@ -330,6 +330,15 @@ def test_a_record_of_another_attempt_or_out_of_stage_changes_nothing(
     assert CHANGE_KEY not in two.execute(1).overlay.records
 
 
+def test_who_fenced_and_went_on_does_not_settle_in_that_attempt_again(two: Changing) -> None:
+    """It has begun payments since: nobody would wait for them."""
+    two.inject(0, 1, SETTLE)
+    two.inject(0, 1, Resolution(1, close=False))
+    two.block(1, two.pay(two.account(1), two.account(0), 1))
+    assert two.told(0, 1, SETTLE, Fence(1)).stage is MINING
+    assert two.told(0, 1, Settle(2, DOCUMENT)).stage is SETTLING
+
+
 def test_a_fence_of_a_far_attempt_counts_for_no_other(two: Changing) -> None:
     two.inject(0, 1, Fence(2**53), SETTLE)
     assert two.change(1).stage is SETTLING
@@ -360,7 +369,7 @@ COUNTS = st.tuples(*[st.integers(0, 2)] * 3)
 MOVES = st.lists(st.tuples(st.integers(0, 2), COUNTS, st.integers(0, 5), st.sampled_from([0, STEP, 1_100])), max_size=60)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(shards=st.integers(2, 3), ready_at=st.integers(0, 8), moves=MOVES)
 def test_in_whatever_order_bundles_come_closed_shards_have_nothing_undecided(
     shards: int, ready_at: int, moves: list[tuple[int, tuple[int, ...], int, int]]
@@ -407,3 +416,34 @@ def _funded(shards: int) -> Changing:
     for shard in range(shards):
         at.fund(at.account(shard), 1_000)
     return at
+
+
+ORDERS = st.sampled_from(
+    [CountRequest(1), Fence(1), Fence(2), Fence(3)]
+    + [
+        order
+        for attempt in (1, 2, 3)
+        for order in (Settle(attempt, DOCUMENT), Resolution(attempt, False), Resolution(attempt, True))
+    ]
+)
+TURNS = st.lists(st.tuples(st.integers(1, 2), st.lists(ORDERS, max_size=3), st.integers(0, 2), st.integers(0, 5)), max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(turns=TURNS)
+def test_whatever_a_captured_register_says_no_shard_closes_with_anything_undecided(
+    turns: list[tuple[int, list[Record], int, int]],
+) -> None:
+    """``turns``: which of the two others makes a block, what the register tells it, how many bundles of the other one it takes,
+    and how much it pays to that."""
+    at = _funded(3)
+    for shard, orders, count, amount in turns:
+        at.now += STEP
+        other = 3 - shard
+        bundles = _pop(at, other, shard, count)
+        if orders and at.change(shard).stage is not CLOSED:
+            bundles.append(Bundle(0, shard, at.states[shard].cursor(0) + 1, tuple(orders)))
+        payment = at.pay(at.account(shard), at.account(other), amount)
+        at.block(shard, *([payment] if amount and may_begin(at.states[shard]) else []), take=0, bundles=bundles)
+        at.assert_conserved()
+        assert at.change(shard).stage is not CLOSED or at.states[shard].totals().pending == 0

@@ -725,7 +725,7 @@ FORGED = replace(OPENING, quorums=OPENING.quorums[::-1])
         (Phase.REVEAL, word(Phase.ASSIGNMENT, moved_seat()), "does not follow"),
         (Phase.REVEAL, word(Phase.ASSIGNMENT, SignedDocument(DOCUMENT, NODES[1].sign(DOCUMENT.hash))), "not signed by the coord"),
         (Phase.REVEAL, word(Phase.ASSIGNMENT, SIGNED, key=NODES[1]), "announcement not signed"),
-        (Phase.REVEAL, word(Phase.ASSIGNMENT, SIGNED, epoch=2), "one epoch"),
+        (Phase.REVEAL, word(Phase.ASSIGNMENT, SIGNED, epoch=2), "of a later epoch"),
         (Phase.REVEAL, word(Phase.ASSIGNMENT, SIGNED, attempt=2), "content of attempt 1"),
         (Phase.REVEAL, word(Phase.ASSIGNMENT), "wrong content, or without any"),
         (Phase.REVEAL, word(Phase.MINING), "wrong content, or without any"),
@@ -762,6 +762,24 @@ def test_what_is_wrong_changes_nothing_and_is_said_once(stored: Phase, frame: by
     assert (m.document, m.pledge, m.attempt, m.phase, m.begun) == before
     m.received(word(Phase.MINING, OPENING))
     assert (m.document, m.begun, m.may_vote) == (DOCUMENT, True, True)
+
+
+@pytest.mark.parametrize("phase", [Phase.REGISTRATION, Phase.SETTLEMENT, Phase.MINING])
+def test_a_node_that_comes_in_a_later_epoch_takes_the_first_opening_and_asks_the_coordinator_for_nothing(phase: Phase) -> None:
+    m = member(11)
+    effects = m.received(word(phase, OPENING, epoch=4, attempt=3))
+    assert kinds(effects) == [AcceptDocument, Notable, Notable]
+    assert (m.begun, m.document, m.attempt, m.phase) == (True, DOCUMENT, 1, Phase.MINING)
+    assert m.received(word(Phase.MINING, OPENING, epoch=4, attempt=3)) == []
+    (said,) = m.received(word(phase, NETWORK.open_document(OTHER), epoch=4))
+    assert isinstance(said, Notable)
+    assert "a second document" in said.text
+
+
+def test_a_member_goes_on_undisturbed_when_the_coordinator_speaks_of_a_later_epoch() -> None:
+    m = member(0, OPENING, pledged(0, ROLL.roll.hash))
+    assert m.received(word(Phase.REVEAL, OPENING, epoch=2, attempt=7)) == []
+    assert (m.begun, m.may_vote) == (True, True)
 
 
 def test_a_node_whose_secret_is_left_out_of_the_document_says_so() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from operator import attrgetter
 from random import Random
 
 from node.consensus.journal import remembered
@@ -143,18 +144,24 @@ class Committee:
         return max(register_of(replica.state.change, self.rules).phase for _, replica in self.up)
 
     def change_until(self, phase: RegisterPhase) -> None:
-        """Have entries written down until the register is in that phase."""
-        nodes = self.shard.members
-        if self.phase is RegisterPhase.REGISTRATION:
-            self.submit(*(enrolment(self.network, node) for node in nodes), call(self.network))
+        """Have entries written down, said again every second, until the register is in that phase."""
         while self.phase < phase:
-            self.run(lambda before=self.phase: self.phase > before)  # type: ignore[misc]
-            if self.phase is RegisterPhase.REVEAL:
-                self.submit(*map(disclosure, nodes))
-            elif self.phase is RegisterPhase.HANDOFF:
-                change = max((replica for _, replica in self.up), key=lambda replica: replica.state.height).state.change
+            self.submit(*self._wanted())
+            again = self.now + 1_000
+            self.run(lambda again=again: self.now >= again or self.phase >= phase)  # type: ignore[misc]
+
+    def _wanted(self) -> list[Entry]:
+        nodes = self.shard.members
+        change = max((replica.state for _, replica in self.up), key=attrgetter("height")).change
+        match register_of(change, self.rules).phase:
+            case RegisterPhase.REGISTRATION:
+                return [*(enrolment(self.network, node, change.attempt) for node in nodes), call(self.network, change.attempt)]
+            case RegisterPhase.REVEAL:
+                return [disclosure(node, change.attempt) for node in nodes]
+            case RegisterPhase.HANDOFF:
                 document = prospect(register_of(change, self.rules), self.rules, change.attempt)
-                self.submit(*(ready(document, node) for node in nodes))
+                return [ready(document, node) for node in nodes]
+        return []
 
     def _perform(self, member: int, effects: Sequence[Effect]) -> None:
         disk, replica = self.disks[member], self.replicas[member]

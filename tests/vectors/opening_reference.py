@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.vectors.assignment_reference import document_hash
 from tests.vectors.change_reference import ChangingLedger
-from tests.vectors.reference import Network, boundary, digest, pair, replay_key, root, tree
+from tests.vectors.reference import LIMITS, Network, boundary, digest, pair, replay_key, root, tree
 
 Credits = dict[tuple[int, str], int]
 """Units by shard and asset."""
@@ -70,7 +70,7 @@ class FollowingLedger(ChangingLedger):
                 self.rows[key] = max(row, self.rows.get(key, 0))
 
     def _note_issued(self, asset: str, issuer: bytes, origins: Sequence[ChangingLedger]) -> None:
-        code, most, tallies = asset.encode(), self.network.limits["amount"], self.network.limits["tallies"]
+        code, most, tallies = asset.encode(), LIMITS["amount"], self.network.limits["tallies"]
         accounts = sorted(key for key in self.rows if key[20:] == code)
         there = sum(self.rows[key][0] for key in accounts)
         for key in reversed(accounts):
@@ -125,7 +125,7 @@ def next_credits(
                 units = assets[origin][asset][1] if asset in assets[origin] else 0
             upper = min(dict(changes[origin][9]).get(asset, 0), units) if len(shards) == 2 else 0
             for shard, part in zip(shards, (units - upper, upper), strict=False):
-                most = network.limits["amount"]
+                most = LIMITS["amount"]
                 found[shard, asset] = max(-most, min(most, found[shard, asset] + part))
     return {key: units for key, units in found.items() if units}
 

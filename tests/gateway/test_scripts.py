@@ -81,7 +81,9 @@ def spend(network: FakeNetwork, *, across: bool) -> None:
 
 def audit(folder: Folder, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     code = audit_money.main(["--data", str(folder.data), "--json", "--wait", "1"])
-    return code, json.loads(capsys.readouterr().out or "{}")
+    shown = capsys.readouterr()
+    assert shown.out, shown.err
+    return code, json.loads(shown.out)
 
 
 def test_audit_is_not_confused_by_what_others_publish(world: World, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

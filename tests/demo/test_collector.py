@@ -321,7 +321,11 @@ def test_the_next_epochs_ranges_and_movers_are_shown_and_then_the_epoch_begins()
     collector.bulletin(encode(register), TIME)
     update = collector.update(TIME)
     assert (update["epoch"], update["clock"]["phase"], update["clock"]["attempt"]) == (1, "closed", 1)
-    assert [(one["shard"], one["from"], one["to"]) for one in update["next_ranges"]] == [(0, 0, 0.25), (2, 0.25, 0.5), (1, 0.5, 1)]
+    assert [(one["shard"], one["from"], one["to"]) for one in update["next_ranges"]] == [
+        (0, 0, 0.25),
+        (2, 0.25, 0.5),
+        (1, 0.5, 1),
+    ]
     entering = {move["name"] for move in update["moves"] if move["from"] is None}
     assert entering == {f"node-{n}" for n in range(12) if network.documents[0].seat_of(list(network.nodes)[n]) is None}
     assert all(move["from"] != move["to"] for move in update["moves"])

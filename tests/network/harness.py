@@ -66,7 +66,7 @@ class Network:
     def run(self, script: str, *arguments: str) -> str:
         """What a script says of this network, if it succeeds."""
         command = [sys.executable, "-m", f"scripts.{script}", "--data", str(self.folder.data), *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

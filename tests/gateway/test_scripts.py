@@ -184,6 +184,24 @@ def test_a_load_that_nobody_heard_is_sent_again_and_lost_blocks_are_asked_for(
     assert sample.cross > 0
 
 
+def test_a_load_goes_on_from_one_epoch_to_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "RESEND_SECONDS", 0.3)
+    network = world.network
+    with Client(world.broker.url, network.genesis) as client:
+        bench = LoadClient(client, 10.0)
+        payers = load.Payers(bench, 8, seed=1)
+        payers.fund(USD_ISSUER, "USD", 100)
+        made = payers.payments(60, 0.5, "USD")
+        changing = threading.Timer(0.3, network.change)
+        changing.start()
+        sample = load.run_load(bench, made, 5)
+        assert (sample.committed, dict(sample.failed)) == (60, {})
+        changing.join()
+        sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 5)
+        assert bench.document.number == 2
+    assert (sample.committed, dict(sample.failed)) == (20, {})
+
+
 def test_a_load_begins_when_its_client_follows_every_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "STALL_SECONDS", 3.0)
     network = world.network

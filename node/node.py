@@ -4,7 +4,7 @@ Pure: what was stored and events go in, effects come out. On libp2p ``runtime`` 
 virtual disks and networks. Neither decides anything.
 """
 
-from node.chronicle import Chronicle, NewDocument, News, Refused
+from node.chronicle import Chronicle, NewBulletin, NewDocument, News, Refused
 from node.departure import Departure
 from node.duties import Duties
 from node.duty import Duty
@@ -15,6 +15,7 @@ from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.bulletins import GetChange, decode_ask
 from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
+from node.protocol.change import Stage
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument, Opening
@@ -209,12 +210,19 @@ class Node:
         self._departure.hear(body)
         if any(not isinstance(one, Refused) for one in news):
             self._next_look = at.now
-        return [effect for one in news for effect in self._go_on(one)]
+        return [effect for one in news for effect in self._follow_news(one, at)]
 
-    def _go_on(self, news: News) -> list[NodeEffect]:
-        """When an epoch begins, its pledge goes to where the votes will be; then there is no way back."""
-        if not isinstance(news, NewDocument):
-            return []
+    def _follow_news(self, news: News, at: Instant) -> list[NodeEffect]:
+        match news:
+            case NewBulletin(bulletin) if bulletin.change.stage is Stage.CLOSED:
+                return self._duties.on_closing(bulletin, at)
+            case NewDocument(_, succession):
+                ends = [effect for closing in succession.closings for effect in self._duties.on_closing(closing, at)]
+                return [*ends, *self._go_on(news)]
+        return []
+
+    def _go_on(self, news: NewDocument) -> list[NodeEffect]:
+        """An epoch begins: its pledge goes to where the votes will be; then there is no way back."""
         document, pledge, own = news.document, self.renewal.pledge, self._duties.own
         seat = f"a seat in shard {own.shard}" if own is not None else "no seat"
         moved: list[NodeEffect] = []

@@ -1,7 +1,8 @@
 """Renewal: what a node does for a seat in the next epoch, and to have none.
 
     phase of the register   the node says, again and again until it is written down
-    registration            mines its identity puzzle, once per epoch; persists a new secret for the attempt, then enrols
+    registration            mines its identity puzzle, once per epoch; persists a new secret for the attempt, then enrols; who
+                            is written down with another secret, of a lost disk, or has left, waits for the next
     reveal                  its secret, if its registration is on the list as it pledged it
     handoff                 that it is ready, once it is
     any                     farewell, if it is to leave; and then nothing else
@@ -108,8 +109,8 @@ class Renewal:
             return None
         is_as_pledged = own is not None and own.commitment == commitment_to(self.pledge.secret)
         if written.phase is RegisterPhase.REGISTRATION:
-            is_in = own is not None and is_as_pledged and (own.name, own.addresses) == (self._name, self._addresses)
-            return None if is_in else self._enrolment(document, self.pledge)
+            may_enrol = own is None and me not in written.farewells
+            return self._enrolment(document, self.pledge) if may_enrol else None
         if written.phase is RegisterPhase.REVEAL and is_as_pledged and all(key != me for key, _ in written.secrets):
             return Disclosure(attempt, me, self.pledge.secret)
         return None

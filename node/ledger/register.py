@@ -96,21 +96,18 @@ def _document(rules: Rules) -> EpochDocument:
 
 
 def _enrolled(register: Register, registration: Registration, rules: Rules, attempt: int) -> Register | None:
-    document, known = _document(rules), _find(register.registrations, registration.public_key, _KEY)
-    if register.phase is not RegisterPhase.REGISTRATION or registration == known:
+    """One of a key, and none of who left: were one to take another's place, anybody could put an older one back."""
+    document, key = _document(rules), registration.public_key
+    if register.phase is not RegisterPhase.REGISTRATION or len(register.registrations) >= MAX_REGISTRATIONS:
         return None
-    if known is None and len(register.registrations) >= MAX_REGISTRATIONS:
+    if _find(register.registrations, key, _KEY) is not None or _find(register.farewells, key, _itself) is not None:
         return None
     try:
         registration.check_addresses()
         registration.check(rules.genesis, document.number + 1, attempt, document.hash)
     except InvalidDocument:
         return None
-    return structs.replace(
-        register,
-        registrations=_with(register.registrations, registration, _KEY),
-        farewells=_without(register.farewells, registration.public_key, _itself),
-    )
+    return structs.replace(register, registrations=_with(register.registrations, registration, _KEY))
 
 
 def _left(register: Register, farewell: Farewell, rules: Rules) -> Register | None:
@@ -170,10 +167,9 @@ def _find(rows: tuple[T, ...], key: bytes, key_of: Callable[[T], bytes]) -> T | 
 
 
 def _with(rows: tuple[T, ...], row: T, key_of: Callable[[T], bytes]) -> tuple[T, ...]:
-    """With this one in the place of the one that has its key, if any."""
-    rest = _without(rows, key_of(row), key_of)
-    at = bisect_left(rest, key_of(row), key=key_of)
-    return (*rest[:at], row, *rest[at:])
+    """With this one, whose key none of them has."""
+    at = bisect_left(rows, key_of(row), key=key_of)
+    return (*rows[:at], row, *rows[at:])
 
 
 def _without(rows: tuple[T, ...], key: bytes, key_of: Callable[[T], bytes]) -> tuple[T, ...]:
@@ -200,12 +196,10 @@ def _is_over(register: Register, rules: Rules, attempt: int, time: int) -> bool:
 
 
 def _called_off(register: Register, rules: Rules, time: int) -> Register:
-    """The next attempt begins. Of who said farewell those that are members count still."""
+    """The next attempt begins. Who said farewell has left for this epoch."""
     failures = register.failures + 1
     pause = rules.parameters.epoch_pause << min(failures, MOST_DOUBLINGS)
-    members = {key for electorate in _document(rules).electorates.values() for key in electorate.keys}
-    farewells = tuple(key for key in register.farewells if key in members)
-    return Register(RegisterPhase.REGISTRATION, time, time + pause, register.called, failures, farewells=farewells)
+    return Register(RegisterPhase.REGISTRATION, time, time + pause, register.called, failures, farewells=register.farewells)
 
 
 def _is_due(register: Register, rules: Rules, time: int) -> bool:

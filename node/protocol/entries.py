@@ -15,13 +15,13 @@ from node.protocol.limits import MAX_ENTRY_BYTES
 
 
 class Enrolment(Struct, array_like=True, frozen=True, tag=1):
-    """A node wants a seat in the next epoch. A later one of the same key takes the earlier one's place."""
+    """A node wants a seat in the next epoch. The first of a key in an attempt counts."""
 
     registration: Registration
 
 
 class Farewell(Struct, array_like=True, frozen=True, tag=2):
-    """A node wants no seat in the epoch after ``epoch``, nor later, until it registers again."""
+    """A node wants no seat in the epoch after ``epoch``, nor later, until it registers again; not before that one."""
 
     network: NetworkLabel
     epoch: EpochNumber

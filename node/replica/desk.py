@@ -56,7 +56,7 @@ class Desk:
         return self._state.change.attempt, self._register.phase
 
     def offer(self, batch: Sequence[bytes]) -> None:
-        """Take in what could be written down now. The newest of a kind and key takes the place of the one before."""
+        """Take in what could be written down now, the first of a kind and key."""
         if not self._rules.is_register:
             return
         register, attempt = self._register, self._state.change.attempt
@@ -66,12 +66,9 @@ class Desk:
             except DecodeError:
                 continue
             slot = _slot(entry)
-            before = self._waiting.get(slot)
-            if before is not None and before[1] == encoded:
+            if slot in self._waiting or len(self._waiting) >= MAX_ENTRIES or self._bytes + len(encoded) > MAX_BYTES:
                 continue
-            has_room = before is not None or (len(self._waiting) < MAX_ENTRIES and self._bytes + len(encoded) <= MAX_BYTES)
-            if has_room and written(register, entry, self._rules, attempt) is not None:
-                self._drop(slot)
+            if written(register, entry, self._rules, attempt) is not None:
                 self._put(slot, entry, encoded)
 
     def _put(self, slot: _Slot, entry: Entry, encoded: bytes) -> None:
@@ -100,11 +97,10 @@ class Desk:
         return chosen
 
     def took(self, entries: Sequence[Entry]) -> None:
-        """A block with these became final. After a change of phase what is of the one before is forgotten."""
+        """A block with these became final: what waits of their kind and key, and after a change of phase what is of the one
+        before, is forgotten."""
         for entry in entries:
-            slot = _slot(entry)
-            if slot in self._waiting and self._waiting[slot][0] == entry:
-                self._drop(slot)
+            self._drop(_slot(entry))
         if self._place != self._seen_at:
             self._seen_at = self._place
             register, attempt = self._register, self._state.change.attempt

@@ -70,11 +70,16 @@ class Changing(Ledgers):
         return structs.replace(made, **changes).signed(key)
 
     def enrolments(self, keys: Iterable[KeyPair] = ()) -> list[Entry]:
-        """Of all nodes, or these, for the attempt under way."""
-        return [Enrolment(self.registration(key, self.change(0).attempt)) for key in keys or self.nodes]
+        """Of these, or all nodes that may register still, for the attempt under way."""
+        known = {*self.register.farewells, *(registration.public_key for registration in self.register.registrations)}
+        there = keys or [key for key in self.nodes if key.public not in known]
+        return [Enrolment(self.registration(key, self.change(0).attempt)) for key in there]
 
     def disclosures(self, keys: Iterable[KeyPair] = ()) -> list[Entry]:
-        return [Disclosure(self.change(0).attempt, key.public, secret_of(key)) for key in keys or self.nodes]
+        """Of these, or all that are registered."""
+        known = {registration.public_key for registration in self.register.registrations}
+        there = keys or [key for key in self.nodes if key.public in known]
+        return [Disclosure(self.change(0).attempt, key.public, secret_of(key)) for key in there]
 
     def readiness(self) -> list[Entry]:
         """Of all members of the next document."""
@@ -155,3 +160,10 @@ class Changing(Ledgers):
         if phase is RegisterPhase.CLOSED:
             self.until(lambda: self.are_closed)
         assert self.register.phase is phase
+
+    def call_off(self) -> None:
+        """The attempt under way: too few are ready in time."""
+        self.enter(RegisterPhase.HANDOFF)
+        self.now += TIMES["handoff_time"]
+        self.write()
+        assert self.register.phase is RegisterPhase.REGISTRATION

@@ -90,14 +90,23 @@ def test_shards_that_are_not_the_register_keep_none() -> None:
         assert len(offered(state_of(rules), [call(network)], rules)) == (shard == document.register)
 
 
-def test_the_newest_enrolment_of_a_key_waits_and_what_was_written_meanwhile_waits_no_more() -> None:
-    state, newer = state_of(), enrolment(NETWORK, NODES[0], name="newer")
-    desk = offered(state, [ENROLMENTS[0], ENROLMENTS[1], newer])
-    assert desk.choose(state) == [ENROLMENTS[1], newer]
-    make_final(desk, state, ENROLMENTS[0], ENROLMENTS[1])
-    assert desk.choose(state) == [newer], "it takes the place of the one written down"
-    make_final(desk, state, newer)
-    assert len(desk) == 0
+def test_the_first_enrolment_of_a_key_waits_and_none_once_one_is_written() -> None:
+    state, another = state_of(), enrolment(NETWORK, NODES[0], name="another")
+    desk = offered(state, [ENROLMENTS[0], ENROLMENTS[1], another])
+    assert desk.choose(state) == ENROLMENTS[:2]
+    make_final(desk, state, another)
+    assert len(desk) == 1, "whichever it was"
+    desk.offer([encode(ENROLMENTS[0])])
+    assert desk.choose(state) == [ENROLMENTS[1]]
+
+
+def test_of_a_kind_and_key_one_costs_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who can sign can sign as many as it likes."""
+    state = state_of()
+    some = offered(state, ENROLMENTS[:1])
+    monkeypatch.delattr(desk, "written")
+    some.offer([encode(enrolment(NETWORK, NODES[0], name=str(number))) for number in range(8)])
+    assert len(some) == 1
 
 
 def test_a_block_has_no_entry_that_one_before_it_has_written_down() -> None:
@@ -120,7 +129,6 @@ def test_what_no_block_can_have_any_more_is_forgotten() -> None:
 def test_with_its_phase_what_waits_for_it_is_over() -> None:
     state = state_of()
     desk = offered(state, [*ENROLMENTS, farewell(NETWORK, NODES[3])])
-    desk.offer([encode(enrolment(NETWORK, NODES[0], name="newer"))])
     make_final(desk, state, *ENROLMENTS, call(NETWORK), time=TIME + 2_000)
     assert state.change.register is not None
     assert state.change.register.phase is RegisterPhase.REVEAL
@@ -135,8 +143,6 @@ def test_the_desk_has_its_limits(monkeypatch: pytest.MonkeyPatch, limit: str, ro
     state = state_of()
     full = offered(state, ENROLMENTS)
     assert len(full) == 2
-    full.offer([encode(enrolment(NETWORK, NODES[1], name="newer"))])
-    assert len(full.choose(state)) == 2
     make_final(full, state, ENROLMENTS[0])
     full.offer([encode(ENROLMENTS[3])])
     assert ENROLMENTS[3] in full.choose(state)

@@ -110,14 +110,24 @@ def test_it_says_it_again_until_it_is_written_down() -> None:
     assert node.says() == []
 
 
-def test_who_moved_or_lost_its_disk_enrols_anew() -> None:
+def test_who_is_registered_from_a_disk_it_lost_waits_for_the_next_attempt() -> None:
     node = Setting()
     node.write(written(RegisterPhase.REGISTRATION))
-    other = node.enrolment().registration
-    for different in ({"commitment": bytes(32)}, {"addresses": ("/ip4/192.0.2.9/tcp/1",)}):
-        node.now += SAY_INTERVAL
-        node.write(written(RegisterPhase.REGISTRATION, Enrolment(replace(other, **different))))
-        assert isinstance(node.enrolment(), Enrolment)
+    lost = replace(node.enrolment().registration, commitment=bytes(32))
+    node.now = SAY_INTERVAL
+    node.write(written(RegisterPhase.REGISTRATION, Enrolment(lost)))
+    assert node.says() == []
+    node.write(written(RegisterPhase.REGISTRATION, attempt=2), attempt=2)
+    assert node.enrolment().registration.attempt == 2
+
+
+def test_who_said_farewell_and_changed_its_mind_waits_for_the_next_epoch() -> None:
+    node = Setting()
+    node.write(replace(written(RegisterPhase.REGISTRATION), farewells=(ME.public,)))
+    assert node.says() == []
+    node.chronicle.restore(succession(NETWORK, FIRST, list(NETWORK.nodes.values())[:8]))
+    node.write(None)
+    assert node.enrolment().registration.epoch == 3
 
 
 def test_it_tells_its_secret_only_once_the_list_is_closed_and_has_it_as_pledged() -> None:

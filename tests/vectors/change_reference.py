@@ -187,17 +187,17 @@ class ChangingLedger(Ledger):
 
     def enrol(self, registration: list[Any]) -> None:
         network, epoch, attempt, public, _, addresses, nonce, _, signature = registration
-        register, known = self.register, self.register.registrations.get(registration[3])
-        expect(register.phase == REGISTRATION and registration != known, "a new registration in phase registration")
+        register = self.register
+        expect(register.phase == REGISTRATION, "a registration in its phase")
+        expect(public not in register.registrations and public not in register.farewells, "the first, of who has not left")
         expect([network, epoch, attempt] == [self.label, self.epoch + 1, self.attempt], "registered for this attempt")
-        expect(known is not None or len(register.registrations) < MOST, "room")
+        expect(len(register.registrations) < MOST, "room")
         expect(all(ADDRESS.fullmatch(address) for address in addresses), "addresses that can be dialed")
         work = sha256(digest("identity puzzle", [network, epoch, self.hash, public]) + nonce).digest()
         bits = self.network.parameters["puzzle_difficulty_bits"]
         expect(int.from_bytes(work, "big") >> 256 - bits == 0, "the puzzle is solved")
         expect(self.network.verify(public, digest("registration", registration[:-1]), signature), "the node signed")
         register.registrations[public] = registration
-        register.farewells.discard(public)
 
     def dismiss(self, network: bytes, epoch: int, public: bytes, signature: bytes) -> None:
         register = self.register
@@ -307,8 +307,7 @@ class ChangingLedger(Ledger):
     def call_off(self) -> None:
         register, failures = self.register, self.register.failures + 1
         pause = self.network.parameters["epoch_pause"] * 2 ** min(failures, 6)
-        farewells = register.farewells & self.members()
-        self.register = Register(self.time, self.time + pause, register.called, failures, farewells)
+        self.register = Register(self.time, self.time + pause, register.called, failures, register.farewells)
         self.resolve(False)
         self.attempt += 1
 

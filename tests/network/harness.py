@@ -144,8 +144,8 @@ class Network:
 
 @contextmanager
 def running_network(data: Path, **parameters: int) -> Iterator[Network]:
-    """A network on free ports, ended in any case. ``parameters``: those of its genesis that are not the usual ones. Its committees
-    stay as they are, unless these say how short an epoch's pause is."""
+    """A network on free ports, ended in any case. ``parameters``: those of its genesis that are not the usual ones. Unless these
+    say how short an epoch's pause is, its committees stay as they are."""
     network, base = Network(data), free_port_base()
     make_devnet(network.folder, DevnetState(base), None, None, ONE_EPOCH | parameters)
     try:

@@ -38,5 +38,10 @@ def test_nodes_join_and_leave_a_network_in_which_payments_go_on(tmp_path: Path) 
         assert made.pay("1.00", wait=60)["status"] == "committed"
         assert made.available() == ("6.00", "4.00")
 
-        assert "Nothing was missing" in network.up(), "who left is not started again"
+        network.down()
+        network.up()
+        assert network.pids().keys() == network.all_names, "who left is not started again"
+        until(lambda: stands(network) == (3, 2), "epoch 3 after a restart of everything", 30)
+        assert made.pay("1.00", wait=60)["status"] == "committed"
+        assert made.available() == ("5.00", "5.00")
         assert network.audit()["conserved"]

@@ -176,7 +176,8 @@ class Duties:
         following = self._prospect if chain.epoch == len(self._chronicle.documents) else self._chronicle.document
         if following is None or following.number != chain.epoch + 1:
             return frozenset()
-        return frozenset(member.public_key for committee in following.committees for member in committee.members)
+        children = following.children_of(chain.shard)
+        return frozenset(m.public_key for one in following.committees if one.shard in children for m in one.members)
 
     @property
     def ready_for(self) -> bytes:

@@ -41,3 +41,14 @@ def test_what_its_chain_opens_from_is_kept_until_it_is_open() -> None:
     duties.on_answer(OWN, For(OWN, Recovered(State.genesis(wanted.rules), None, ())).event, at(0))
     assert duties.all[OWN].replica is not None
     assert Abandon(ORIGIN) in duties.tend()
+
+
+def test_guests_of_a_chain_are_those_whose_shard_comes_from_it_and_no_others() -> None:
+    """Each of them may ask for blocks and rows."""
+    duties = restarted()
+    duties.tend()
+    for chain, duty in duties.all.items():
+        if chain.epoch == 1:
+            children = SECOND.children_of(chain.shard)
+            assert duty._guests == {key for child in children for key in SECOND.electorates[child].keys}
+    assert any(chain.epoch == 1 for chain in duties.all)

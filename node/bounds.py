@@ -5,7 +5,7 @@ makes it grow money or work, and is said in docs/threat-model.md.
 """
 
 from node.consensus.simplex import JUST_FINAL, MAX_PROPOSALS, MAX_VOTED_BYTES
-from node.intake import MAX_EVENT_BYTES, MAX_NEWS_BYTES, MAX_TRANSACTION_BYTES
+from node.intake import MAX_EVENT_BYTES, MAX_NEWS, MAX_NEWS_BYTES, MAX_TRANSACTION_BYTES
 from node.network.broker import MAX_QUEUED_BYTES, MAX_UNREAD_BYTES
 from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import UNREAD_BYTES
@@ -16,7 +16,15 @@ from node.network.links import HELD_BYTES, MAX_EARLY_BYTES, VISITS
 from node.network.secured import NOISE_MESSAGE_BYTES
 from node.network.transport import QUEUE_BYTES
 from node.network.yamux import MAX_ANSWERS
-from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BROKER_BODY_BYTES, MAX_BUNDLE_BYTES, MAX_FRAME_BYTES
+from node.protocol.limits import (
+    MAX_BLOCK_PAYLOAD_BYTES,
+    MAX_BROKER_BODY_BYTES,
+    MAX_BUNDLE_BYTES,
+    MAX_ENTRY_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_QUERY_BYTES,
+)
+from node.replica import desk
 from node.replica.checking import MAX_PROPOSAL_BYTES
 from node.replica.inbox import MAX_CHANNEL_BYTES
 from node.replica.mempool import MAX_BYTES, MAX_CHECKING_BYTES
@@ -48,7 +56,9 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
         "messages from the broker": 2 * MAX_UNREAD_BYTES,  # transactions, and queries
         "messages to the broker": MAX_QUEUED_BYTES + MAX_BROKER_BODY_BYTES,
         "transactions not looked at": MAX_TRANSACTION_BYTES,
-        "bulletins and entries not looked at": MAX_NEWS_BYTES + MAX_FRAME_BYTES,
+        "bulletins not looked at": MAX_NEWS_BYTES + MAX_FRAME_BYTES,
+        "asks and entries not looked at": MAX_NEWS * (MAX_QUERY_BYTES + MAX_ENTRY_BYTES),
+        "entries for the register": DECODED * desk.MAX_BYTES,
         "transactions under check": DECODED * MAX_CHECKING_BYTES,
         "mempool": DECODED * MAX_BYTES,
         "proposals under check": DECODED * MAX_PROPOSAL_BYTES,

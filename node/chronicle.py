@@ -23,9 +23,12 @@ QUIET = 5_000
 """After so long, ms, without a word of the register it is asked."""
 ASK_INTERVAL = 1_000
 """Between two times the same is asked for, ms."""
-ANSWER_INTERVAL = 500
 MAX_ASKS = 4
 """At once."""
+ANSWER_INTERVAL = 500
+"""Between two times the same is answered, ms."""
+MAX_ANSWER_BYTES = 1 << 20
+"""Answered in such a time; one is begun before it is counted. A question has a few bytes, a succession may have millions."""
 _MAX_ANSWERED = 64
 _FIXED = (RegisterPhase.HANDOFF, RegisterPhase.SETTLEMENT, RegisterPhase.CLOSED)
 """The next document is fixed."""
@@ -72,7 +75,8 @@ class Chronicle:
         self.credits: Credits = {}
         self._forget_change()
         self._asked: dict[Ask, int] = {}
-        self._answered: dict[Ask, int] = {}
+        self._answered: dict[Ask, tuple[int, int]] = {}
+        """When, and with how many bytes."""
         self._is_late = False
         """Whether something was heard of a later epoch."""
         self._has_heard = False
@@ -208,15 +212,13 @@ class Chronicle:
         except DecodeError:
             return None
         found = newest or self._find(asked)
-        last = self._answered.get(asked)
-        if found is None or (last is not None and now - last < ANSWER_INTERVAL):
+        self._answered = {one: (at, size) for one, (at, size) in self._answered.items() if now - at < ANSWER_INTERVAL}
+        spent = sum(size for _, size in self._answered.values())
+        if found is None or asked in self._answered or len(self._answered) >= _MAX_ANSWERED or spent >= MAX_ANSWER_BYTES:
             return None
-        if len(self._answered) >= _MAX_ANSWERED:
-            self._answered = {one: at for one, at in self._answered.items() if now - at < ANSWER_INTERVAL}
-        if len(self._answered) >= _MAX_ANSWERED:
-            return None
-        self._answered[asked] = now
-        return encode(found)
+        encoded = encode(found)
+        self._answered[asked] = now, len(encoded)
+        return encoded
 
     def _find(self, asked: Ask) -> Message | None:
         match asked:

@@ -156,8 +156,11 @@ class Duties:
         return [closings[origin] for origin in self._chronicle.documents[chain.epoch - 1].origins_of(chain.shard)]
 
     def _abandon(self, document: EpochDocument) -> list[NodeEffect]:
-        """What is stored of chains that were only observed, and are over. Those that it kept it keeps, for clients."""
-        gone = [chain for chain in self._stored if chain.epoch < document.number and chain not in self.all]
+        """What is stored of chains that were only observed, are over, and nothing is to be opened from any more. Those that it
+        kept it keeps, for clients."""
+        is_open = self.own is None or self.all[self.own].replica is not None
+        needed = [] if is_open else self._origins(document)
+        gone = [c for c in self._stored if c.epoch < document.number and c not in self.all and c not in needed]
         self._stored.difference_update(gone)
         observed = (c for c in gone if self._key.public not in self._chronicle.documents[c.epoch - 1].electorates[c.shard].keys)
         return [Abandon(chain) for chain in sorted(observed)]
@@ -178,7 +181,8 @@ class Duties:
         following = self._prospect if chain.epoch == len(self._chronicle.documents) else self._chronicle.document
         if following is None or following.number != chain.epoch + 1:
             return frozenset()
-        return frozenset(member.public_key for committee in following.committees for member in committee.members)
+        children = following.children_of(chain.shard)
+        return frozenset(m.public_key for one in following.committees if one.shard in children for m in one.members)
 
     @property
     def ready_for(self) -> bytes:

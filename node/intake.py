@@ -1,6 +1,6 @@
 """What came in and is not handled yet, within bounds: the queue between a node's shell and its mind."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
 import trio
@@ -15,7 +15,7 @@ MAX_EVENT_BYTES = 8 << 20
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""
 MAX_NEWS_BYTES = 4 << 20
-"""Bulletins, what is asked about them, and entries that wait; one is taken in before it is counted."""
+"""Of each kind - bulletins, what is asked about them, entries - that wait; one is taken in before it is counted."""
 MAX_NEWS = 256
 MAX_TRANSACTION_BYTES = 4 << 20
 """Transactions waiting."""
@@ -31,7 +31,9 @@ class Intake:
         self._events: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._questions = 0
-        self._news = self._news_bytes = 0
+        self._news: Counter[type] = Counter()
+        self._news_bytes: Counter[type] = Counter()
+        """By kind: who floods one topic does not shut the others out."""
         self._transactions: deque[tuple[Chain, bytes]] = deque()
         self._transaction_bytes = 0
         self._arrived = trio.Event()
@@ -68,9 +70,10 @@ class Intake:
 
     def offer(self, event: Bulletined | AskedAbout | For, size: int) -> None:
         """What comes for all, of so many bytes."""
-        if self._news < MAX_NEWS and self._news_bytes < MAX_NEWS_BYTES:
-            self._news += 1
-            self._news_bytes += size
+        kind = type(event)
+        if self._news[kind] < MAX_NEWS and self._news_bytes[kind] < MAX_NEWS_BYTES:
+            self._news[kind] += 1
+            self._news_bytes[kind] += size
             self.put(event, size)
 
     def question_waits(self) -> None:
@@ -90,8 +93,8 @@ class Intake:
                 case For(_, Asked()):
                     self._questions -= 1
                 case Bulletined() | AskedAbout() | For(_, Entries()):
-                    self._news -= 1
-                    self._news_bytes -= size
+                    self._news[type(event)] -= 1
+                    self._news_bytes[type(event)] -= size
             yield event
         self._room.set()
         if self._transactions and transactions:

@@ -86,7 +86,8 @@ class Renewal:
             self._nonces = {epoch: None}
             prefix = identity_prefix(document.network, epoch, document.hash, self._key.public)
             return [Mine(epoch, prefix, self._genesis.parameters.puzzle_difficulty_bits)]
-        if self._nonces[epoch] is None or self._has_pledged(epoch, attempt):
+        bound_to = (self.pledge.epoch, self.pledge.attempt) if self.pledge is not None else (0, 0)
+        if self._nonces[epoch] is None or (epoch, attempt) <= bound_to:  # what is heard after a start may be old
             return []
         secret = digest("secret", self._entropy, epoch.to_bytes(8, "big"), attempt.to_bytes(8, "big"))
         self.pledge = Pledge(attempt=attempt, secret=secret, epoch=epoch)

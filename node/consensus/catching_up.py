@@ -59,6 +59,11 @@ class CatchingUp:
         """The greatest height that a peer has spoken of which answers."""
         return max((peer.height for peer in self._peers.values() if not peer.failures), default=0)
 
+    @property
+    def told(self) -> list[int]:
+        """How high peers that are connected say they are, the highest first."""
+        return sorted((peer.height for peer in self._peers.values() if peer.height), reverse=True)
+
     def heard(self, peer: bytes, height: int) -> None:
         """A peer's status."""
         self._peers.setdefault(peer, _Peer()).height = height

@@ -59,6 +59,7 @@ from node.replica.desk import Desk
 from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool, Pooled
+from node.replica.observer import LAG
 from node.replica.payloads import may_fill, read_bundles, read_entries, read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
@@ -291,6 +292,13 @@ class Replica:
     def is_closed(self) -> bool:
         """Whether the closing block is final: the chain has come to its end."""
         return self.closing is not None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is at most a few blocks behind: a quorum, with it, tells how high it is, one above is honest."""
+        told, electorate = self.catching_up.told, self.electorate
+        are_enough = len(told) + 1 >= electorate.quorum
+        return self.is_closed or (are_enough and self.state.height >= [*told, 0][electorate.faults_tolerated] - LAG)
 
     @property
     def bulletin(self) -> Bulletin | None:

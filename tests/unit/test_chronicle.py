@@ -1,8 +1,10 @@
 """The chronicle: what is proven leads from epoch to epoch, whoever carries it; what is not changes nothing."""
 
+import pytest
 from msgspec.structs import replace
 
-from node.chronicle import ASK_INTERVAL, MAX_ASKS, QUIET, Chronicle, NewBulletin, NewDocument, News, Refused
+from node import chronicle as chronicle_module
+from node.chronicle import ANSWER_INTERVAL, ASK_INTERVAL, MAX_ASKS, QUIET, Chronicle, NewBulletin, NewDocument, News, Refused
 from node.protocol.assignment import next_document
 from node.protocol.bulletins import GetChange, GetSuccession, decode_ask
 from node.protocol.change import Bulletin, Change, RegisterPhase
@@ -160,3 +162,13 @@ def test_it_answers_with_what_it_knows_each_question_twice_a_second() -> None:
     for nothing in (GetSuccession(3), GetChange(3, 0), GetChange(1, 9), GetChange(2, 1)):
         assert chronicle.answer(encode(nothing), 0) is None
     assert chronicle.answer(b"junk", 0) is None
+
+
+def test_what_it_answers_is_bounded_in_bytes_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    chronicle = begun()
+    tell(chronicle, OWN, OTHER)
+    asked = [encode(one) for one in (GetChange(1, 0), GetChange(1, 1), GetSuccession(2))]
+    monkeypatch.setattr(chronicle_module, "MAX_ANSWER_BYTES", len(encode(OWN)) + 1)
+    assert [chronicle.answer(one, 0) is not None for one in asked] == [True, True, False], "one is begun before it is counted"
+    assert [chronicle.answer(one, ANSWER_INTERVAL - 1) is not None for one in asked] == [False] * 3
+    assert chronicle.answer(asked[2], ANSWER_INTERVAL) == encode(TO_SECOND)

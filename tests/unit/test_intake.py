@@ -101,6 +101,15 @@ async def test_what_comes_for_all_is_bounded_in_number_and_bytes(event: Bulletin
     assert len(kinds(intake)) == 1
 
 
+async def test_a_flood_of_one_kind_leaves_the_others_their_room() -> None:
+    intake, entry = Intake(), For(CHAIN, Entries((b"",)))
+    for _ in range(MAX_NEWS):
+        intake.offer(AskedAbout(b""), MAX_NEWS_BYTES // MAX_NEWS)
+    intake.offer(Bulletined(b""), 1)
+    intake.offer(entry, 1)
+    assert kinds(intake)[MAX_NEWS:] == [Bulletined, Entries]
+
+
 async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(autojump_clock: MockClock) -> None:
     intake = Intake()
     intake.offer_transactions(CHAIN, [b"x"])

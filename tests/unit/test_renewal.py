@@ -157,6 +157,19 @@ def test_after_a_restart_it_tells_the_secret_that_is_on_the_disk_and_without_one
         assert len(node.says()) == count
 
 
+def test_an_older_word_of_the_register_does_not_cost_the_newer_pledge() -> None:
+    """After a restart any that is certified is news, and anybody may say it again."""
+    first = Setting()
+    first.write(written(RegisterPhase.REGISTRATION, attempt=2), attempt=2)
+    enrolment = first.enrolment()
+    node = Setting(first.pledges[0])
+    node.write(written(RegisterPhase.REGISTRATION))
+    assert node.says() == []
+    assert node.pledges == []
+    node.write(written(RegisterPhase.REVEAL, enrolment, attempt=2), attempt=2)
+    assert node.says() == [Disclosure(2, ME.public, first.pledges[0].secret)]
+
+
 def test_it_says_that_it_is_ready_in_the_handoff_once_it_is() -> None:
     node = Setting()
     node.write(written(RegisterPhase.HANDOFF))

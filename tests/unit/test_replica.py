@@ -11,6 +11,7 @@ from node.protocol.codes import Code
 from node.protocol.messages import Ballot, BundleDelivery, Certified, ChainReply, Proposal, Standing
 from node.protocol.queries import GetStatus, Query
 from node.protocol.transaction import Transaction
+from node.replica.observer import LAG
 from node.replica.replica import Replica
 from tests.chains import TIME, Network, key
 from tests.unit.replicas import (
@@ -184,3 +185,13 @@ def test_a_final_block_is_stored_published_by_its_proposer_and_what_it_took_is_f
         assert [(e.height, e.certified_at) for e in effects if isinstance(e, Checkpoint)] == [(0, None)] * 4
         published.append([e.body for e in effects if isinstance(e, Publish)])
     assert published == [[encode(c) for c in there.chain if c.block.header.proposer == member] for member in range(4)]
+
+
+def test_it_is_current_when_a_quorum_is_hardly_ahead_whatever_one_of_them_says() -> None:
+    """Else one liar in each committee would have nobody ready for the next epoch."""
+    replica = replica_of(NETWORK, 0)
+    for peer, height, is_current in ((PEERS[1], 1 << 40, False), (PEERS[2], LAG, True), (PEERS[3], LAG, True)):
+        replica.on_message(peer, Standing(height, 0), at(1))
+        assert replica.is_current == is_current
+    replica.on_message(PEERS[2], Standing(LAG + 1, 0), at(2))
+    assert not replica.is_current

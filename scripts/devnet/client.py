@@ -129,9 +129,11 @@ class Client:
     def close(self, question: Question) -> None:
         self._questions.close(question)
 
-    def answers(self, shard: int, request: Request, member: int = EVERYONE, seconds: float = ANSWER_SECONDS) -> Question:
-        """Ask a shard's members and wait until all have answered, or ``seconds``. Raises ClientError."""
-        question = self.ask(self.document().electorates[shard], request, member)
+    def answers(
+        self, electorate: Electorate, request: Request, member: int = EVERYONE, seconds: float = ANSWER_SECONDS
+    ) -> Question:
+        """Ask a committee's members and wait until all have answered, or ``seconds``. Raises ClientError."""
+        question = self.ask(electorate, request, member)
         self.wait(lambda: question.is_done, seconds)
         self.close(question)
         return question

@@ -163,17 +163,20 @@ def ask_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str])
 def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]) -> Heard:
     """The same, and of the epoch."""
     statuses: dict[str, NodeStatus] = {}
+    document: EpochDocument | None = None
     with Client(broker, genesis, folder.run / "epoch-document") as client, suppress(ClientError):
         document = client.document(DOCUMENT_SECONDS)
         committees = document.committees
+        seated = {member.name for committee in committees for member in committee.members}
         questions = [client.ask(document.electorates[committee.shard], GetStatus()) for committee in committees]
 
         def answered() -> bool:
             for committee, question in zip(committees, questions, strict=True):
                 answers = question.answers.items()
                 statuses.update({committee.members[i].name: a for i, a in answers if isinstance(a, NodeStatus)})
-            return expected & client.epochs.seats.keys() <= statuses.keys()
+            return expected & seated <= statuses.keys()
 
         client.wait(answered, ANSWER_SECONDS)
-    seats = {name: shard for name, (shard, _) in client.epochs.seats.items()}
-    return Heard(seats, statuses, client.epochs.document, client.epochs.notice)
+    document = document or client.epochs.document
+    seats = {one.name: committee.shard for committee in (document.committees if document else ()) for one in committee.members}
+    return Heard(seats, statuses, document, client.epochs.notice)

@@ -11,6 +11,7 @@ from demo.chain import LATEST_BLOCKS
 from demo.collector import COLUMNS, FEED_LINES, FEED_RATE, HISTORY, Collector
 from demo.sources import DOWN_AFTER, FORGET_AFTER, MAX_SOURCES
 from node.protocol.block import Outcome, PeerTotal
+from node.protocol.chain import Chain
 from node.protocol.channel import Decision
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
@@ -336,7 +337,7 @@ def test_the_next_epochs_ranges_and_movers_are_shown_and_then_the_epoch_begins()
     assert update["supply"] == [{**row, "conserved": "unknown"} for row in before["supply"]], "no block of the epoch is here yet"
     for shard in network.shards:
         collector.block(shard.number, encode(shard.add()), epoch=2)
-    collector.block(0, encode(network.chains[1, 0].chain[-1]), epoch=1)
+    collector.block(0, encode(network.chains[Chain(1, 0)].chain[-1]), epoch=1)
     assert collector.update(TIME)["supply"] == before["supply"]
     assert collector.ignored == 0
     assert [line["text"] for line in collector.update(TIME)["feed"]][-2:] == [

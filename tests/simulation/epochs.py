@@ -58,7 +58,7 @@ from tests.simulation.disk import Disk
 
 _SERVE_BYTES = 1 << 20
 SOON = {"heartbeat": 400, "view_timeout": 800, "commit_timeout": 1_200, "settle_time": 10_000}
-SOON |= {"epoch_pause": 1_000, "epoch_time": 4_000, "reveal_time": 4_000, "handoff_time": 30_000}
+SOON |= {"checkpoint_interval": 10, "epoch_pause": 1_000, "epoch_time": 4_000, "reveal_time": 4_000, "handoff_time": 30_000}
 """Parameters with which epochs are a few seconds long."""
 
 

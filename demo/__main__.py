@@ -16,7 +16,7 @@ from config.logs import configure
 from config.settings import DashboardSettings, SettingsError, read_settings
 from demo.api import make_app
 from demo.collector import Collector
-from demo.feed import feed, now_ms, report
+from demo.feed import ask, feed, now_ms, report
 from demo.stream import MAX_STREAMS, Board
 from node.client.line import Line
 from node.protocol.genesis import Genesis, read_genesis
@@ -75,6 +75,7 @@ async def serve(settings: DashboardSettings, genesis: Genesis, line: Line, liste
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(line.run())
             tasks.create_task(report(line, collector, lambda: f"open pages: {board.streams}"))
+            tasks.create_task(ask(line, collector))
             tasks.create_task(tick(board))
             await server.serve(sockets=[listener])
             raise Stopped

@@ -46,7 +46,7 @@ class Shard:
 
 
 class Chain:
-    """The shards, and counts since the dashboard started of transactions that became final.
+    """The shards of this epoch, and counts since the dashboard started of transactions that became final.
 
     A cross-shard transaction is one whose home shard first wrote PREPARED; with that block lost it counts as intra-shard in
     each shard that settles it.
@@ -65,6 +65,14 @@ class Chain:
         self._decisions: Decisions | None = None
         self._cross_settled: OrderedDict[bytes, bool] = OrderedDict()
         self._overdrawn: dict[tuple[str, int, int], int] = {}
+        self._last_supply: list[dict[str, Any]] = []
+
+    def begin(self, document: EpochDocument) -> None:
+        """An epoch has begun. What its chains show will be seen with their blocks."""
+        self.shards.clear()
+        self._overdrawn.clear()
+        self._decisions = Decisions(document.electorates)
+        self.by_shard = {shard: count for shard, count in self.by_shard.items() if shard in document.electorates}
 
     def add(self, shard: int, body: bytes, document: EpochDocument) -> list[Contradiction]:
         """Take in a block from a shard's topic. One seen before changes nothing. Returns what it shows of a home shard that
@@ -120,6 +128,7 @@ class Chain:
         members = next(committee.members for committee in document.committees if committee.shard == header.shard)
         self.latest.append(
             {
+                "epoch": document.number,
                 "shard": header.shard,
                 "height": header.height,
                 "view": header.view,
@@ -141,7 +150,11 @@ class Chain:
         ``unknown`` until the sender's chain has had time to show it, and ``no`` after.
         """
         complete = document is not None and all(c.shard in self.shards for c in document.committees)
-        return [self._supply_of(asset.code, asset.decimals, complete) for asset in self.genesis.assets]
+        if not complete and self._last_supply:  # an epoch begins: what was there is there
+            return [{**row, "conserved": "unknown"} for row in self._last_supply]
+        supply = [self._supply_of(asset.code, asset.decimals, complete) for asset in self.genesis.assets]
+        self._last_supply = supply if complete else []
+        return supply
 
     def _supply_of(self, code: str, decimals: int, complete: bool) -> dict[str, Any]:
         rows = {n: row for n, s in self.shards.items() for row in s.totals.assets if row.asset == code}

@@ -4,13 +4,17 @@ Every buffer is bounded, and a message that does not fit is counted as ignored a
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from demo.chain import Chain
+from demo.epoch import clock, moves, ranges
 from demo.sources import ROLES, Source, Sources
-from node.client.epochs import Epochs, NewDocument, NewPhase, Refused
+from node.chronicle import NewBulletin, Refused
+from node.client.epochs import Epochs, NewDocument, NewPhase, News
+from node.protocol.change import Bulletin, RegisterPhase
 from node.protocol.codec import DecodeError
-from node.protocol.epoch import Committee
+from node.protocol.epoch import Committee, EpochDocument
 from node.protocol.genesis import Genesis
 from node.protocol.reports import CoordinatorFigures, Figures, GatewayFigures, Latency, NodeFigures, Notable, numbers, read_report
 
@@ -29,7 +33,10 @@ ACTIVITIES = ("logins", "sign_ups", "purchases", "transfers", "balance_reads")
 
 
 class Collector:
-    """Feed it with ``report``, ``announcement``, ``block`` and ``connection``; ``tick`` once a second; then read."""
+    """Feed it with ``report``, ``announcement``, ``bulletin``, ``block`` and ``connection``; ``tick`` once a second; then read.
+
+    ``on_document`` is called with each document in force, as it comes.
+    """
 
     def __init__(self, genesis: Genesis, gateway: str, now: int) -> None:
         """``gateway``: URL where a person's browser reaches the gateway."""
@@ -52,6 +59,8 @@ class Collector:
         self._shard_rates: dict[int, float] = {}
         self._rows: deque[list[float | None]] = deque(maxlen=HISTORY)
         self._load: dict[int, deque[list[float]]] = {}
+        self._phase: tuple[int, RegisterPhase] | None = None
+        self.on_document: Callable[[EpochDocument], None] = lambda _: None
 
     # -- in ---------------------------------------------------------------------------------------------------------------
 
@@ -82,20 +91,43 @@ class Collector:
         """A message of the epoch topic."""
         self.messages += 1
         for news in self.epochs.announce(body):
-            match news:
-                case NewDocument(document):
-                    members = len(self.epochs.seats)
-                    text = f"epoch {document.number}: {members} nodes form {len(document.committees)} committees"
-                    self._note("coordinator", text, now)
-                case NewPhase(notice):
-                    self._note("coordinator", f"epoch {notice.epoch}: phase {notice.phase}", now)
-                case Refused():
-                    self.ignored += 1
+            self._take(news, now)
 
-    def block(self, shard: int, body: bytes) -> None:
-        """A message of a shard's blocks topic; until the committees are known nobody can tell a block from a lie."""
+    def bulletin(self, body: bytes, now: int) -> None:
+        """A message of the bulletins topic."""
         self.messages += 1
-        if self.epochs.document is None:
+        for news in self.epochs.hear(body):
+            self._take(news, now)
+
+    def _take(self, news: News, now: int) -> None:
+        match news:
+            case NewDocument(document):
+                members = len(self.epochs.seats)
+                text = f"epoch {document.number}: {members} nodes form {len(document.committees)} committees"
+                self._note("coordinator" if document.number == 1 else "register", text, now)
+                self._phase = None
+                self.chain.begin(document)
+                self._load = {shard: rows for shard, rows in self._load.items() if shard in document.electorates}
+                self.on_document(document)
+            case NewPhase(notice):
+                self._note("coordinator", f"epoch {notice.epoch}: phase {notice.phase}", now)
+            case NewBulletin(bulletin):
+                self._note_phase(bulletin, now)
+            case Refused():
+                self.ignored += 1
+
+    def _note_phase(self, bulletin: Bulletin, now: int) -> None:
+        register, attempt = bulletin.change.register, bulletin.change.attempt
+        if register is not None and self._phase != (attempt, register.phase):
+            self._phase = attempt, register.phase
+            text = f"change to epoch {bulletin.epoch + 1}, attempt {attempt}: {register.phase.name.lower()}"
+            self._note("register", text, now)
+
+    def block(self, shard: int, body: bytes, epoch: int = 1) -> None:
+        """A message of a chain's blocks topic; until the committees are known nobody can tell a block from a lie. What comes of
+        an epoch that is over is passed over."""
+        self.messages += 1
+        if self.epochs.document is None or epoch != self.epochs.document.number:
             return
         try:
             found = self.chain.add(shard, body, self.epochs.document)
@@ -165,7 +197,7 @@ class Collector:
 
     def update(self, now: int) -> dict[str, Any]:
         """The present: everything but the history, of which only the newest row."""
-        notice = self.epochs.notice
+        notice, document, prospect = self.epochs.notice, self.epochs.document, self.epochs.chronicle.prospect
         return {
             "time": now,
             "network": {"name": self.genesis.name, "id": self.genesis.network.hex(), "gateway": self._gateway},
@@ -175,13 +207,17 @@ class Collector:
                 "messages": round(self._message_rate, 1),
                 "ignored": self.ignored,
             },
-            "epoch": notice.epoch if notice else None,
+            "epoch": document.number if document else notice.epoch if notice else None,
             "phase": str(notice.phase) if notice else None,
+            "clock": clock(self.epochs, self.genesis),
+            "ranges": ranges(document),
+            "next_ranges": ranges(prospect),
+            "moves": moves(document, prospect) if document and prospect else [],
             "committees": [self._committee(committee) for committee in self._committees()],
             "sources": [self._source(source, now) for source in sorted(self.sources, key=_order)],
             "activity": self._activity(),
             "finalized": {"intra": self.chain.intra, "cross": self.chain.cross, "refused": self.chain.refused},
-            "supply": self.chain.supply(self.epochs.document),
+            "supply": self.chain.supply(document),
             "contradictions": self.chain.contradictions,
             "blocks": list(self.chain.latest),
             "feed": list(self._feed),

@@ -11,9 +11,10 @@ from node.client.line import BrokerUnavailable, Line
 from node.process import this_process
 from node.protocol.chain import Chain
 from node.protocol.codec import encode
+from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.reports import MAX_REPORT_BYTES, DashboardFigures, Report
-from node.protocol.topics import blocks_topic, epoch_topic, reports_topic
+from node.protocol.topics import asks_topic, blocks_topic, bulletins_topic, epoch_topic, reports_topic
 
 
 def now_ms() -> int:
@@ -22,12 +23,37 @@ def now_ms() -> int:
 
 def feed(line: Line, collector: Collector) -> None:
     """Hand every message of the network to the collector, once the line runs."""
-    genesis = collector.genesis
-    line.subscribe(reports_topic(genesis.network), MAX_REPORT_BYTES, lambda body: collector.report(body, now_ms()))
-    line.subscribe(epoch_topic(genesis.network), MAX_FRAME_BYTES, lambda body: collector.announcement(body, now_ms()))
-    for shard in range(genesis.parameters.committees):
-        line.subscribe(blocks_topic(genesis.network, Chain(1, shard)), MAX_BROKER_BODY_BYTES, partial(collector.block, shard))
+    network = collector.genesis.network
+    line.subscribe(reports_topic(network), MAX_REPORT_BYTES, lambda body: collector.report(body, now_ms()))
+    line.subscribe(epoch_topic(network), MAX_FRAME_BYTES, lambda body: collector.announcement(body, now_ms()))
+    line.subscribe(bulletins_topic(network), MAX_FRAME_BYTES, lambda body: collector.bulletin(body, now_ms()))
+    for shard in range(collector.genesis.parameters.committees):  # who heard of the document first would miss blocks
+        _hear(line, collector, Chain(1, shard))
+    collector.on_document = partial(_listen, line, collector)
     line.on_change = lambda: collector.connection(line.connected, now_ms())
+
+
+def _listen(line: Line, collector: Collector, document: EpochDocument) -> None:
+    """To the chains of an epoch that has begun, and no more to those before."""
+    for chain in collector.epochs.electorates:
+        if chain.epoch == document.number - 1:
+            line.unsubscribe(blocks_topic(document.network, chain))
+    for electorate in document.electorates.values():
+        _hear(line, collector, electorate.chain)
+
+
+def _hear(line: Line, collector: Collector, chain: Chain) -> None:
+    topic = blocks_topic(collector.genesis.network, chain)
+    line.subscribe(topic, MAX_BROKER_BODY_BYTES, partial(collector.block, chain.shard, epoch=chain.epoch))
+
+
+async def ask(line: Line, collector: Collector) -> None:
+    """Ask once a second for what is not known of the epochs. Never returns."""
+    while True:
+        with contextlib.suppress(BrokerUnavailable):
+            for asked in collector.epochs.asks(time.monotonic_ns() // 1_000_000):
+                await line.publish(asks_topic(collector.genesis.network), asked)
+        await asyncio.sleep(1)
 
 
 async def report(line: Line, collector: Collector, doing: Callable[[], str]) -> None:

@@ -175,7 +175,7 @@ class Chronicle:
         self.documents.append(document)
         self.successions.append(succession)
         self._forget_change()
-        self._is_late, self._heard_at = False, None
+        self._is_late, self._heard_at, self._asked = False, None, {}
         return NewDocument(document, succession)
 
     # -- what to ask for, and what others ask for ------------------------------------------------------------------

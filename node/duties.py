@@ -70,6 +70,11 @@ class Duties:
         duty = self.all.get(chain)
         return duty.handle(event, at) if duty is not None else []
 
+    def on_closing(self, closing: Bulletin, at: Instant) -> list[NodeEffect]:
+        """A shard's closing block is known."""
+        duty = self.all.get(Chain(closing.epoch, closing.header.shard))
+        return duty.expect(closing.header.height, at) if duty is not None and not duty.is_closed else []
+
     # -- from epoch to epoch ---------------------------------------------------------------------------------------
 
     @property

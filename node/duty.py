@@ -84,6 +84,10 @@ class Duty:
         if self.replica is not None:
             self.replica.guests = guests
 
+    def expect(self, height: int, at: Instant) -> list[NodeEffect]:
+        """Its closing block is at this height."""
+        return self._after(self.runs.on_closed(height, at) if isinstance(self.runs, Observer) else [])
+
     def handle(self, event: ChainEvent | PeerUp | PeerDown | Tick, at: Instant) -> list[NodeEffect]:
         """What is to be done about an event."""
         match event:

@@ -18,7 +18,8 @@ def begin_to_leave(folder: Path) -> None:
 
 def note_left(folder: Path) -> None:
     """It is out of the network for good."""
-    (folder / _LEAVING).replace(folder / _LEFT)
+    (folder / _LEFT).touch()
+    (folder / _LEAVING).unlink(missing_ok=True)
 
 
 def has_left(folder: Path) -> bool:

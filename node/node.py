@@ -4,16 +4,18 @@ Pure: what was stored and events go in, effects come out. On libp2p ``runtime`` 
 virtual disks and networks. Neither decides anything.
 """
 
-from node.chronicle import Chronicle, NewDocument, News, Refused
+from node.chronicle import Chronicle, NewBulletin, NewDocument, News, Refused
+from node.departure import Departure
 from node.duties import Duties
 from node.duty import Duty
-from node.effects import AcceptDocument, Ban, Begin, In, Meet, NodeEffect, Publish
+from node.effects import AcceptDocument, Ban, Begin, In, Meet, NodeEffect, Publish, Tell
 from node.events import AskedAbout, Bulletined, Event, For, Instant, Mined, Stored, Tick
 from node.membership import PUZZLE, Membership, MembershipEffect, is_bound
 from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.bulletins import GetChange, decode_ask
 from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
+from node.protocol.change import Stage
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument, Opening
@@ -53,6 +55,7 @@ class Node:
                 self.chronicle.restore(succession)
         pledged = max((pledge for pledge in stored.pledges if pledge.epoch > 1), key=lambda p: p.epoch, default=None)
         self.renewal = Renewal(genesis, key, name, addresses, stored.entropy, pledged)
+        self._departure = Departure(key.public, self.chronicle)
         self._duties = Duties(genesis, key, name, keep_blocks, self.chronicle, stored.chains)
         self._met: Meet | None = None
         self._next_look = 0
@@ -123,8 +126,14 @@ class Node:
         return self.replicas.get(own) if own is not None else None
 
     def leave(self) -> None:
-        """It wants no seat any more."""
+        """It wants no seat any more. To be said again after a restart."""
         self.renewal.leave()
+        self._departure.begin()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it was to leave, and may end for good."""
+        return self._departure.is_over
 
     def _on_frame(self, peer: bytes, frame: bytes, at: Instant) -> list[NodeEffect]:
         if not self.duties:
@@ -144,7 +153,14 @@ class Node:
             case PeerDown():
                 return [Notable("coordinator lost; going on without it")]
             case Message(_, frame):
-                return self._follow(self.membership.received(frame))
+                return [*self._follow(self.membership.received(frame)), *self._wish()]
+
+    def _wish(self) -> list[NodeEffect]:
+        """Why it would like the epoch to end, if it does."""
+        document, replica = self.chronicle.document, self.replica
+        may_vote = replica is None or replica.consensus.has_votes
+        wish = self.renewal.wish(document, may_vote) if document is not None else None
+        return [Tell(wish)] if wish is not None else []
 
     def _follow(self, news: list[MembershipEffect]) -> list[NodeEffect]:
         """What membership says, and what follows from it."""
@@ -191,14 +207,22 @@ class Node:
     def _hear(self, body: bytes, at: Instant) -> list[NodeEffect]:
         """A message of the bulletins topic."""
         news = self.chronicle.hear(body)
+        self._departure.hear(body)
         if any(not isinstance(one, Refused) for one in news):
             self._next_look = at.now
-        return [effect for one in news for effect in self._go_on(one)]
+        return [effect for one in news for effect in self._follow_news(one, at)]
 
-    def _go_on(self, news: News) -> list[NodeEffect]:
-        """When an epoch begins, its pledge goes to where the votes will be; then there is no way back."""
-        if not isinstance(news, NewDocument):
-            return []
+    def _follow_news(self, news: News, at: Instant) -> list[NodeEffect]:
+        match news:
+            case NewBulletin(bulletin) if bulletin.change.stage is Stage.CLOSED:
+                return self._duties.on_closing(bulletin, at)
+            case NewDocument(_, succession):
+                ends = [effect for closing in succession.closings for effect in self._duties.on_closing(closing, at)]
+                return [*ends, *self._go_on(news)]
+        return []
+
+    def _go_on(self, news: NewDocument) -> list[NodeEffect]:
+        """An epoch begins: its pledge goes to where the votes will be; then there is no way back."""
         document, pledge, own = news.document, self.renewal.pledge, self._duties.own
         seat = f"a seat in shard {own.shard}" if own is not None else "no seat"
         moved: list[NodeEffect] = []
@@ -225,6 +249,6 @@ class Node:
             return []
         self._next_look = at.now + LOOK_INTERVAL
         topic = asks_topic(self._genesis.network)
-        asked = [Publish(topic, ask) for ask in self.chronicle.asks(at.now)]
+        asked = [Publish(topic, ask) for ask in (*self.chronicle.asks(at.now), *self._departure.asks())]
         tended = self._duties.tend()
         return [*asked, *self._meet(), *tended, *self.renewal.act(self.chronicle, self._duties.ready_for, at.now)]

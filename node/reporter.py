@@ -57,7 +57,7 @@ class Reporter:
 
     def name_of(self, public_key: bytes) -> str:
         """A node's name, or the start of its key."""
-        document = self._node.membership.document
+        document = self._node.document
         for committee in document.committees if document is not None else ():
             for member in committee.members:
                 if member.public_key == public_key:
@@ -70,12 +70,11 @@ class Reporter:
 
     def figures(self) -> NodeFigures:
         """As of now."""
-        membership = self._node.membership
-        document = membership.document
+        document = self._node.document
         return NodeFigures(
             process=this_process(self._doing()),
             epoch=document.number if document is not None else FIRST_EPOCH,
-            phase=membership.phase,
+            phase=self._node.membership.phase,
             peers=len(self._transport.connected),
             bytes_in=self._transport.bytes_in,
             bytes_out=self._transport.bytes_out,
@@ -113,8 +112,10 @@ class Reporter:
     def _doing(self) -> str:
         replica, membership = self._node.replica, self._node.membership
         if replica is None:
-            if membership.document is not None:
+            if not membership.begun and membership.document is not None:
                 return "waiting for its committee" if membership.seat else "standing by: no seat in this epoch"
+            if membership.begun:
+                return "bringing its ledger back" if self._node.electorate is not None else "standing by: no seat in this epoch"
             return "registering" if membership.phase is Phase.REGISTRATION else "waiting for the epoch document"
         height, view, taking_over = replica.state.height, replica.consensus.view, replica.taking_over
         if taking_over.chosen is not None:

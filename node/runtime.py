@@ -7,6 +7,7 @@ while it waits for the disk, further events gather and are handled, persisted an
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -39,6 +40,7 @@ from node.effects import (
 )
 from node.events import For, Instant, Mined
 from node.intake import Intake
+from node.leaving import begin_to_leave, is_leaving, note_left
 from node.listening import Listening
 from node.metrics import Metrics
 from node.mining import Miner
@@ -64,10 +66,12 @@ T = TypeVar("T")
 
 _IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
+_FAREWELL = 0.1
+"""Seconds for the last report to reach the broker."""
 
 
 class Runtime:
-    """One node. ``run`` returns only by being cancelled or by raising.
+    """One node. ``run`` returns once it has left the network.
 
     Raises:
         StorageError: a database cannot be used.
@@ -89,6 +93,9 @@ class Runtime:
         self._stores = stores
         addresses = settings.advertise or (settings.listen,)
         self.node = Node(genesis, key, settings.name, addresses, stores.stored(), settings.keep_blocks)
+        self._folder = Path(settings.data)
+        if is_leaving(self._folder):
+            self.node.leave()
         self._talking = Talking(settings, key, genesis.coordinator_key, versions)
         self._broker = Broker(settings.broker)
         self._line = Broker(settings.broker)
@@ -122,9 +129,19 @@ class Runtime:
             self.reporter.notable("started")
             try:
                 await self._loop()
+                note_left(self._folder)
+                self.reporter.notable("has left the network")
+                await trio.sleep(_FAREWELL)
+                nursery.cancel_scope.cancel()
             finally:  # a clean end: what may wait need not be fetched again
                 for chain, rows in self._persisting.flush():
                     self._stores.write(chain, rows)
+
+    def leave(self) -> None:
+        """Leave the network, also after a restart."""
+        self.reporter.notable("leaving the network")
+        begin_to_leave(self._folder)
+        self.node.leave()
 
     @property
     def _at(self) -> Instant:
@@ -135,7 +152,7 @@ class Runtime:
 
     async def _loop(self) -> None:
         await self._perform(self.node.start())
-        while True:
+        while not self.node.has_left:
             await self._wait()
             effects: list[NodeEffect] = []
             for event in self._intake.take(self._verifying.has_room):

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from node.client.blocks import prove_block
 from node.client.decisions import Decisions
 from node.protocol.amounts import format_amount
 from node.protocol.block import AssetTotal, Totals, net
-from node.protocol.certificate import CertifiedBlock
+from node.protocol.certificate import CertifiedBlock, Electorate
+from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import read_genesis
 from node.protocol.queries import BlockList, GetBlocks, GetStatus
+from scripts.audit_boundaries import differences
 from scripts.devnet import folder as folders
 from scripts.devnet.client import Client, ClientError, devnet_client
 from scripts.devnet.folder import FolderError
@@ -29,7 +31,8 @@ from scripts.devnet.layout import Folder
 
 DESCRIPTION = """Asks every shard for its totals, proven by its committee, and says whether money is conserved, per asset.
 
-While cross-shard transactions are under way it waits for them to be decided and delivered. When money is not conserved, or that
+It looks at every epoch: what there was when it ended must be what the next one began with. While an epoch begins, or cross-shard
+transactions are under way, it waits for them to be decided and delivered. When money is not conserved, or that
 cannot be told, it looks in the latest blocks for transactions that a home shard decided both ways, and names them. Exit code: 0
 conserved, 1 not, 2 it cannot be told: too few nodes answer, or transactions are still under way when the time is over."""
 BLOCKS_READ = 1_000
@@ -51,25 +54,31 @@ class ShardTotals(Struct, frozen=True):
     totals: Totals
 
 
+class NotYet(AuditError):
+    """A chain has no block yet."""
+
+
 Shards = dict[int, ShardTotals]
 
 
-def proven_totals(client: Client, shard: int) -> ShardTotals:
+def proven_totals(client: Client, electorate: Electorate) -> ShardTotals:
     """The shard's totals at the greatest height a quorum has reached.
 
     Raises:
-        AuditError: no quorum answers, or nobody has the block.
+        AuditError: no quorum answers, or nobody has the block; NotYet: there is none.
         ClientError: the broker cannot be reached.
     """
-    question = client.answers(shard, GetStatus())
-    electorate, height = question.electorate, question.quorum_height()
+    shard, question = electorate.shard, client.answers(electorate, GetStatus())
+    height = question.quorum_height()
     if height is None:
         many = f"{len(question.answers)} of {len(electorate.keys)}"
         raise AuditError(f"shard {shard}: {many} nodes answer, {electorate.quorum} needed")
+    if height == 0 and electorate.epoch > 1:
+        raise NotYet(f"shard {shard}: no block of epoch {electorate.epoch} yet")
     if height == 0:
         return ShardTotals(0, Totals((), 0))
     for member in question.answers:
-        answer = client.answers(shard, GetBlocks(height, 1), member).answer
+        answer = client.answers(electorate, GetBlocks(height, 1), member).answer
         for certified in answer.blocks if isinstance(answer, BlockList) else ():
             block = prove_block(certified, electorate)
             if block is not None and block.header.height == height:
@@ -77,17 +86,16 @@ def proven_totals(client: Client, shard: int) -> ShardTotals:
     raise AuditError(f"shard {shard}: no node shows block {height}")
 
 
-def proven_blocks(client: Client, shard: int, first: int, last: int) -> Iterator[CertifiedBlock]:
+def proven_blocks(client: Client, electorate: Electorate, first: int, last: int) -> Iterator[CertifiedBlock]:
     """The shard's blocks at these heights.
 
     Raises:
         AuditError: nobody has one of them. ClientError: the broker cannot be reached.
     """
-    electorate = client.document().electorates[shard]
     while first <= last:
         before = first
         for member in range(len(electorate.keys)):
-            answer = client.answers(shard, GetBlocks(first, min(BLOCKS_ASKED, last - first + 1)), member).answer
+            answer = client.answers(electorate, GetBlocks(first, min(BLOCKS_ASKED, last - first + 1)), member).answer
             for certified in answer.blocks if isinstance(answer, BlockList) else ():
                 if certified.block.header.height != first or prove_block(certified, electorate) is None:
                     break
@@ -96,16 +104,16 @@ def proven_blocks(client: Client, shard: int, first: int, last: int) -> Iterator
             if first > before:
                 break
         else:
-            raise AuditError(f"shard {shard}: no node shows block {first}")
+            raise AuditError(f"shard {electorate.shard}: no node shows block {first}")
 
 
-def contradictions(client: Client, heights: dict[int, int]) -> list[str]:
+def contradictions(client: Client, electorates: Mapping[int, Electorate], heights: dict[int, int]) -> list[str]:
     """Transactions that a home shard decided both ways, as the shards' latest blocks show it. Raises AuditError, ClientError."""
-    decisions = Decisions(client.document().electorates)
+    decisions = Decisions(electorates)
     return [
         str(found)
         for shard, height in heights.items()
-        for certified in proven_blocks(client, shard, max(1, height - BLOCKS_READ + 1), height)
+        for certified in proven_blocks(client, electorates[shard], max(1, height - BLOCKS_READ + 1), height)
         for found in decisions.read(certified)
     ]
 
@@ -186,28 +194,43 @@ def run(folder: Folder, wait: float) -> dict[str, Any]:
     devnet = folders.open_devnet(folder)
     genesis = read_genesis(folder.genesis)
     decimals = {asset.code: asset.decimals for asset in genesis.assets}
-    deadline = time.monotonic() + wait
     with devnet_client(devnet) as client:
-        numbers, before = client.document().electorates, None
+        client.document()
+        deadline, epoch, before = time.monotonic() + wait, 0, None
         while True:
-            shards = {shard: proven_totals(client, shard) for shard in numbers}
-            result = audit(shards, decimals, before)
-            if result["conserved"] is not None or time.monotonic() > deadline:
-                return _explained(client, result, shards)
-            before = shards
-            print(f"waiting: {result['pending']} transactions under way ...", file=sys.stderr)
+            document = client.document()
+            if document.number != epoch:
+                epoch, before = document.number, None
+            try:
+                shards = {shard: proven_totals(client, electorate) for shard, electorate in document.electorates.items()}
+                result = audit(shards, decimals, before)
+                if result["conserved"] is not None or time.monotonic() > deadline:
+                    return _explained(client, document, result, shards, decimals)
+                before, waiting = shards, f"{result['pending']} transactions under way"
+            except AuditError as error:
+                is_over = client.document().number == epoch and not isinstance(error, NotYet)
+                if is_over or time.monotonic() > deadline:
+                    raise
+                waiting = str(error)
+            print(f"waiting: {waiting} ...", file=sys.stderr)
             time.sleep(1)
 
 
-def _explained(client: Client, result: dict[str, Any], shards: Shards) -> dict[str, Any]:
-    """With what the blocks show, unless all is well. A transaction decided both ways makes money, or loses it."""
-    found = []
-    if not result["conserved"]:
+def _explained(
+    client: Client, document: EpochDocument, result: dict[str, Any], shards: Shards, decimals: dict[str, int]
+) -> dict[str, Any]:
+    """With what became of the money from epoch to epoch, and, unless all is well, with what the blocks show. A transaction
+    decided both ways makes money, or loses it."""
+    known, found, number = client.epochs, list[str](), document.number
+    latest = {shard: proven.totals for shard, proven in shards.items()}
+    lost = differences(known.documents[:number], known.chronicle.successions[: number - 1], latest, decimals)
+    if lost or not result["conserved"]:
         try:
-            found = contradictions(client, {shard: proven.height for shard, proven in shards.items()})
+            found = contradictions(client, document.electorates, {shard: proven.height for shard, proven in shards.items()})
         except AuditError as error:
             print(f"cannot look for what was decided both ways: {error}", file=sys.stderr)
-    return {**result, "conserved": False if found else result["conserved"], "contradictions": found}
+    conserved = False if found or lost else result["conserved"]
+    return {**result, "conserved": conserved, "epoch": number, "boundaries": lost, "contradictions": found}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -216,8 +239,9 @@ def table(result: dict[str, Any]) -> str:
     for asset, values in result["assets"].items():
         lines.append(f"  {asset:<8}" + "".join(f"{values[n]:>18}" for n in columns) + f"   {SHOWN[values['conserved']]}")
         lines += [f"    {units} {asset} arrived that never left: shard {way}" for way, units in values["never_left"].items()]
-    lines += [f"  {text}" for text in result["contradictions"]]
+    lines += [f"  {text}" for text in (*result["boundaries"], *result["contradictions"])]
     heights = ", ".join(f"shard {shard} at {height}" for shard, height in result["heights"].items())
+    heights += f" of epoch {result['epoch']}"
     verdict = VERDICTS[result["conserved"]]
     if not result["settled"]:
         verdict += f" Not settled: {result['pending']} transactions still under way."

@@ -23,6 +23,8 @@ from node.protocol.topics import asks_topic, bulletins_topic, entries_topic
 
 CALL_INTERVAL = 3_000
 """Between two calls for the same, ms."""
+PATIENCE = 3_000
+"""A reason has to stand so long, ms: who comes or leaves together has a part in the same change."""
 CALLS_PER_HOUR = 12
 """For different epochs: members that say they leave, and stay, shall not have one change follow another."""
 _PHASES = {
@@ -65,6 +67,7 @@ class Epochs:
         self._wishes: dict[bytes, Want] = {}
         self._seats = _seats(self.document)
         self._calls = Bucket(CALLS_PER_HOUR / 3600, CALLS_PER_HOUR)
+        self._has_reason_since: int | None = None
         self._called: tuple[int, int] | None = None
         """For which epoch, and when last."""
 
@@ -108,7 +111,7 @@ class Epochs:
         effects = []
         for news in self._chronicle.hear(body):
             if isinstance(news, NewDocument):
-                self._wishes, self._seats = {}, _seats(news.document)
+                self._wishes, self._seats, self._has_reason_since = {}, _seats(news.document), None
                 effects.append(PersistSuccession(news.succession))
         return effects
 
@@ -140,6 +143,11 @@ class Epochs:
             return []
         written = bulletin.change.register or _NOTHING
         if written.called or written.phase is not RegisterPhase.REGISTRATION or not (reason := self._reason(written)):
+            self._has_reason_since = None
+            return []
+        if self._has_reason_since is None:
+            self._has_reason_since = now
+        if now - self._has_reason_since < PATIENCE:
             return []
         is_first = self._called is None or self._called[0] != epoch
         if is_first and not self._calls.has_any(now / 1000):

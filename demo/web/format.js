@@ -30,6 +30,13 @@ export function age(ms) {
   return `${Math.round(ms / 60_000)} min ago`;
 }
 
+// A length of time: "42 s", "12 min", "3.5 h", "2.1 d".
+export function duration(ms) {
+  if (ms < 120_000) return `${Math.max(0, Math.round(ms / 1000))} s`;
+  if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`;
+  return ms < 172_800_000 ? `${tenths.format(ms / 3_600_000)} h` : `${tenths.format(ms / 86_400_000)} d`;
+}
+
 export const time = (ms) => clock.format(new Date(ms));
 
 export const byName = (a, b) => a.localeCompare(b, "en", { numeric: true });

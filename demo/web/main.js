@@ -2,6 +2,7 @@
 
 import { LineChart } from "./chart.js";
 import { byId, text, title } from "./dom.js";
+import { showEpoch } from "./epoch.js";
 import { count, milliseconds, rate, time } from "./format.js";
 import { showLoad } from "./load.js";
 import { follow } from "./stream.js";
@@ -58,6 +59,7 @@ function show(kind, picture) {
   showBroker(picture.broker);
   if (!heard) return;
   showTopology(picture);
+  showEpoch(picture);
   throughput.show(rows, picture.columns);
   latency.show(rows, picture.columns);
   showSupply(picture);

@@ -88,6 +88,7 @@ class NetworkView(View):
     name: str
     epoch: int | None
     document: Hash | None
+    document_1: Annotated[Hash | None, Field(description="Of epoch 1: all later ones follow from it.")]
     phase: str | None
     began: Annotated[Time | None, Field(description="When the epoch began, by block time; null in the first.")]
     change: ChangeView | None
@@ -177,6 +178,7 @@ async def network(gateway: GatewayPart) -> NetworkView:
         name=genesis.name,
         epoch=document.number if document else None,
         document=document.hash.hex() if document else None,
+        document_1=gateway.epochs.documents[0].hash.hex() if document else None,
         phase=notice.phase.value if notice else None,
         began=iso(_began(gateway) or None),
         change=_change(gateway),

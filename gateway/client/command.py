@@ -80,12 +80,12 @@ def _keep(options: Options, key: KeyPair) -> int:
     """Make the folder of a wallet with this key."""
     genesis, connection = read_genesis(options.genesis), Connection(options.gateway)
     told = connection.read("/v1/network")
-    document = options.document_1.lower() if options.document_1 else field(told, "document")
+    document = options.document_1.lower() if options.document_1 else field(told, "document_1")
     try:
         network = network_id(genesis, document).hex()
     except ValueError:
         raise Mistaken(f"not the hash of an epoch document: {document[:80]!r}") from None
-    if tuple(field(told, name) for name in ("genesis", "document", "network")) != (genesis.hash.hex(), document, network):
+    if tuple(field(told, name) for name in ("genesis", "document_1", "network")) != (genesis.hash.hex(), document, network):
         raise CannotPay("this gateway is of another network")
     address = encode_address(address_of(key.public))
     place = Place(options.gateway, document, address, key.public.hex())

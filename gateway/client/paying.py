@@ -90,11 +90,11 @@ def proof_of(folder: Folder, connection: Connection, transaction_id: bytes) -> t
         proof = TransactionProof.model_validate_json(content)
     except ValidationError:
         raise NoAnswer("the gateway's proof has another form") from None
-    document = checking.check(proof, folder.genesis, folder.place.document)
+    documents = checking.check(proof, folder.genesis, folder.place.document)
     if proof.claim.transaction_id != transaction_id.hex():
         raise checking.Refused("it is of another transaction")
     folder.keep_proof(transaction_id, content)
-    return proof.claim.status, in_words(proof, document)
+    return proof.claim.status, in_words(proof, documents)
 
 
 def account_proof_of(folder: Folder, connection: Connection) -> list[str]:
@@ -104,11 +104,11 @@ def account_proof_of(folder: Folder, connection: Connection) -> list[str]:
         proof = AccountProof.model_validate_json(content)
     except ValidationError:
         raise NoAnswer("the gateway's proof has another form") from None
-    document = checking.check(proof, folder.genesis, folder.place.document)
+    documents = checking.check(proof, folder.genesis, folder.place.document)
     if proof.claim.address != folder.place.address:
         raise checking.Refused("it is of another account")
     folder.keep_account_proof(content)
-    return in_words(proof, document)
+    return in_words(proof, documents)
 
 
 def balances_of(folder: Folder, connection: Connection) -> dict[str, Held]:

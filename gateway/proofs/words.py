@@ -12,10 +12,16 @@ def in_words(proof: TransactionProof | AccountProof, documents: Documents) -> li
     claim = proof.claim
     lines = list(_transaction(claim, documents) if isinstance(claim, TransactionClaim) else _account(claim, documents))
     network, document = claim.network, documents[-1]
+    first = documents[0].hash.hex()
+    later = [
+        f"The committees are those of epoch {network.epoch}: document {network.document}, which follows from that",
+        "of epoch 1 by what the committees of all epochs between have certified.",
+    ]
     return [
         *lines,
         f"Network {network.id} ({network.name}): genesis {network.genesis}.",
-        f"The committees are those of epoch {network.epoch}: document {network.document}, recomputed from the genesis; its",
+        *(later if len(documents) > 1 else ()),
+        f"The committees of epoch 1 are those of document {first}, recomputed from the genesis; its",
         "coordinator and a quorum of each committee signed it. Compare the hash with one you know (--document-1): a dishonest",
         "coordinator could have made another.",
         f"This holds unless more than f members of a committee lie: {_faults(document)}.",

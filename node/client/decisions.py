@@ -25,6 +25,10 @@ class Place(Struct, frozen=True):
 
     shard: int
     height: int
+    epoch: int = 1
+
+    def __str__(self) -> str:
+        return f"block {self.height} of shard {self.shard}" + (f" in epoch {self.epoch}" if self.epoch > 1 else "")
 
 
 class Contradiction(Struct, frozen=True):
@@ -36,23 +40,24 @@ class Contradiction(Struct, frozen=True):
     aborted: Place
 
     def __str__(self) -> str:
-        commit, abort = (f"block {place.height} of shard {place.shard}" for place in (self.committed, self.aborted))
-        transaction = self.transaction_id.hex()
-        return f"shard {self.home} decided transaction {transaction} both ways: commit in {commit}, abort in {abort}"
+        where = f"commit in {self.committed}, abort in {self.aborted}"
+        return f"shard {self.home} decided transaction {self.transaction_id.hex()} both ways: {where}"
 
 
 class Decisions:
-    """Feed it with proven blocks of all shards, in any order; it tells of each contradiction once."""
+    """Of an epoch: feed it with proven blocks of all its shards, in any order; it tells of each contradiction once. A transaction
+    is decided in the epoch in which it began."""
 
     def __init__(self, electorates: Mapping[int, Electorate]) -> None:
         self._electorates = electorates
+        self._epoch = next(iter(electorates.values())).epoch if electorates else 1
         self._known: OrderedDict[tuple[int, bytes], tuple[bool, Place] | None] = OrderedDict()
         self._told: OrderedDict[tuple[int, bytes], None] = OrderedDict()
 
     def read(self, certified: CertifiedBlock) -> list[Contradiction]:
         """What a block says that contradicts others read before."""
         header = certified.block.header
-        place = Place(header.shard, header.height)
+        place = Place(header.shard, header.height, self._epoch)
         found = [(*decided, place) for decided in self._taken(certified)]
         for receipt in certified.effects.receipts:
             key = (header.shard, receipt.transaction_id)

@@ -215,6 +215,8 @@ class Simplex(Generic[Draft]):
             self.on_vote(vote, now)
             return False
         self._take_vote(vote)
+        if self.view != header.view:  # its leader's vote was the last of a quorum
+            return self._is_due_late(vote)
         if self._welcomed:
             self._effects.append(Notable(f"member {leader} proposed two blocks in view {vote.view}"))
         self._welcomed.append(vote.block)

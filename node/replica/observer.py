@@ -113,6 +113,13 @@ class Observer:
         self.taking_over.lost(peer)
         return self._finish(at)
 
+    def on_closed(self, height: int, at: Instant) -> list[ChainEffect]:
+        """The closing block is known to be at this height: members have it, or will at once."""
+        self._at = at
+        for peer in self._heights:
+            self._on_member_message(peer, Standing(height, 0))
+        return self._finish(at)
+
     def on_tick(self, at: Instant) -> list[ChainEffect]:
         """Time passed; to be called at ``deadline`` at the latest."""
         return self._finish(at)

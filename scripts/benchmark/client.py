@@ -8,6 +8,7 @@ from node.client.blocks import prove_block, read_block
 from node.client.follower import Follower, Progress
 from node.client.questions import Question
 from node.protocol.block import Outcome, Receipt
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
 from node.protocol.limits import MAX_BROKER_BATCH_BYTES, MAX_BROKER_BODY_BYTES
@@ -18,7 +19,8 @@ from scripts.devnet.client import ANSWER_SECONDS, Client, ClientError
 
 class LoadClient:
     """Waits on construction until every shard makes blocks, and follows it from the first it hears of on: what is sent then
-    is decided in a later one, whoever does not hear it, and is to be sent again.
+    is decided in a later one, whoever does not hear it, and is to be sent again. Chains of later epochs are followed from their
+    beginning.
 
     Raises:
         ClientError: no epoch in its mining phase, or no block of a shard, within ``seconds``.
@@ -28,40 +30,57 @@ class LoadClient:
         self._client, self.genesis = client, client.genesis
         if not client.wait(self._is_mining, seconds):
             raise ClientError(f"no epoch reached its mining phase within {seconds:.0f} s")
+        self._followers: dict[Chain, Follower] = {}
+        self._asked: dict[Chain, tuple[Question, float]] = {}
+        self._receipts: list[tuple[Chain, Receipt]] = []
         self.document = client.document()
-        self._followers = {s: Follower(e, from_now=True) for s, e in self.document.electorates.items()}
-        self._asked: dict[int, tuple[Question, float]] = {}
-        self._receipts: list[Receipt] = []
-        for shard in self._followers:
-            client.subscribe(
-                blocks_topic(self.genesis.network, self.document.electorates[shard].chain),
-                MAX_BROKER_BODY_BYTES,
-                partial(self._published, shard),
-            )
+        self._follow(from_now=True)
         if not client.wait(lambda: all(follower.height for follower in self._followers.values()), seconds):
-            silent = [shard for shard, follower in self._followers.items() if not follower.height]
+            silent = [chain.shard for chain, follower in self._followers.items() if not follower.height]
             raise ClientError(f"no block of shard {silent[0]} was published within {seconds:.0f} s")
+
+    def _follow(self, *, from_now: bool) -> None:
+        """The chains of this epoch; those of earlier ones to their closing blocks."""
+        for chain, follower in self._followers.items():
+            if follower.end is None and (end := self._client.epochs.end(chain)) is not None:
+                follower.finish(end)
+        for electorate in self.document.electorates.values():
+            chain = electorate.chain
+            self._followers[chain] = Follower(electorate, from_now=from_now)
+            topic = blocks_topic(self.genesis.network, chain)
+            self._client.subscribe(topic, MAX_BROKER_BODY_BYTES, partial(self._published, chain))
 
     @property
     def height(self) -> int:
-        """The heights of all shards, added up."""
+        """The heights of all chains followed, added up."""
         return sum(follower.height for follower in self._followers.values())
 
-    def send(self, shard: int, encoded: Sequence[bytes]) -> None:
+    def home_of(self, payer: bytes) -> Chain:
+        """The chain that a payment from this address is sent to now."""
+        return Chain(self.document.number, self.document.shards.shard_of(payer))
+
+    def touched(self, epoch: int, addresses: Iterable[bytes]) -> int:
+        """How many shards keep these addresses in an epoch."""
+        return len(set(map(self._client.epochs.documents[epoch - 1].shards.shard_of, addresses)))
+
+    def send(self, home: Chain, encoded: Sequence[bytes]) -> None:
         """Publish encoded transactions to their home shard, in batches of 64 KB. Raises ClientError."""
-        topic = transactions_topic(self.genesis.network, self.document.electorates[shard].chain)
+        topic = transactions_topic(self.genesis.network, home)
         for batch in batches(encoded):
             self._client.publish(topic, encode(TransactionBatch(tuple(batch))))
 
-    def receipts(self, timeout: float) -> Sequence[Receipt]:
+    def receipts(self, timeout: float) -> Sequence[tuple[Chain, Receipt]]:
         """Final receipts in the next blocks, or nothing when none come within ``timeout`` seconds."""
         self._client.poll(timeout)
+        if (document := self._client.epochs.document) is not None and document.number > self.document.number:
+            self.document = document
+            self._follow(from_now=False)
         now = time.monotonic()
-        for shard, follower in self._followers.items():
-            self._take_answer(shard, now)
-            if shard not in self._asked and (asked := follower.ask(now)) is not None:
-                question = self._client.ask(self.document.electorates[shard], asked.request, asked.member)
-                self._asked[shard] = (question, now + ANSWER_SECONDS)
+        for chain, follower in self._followers.items():
+            self._take_answer(chain, now)
+            if chain not in self._asked and (asked := follower.ask(now)) is not None:
+                question = self._client.ask(self._client.epochs.electorates[chain], asked.request, asked.member)
+                self._asked[chain] = (question, now + ANSWER_SECONDS)
         found, self._receipts = self._receipts, []
         return found
 
@@ -69,24 +88,24 @@ class LoadClient:
         epochs = self._client.epochs
         return epochs.document is not None and epochs.notice is not None and epochs.notice.phase is Phase.MINING
 
-    def _published(self, shard: int, body: bytes) -> None:
-        block = read_block(body, self.document.electorates[shard])
-        self._keep(self._followers[shard].published([block], time.monotonic()))
+    def _published(self, chain: Chain, body: bytes) -> None:
+        block = read_block(body, self._client.epochs.electorates[chain])
+        self._keep(chain, self._followers[chain].published([block], time.monotonic()))
 
-    def _take_answer(self, shard: int, now: float) -> None:
-        if shard not in self._asked:
+    def _take_answer(self, chain: Chain, now: float) -> None:
+        if chain not in self._asked:
             return
-        question, deadline = self._asked[shard]
+        question, deadline = self._asked[chain]
         if question.is_done or now > deadline:
-            del self._asked[shard]
+            del self._asked[chain]
             self._client.close(question)
             answer, electorate = question.answer, question.electorate
             blocks = [prove_block(block, electorate) for block in answer.blocks] if isinstance(answer, BlockList) else None
-            self._keep(self._followers[shard].answered(blocks, now))
+            self._keep(chain, self._followers[chain].answered(blocks, now))
 
-    def _keep(self, progress: Progress) -> None:
+    def _keep(self, chain: Chain, progress: Progress) -> None:
         for block in progress.blocks:
-            self._receipts += [r for r in block.certified.effects.receipts if r.outcome is not Outcome.PREPARED]
+            self._receipts += [(chain, r) for r in block.certified.effects.receipts if r.outcome is not Outcome.PREPARED]
 
 
 def batches(encoded: Sequence[bytes]) -> Iterable[list[bytes]]:

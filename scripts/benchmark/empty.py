@@ -64,7 +64,7 @@ def measure_busy(network: Network, client: LoadClient, payers: Payers, options: 
         before, height, began = measure.usage(pids, ports), client.height, time.monotonic()
         for number, payment in enumerate(sent):
             while (left := began + number / rate - time.monotonic()) > 0:
-                decided |= {r.transaction_id for r in client.receipts(left) if r.outcome is Outcome.COMMITTED}
+                decided |= {r.transaction_id for _, r in client.receipts(left) if r.outcome is Outcome.COMMITTED}
             send(client, [payment])
         after, height, ended = measure.usage(pids, ports), client.height - height, time.monotonic()
     late = [payment for payment in sent if payment.id not in decided]

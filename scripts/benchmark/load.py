@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from node.protocol.address import address_of
 from node.protocol.block import Outcome, Receipt
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_LEGS
@@ -29,21 +30,19 @@ class BenchError(Exception):
 
 
 class Signed(Struct, frozen=True, gc=False):
-    """A transaction ready to send."""
+    """A transaction ready to send. ``addresses``: that it touches, the first payer's first."""
 
     id: bytes
-    home: int
-    shards: int
-    """How many shards it touches."""
+    addresses: tuple[bytes, ...]
     encoded: bytes
 
 
 class UnderWay(Struct, gc=False):
-    """A transaction under way: when it was first sent (monotonic), and in how many shards it is not final yet."""
+    """A transaction under way: when it was first sent (monotonic), and in how many shards it is final."""
 
     payment: Signed
     sent: float
-    left: int
+    final: int = 0
 
 
 class Sample(Struct):
@@ -107,11 +106,10 @@ class Payers:
 
 
 def _sign(client: LoadClient, legs: tuple[Leg, ...], key: KeyPair) -> Signed:
-    shard_of = client.document.shards.shard_of
     valid_until = time.time_ns() // 1_000_000 + LIFETIME
     order = Order(client.document.network_id, legs, "", valid_until, os.urandom(8))
-    touched = {shard_of(leg.payee) for leg in legs} | {shard_of(leg.payer) for leg in legs}
-    return Signed(order.id, shard_of(legs[0].payer), len(touched), encode(order.sign([key])))
+    addresses = dict.fromkeys(address for leg in legs for address in (leg.payer, leg.payee))
+    return Signed(order.id, tuple(addresses), encode(order.sign([key])))
 
 
 def run_load(client: LoadClient, payments: Sequence[Signed], in_flight: int, seconds: float = math.inf) -> Sample:
@@ -154,26 +152,27 @@ class _Load:
         if self._queue and room >= self._in_flight / 10 and not self._is_over(now):
             due = [self._queue.popleft() for _ in range(min(room, len(self._queue)))]
             self._sent = now
-            self._waiting |= {payment.id: UnderWay(payment, now, payment.shards) for payment in due}
+            self._waiting |= {payment.id: UnderWay(payment, now) for payment in due}
             send(self._client, due)
 
-    def _take(self, receipts: Iterable[Receipt]) -> None:
+    def _take(self, receipts: Iterable[tuple[Chain, Receipt]]) -> None:
         now, decided, committed = time.monotonic(), 0, 0
-        for receipt in receipts:
+        for chain, receipt in receipts:
             entry = self._waiting.get(receipt.transaction_id)
             if entry is None:
                 continue
             self._moved = now
-            entry.left -= 1
+            entry.final += 1
             failed = receipt.outcome is not Outcome.COMMITTED
-            if failed or entry.left == 0:
+            shards = self._client.touched(chain.epoch, entry.payment.addresses)
+            if failed or entry.final == shards:
                 del self._waiting[receipt.transaction_id]
                 decided += 1
             if failed:
                 self._sample.failed[str(receipt.code)] += 1
-            elif entry.left == 0:
+            elif entry.final == shards:
                 committed += 1
-                self._count(entry, now)
+                self._count(entry, now, shards > 1)
         if self._filling > 0:
             self._filling -= decided
             self._began = self._last = now
@@ -181,8 +180,7 @@ class _Load:
             self._sample.committed += committed
             self._last = now
 
-    def _count(self, entry: UnderWay, now: float) -> None:
-        crossing = entry.payment.shards > 1
+    def _count(self, entry: UnderWay, now: float, crossing: bool) -> None:
         self._sample.done += 1
         self._sample.cross += crossing
         (self._sample.cross_latencies if crossing else self._sample.intra_latencies).append(now - entry.sent)
@@ -218,11 +216,11 @@ def run_trickle(client: LoadClient, payments: Sequence[Signed], per_second: floa
 
 def send(client: LoadClient, payments: Iterable[Signed]) -> None:
     """To their home shards, without waiting for anything. Raises ClientError."""
-    by_home: defaultdict[int, list[bytes]] = defaultdict(list)
+    by_home: defaultdict[Chain, list[bytes]] = defaultdict(list)
     for payment in payments:
-        by_home[payment.home].append(payment.encoded)
-    for shard, encoded in by_home.items():
-        client.send(shard, encoded)
+        by_home[client.home_of(payment.addresses[0])].append(payment.encoded)
+    for home, encoded in by_home.items():
+        client.send(home, encoded)
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:

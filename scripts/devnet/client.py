@@ -14,6 +14,7 @@ from node.client.epochs import Epochs, NewDocument, News
 from node.client.questions import Question, Questions, read_reply
 from node.network.broker_url import BrokerUrl
 from node.protocol.certificate import Electorate
+from node.protocol.change import Stage
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis, read_genesis
@@ -114,11 +115,16 @@ class Client:
             ClientError: none was kept and none comes in time.
         """
         if not self._has_followed:
-            self.wait(lambda: self.epochs.chronicle.register is not None, seconds)
+            self.wait(self._is_current, seconds)
             self._has_followed = self.epochs.document is not None
         if self.epochs.document is None:
             raise ClientError("no epoch document: none was kept, and no coordinator announces one")
         return self.epochs.document
+
+    def _is_current(self) -> bool:
+        """Whether the register of the epoch that is known tells that it goes on."""
+        register = self.epochs.chronicle.register
+        return register is not None and register.change.stage is not Stage.CLOSED
 
     def ask(self, electorate: Electorate, request: Request, member: int = EVERYONE) -> Question:
         """Ask without waiting: ``poll`` brings the answers. ``close`` it after. Raises ClientError."""
@@ -129,9 +135,11 @@ class Client:
     def close(self, question: Question) -> None:
         self._questions.close(question)
 
-    def answers(self, shard: int, request: Request, member: int = EVERYONE, seconds: float = ANSWER_SECONDS) -> Question:
-        """Ask a shard's members and wait until all have answered, or ``seconds``. Raises ClientError."""
-        question = self.ask(self.document().electorates[shard], request, member)
+    def answers(
+        self, electorate: Electorate, request: Request, member: int = EVERYONE, seconds: float = ANSWER_SECONDS
+    ) -> Question:
+        """Ask a committee's members and wait until all have answered, or ``seconds``. Raises ClientError."""
+        question = self.ask(electorate, request, member)
         self.wait(lambda: question.is_done, seconds)
         self.close(question)
         return question
@@ -166,4 +174,4 @@ class Client:
 
 def devnet_client(devnet: Devnet) -> Client:
     """A client of the network of a folder, which keeps the epoch document there. Raises ValueError, OSError."""
-    return Client(devnet.broker_url, read_genesis(devnet.folder.genesis), devnet.folder.run / "epoch-document")
+    return Client(devnet.broker_url, read_genesis(devnet.folder.genesis), devnet.folder.run / "epochs")

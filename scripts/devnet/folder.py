@@ -70,6 +70,10 @@ def short_epochs(seconds: int) -> dict[str, int]:
     return times | ({"commit_timeout": 5_000, "settle_time": 15_000} if seconds < 120 else {})
 
 
+ONE_EPOCH = {"epoch_pause": 86_400_000}
+"""Of a network whose committees stay as they are for a day, whatever happens to its nodes."""
+
+
 def add_nodes(folder: Folder, count: int) -> Devnet:
     """The network with so many nodes more, which are not started. Raises FolderError when there is no network, or no room."""
     open_devnet(folder)
@@ -82,9 +86,14 @@ def add_nodes(folder: Folder, count: int) -> Devnet:
 
 
 def make_devnet(
-    folder: Folder, state: DevnetState, committees: int | None, committee_size: int | None, epoch_seconds: int | None = None
+    folder: Folder,
+    state: DevnetState,
+    committees: int | None,
+    committee_size: int | None,
+    parameters: Mapping[str, int] = {},
 ) -> Devnet:
-    """A new network's genesis and keys. Takes what an interrupted attempt left.
+    """A new network's genesis and keys. Takes what an interrupted attempt left. ``parameters``: where they shall not be as in the
+    profile.
 
     Raises:
         FolderError: the folder holds something else under one of our names, or the parameters make no network.
@@ -92,13 +101,12 @@ def make_devnet(
     if not folder.state.exists() and (taken := [path.name for path in _owned(folder) if path.exists() and path != folder.run]):
         raise FolderError(f"{folder.data} holds files this script did not make ({', '.join(taken)}): choose another --data")
     profile = tomllib.loads(PROFILE.read_text())
-    given = {"committees": committees, "committee_size": committee_size}
+    given = {"committees": committees, "committee_size": committee_size, **parameters}
     profile["parameters"].update({name: value for name, value in given.items() if value is not None})
-    profile["parameters"].update(short_epochs(epoch_seconds) if epoch_seconds is not None else {})
     try:
-        parameters = msgspec.convert(profile["parameters"], Parameters)
+        rules = msgspec.convert(profile["parameters"], Parameters)
         assets = tuple(asset["code"] for asset in profile["assets"])
-        nodes = parameters.committees * parameters.committee_size
+        nodes = rules.committees * rules.committee_size
         Devnet(folder, Ports(state.port_base), nodes, assets, gateways=state.gateways)
     except (ValueError, msgspec.ValidationError) as error:
         raise FolderError(str(error)) from None
@@ -117,7 +125,7 @@ def make_devnet(
             Asset(asset["code"], asset["decimals"], _key(folder.issuer_key(asset["code"])).public.hex())
             for asset in profile["assets"]
         ),
-        parameters=parameters,
+        parameters=rules,
     )
     draft = folder.genesis.with_suffix(".draft")
     write_genesis(draft, genesis)

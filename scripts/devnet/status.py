@@ -19,7 +19,7 @@ from scripts.devnet.layout import Devnet, Folder
 from scripts.devnet.processes import programs_running, supervisor
 
 ANSWER_SECONDS = 1.5
-DOCUMENT_SECONDS = 1.5
+DOCUMENT_SECONDS = 3.0
 
 
 class Heard(NamedTuple):
@@ -163,17 +163,17 @@ def ask_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str])
 def hear_nodes(folder: Folder, broker: str, genesis: Genesis, expected: set[str]) -> Heard:
     """The same, and of the epoch."""
     statuses: dict[str, NodeStatus] = {}
-    with Client(broker, genesis, folder.run / "epoch-document") as client, suppress(ClientError):
-        document = client.document(DOCUMENT_SECONDS)
-        committees = document.committees
-        questions = [client.ask(document.electorates[committee.shard], GetStatus()) for committee in committees]
+    document, seats = None, dict[str, int]()
+    with Client(broker, genesis, folder.run / "epochs") as client, suppress(ClientError):
+        document = client.document(DOCUMENT_SECONDS)  # another may come to be in force meanwhile
+        seats = {member.name: committee.shard for committee in document.committees for member in committee.members}
+        questions = [client.ask(electorate, GetStatus()) for electorate in document.electorates.values()]
 
         def answered() -> bool:
-            for committee, question in zip(committees, questions, strict=True):
+            for committee, question in zip(document.committees, questions, strict=True):
                 answers = question.answers.items()
                 statuses.update({committee.members[i].name: a for i, a in answers if isinstance(a, NodeStatus)})
-            return expected & client.epochs.seats.keys() <= statuses.keys()
+            return expected & seats.keys() <= statuses.keys()
 
         client.wait(answered, ANSWER_SECONDS)
-    seats = {name: shard for name, (shard, _) in client.epochs.seats.items()}
-    return Heard(seats, statuses, client.epochs.document, client.epochs.notice)
+    return Heard(seats, statuses, document, client.epochs.notice)

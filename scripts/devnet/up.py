@@ -142,7 +142,8 @@ def open_or_make(folder: Folder, options: argparse.Namespace, screen: Screen) ->
         base, host = options.port_base or DEFAULT_PORT_BASE, options.host or LOOPBACK
         new = DevnetState(base, broker, host, not options.without_nodes, options.with_shop, options.gateways or 1)
         new.keep_blocks = options.keep_blocks or 0
-        devnet = folders.make_devnet(folder, new, options.committees, options.committee_size, options.epoch_seconds)
+        times = folders.short_epochs(options.epoch_seconds) if options.epoch_seconds is not None else {}
+        devnet = folders.make_devnet(folder, new, options.committees, options.committee_size, times)
         screen.say(f"New network in {shown(folder.data)}: {devnet.nodes} nodes, assets {', '.join(devnet.assets)}.")
         return devnet
     parameters = read_genesis(folder.genesis).parameters

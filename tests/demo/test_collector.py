@@ -11,6 +11,7 @@ from demo.chain import LATEST_BLOCKS
 from demo.collector import COLUMNS, FEED_LINES, FEED_RATE, HISTORY, Collector
 from demo.sources import DOWN_AFTER, FORGET_AFTER, MAX_SOURCES
 from node.protocol.block import Outcome, PeerTotal
+from node.protocol.chain import Chain
 from node.protocol.channel import Decision
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
@@ -297,3 +298,49 @@ def test_a_home_shard_that_decides_a_transaction_both_ways_is_named(network: Net
     line = update["feed"][-1]
     assert line["source"] == "shard 0"
     assert all(part in line["text"] for part in (lied.hex(), "commit in block 1 of shard 1", "abort in block 2 of shard 0"))
+
+
+# -- epochs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_next_epochs_ranges_and_movers_are_shown_and_then_the_epoch_begins() -> None:
+    network = Network(standby=4, epoch_pause=100, reveal_time=1000)
+    payer = network.person(0)
+    network.fund(payer, 1_000)
+    collector = Collector(network.genesis, "", TIME)
+    collector.announcement(encode(network.announcement()), TIME)
+    listened = list[int]()
+    collector.on_document = lambda document: listened.append(document.number)
+    for shard in network.shards:
+        collector.block(shard.number, encode(shard.chain[-1]))
+    before = collector.update(TIME)
+    assert (before["clock"]["number"], before["clock"]["phase"], before["clock"]["began"]) == (1, "registration", TIME)
+    assert [(one["shard"], one["from"], one["to"]) for one in before["ranges"]] == [(0, 0, 0.5), (1, 0.5, 1)]
+    assert (before["next_ranges"], before["moves"]) == ([], [])
+    succession = network.change()
+    register, other = succession.closings
+    collector.bulletin(encode(register), TIME)
+    update = collector.update(TIME)
+    assert (update["epoch"], update["clock"]["phase"], update["clock"]["attempt"]) == (1, "closed", 1)
+    assert [(one["shard"], one["from"], one["to"]) for one in update["next_ranges"]] == [
+        (0, 0, 0.25),
+        (2, 0.25, 0.5),
+        (1, 0.5, 1),
+    ]
+    entering = {move["name"] for move in update["moves"] if move["from"] is None}
+    assert entering == {f"node-{n}" for n in range(12) if network.documents[0].seat_of(list(network.nodes)[n]) is None}
+    assert all(move["from"] != move["to"] for move in update["moves"])
+    collector.bulletin(encode(other), TIME)
+    update = collector.update(TIME)
+    assert (update["epoch"], listened, update["clock"]["began"]) == (2, [2], network.shards[0].genesis.time)
+    assert (update["next_ranges"], len(update["committees"])) == ([], 3)
+    assert update["supply"] == [{**row, "conserved": "unknown"} for row in before["supply"]], "no block of the epoch is here yet"
+    for shard in network.shards:
+        collector.block(shard.number, encode(shard.add()), epoch=2)
+    collector.block(0, encode(network.chains[Chain(1, 0)].chain[-1]), epoch=1)
+    assert collector.update(TIME)["supply"] == before["supply"]
+    assert collector.ignored == 0
+    assert [line["text"] for line in collector.update(TIME)["feed"]][-2:] == [
+        "change to epoch 2, attempt 1: closed",
+        "epoch 2: 12 nodes form 3 committees",
+    ]

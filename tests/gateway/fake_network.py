@@ -141,6 +141,8 @@ class FakeNetwork:
     def _hear(self, client: "redis.Redis", topic: str, body: bytes) -> None:
         if topic == topics.asks_topic(self.network):
             with self._lock:
+                if self.chains.shards[0].chain:
+                    self.chronicle.hear(encode(self.chains.shards[0].bulletin()))
                 answer = self.chronicle.answer(body, int(time.monotonic() * 1000))
             if answer is not None:
                 self._publish(client, topics.bulletins_topic(self.network), answer)

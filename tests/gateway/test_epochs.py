@@ -185,6 +185,8 @@ def test_the_explorer_shows_ranges_and_blocks_of_earlier_epochs(changing: World)
     first, last = changing.network.chains.document.shards.range_of(2)
     assert (seen["committees"][2]["first"], seen["committees"][2]["last"]) == (encode_address(first), encode_address(last))
     assert seen["began"] is not None
+    hashes = [document.hash.hex() for document in changing.network.chains.documents]
+    assert [seen["document_1"], seen["document"]] == hashes
     block = http.get(f"/v1/blocks/0/{paid['height']}", params={"epoch": 1}).json()
     assert (block["epoch"], [one["transaction_id"] for one in block["receipts"]]) == (1, [paid["id"]])
     end = changing.network.chains.successions[0].closings[0].header

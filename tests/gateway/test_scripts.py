@@ -81,7 +81,9 @@ def spend(network: FakeNetwork, *, across: bool) -> None:
 
 def audit(folder: Folder, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     code = audit_money.main(["--data", str(folder.data), "--json", "--wait", "1"])
-    return code, json.loads(capsys.readouterr().out or "{}")
+    shown = capsys.readouterr()
+    assert shown.out, shown.err
+    return code, json.loads(shown.out)
 
 
 def test_audit_is_not_confused_by_what_others_publish(world: World, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +182,24 @@ def test_a_load_that_nobody_heard_is_sent_again_and_lost_blocks_are_asked_for(
         sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 20)
     assert (sample.committed, dict(sample.failed)) == (20, {})
     assert sample.cross > 0
+
+
+def test_a_load_goes_on_from_one_epoch_to_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "RESEND_SECONDS", 0.3)
+    network = world.network
+    with Client(world.broker.url, network.genesis) as client:
+        bench = LoadClient(client, 10.0)
+        payers = load.Payers(bench, 8, seed=1)
+        payers.fund(USD_ISSUER, "USD", 100)
+        made = payers.payments(60, 0.5, "USD")
+        changing = threading.Timer(0.3, network.change)
+        changing.start()
+        sample = load.run_load(bench, made, 5)
+        assert (sample.committed, dict(sample.failed)) == (60, {})
+        changing.join()
+        sample = load.run_load(bench, payers.payments(20, 0.5, "USD"), 5)
+        assert bench.document.number == 2
+    assert (sample.committed, dict(sample.failed)) == (20, {})
 
 
 def test_a_load_begins_when_its_client_follows_every_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

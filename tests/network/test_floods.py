@@ -290,7 +290,7 @@ async def test_a_member_that_sends_all_it_can(network: Network, paying: Deal) ->
     traitor = network.nodes(0)[-1]
     key = read_key_file(network.folder.home(traitor) / "key.pem")
     with network.client() as client:
-        answer = client.answers(0, GetBlocks(1, 1), member=0).answer
+        answer = client.answers(client.document().electorates[0], GetBlocks(1, 1), member=0).answer
     assert isinstance(answer, BlockList)
     network.kill(traitor)
     transport = Transport(key, "/ip4/127.0.0.1/tcp/0", lambda _: True)

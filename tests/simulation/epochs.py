@@ -225,15 +225,21 @@ class Host:
         target = self.world.by_key[peer]
         if target is self or target.node is None or self.key.public not in target.known:
             return
+        if self.world.chance.random() < self.world.loss:
+            return
         frame = encode(Frame(chain.epoch, chain.shard, message))
         target.later(self.world.chance.randint(1, 10), lambda: target.put(Message(self.key.public, frame)))
 
 
 class World:
-    """``network``: its nodes have the seats of the first epoch. ``hosts``: they, then ``more`` others, who are not started."""
+    """``network``: its nodes have the seats of the first epoch. ``hosts``: they, then ``more`` others, who are not started.
 
-    def __init__(self, network: Network, more: int = 0, seed: int = 0) -> None:
+    ``loss``: of messages between nodes. ``broker_loss``: of those over the broker.
+    """
+
+    def __init__(self, network: Network, more: int = 0, seed: int = 0, loss: float = 0.0, broker_loss: float = 0.0) -> None:
         self.network, self.chance, self.now = network, Random(seed), 0
+        self.loss, self.broker_loss = loss, broker_loss
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         pairs = [*network.nodes.values(), *(key(f"newcomer {number}") for number in range(more))]
@@ -261,6 +267,8 @@ class World:
     def publish(self, topic: str, body: bytes) -> None:
         label = self.network.genesis.network
         for host in self.hosts:
+            if self.chance.random() < self.broker_loss:
+                continue
             if topic == bulletins_topic(label):
                 host.later(3, lambda host=host: host.put(Bulletined(body)))  # type: ignore[misc]
             elif topic == asks_topic(label):
@@ -283,6 +291,27 @@ class World:
         """Of the latest epoch that any node knows of."""
         known = [host.node.chronicle.documents[-1] for host in self.hosts if host.node is not None]
         return max(known, key=lambda document: document.number)
+
+    def check_chains(self) -> None:
+        """No two nodes have different blocks at a height of a chain."""
+        found: dict[tuple[Chain, int], bytes] = {}
+        for host in self.hosts:
+            for chain, disk in host.disks.items():
+                for height, data in disk.blocks_descending():
+                    header = decode(CertifiedBlock, data, MAX_FRAME_BYTES).block.header
+                    assert found.setdefault((chain, height), header.hash) == header.hash, (chain, height)
+
+    def check_money(self) -> int:
+        """When an epoch ended there was in all shards what was issued, of each asset. Returns how much at last."""
+        total = 0
+        known = max((host.node.chronicle for host in self.hosts if host.node is not None), key=lambda c: len(c.documents))
+        for succession in known.successions:
+            totals = [closing.change.totals for closing in succession.closings]
+            assets = [asset for one in totals if one is not None for asset in one.assets]
+            assert not any(asset.held for asset in assets)
+            total = sum(asset.available for asset in assets)
+            assert total == sum(asset.issued for asset in assets)
+        return total
 
     @property
     def is_open(self) -> bool:

@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from node.protocol.block import Outcome, Receipt
+from node.protocol.chain import Chain
 from scripts.benchmark import load, profiled
 from scripts.benchmark.checks import Cost, cost_of
 from scripts.benchmark.client import LoadClient, batches
@@ -83,19 +84,25 @@ class SteadyNetwork:
         self._now, self._sent = 0.0, list[bytes]()
         monkeypatch.setattr("scripts.benchmark.load.time.monotonic", lambda: self._now)
 
-    def send(self, shard: int, encoded: Sequence[bytes]) -> None:
+    def home_of(self, payer: bytes) -> Chain:
+        return Chain(1, 0)
+
+    def touched(self, epoch: int, addresses: Sequence[bytes]) -> int:
+        return 1
+
+    def send(self, home: Chain, encoded: Sequence[bytes]) -> None:
         self._sent += encoded
 
-    def receipts(self, timeout: float) -> list[Receipt]:
+    def receipts(self, timeout: float) -> list[tuple[Chain, Receipt]]:
         self._now += 1.0
         sent, self._sent = self._sent, []
-        return [Receipt(one, Outcome.COMMITTED) for one in sent]
+        return [(Chain(1, 0), Receipt(one, Outcome.COMMITTED)) for one in sent]
 
 
 @pytest.mark.parametrize("seconds", [4.0, 4.9])
 def test_a_rate_counts_from_a_full_network_to_the_last_commit_in_time(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     client = cast(LoadClient, SteadyNetwork(monkeypatch))
-    payments = [load.Signed(bytes([i]), 0, 1, bytes([i])) for i in range(200)]
+    payments = [load.Signed(bytes([i]), (b"payer",), bytes([i])) for i in range(200)]
     sample = load.run_load(client, payments, 10, seconds)
     assert (sample.committed, sample.seconds, rate(sample)) == (40, 4.0, 10.0)
     assert sample.done == sample.committed + 10 + 10, "what filled the network, and what was under way at the end"

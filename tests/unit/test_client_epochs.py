@@ -2,7 +2,8 @@
 
 from msgspec import structs
 
-from node.client.epochs import Epochs, NewDocument, NewPhase, Refused
+from node.chronicle import Refused
+from node.client.epochs import Epochs, NewDocument, NewPhase
 from node.protocol.codec import encode
 from node.protocol.epoch import SignedDocument
 from node.protocol.genesis import Phase

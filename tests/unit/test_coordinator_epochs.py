@@ -14,7 +14,7 @@ from node.protocol.entries import Call, decode_entry
 from node.protocol.epoch import Announcement, EpochDocument, InvalidDocument, PhaseNotice, Want, Wish
 from node.protocol.genesis import Phase
 from node.protocol.topics import asks_topic, bulletins_topic, entries_topic
-from signaling.epochs import CALL_INTERVAL, CALLS_PER_HOUR, PersistSuccession, Publish
+from signaling.epochs import CALL_INTERVAL, CALLS_PER_HOUR, PATIENCE, PersistSuccession, Publish
 from signaling.phases import Announce, Coordinator, Effect, PersistPhase, Saved
 from signaling.storage import Storage, StorageError
 from tests.chains import TIME, Network
@@ -60,6 +60,12 @@ def calls(effects: Iterable[Effect]) -> list[Call]:
     return [entry for entry in entries if isinstance(entry, Call)]
 
 
+def called(c: Coordinator, now: int) -> list[Call]:
+    """When what stands at ``now`` has stood long enough."""
+    assert calls(c.tick(now)) == []
+    return calls(c.tick(now + PATIENCE))
+
+
 def stands(c: Coordinator) -> tuple[int, int, Phase, int]:
     notice = c.announcement.notice
     return notice.epoch, notice.attempt, notice.phase, notice.registered
@@ -103,18 +109,32 @@ def test_a_later_epoch_is_announced_with_the_first_opening_or_not_at_all() -> No
 def test_it_calls_when_as_many_wait_as_fill_a_committee_and_again_until_that_is_noted() -> None:
     c = coordinator()
     wish(c, WAITING, Want.JOIN)
-    assert calls(c.tick(0)) == [], "nothing is known of the register yet"
+    assert called(c, 0) == [], "nothing is known of the register yet"
     c.hear(written())
-    assert calls(c.tick(1_000)) == [Call(GENESIS.network, 1, 1).signed(NETWORK.coordinator)]
-    assert calls(c.tick(1_000 + CALL_INTERVAL - 1)) == []
-    assert len(calls(c.tick(1_000 + CALL_INTERVAL))) == 1
+    assert called(c, 10_000) == [Call(GENESIS.network, 1, 1).signed(NETWORK.coordinator)]
+    again = 10_000 + PATIENCE + CALL_INTERVAL
+    assert calls(c.tick(again - 1)) == []
+    assert len(calls(c.tick(again))) == 1
     c.hear(written(height=2, called=True))
     assert stands(c)[2] is Phase.REGISTRATION
-    assert calls(c.tick(1_000 + 2 * CALL_INTERVAL)) == []
+    assert calls(c.tick(again + CALL_INTERVAL)) == []
     c.hear(written(height=3, attempt=2, called=False))
-    assert calls(c.tick(1_000 + 3 * CALL_INTERVAL)) == [Call(GENESIS.network, 1, 2).signed(NETWORK.coordinator)]
+    assert called(c, 30_000) == [Call(GENESIS.network, 1, 2).signed(NETWORK.coordinator)]
     c.hear(written(RegisterPhase.REVEAL, 4, attempt=2))
-    assert calls(c.tick(1_000 + 4 * CALL_INTERVAL)) == []
+    assert called(c, 40_000) == []
+
+
+def test_a_reason_that_passes_is_none_and_who_comes_a_moment_later_is_waited_for() -> None:
+    c = coordinator()
+    c.hear(written())
+    wish(c, WAITING, Want.JOIN)
+    assert calls(c.tick(0)) == []
+    c.disconnect(WAITING[0].public, 0)
+    assert calls(c.tick(1_000)) == []
+    c.connect(WAITING[0].public, 1)
+    wish(c, WAITING[:1], Want.JOIN)
+    assert calls(c.tick(PATIENCE)) == []
+    assert len(calls(c.tick(2 * PATIENCE))) == 1
 
 
 def test_it_does_not_call_for_fewer_nor_for_who_is_gone_or_has_not_registered() -> None:
@@ -122,15 +142,7 @@ def test_it_does_not_call_for_fewer_nor_for_who_is_gone_or_has_not_registered() 
         c = coordinator()
         c.hear(written(nodes=nodes))
         wish(c, there, Want.JOIN)
-        assert calls(c.tick(0)) == []
-    c = coordinator()
-    c.hear(written())
-    wish(c, WAITING, Want.JOIN)
-    c.disconnect(WAITING[0].public, 0)
-    assert calls(c.tick(0)) == []
-    c.connect(WAITING[0].public, 1)
-    wish(c, WAITING[:1], Want.JOIN)
-    assert len(calls(c.tick(1_000))) == 1
+        assert called(c, 0) == []
 
 
 @pytest.mark.parametrize("want", [Want.LEAVE, Want.SIT_OUT])
@@ -138,14 +150,14 @@ def test_it_calls_when_one_member_leaves_or_may_not_vote(want: Want) -> None:
     c = coordinator()
     c.hear(written())
     wish(c, SEATED[:1], want)
-    assert len(calls(c.tick(0))) == 1
+    assert len(called(c, 0)) == 1
 
 
 def test_it_calls_for_a_farewell_that_is_noted_of_a_member_and_of_nobody_else() -> None:
     for node, expected in ((SEATED[0], 1), (WAITING[0], 0)):
         c = coordinator()
         c.hear(written(farewells=(node.public,)))
-        assert len(calls(c.tick(0))) == expected
+        assert len(called(c, 0)) == expected
 
 
 def test_a_wish_that_does_not_go_with_the_seat_or_the_epoch_counts_for_nothing() -> None:
@@ -156,7 +168,7 @@ def test_a_wish_that_does_not_go_with_the_seat_or_the_epoch_counts_for_nothing()
     wish(c, WAITING, Want.SIT_OUT)
     wish(c, SEATED, Want.SIT_OUT, epoch=2)
     wish(c, WAITING, Want.JOIN, epoch=3)
-    assert calls(c.tick(0)) == []
+    assert called(c, 0) == []
 
 
 def test_with_the_epoch_its_wishes_are_over() -> None:
@@ -164,24 +176,24 @@ def test_with_the_epoch_its_wishes_are_over() -> None:
     wish(c, SEATED[:1], Want.SIT_OUT)
     c.hear(encode(TO_SECOND))
     c.hear(written(current=SECOND))
-    assert calls(c.tick(0)) == []
+    assert called(c, 0) == []
     wish(c, [node for node in NODES if SECOND.seat_of(node.public)][:1], Want.SIT_OUT, epoch=2)
-    assert calls(c.tick(1_000)) == [Call(GENESIS.network, 2, 1).signed(NETWORK.coordinator)]
+    assert called(c, 10_000) == [Call(GENESIS.network, 2, 1).signed(NETWORK.coordinator)]
 
 
 def test_members_that_say_they_leave_and_stay_do_not_have_one_change_follow_another() -> None:
-    document, c, called = FIRST, coordinator(), 0
+    document, c, heeded = FIRST, coordinator(), 0
     for number in range(1, CALLS_PER_HOUR + 3):
         c.hear(written(current=document))
         wish(c, SEATED[:1], Want.SIT_OUT, epoch=number)
-        called += len(calls(c.tick(1_000 * number)))
+        heeded += len(called(c, 5_000 * number))
         step = succession(NETWORK, document, SEATED)
         document = step.next_document(document, GENESIS.parameters)
         c.hear(encode(step))
-    assert called <= CALLS_PER_HOUR + 1
+    assert heeded <= CALLS_PER_HOUR + 1
     c.hear(written(current=document))
     wish(c, SEATED[:1], Want.SIT_OUT, epoch=document.number)
-    assert len(calls(c.tick(3_600_000))) == 1
+    assert len(called(c, 3_600_000)) == 1
 
 
 def test_what_nobody_certified_changes_nothing_and_is_not_passed_on() -> None:

@@ -119,7 +119,7 @@ def with_first(document: EpochDocument, **fields: object) -> EpochDocument:
         (replace(DOCUMENT, standby=(), silent=DOCUMENT.standby), "one secret for each"),
         (replace(DOCUMENT, secrets=DOCUMENT.secrets[::-1]), "not the secret"),
         (replace(DOCUMENT, committees=DOCUMENT.committees[:1]), "one secret for each"),
-        (replace(DOCUMENT, number=2), "one epoch"),
+        (replace(DOCUMENT, number=2), "not the first epoch"),
         (with_first(DOCUMENT, addresses=("/ip4/6.6.6.6/tcp/1",)), "not signed by its key"),
         (with_first(DOCUMENT, commitment=REGISTRATIONS[9].commitment), "not signed by its key"),
         (SignedDocument(DOCUMENT, KEYS[0].sign(DOCUMENT.hash)), "not signed by the coordinator"),

@@ -9,7 +9,17 @@ from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
 from node.protocol.chain import Chain
 from node.protocol.codec import encode
-from node.protocol.epoch import Announcement, Opening, PhaseNotice, Readiness, SignedDocument, first_document, readiness_statement
+from node.protocol.epoch import (
+    Announcement,
+    Opening,
+    PhaseNotice,
+    Readiness,
+    SignedDocument,
+    Want,
+    Wish,
+    first_document,
+    readiness_statement,
+)
 from node.protocol.genesis import Phase
 from node.protocol.messages import Frame, PeerMessage, Standing
 from tests.chains import Network
@@ -174,3 +184,18 @@ def test_a_peer_that_sends_what_is_no_message_is_banned() -> None:
     (ban,) = mind.handle(Message(KEYS[1], b"junk"), at(1))
     assert isinstance(ban, Ban)
     assert ban.peer == KEYS[1]
+
+
+def test_a_member_tells_the_coordinator_that_it_would_leave_and_does_not_end_while_it_has_a_seat() -> None:
+    mind = node(OPENING)
+    recover(mind, mind.start())
+    assert Tell not in kinds(mind.handle(says(Phase.MINING), at(1)))
+    mind.leave()
+    assert Tell(Wish(1, Want.LEAVE)) in mind.handle(says(Phase.MINING), at(2))
+    assert not mind.has_left
+
+
+def test_a_member_that_may_not_vote_tells_the_coordinator() -> None:
+    mind = node(OPENING, None)
+    recover(mind, mind.start(), None)
+    assert Tell(Wish(1, Want.SIT_OUT)) in mind.handle(says(Phase.MINING), at(1))

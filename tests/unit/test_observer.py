@@ -88,6 +88,14 @@ def test_it_asks_every_member_how_high_it_is_and_for_a_block_at_once(watcher: Wa
     assert asked == Send(watcher.members[2], ChainRequest(height + 1))
 
 
+def test_once_the_closing_block_is_known_it_asks_for_the_rest_without_waiting_to_be_told(watcher: Watcher) -> None:
+    watcher.catch_up(watcher.shard.chain[:-1])
+    height = watcher.observer.height
+    (asked,) = watcher.observer.on_closed(height + 1, at(0))
+    assert isinstance(asked, Send)
+    assert asked.message == ChainRequest(height + 1)
+
+
 def test_it_is_current_when_a_quorum_is_hardly_ahead_whatever_one_says(watcher: Watcher) -> None:
     assert not watcher.observer.is_current
     watcher.catch_up(watcher.shard.chain[:1])

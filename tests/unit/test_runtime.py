@@ -95,6 +95,7 @@ class Mind:
     """Has its effects written down."""
 
     replica = None
+    has_left = False
     duties = {CHAIN: SimpleNamespace(electorate=NETWORK.shards[0].electorate)}
 
     def __init__(self, genesis: Any, key: Any, name: str, addresses: tuple[str, ...], stored: Any, keep_blocks: int) -> None:

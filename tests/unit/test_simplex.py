@@ -700,6 +700,14 @@ def test_nothing_is_kept_of_views_that_are(heard: list[Heard]) -> None:
     assert bench.simplex.tree.get(A1.header.hash) is None
 
 
+def test_a_proposal_whose_vote_completes_a_quorum_is_no_second_one_of_the_next_view() -> None:
+    bench = Bench()
+    bench.hear(*votes(NOTARIZE, A1, 2, 3), proposal(A1), proposal(B2, notarized(A1)))
+    assert bench.simplex.view == 2
+    assert bench.simplex.tree.get(A1.header.hash) is not None
+    assert bench.notables() == []
+
+
 def test_a_second_proposal_is_evidence_and_a_third_is_not_kept() -> None:
     bench = Bench()
     blocks = [block(1, GENESIS, bytes([i])) for i in range(5)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from node.consensus.journal import remembered
-from node.database import StorageDamaged
+from node.database import StorageClosed, StorageDamaged
 from node.effects import Recover
 from node.events import Missing, Recovered
 from node.handing_over import read_block, read_checkpoint, read_skipped
@@ -39,11 +39,21 @@ _READ_BYTES = 4 << 20
 def bring_back(
     wanted: Recover, open_one: Callable[[Chain], Storage], find: Callable[[Chain], Storage | None]
 ) -> Recovered | Missing:
-    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be. ``find``: only one that is there.
+    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be. ``find``: only one that is there. What is
+    abandoned meanwhile is missing.
 
     Raises:
         StorageDamaged: a database holds what does not prove itself. StorageError: it cannot be read or written.
     """
+    try:
+        return _bring_back(wanted, open_one, find)
+    except StorageClosed:
+        return Missing()
+
+
+def _bring_back(
+    wanted: Recover, open_one: Callable[[Chain], Storage], find: Callable[[Chain], Storage | None]
+) -> Recovered | Missing:
     storage = open_one(wanted.electorate.chain)
     if _has_ledger(storage, wanted.rules):
         return recover(storage, wanted.rules, wanted.electorate)

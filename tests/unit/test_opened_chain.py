@@ -8,8 +8,8 @@ import pytest
 from msgspec import structs
 
 from node.database import StorageDamaged
-from node.effects import Checkpoint, Commit
-from node.events import Recovered
+from node.effects import Checkpoint, Commit, OriginChain, Recover
+from node.events import Missing, Recovered
 from node.handing_over import read_checkpoint
 from node.ledger.rules import Rules
 from node.protocol.address import address_of
@@ -18,7 +18,7 @@ from node.protocol.change import Bulletin, Change
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.transaction import decode_transaction
-from node.recovery import OriginStored, open_chain, recover
+from node.recovery import OriginStored, bring_back, open_chain, recover
 from node.replica.replica import Replica
 from node.storage import Storage
 from tests.chains import Network, Shard, key
@@ -135,6 +135,20 @@ def test_a_chain_is_not_opened_without_all_its_origins_up_to_their_closing_block
         shard = NETWORK.shards[origin.rules.shard]
         origin.storage.write(stored(shard, shard.chain[CLOSED - 1]))
     assert opened.open(with_origins=True) is not None
+
+
+def test_what_is_abandoned_while_it_is_read_is_missing(tmp_path: Path) -> None:
+    """It ends no node: the epoch that needed it is over, or others have what is missing."""
+    opened = Opened(tmp_path, KEPT)
+    (origin,) = opened.origins
+    wanted = Recover(
+        opened.rules,
+        opened.document.electorates[opened.shard],
+        (OriginChain(origin.rules, origin.electorate, origin.closing),),
+        opened.document,
+    )
+    origin.storage.close()
+    assert bring_back(wanted, lambda _: opened.storage, lambda _: origin.storage) == Missing()
 
 
 def test_a_chain_is_not_opened_from_another_block_than_the_closing_one(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from node.effects import (
     Pledge,
     Publish,
     Recover,
+    ReplyBlocks,
+    Retire,
     Send,
     SendBlocks,
     SendBundles,
@@ -34,7 +36,20 @@ from node.effects import (
     Subscribe,
     Unsubscribe,
 )
-from node.events import AskedAbout, Bulletined, Entries, Event, For, Instant, Mined, SignaturesChecked, Stored, Tick, Transactions
+from node.events import (
+    Asked,
+    AskedAbout,
+    Bulletined,
+    Entries,
+    Event,
+    For,
+    Instant,
+    Mined,
+    SignaturesChecked,
+    Stored,
+    Tick,
+    Transactions,
+)
 from node.handing_over import read_checkpoint, read_parts
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
@@ -48,11 +63,13 @@ from node.protocol.crypto import KeyPair
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import BundleDelivery, ChainReply, CheckpointReply, Frame, PartsReply, PeerMessage
+from node.protocol.queries import GetBlocks, Query
 from node.protocol.reports import Notable
 from node.protocol.succession import Succession
-from node.protocol.topics import asks_topic, bulletins_topic, entries_topic
+from node.protocol.topics import asks_topic, bulletins_topic, entries_topic, replies_topic
 from node.protocol.transaction import Transaction
 from node.recovery import bring_back
+from node.replica.answering import sign_blocks
 from tests.chains import TIME, Network, key
 from tests.simulation.disk import Disk
 
@@ -60,6 +77,9 @@ _SERVE_BYTES = 1 << 20
 SOON = {"heartbeat": 400, "view_timeout": 800, "commit_timeout": 1_200, "settle_time": 10_000}
 SOON |= {"checkpoint_interval": 10, "epoch_pause": 1_000, "epoch_time": 4_000, "reveal_time": 4_000, "handoff_time": 30_000}
 """Parameters with which epochs are a few seconds long."""
+
+CLIENT = "client"
+"""Who asks."""
 
 
 class Host:
@@ -77,6 +97,8 @@ class Host:
         self.own: set[bytes] = set()
         self.chains: dict[Chain, bool] = {}
         """Whose transactions it hears, and whether it hears entries, too."""
+        self.retired: set[Chain] = set()
+        """Of which it hears only questions."""
         self.notes: list[str] = []
         self._persisting = Persisting()
         self._wakeup = 0
@@ -88,7 +110,8 @@ class Host:
         entropy = self.world.chance.randbytes(32)
         pledges = tuple(pledge for epoch, pledge in self.pledges.items() if epoch > len(self.begun) + 1)
         stored = Stored(entropy, self.world.network.opening, pledges, tuple(self.begun), frozenset(self.disks))
-        self.node = Node(self.world.network.genesis, self.key, self.name, (self._address,), stored)
+        addresses, keep_blocks = (self._address,), self.world.keep_blocks
+        self.node = Node(self.world.network.genesis, self.key, self.name, addresses, stored, keep_blocks)
         self._perform(self.node.start())
         self.put(Tick())
 
@@ -97,7 +120,7 @@ class Host:
         for other in self.world.hosts:
             if other.key.public in self.own and self.key.public in other.own:
                 other.put(PeerDown(self.key.public))
-        self.own, self.known, self.chains = set(), set(), {}
+        self.own, self.known, self.chains, self.retired = set(), set(), {}, set()
 
     @property
     def epoch(self) -> int:
@@ -152,6 +175,9 @@ class Host:
                 self.chains[chain] = entries
             case Unsubscribe(chain):
                 self.chains.pop(chain, None)
+                self.retired.discard(chain)
+            case Retire(chain):
+                self.retired.add(chain)
             case Publish(topic, body):
                 self.world.publish(topic, body)
             case Mine():
@@ -182,6 +208,12 @@ class Host:
                 self.later(1, lambda: self.put(For(chain, checked)))
             case Mine():
                 self._mine(effect, lambda mined: For(chain, mined))
+            case ReplyBlocks(query) if isinstance(query.request, GetBlocks):
+                assert self.node is not None
+                seat, disk = self.node.seat_in(chain), self.disks[chain]
+                assert seat is not None
+                found = disk.blocks(query.request.first, _SERVE_BYTES, query.request.count)
+                self._do(sign_blocks(seat, query, found, disk.oldest))
             case SendBlocks() | SendBundles() | SendCheckpoint() | SendParts() if chain in self.disks:
                 self._serve(chain, self.disks[chain], effect)
             case Ban() | Publish() | Notable():
@@ -237,9 +269,18 @@ class World:
     ``loss``: of messages between nodes. ``broker_loss``: of those over the broker.
     """
 
-    def __init__(self, network: Network, more: int = 0, seed: int = 0, loss: float = 0.0, broker_loss: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        more: int = 0,
+        seed: int = 0,
+        loss: float = 0.0,
+        broker_loss: float = 0.0,
+        keep_blocks: int = 0,
+    ) -> None:
         self.network, self.chance, self.now = network, Random(seed), 0
         self.loss, self.broker_loss = loss, broker_loss
+        self.keep_blocks, self.replies = keep_blocks, list[bytes]()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         pairs = [*network.nodes.values(), *(key(f"newcomer {number}") for number in range(more))]
@@ -266,6 +307,8 @@ class World:
 
     def publish(self, topic: str, body: bytes) -> None:
         label = self.network.genesis.network
+        if topic == replies_topic(label, CLIENT):
+            self.replies.append(body)
         for host in self.hosts:
             if self.chance.random() < self.broker_loss:
                 continue
@@ -276,6 +319,12 @@ class World:
             elif topic == entries_topic(label):
                 for chain in [chain for chain, hears in host.chains.items() if hears]:
                     host.later(3, lambda host=host, chain=chain: host.put(For(chain, Entries((body,)))))  # type: ignore[misc]
+
+    def ask(self, chain: Chain, query: Query) -> None:
+        """A client's question, to those who hear any of this chain. What is answered is among ``replies``."""
+        for host in self.hosts:
+            if chain in host.chains or chain in host.retired:
+                host.later(3, lambda host=host: host.put(For(chain, Asked(query))))  # type: ignore[misc]
 
     def submit(self, transactions: Sequence[Transaction]) -> None:
         """Each to the members of its home."""

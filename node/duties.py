@@ -16,6 +16,7 @@ from node.effects import Abandon, Meet, NodeEffect, OriginChain, Recover, Unsubs
 from node.events import ChainEvent, Instant, Tick
 from node.ledger.rules import Rules
 from node.network.events import PeerDown, PeerUp
+from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
 from node.protocol.change import Bulletin
 from node.protocol.crypto import KeyPair
@@ -125,10 +126,10 @@ class Duties:
         return [Chain(document.number - 1, shard) for shard in document.origins_of(seat[0])] if seat is not None else []
 
     def _begin(self, chain: Chain) -> list[NodeEffect]:
-        duty = Duty(self._recover(chain), self._key, self._name, self.peers, self._keep_blocks)
-        self.all[chain] = duty
+        wanted = self._recover(chain)
+        self.all[chain] = duty = Duty(wanted.rules, wanted.electorate, self._key, self._name, self.peers, self._keep_blocks)
         self._stored.add(chain)
-        return duty.start()
+        return duty.start(wanted)
 
     def _recover(self, chain: Chain) -> Recover:
         """How a chain is brought back, or opened, if it is of this epoch."""
@@ -137,11 +138,13 @@ class Duties:
         if chain.epoch == 1 or chain.epoch < len(self._chronicle.documents):
             return Recover(rules, electorate)
         before = self._chronicle.documents[-2].electorates
-        origins = (
-            OriginChain(self._rules(before[closing.header.shard].chain), before[closing.header.shard], closing)
-            for closing in self._closings(chain)
-        )
-        return Recover(rules, electorate, tuple(origins), document, self._chronicle.credits)
+        origins = tuple(self._origin(before[closing.header.shard], closing) for closing in self._closings(chain))
+        return Recover(rules, electorate, origins, document, self._chronicle.credits)
+
+    def _origin(self, electorate: Electorate, closing: Bulletin) -> OriginChain:
+        duty = self.all.get(electorate.chain)
+        state = duty.state_at(closing.header) if duty is not None else None
+        return OriginChain(self._rules(electorate.chain), electorate, closing, state)
 
     def _rules(self, chain: Chain) -> Rules:
         document = self._chronicle.documents[chain.epoch - 1]
@@ -174,7 +177,7 @@ class Duties:
         if not origins or not all(chain in self.all and self.all[chain].is_closed for chain in origins):
             return []
         self._opened_with.add(own)
-        return self.all[own].start()
+        return self.all[own].start(self._recover(own))
 
     def _guests_of(self, chain: Chain) -> frozenset[bytes]:
         """Who comes after its committee, and has to follow it."""

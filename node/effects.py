@@ -7,6 +7,7 @@ chain - its rows on disk, its peers, work asked for - comes from whoever keeps o
 from msgspec import Struct
 
 from node.ledger.rules import Rules
+from node.ledger.state import State
 from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.chain import Chain
 from node.protocol.change import Bulletin
@@ -229,11 +230,13 @@ class ReplyBlocks(Struct, frozen=True):
 
 
 class OriginChain(Struct, frozen=True):
-    """A chain of the epoch before, which another opens from. ``closing``: of its closing block."""
+    """A chain of the epoch before, which another opens from. ``closing``: of its closing block. ``state``: after that, if it is
+    at hand: it does not change any more, and may be read in another thread; else what is stored is brought back."""
 
     rules: Rules
     electorate: Electorate
     closing: Bulletin
+    state: State | None = None
 
 
 class Recover(Struct, frozen=True):

@@ -47,21 +47,25 @@ def bring_back(
     storage = open_one(wanted.electorate.chain)
     if _has_ledger(storage, wanted.rules):
         return recover(storage, wanted.rules, wanted.electorate)
-    found = [(find(origin.electorate.chain), origin) for origin in wanted.origins]
-    origins = [OriginStored(one, at.rules, at.electorate, at.closing) for one, at in found if one is not None]
-    if wanted.document is None or len(origins) < len(found):
+    if wanted.document is None:
         return Missing()
+    origins = [
+        OriginStored(find(origin.electorate.chain), origin.rules, origin.electorate, origin.closing, origin.state)
+        for origin in wanted.origins
+    ]
     opened = open_chain(storage, wanted.rules, wanted.electorate, wanted.document, wanted.credits, origins)
     return opened if opened is not None else Missing()
 
 
 class OriginStored(NamedTuple):
-    """A chain of the epoch before, in its own database, and what its committee says of its closing block."""
+    """A chain of the epoch before, in its own database if there is one, and what its committee says of its closing block.
+    ``state``: after that, if it is at hand."""
 
-    storage: Storage
+    storage: Storage | None
     rules: Rules
     electorate: Electorate
     closing: Bulletin
+    state: State | None = None
 
 
 def open_chain(
@@ -82,10 +86,9 @@ def open_chain(
     """
     if _has_ledger(storage, rules):
         return recover(storage, rules, electorate)
-    found = [_origin(origin) for origin in origins]
-    closed = [origin for origin in found if origin is not None]
-    if not closed or len(closed) < len(found):
+    if not origins or not all(map(_is_here, origins)):
         return None
+    closed = [_as_it_closed(origin) for origin in origins]
     state = open_state(rules, document, closed, credit)
     header = opening_header(document, rules.shard, state, [origin.closing for origin in closed])
     rows = ((key, encode(value)) for key, value in state.rows())
@@ -97,15 +100,21 @@ def _has_ledger(storage: Storage, rules: Rules) -> bool:
     return not rules.is_later or storage.beginning() is not None or storage.checkpoint() is not None
 
 
-def _origin(origin: OriginStored) -> Origin | None:
-    """As it closed; None, if it is not here so far."""
-    closing = origin.closing.header
+def _is_here(origin: OriginStored) -> bool:
+    """Whether it is, up to its closing block."""
+    if origin.state is not None or origin.storage is None:
+        return origin.state is not None
     try:
-        if read_block(origin.storage, closing.height).block.header != closing:
-            return None
+        return read_block(origin.storage, origin.closing.header.height).block.header == origin.closing.header
     except DecodeError:
-        return None
-    return Origin(recover(origin.storage, origin.rules, origin.electorate).state, closing)
+        return False
+
+
+def _as_it_closed(origin: OriginStored) -> Origin:
+    if origin.state is not None:
+        return Origin(origin.state, origin.closing.header)
+    assert origin.storage is not None, "it is here"
+    return Origin(recover(origin.storage, origin.rules, origin.electorate).state, origin.closing.header)
 
 
 def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:

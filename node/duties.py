@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 
 from node.chronicle import Chronicle
 from node.duty import Duty
-from node.effects import Abandon, Meet, NodeEffect, OriginChain, Recover, Unsubscribe
+from node.effects import Abandon, Meet, NodeEffect, Recover, Unsubscribe
 from node.events import ChainEvent, Instant, Tick
+from node.ledger.opening import Origin
 from node.ledger.rules import Rules
 from node.network.events import PeerDown, PeerUp
-from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
 from node.protocol.change import Bulletin
 from node.protocol.crypto import KeyPair
@@ -137,14 +137,18 @@ class Duties:
         rules, electorate = self._rules(chain), document.electorates[chain.shard]
         if chain.epoch == 1 or chain.epoch < len(self._chronicle.documents):
             return Recover(rules, electorate)
-        before = self._chronicle.documents[-2].electorates
-        origins = tuple(self._origin(before[closing.header.shard], closing) for closing in self._closings(chain))
-        return Recover(rules, electorate, origins, document, self._chronicle.credits)
+        return Recover(rules, electorate, self._closed_origins(chain), document, self._chronicle.credits)
 
-    def _origin(self, electorate: Electorate, closing: Bulletin) -> OriginChain:
-        duty = self.all.get(electorate.chain)
-        state = duty.state_at(closing.header) if duty is not None else None
-        return OriginChain(self._rules(electorate.chain), electorate, closing, state)
+    def _closed_origins(self, chain: Chain) -> tuple[Origin, ...]:
+        """Those that it comes from, as they ended; none, while one of them is not here up to there."""
+        found: list[Origin] = []
+        for closing in self._closings(chain):
+            duty = self.all.get(Chain(closing.epoch, closing.header.shard))
+            state = duty.state_at(closing.header) if duty is not None else None
+            if state is None:
+                return ()
+            found.append(Origin(state, closing.header))
+        return tuple(found)
 
     def _rules(self, chain: Chain) -> Rules:
         document = self._chronicle.documents[chain.epoch - 1]

@@ -7,7 +7,6 @@ checkpoint: until then it is believed that the rows are those that were stored.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from msgspec import structs
 
@@ -15,7 +14,7 @@ from node.consensus.journal import remembered
 from node.database import StorageDamaged
 from node.effects import Recover
 from node.events import Missing, Recovered
-from node.handing_over import read_block, read_checkpoint, read_skipped
+from node.handing_over import read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import InvalidBlock
 from node.ledger.following import execute_final
@@ -25,7 +24,6 @@ from node.ledger.state import State
 from node.protocol.block import skip_height
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader, Electorate
 from node.protocol.chain import Chain
-from node.protocol.change import Bulletin
 from node.protocol.checkpoint import Beginning
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.credits import Credits
@@ -36,10 +34,8 @@ from node.storage import Storage
 _READ_BYTES = 4 << 20
 
 
-def bring_back(
-    wanted: Recover, open_one: Callable[[Chain], Storage], find: Callable[[Chain], Storage | None]
-) -> Recovered | Missing:
-    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be. ``find``: only one that is there.
+def bring_back(wanted: Recover, open_one: Callable[[Chain], Storage]) -> Recovered | Missing:
+    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be.
 
     Raises:
         StorageDamaged: a database holds what does not prove itself. StorageError: it cannot be read or written.
@@ -47,50 +43,21 @@ def bring_back(
     storage = open_one(wanted.electorate.chain)
     if _has_ledger(storage, wanted.rules):
         return recover(storage, wanted.rules, wanted.electorate)
-    if wanted.document is None:
+    if not wanted.origins or wanted.document is None:
         return Missing()
-    origins = [
-        OriginStored(find(origin.electorate.chain), origin.rules, origin.electorate, origin.closing, origin.state)
-        for origin in wanted.origins
-    ]
-    opened = open_chain(storage, wanted.rules, wanted.electorate, wanted.document, wanted.credits, origins)
-    return opened if opened is not None else Missing()
+    return open_chain(storage, wanted.rules, wanted.document, wanted.credits, wanted.origins)
 
 
-class OriginStored(NamedTuple):
-    """A chain of the epoch before, in its own database if there is one, and what its committee says of its closing block.
-    ``state``: after that, if it is at hand."""
+def open_chain(storage: Storage, rules: Rules, document: EpochDocument, credit: Credits, origins: Sequence[Origin]) -> Recovered:
+    """Open an epoch's chain, of which nothing is stored, from its origins, and store that.
 
-    storage: Storage | None
-    rules: Rules
-    electorate: Electorate
-    closing: Bulletin
-    state: State | None = None
-
-
-def open_chain(
-    storage: Storage,
-    rules: Rules,
-    electorate: Electorate,
-    document: EpochDocument,
-    credit: Credits,
-    origins: Sequence[OriginStored],
-) -> Recovered | None:
-    """Bring the ledger of an epoch's chain back; if nothing of it is stored, open it from its origins and store that.
-
-    ``credit``: what each shard could have when the epoch began. None: nothing is stored, and not all origins are here up to their
-    closing blocks.
+    ``credit``: what each shard could have when the epoch began.
 
     Raises:
-        StorageDamaged: one of the databases holds what does not prove itself. StorageError: it cannot be read or written.
+        StorageError: the database cannot be written.
     """
-    if _has_ledger(storage, rules):
-        return recover(storage, rules, electorate)
-    if not origins or not all(map(_is_here, origins)):
-        return None
-    closed = [_as_it_closed(origin) for origin in origins]
-    state = open_state(rules, document, closed, credit)
-    header = opening_header(document, rules.shard, state, [origin.closing for origin in closed])
+    state = open_state(rules, document, origins, credit)
+    header = opening_header(document, rules.shard, state, [origin.closing for origin in origins])
     rows = ((key, encode(value)) for key, value in state.rows())
     storage.begin(Beginning(header, state.checkpoint_root()), rows, included([state], rules, state.time))
     return Recovered(state, None, (), opening=header, pledge=storage.pledge())
@@ -98,23 +65,6 @@ def open_chain(
 
 def _has_ledger(storage: Storage, rules: Rules) -> bool:
     return not rules.is_later or storage.beginning() is not None or storage.checkpoint() is not None
-
-
-def _is_here(origin: OriginStored) -> bool:
-    """Whether it is, up to its closing block."""
-    if origin.state is not None or origin.storage is None:
-        return origin.state is not None
-    try:
-        return read_block(origin.storage, origin.closing.header.height).block.header == origin.closing.header
-    except DecodeError:
-        return False
-
-
-def _as_it_closed(origin: OriginStored) -> Origin:
-    if origin.state is not None:
-        return Origin(origin.state, origin.closing.header)
-    assert origin.storage is not None, "it is here"
-    return Origin(recover(origin.storage, origin.rules, origin.electorate).state, origin.closing.header)
 
 
 def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:

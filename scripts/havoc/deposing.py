@@ -8,7 +8,7 @@ from node.protocol.genesis import Phase
 from scripts.havoc.network import Network
 from scripts.havoc.observer import Observer
 
-PHASES = (Phase.REGISTRATION, Phase.REVEAL, Phase.HANDOFF, Phase.SETTLEMENT, Phase.MINING)
+PHASES = (Phase.MINING, Phase.REGISTRATION, Phase.REVEAL, Phase.HANDOFF, Phase.SETTLEMENT)
 DOWN_SECONDS = (0.5, 6.0)
 NAME = "coordinator"
 
@@ -31,7 +31,7 @@ class Deposing:
                 self._network.start([NAME])
             return
         document, phase = self._observer.document, self._observer.phase
-        if document is None or document.number == self._epoch or phase is not self._next or not self._network.runs(NAME):
+        if document is None or document.number == self._epoch or not self._is_due(phase) or not self._network.runs(NAME):
             return
         self._epoch = document.number
         self.kills[phase] += 1
@@ -40,7 +40,6 @@ class Deposing:
         self._network.kill([NAME])
         yield f"kill -9 {NAME} in phase {phase} of epoch {document.number}, down for {seconds:.1f} s"
 
-    @property
-    def _next(self) -> Phase:
-        """The phase in which it was killed least."""
-        return min(PHASES, key=lambda phase: (self.kills[phase], PHASES.index(phase)))
+    def _is_due(self, phase: Phase) -> bool:
+        """Whether it was killed in no phase less often."""
+        return self.kills[phase] == min(self.kills.values())

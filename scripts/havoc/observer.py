@@ -22,6 +22,7 @@ from scripts.havoc.story import story
 PAUSE_SECONDS = 0.5
 ANSWER_SECONDS = 1.5
 _PHASES = {
+    RegisterPhase.REGISTRATION: Phase.REGISTRATION,
     RegisterPhase.REVEAL: Phase.REVEAL,
     RegisterPhase.HANDOFF: Phase.HANDOFF,
     RegisterPhase.SETTLEMENT: Phase.SETTLEMENT,
@@ -107,13 +108,12 @@ class Observer(threading.Thread):
 
     @property
     def phase(self) -> Phase:
-        """How far the change to the next epoch is; mining as long as it does not begin."""
-        bulletin, notice, document = self._epochs.chronicle.register, self._epochs.notice, self._epochs.document
+        """How far the change to the next epoch is; mining as long as nobody is registered for that."""
+        bulletin = self._epochs.chronicle.register
         written = bulletin.change.register if bulletin is not None else None
-        if written is not None and written.phase in _PHASES:
-            return _PHASES[written.phase]
-        is_next = notice is not None and document is not None and notice.epoch == document.number + 1
-        return Phase.REGISTRATION if is_next or (written is not None and written.called) else Phase.MINING
+        if written is None or (written.phase is RegisterPhase.REGISTRATION and not written.registrations):
+            return Phase.MINING
+        return _PHASES[written.phase]
 
     @property
     def registered(self) -> set[str]:

@@ -1,6 +1,6 @@
 """One epoch becomes the next on a bad day, thousands of times: ``python -m tests.simulation.boundaries FIRST COUNT``.
 
-Each seed is a plan: how many committees, who joins and leaves, what is lost, who ends when, who lies. Payments go on across shards,
+Each seed is a plan: how many committees, who joins and leaves, what is lost, who ends when, who lies. Payments go on,
 and clients say them again, to whoever keeps the home now. Prints what each seed violates.
 """
 
@@ -14,13 +14,11 @@ from msgspec import Struct
 from node.protocol.transaction import Transaction
 from tests.chains import TIME, Network, key
 from tests.simulation.boundary_liars import LIARS, LOSES_SEAT, call
-from tests.simulation.epochs import SOON, World
+from tests.simulation.epochs import SOON, Host, World
 from tests.simulation.mutants import Mutation, applied
 from tests.simulation.run import remembered
-from tests.simulation.violation import ViolationError
+from tests.simulation.violation import ViolationError, violated
 
-LONG = 240_000
-"""All of it takes less, ms: with attempts that are called off."""
 NEVER = 86_400_000
 PEOPLE = [key(f"person {number}") for number in range(16)]
 TRAPS = ("", "", "Begin", "Pledge", "AcceptDocument", "Abandon", "Meet", "Publish")
@@ -31,8 +29,8 @@ class Plan(Struct, frozen=True):
     """``committees`` of four; of four nodes more ``joining`` want seats from the start; ``leaving`` members leave.
 
     epochs: how many boundaries. loss, broker_loss: of messages. disturbed: nodes end until then, ms; ``trap``: and upon what.
-    wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging. time: so much
-    faster a phase is over than it takes, if it takes long (``handoff_time``, ``settle_time``).
+    wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging.
+    payments: twice a second. patience: so long each step may take, attempts that are called off included, ms.
     """
 
     seed: int
@@ -50,6 +48,7 @@ class Plan(Struct, frozen=True):
     handoff_time: int = 30_000
     settle_time: int = 10_000
     payments: int = 4
+    patience: int = 240_000
 
 
 def draw(seed: int) -> Plan:
@@ -133,7 +132,7 @@ class Day:
     def __init__(self, plan: Plan) -> None:
         age = 3_000 if plan.coordinator == "dead" else NEVER
         times = {"epoch_time": age, "handoff_time": plan.handoff_time, "settle_time": plan.settle_time}
-        network = Network(committees=plan.committees, **{**SOON, **times})
+        network = Network(committees=plan.committees, **{**SOON, **times})  # type: ignore[arg-type]  # no strings among them
         self.plan = plan
         self.world = World(network, 4, plan.seed, plan.loss, plan.broker_loss)
         self._chance = Random(f"{plan.seed}/day")
@@ -141,7 +140,7 @@ class Day:
     def run(self) -> None:
         """Raises ViolationError."""
         plan, world = self.plan, self.world
-        world.run(lambda: world.is_open, LONG)
+        world.run(lambda: world.is_open, plan.patience)
         client = Client(world, plan.payments)
         if plan.liar:
             host = self._chance.choice(world.hosts[: 4 * plan.committees])
@@ -159,17 +158,17 @@ class Day:
         self._disturb(honest)
         if plan.wiped:
             world.after(self._chance.randint(1, 3_000), lambda: self._wipe(self._chance.choice(honest)))
-        world.run(lambda: world.document.number > plan.epochs and world.is_open, LONG)
-        world.run(self._goes_on, LONG)
+        world.run(lambda: world.document.number > plan.epochs and world.is_open, plan.patience)
+        world.run(self._goes_on, plan.patience)
         client.ends = True
-        world.run(lambda: client.is_done and self._is_drained(), LONG)
+        world.run(lambda: client.is_done and self._is_drained(), plan.patience)
         world.oracle.check_drained()
 
-    def _disturb(self, honest: Sequence[object]) -> None:
+    def _disturb(self, honest: Sequence[Host]) -> None:
         """Nodes end and begin again."""
         world = self.world
         if world.now < self.plan.disturbed:
-            host = self._chance.choice([host for host in world.hosts if host in honest])
+            host = self._chance.choice(honest)
             if host.node is not None and world.may_end(host):
                 host.stop()
                 world.after(self._chance.randint(1, 3_000), host.start)
@@ -177,14 +176,25 @@ class Day:
         elif self.plan.disturbed:
             world.loss = world.broker_loss = 0.0
 
-    def _wipe(self, host: object) -> None:
-        (victim,) = [one for one in self.world.hosts if one is host]
+    def _wipe(self, victim: Host) -> None:
         if victim.node is not None and self.world.may_end(victim):
+            self._check_votes(victim, victim.epoch)
             victim.stop()
             victim.disks.clear()
             victim.pledges.clear()
             victim.begun.clear()
             victim.start()
+
+    def _check_votes(self, victim: Host, lost: int) -> None:
+        """Who lost its disk never votes again in that epoch."""
+
+        def check() -> None:
+            for chain, replica in victim.node.replicas.items() if victim.node is not None else ():
+                if chain.epoch == lost and replica.consensus.has_votes:
+                    violated("votes", f"{victim.name} lost its disk in epoch {lost}, and votes again in it")
+            self.world.after(500, check)
+
+        self.world.after(1, check)
 
     def _goes_on(self) -> bool:
         """Whether payments are made in the new epoch."""

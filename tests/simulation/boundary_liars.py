@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -114,8 +114,8 @@ class Forger(Liar):
     def _forge(self, bulletin: Bulletin) -> Bulletin:
         change, height = bulletin.change, bulletin.header.height
         register = structs.replace(change.register, phase=RegisterPhase.CLOSED) if change.register is not None else None
-        closed = dict(stage=Stage.CLOSED, document=bytes(32), closed=height, totals=Totals((), 0), register=register)
-        forged = structs.replace(change, **cast(Any, closed))
+        closed = {"stage": Stage.CLOSED, "document": bytes(32), "closed": height, "totals": Totals((), 0), "register": register}
+        forged = structs.replace(change, **closed)
         if self._chance.random() < 0.5:
             return structs.replace(bulletin, change=forged)
         return structs.replace(bulletin, change=forged, header=structs.replace(bulletin.header, change_hash=forged.hash))
@@ -128,7 +128,9 @@ class Forger(Liar):
             forged.append(Enrolment(structs.replace(entry.registration, nonce=bytes(8)).signed(self.key)))
         document = self.world.document
         forged += [Farewell(document.network, document.number, other), Disclosure(document.attempt, other, bytes(32))]
-        forged += [Call(document.network, document.number, document.attempt), Ready(document.hash, other)]
+        prospects = {host.node.chronicle.prospect for host in self.world.hosts if host.node is not None} - {None}
+        forged += [Ready(one.hash, other) for one in prospects if one is not None]
+        forged.append(Call(document.network, document.number, 1))
         return forged
 
 

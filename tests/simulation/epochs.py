@@ -50,6 +50,7 @@ from node.protocol.chain import Chain
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
+from node.protocol.entries import Disclosure, Entry, decode_entry
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import BundleDelivery, ChainReply, CheckpointReply, Frame, PartsReply, PeerMessage
@@ -62,6 +63,7 @@ from tests.chains import TIME, Network, key
 from tests.simulation.disk import Disk
 from tests.simulation.oracle import Oracle
 from tests.simulation.violation import violated
+from tests.vectors.change_reference import REGISTRATION
 
 if TYPE_CHECKING:
     from tests.simulation.boundary_liars import Liar
@@ -176,6 +178,8 @@ class Host:
             case Unsubscribe(chain):
                 self.chains.pop(chain, None)
             case Publish(topic, body):
+                if self.liar is None and topic == entries_topic(self.world.network.genesis.network):
+                    self.world.check_said(self, decode_entry(body))
                 for said in self.liar.says(topic, body) if self.liar is not None else [body]:
                     self.world.publish(topic, said)
             case Mine():
@@ -320,7 +324,7 @@ class World:
         return max(known, key=lambda document: document.number)
 
     def may_end(self, host: Host) -> bool:
-        """Whether of each committee, of this epoch and of the one that may come, no more are down or liars then than tolerated."""
+        """Whether of each committee, of this epoch and of a prospect, no more are down or liars then than tolerated."""
         gone = {other.key.public for other in self.hosts if other.node is None or other.liar is not None} | {host.key.public}
         prospects = [other.node.chronicle.prospect for other in self.hosts if other.node is not None]
         documents = [self.document, *(prospect for prospect in prospects if prospect is not None)]
@@ -335,6 +339,16 @@ class World:
             violated("document", f"{host.name} begins epoch {epoch}, though not all shards of the one before have closed")
         if encode(document) != packb(self.oracle.documents[epoch - 1]):
             violated("document", f"{host.name} begins epoch {epoch} with a document that does not follow")
+
+    def check_said(self, host: Host, entry: Entry) -> None:
+        """Nobody tells a secret while anybody may still register."""
+        if not isinstance(entry, Disclosure):
+            return
+        registers = [chain.ledger for chain in self.oracle.chains_of(self.oracle.epoch).values() if chain.ledger.is_register]
+        for ledger in registers:
+            is_open = (ledger.register.phase, ledger.attempt, ledger.epoch) == (REGISTRATION, entry.attempt, host.epoch)
+            if is_open:
+                violated("secret", f"{host.name} tells its secret before the roll is closed")
 
     @property
     def is_open(self) -> bool:

@@ -18,6 +18,7 @@ from tests.simulation.epochs import SOON, Host, World
 from tests.simulation.mutants import Mutation, applied
 from tests.simulation.run import remembered
 from tests.simulation.violation import ViolationError, violated
+from tests.vectors.change_reference import SETTLEMENT
 
 NEVER = 86_400_000
 PEOPLE = [key(f"person {number}") for number in range(16)]
@@ -30,7 +31,8 @@ class Plan(Struct, frozen=True):
 
     epochs: how many boundaries. loss, broker_loss: of messages. disturbed: nodes end until then, ms; ``trap``: and upon what.
     wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging.
-    payments: twice a second. patience: so long each step may take, attempts that are called off included, ms.
+   
+    outage: a whole committee is away for a while, when the shards settle. payments: so many each ``pace`` ms. patience: so long each step may take, attempts that are called off included, ms.
     """
 
     seed: int
@@ -47,7 +49,10 @@ class Plan(Struct, frozen=True):
     coordinator: str = "calls"
     handoff_time: int = 30_000
     settle_time: int = 10_000
+    checkpoint_interval: int = 600
+    outage: bool = False
     payments: int = 4
+    pace: int = 500
     patience: int = 240_000
 
 
@@ -77,14 +82,17 @@ def draw(seed: int) -> Plan:
         coordinator=chance.choice(("calls", "calls", "dead", "raging")),
         handoff_time=chance.choice((30_000, 30_000, 2_000)),
         settle_time=chance.choice((10_000, 10_000, 2_400)),
+        checkpoint_interval=chance.choice((600, 8)),
+        outage=chance.random() < 0.15,
+        pace=chance.choice((500, 100)),
     )
 
 
 class Client:
     """Pays, and says what is not decided again: at each home the payment has, from epoch to epoch."""
 
-    def __init__(self, world: World, many: int) -> None:
-        self._world, self._many = world, many
+    def __init__(self, world: World, many: int, pace: int) -> None:
+        self._world, self._many, self._pace = world, many, pace
         self._until: dict[bytes, int] = {}
         self._open: dict[bytes, Transaction] = {}
         self.ends = False
@@ -109,7 +117,7 @@ class Client:
             pairs = [world.chance.sample(PEOPLE, 2) for _ in range(self._many)]
             self._say([world.network.pay(a, b, world.chance.randint(1, 400), valid_until=until) for a, b in pairs])
         if not self.ends or self._open:
-            world.after(500, self._work)
+            world.after(self._pace, self._work)
 
     def _forget(self) -> None:
         """What is decided, or can be included no more."""
@@ -132,6 +140,7 @@ class Day:
     def __init__(self, plan: Plan) -> None:
         age = 3_000 if plan.coordinator == "dead" else NEVER
         times = {"epoch_time": age, "handoff_time": plan.handoff_time, "settle_time": plan.settle_time}
+        times["checkpoint_interval"] = plan.checkpoint_interval
         network = Network(committees=plan.committees, **{**SOON, **times})  # type: ignore[arg-type]  # no strings among them
         self.plan = plan
         self.world = World(network, 4, plan.seed, plan.loss, plan.broker_loss)
@@ -141,7 +150,7 @@ class Day:
         """Raises ViolationError."""
         plan, world = self.plan, self.world
         world.run(lambda: world.is_open, plan.patience)
-        client = Client(world, plan.payments)
+        client = Client(world, plan.payments, plan.pace)
         if plan.liar:
             host = self._chance.choice(world.hosts[: 4 * plan.committees])
             host.liar = LIARS[plan.liar](world, host.key)
@@ -156,6 +165,8 @@ class Day:
         if plan.coordinator != "dead":
             call(world, lambda: world.document.number > plan.epochs, plan.coordinator == "raging")
         self._disturb(honest)
+        if plan.outage:
+            self._go_out()
         if plan.wiped:
             world.after(self._chance.randint(1, 3_000), lambda: self._wipe(self._chance.choice(honest)))
         world.run(lambda: world.document.number > plan.epochs and world.is_open, plan.patience)
@@ -175,6 +186,17 @@ class Day:
             world.after(self._chance.randint(100, 1_000), lambda: self._disturb(honest))
         elif self.plan.disturbed:
             world.loss = world.broker_loss = 0.0
+
+    def _go_out(self) -> None:
+        """Once the shards settle: one of them is lost for a while, with all that it was asked."""
+        world, last = self.world, self.world.document.electorates[max(self.world.document.electorates)]
+        register = world.oracle.chains[1, min(world.document.electorates)].ledger.register
+        if register.phase < SETTLEMENT:
+            world.after(10, self._go_out)
+        elif register.phase == SETTLEMENT and last.epoch == 1:
+            for host in [world.by_key[key_] for key_ in last.keys]:
+                host.stop()
+                world.after(self._chance.randint(2_000, 6_000), host.start)
 
     def _wipe(self, victim: Host) -> None:
         if victim.node is not None and self.world.may_end(victim):

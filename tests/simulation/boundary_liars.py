@@ -108,6 +108,7 @@ class Forger(Liar):
         message = decode_message(body)
         forged = [self._forge(message)] if isinstance(message, Bulletin) else [*map(self._forge, message.closings)]
         part = Succession(message.closings[1:] or message.closings * 2) if isinstance(message, Succession) else None
+        forged += [_later(message)] if isinstance(message, Bulletin) else []
         said = [*forged, Succession(tuple(forged)), *([part] if part is not None else [])]
         return [*map(encode, said), b"junk", self._chance.choice(self._heard), body]
 
@@ -132,6 +133,11 @@ class Forger(Liar):
         forged += [Ready(one.hash, other) for one in prospects if one is not None]
         forged.append(Call(document.network, document.number, 1))
         return forged
+
+
+def _later(bulletin: Bulletin) -> Bulletin:
+    """All as it is, but for the time."""
+    return structs.replace(bulletin, header=structs.replace(bulletin.header, time=bulletin.header.time + 1))
 
 
 class Junk(Liar):

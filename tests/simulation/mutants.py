@@ -93,7 +93,12 @@ class Mutant(Struct, frozen=True):
 @contextmanager
 def mutated(name: str | None) -> Iterator[None]:
     """Run with one mutation applied; None: the core as it is."""
-    mutations = MUTANTS[name].mutations if name is not None else ()
+    with applied(MUTANTS[name].mutations if name is not None else ()):
+        yield
+
+
+@contextmanager
+def applied(mutations: Sequence[Mutation]) -> Iterator[None]:
     originals = [(m, m.owner.__dict__[m.attribute]) for m in mutations]
     try:
         for mutation, original in originals:

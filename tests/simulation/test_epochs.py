@@ -88,8 +88,7 @@ def test_four_nodes_join_and_a_shard_splits_they_leave_and_two_merge_and_no_mone
     assert not set(newcomers) & set(members(there))
     reach(there, there.document.number + 1)
     assert all(not host.chains and not host.disks.keys() - {Chain(2, s) for s in range(3)} for host in newcomers)
-    there.check_chains()
-    assert there.check_money() > 0
+    assert there.oracle.transactions
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -102,16 +101,14 @@ def test_messages_are_lost_and_nodes_end_at_any_time_and_begin_again(seed: int) 
     def disturb() -> None:
         """At most one of each committee is down."""
         host = there.chance.choice(there.hosts)
-        down = {other.key.public for other in there.hosts if other.node is None} | {host.key.public}
         if host.node is None:
             host.start()
-        elif all(len(down.intersection(electorate.keys)) <= 1 for electorate in there.document.electorates.values()):
+        elif there.may_end(host):
             host.stop()
 
     every(there, 700, disturb)
     there.run(lambda: there.document.number >= 5, 2 * LONG)
-    there.check_chains()
-    assert there.check_money() > 0
+    assert there.oracle.transactions
 
 
 def test_who_was_away_for_some_epochs_finds_its_way_back_to_a_seat() -> None:
@@ -124,9 +121,7 @@ def test_who_was_away_for_some_epochs_finds_its_way_back_to_a_seat() -> None:
     assert away not in members(there)
     away.start()
     there.run(lambda: away in members(there) and there.is_open, LONG)
-    other = next(host for host in there.hosts if host is not away)
-    ways = [[[closing.header for closing in one.closings] for one in host.begun] for host in (away, other)]
-    assert ways[0] == ways[1], "proofs may be others"
+    there.run(lambda: away.epoch == there.document.number, LONG)
 
 
 def test_who_comes_in_a_later_epoch_with_nothing_gets_a_seat() -> None:
@@ -156,7 +151,6 @@ def test_who_lost_its_disk_follows_without_a_vote_and_votes_again_in_the_next_ep
     assert victim.node is not None
     assert victim.node.replica is not None
     assert victim.node.replica.consensus.has_votes
-    there.check_chains()
 
 
 def test_an_attempt_whose_newcomers_do_not_get_ready_is_called_off_and_the_next_goes_on() -> None:
@@ -173,7 +167,6 @@ def test_an_attempt_whose_newcomers_do_not_get_ready_is_called_off_and_the_next_
     for host in there.hosts[8:]:
         host.start()
     there.run(lambda: committees(there) == 3 and there.is_open, LONG)
-    there.check_chains()
 
 
 def test_a_client_that_was_away_gets_all_chains_of_the_first_epoch_three_epochs_later() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from gateway.projection import Status, Tracked
+from node import duty
 from node.client import blocks
 from node.client.decisions import Decisions
 from node.client.follower import Follower
@@ -614,7 +615,7 @@ def _believe_one_claim(_: Original) -> Any:
 
 def _vote_with_any_disk(original: Original) -> Any:
     """A seat is enough."""
-    return property(lambda self: self.seat is not None)
+    return lambda document, public_key, pledge: True
 
 
 def _believe_documents(_: Original) -> Any:
@@ -1059,7 +1060,7 @@ MUTANTS: dict[str, Mutant] = {
     "votes-with-a-new-disk": Mutant(
         "a new database votes as if it were the one that registered",
         12,
-        _on(Membership, "may_vote", _vote_with_any_disk),
+        _on(duty, "is_bound", _vote_with_any_disk),
         first=2,
     ),
     "document-unchecked": Mutant(

@@ -78,7 +78,7 @@ def balances(deal: Deal) -> tuple[str, str] | None:
 def test_a_gateway_that_was_away_for_three_epochs_catches_up_by_itself(tmp_path: Path) -> None:
     """With what happened in all of them: also in those whose chains nobody follows any more."""
     payer, payee = generate(), generate()
-    with running_network(tmp_path / "net", **short_epochs(8)) as network:
+    with running_network(tmp_path / "net", **short_epochs(6)) as network:
         ann, bob = network.person(), network.person()
         made = Deal(ann, ann.wallet(key=payer, USD="10.00"), bob, bob.wallet(key=payee))
         network.kill("gateway")

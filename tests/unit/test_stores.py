@@ -110,7 +110,7 @@ def test_a_chain_that_was_only_read_can_be_written_and_dropped(opened: Stores, t
         opened.write(chain, [VOTE])
         opened.remember([Retire(chain)])
         reading = opened.find(chain)
-        assert reading is not None
+    assert reading is not None
     opened.write(FIRST, [Journal(2, "notarize", b"another")])
     assert opened.find(FIRST) is opened.open(FIRST)
     opened.drop(OTHER)

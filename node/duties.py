@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from node.archive import Archive
 from node.chronicle import Chronicle
 from node.duty import Duty
-from node.effects import Meet, NodeEffect, OriginChain, Recover, Unsubscribe
+from node.effects import Meet, NodeEffect, Recover, Unsubscribe
 from node.events import Asked, ChainEvent, Instant, Tick
+from node.ledger.opening import Origin
 from node.ledger.rules import Rules
 from node.network.events import PeerDown, PeerUp
 from node.protocol.chain import Chain
@@ -130,10 +131,10 @@ class Duties:
         return [Chain(document.number - 1, shard) for shard in document.origins_of(seat[0])] if seat is not None else []
 
     def _begin(self, chain: Chain) -> list[NodeEffect]:
-        duty = Duty(self._recover(chain), self._key, self._name, self.peers, self._keep_blocks)
-        self.all[chain] = duty
+        wanted = self._recover(chain)
+        self.all[chain] = duty = Duty(wanted.rules, wanted.electorate, self._key, self._name, self.peers, self._keep_blocks)
         self._stored.add(chain)
-        return duty.start()
+        return duty.start(wanted)
 
     def _recover(self, chain: Chain) -> Recover:
         """How a chain is brought back, or opened, if it is of this epoch."""
@@ -141,12 +142,18 @@ class Duties:
         rules, electorate = self._rules(chain), document.electorates[chain.shard]
         if chain.epoch == 1 or chain.epoch < len(self._chronicle.documents):
             return Recover(rules, electorate)
-        before = self._chronicle.documents[-2].electorates
-        origins = (
-            OriginChain(self._rules(before[closing.header.shard].chain), before[closing.header.shard], closing)
-            for closing in self._closings(chain)
-        )
-        return Recover(rules, electorate, tuple(origins), document, self._chronicle.credits)
+        return Recover(rules, electorate, self._closed_origins(chain), document, self._chronicle.credits)
+
+    def _closed_origins(self, chain: Chain) -> tuple[Origin, ...]:
+        """Those that it comes from, as they ended; none, while one of them is not here up to there."""
+        found: list[Origin] = []
+        for closing in self._closings(chain):
+            duty = self.all.get(Chain(closing.epoch, closing.header.shard))
+            state = duty.state_at(closing.header) if duty is not None else None
+            if state is None:
+                return ()
+            found.append(Origin(state, closing.header))
+        return tuple(found)
 
     def _rules(self, chain: Chain) -> Rules:
         document = self._chronicle.documents[chain.epoch - 1]
@@ -177,7 +184,7 @@ class Duties:
         if not origins or not all(chain in self.all and self.all[chain].is_closed for chain in origins):
             return []
         self._opened_with.add(own)
-        return self.all[own].start()
+        return self.all[own].start(self._recover(own))
 
     def _guests_of(self, chain: Chain) -> frozenset[bytes]:
         """Who comes after its committee, and has to follow it."""

@@ -16,8 +16,12 @@ from node.events import (
     Tick,
     Transactions,
 )
+from node.ledger.rules import Rules
+from node.ledger.state import State
 from node.membership import is_bound
 from node.network.events import PeerDown, PeerUp
+from node.protocol.block import Header
+from node.protocol.certificate import Electorate
 from node.protocol.crypto import KeyPair
 from node.protocol.messages import PeerMessage
 from node.protocol.reports import Notable
@@ -29,8 +33,8 @@ OBSERVE_INTERVAL = 200
 
 
 class Duty:
-    """Methods return what to do, in order. ``wanted``: how the chain is brought back. ``peers``: who is connected, kept up to
-    date by whoever has them. ``keep_blocks``: see ``Node``.
+    """Methods return what to do, in order. ``peers``: who is connected, kept up to date by whoever has them. ``keep_blocks``: see
+    ``Node``.
 
     Attributes:
         electorate: who keeps the chain. has_seat: whether this node is one of them.
@@ -40,12 +44,14 @@ class Duty:
         Diverged: from any method: this node must stop.
     """
 
-    def __init__(self, wanted: Recover, key: KeyPair, name: str, peers: Collection[bytes], keep_blocks: int) -> None:
-        self._wanted, self._key, self._name = wanted, key, name
+    def __init__(
+        self, rules: Rules, electorate: Electorate, key: KeyPair, name: str, peers: Collection[bytes], keep_blocks: int
+    ) -> None:
+        self._rules, self._key, self._name = rules, key, name
         self._peers, self._keep_blocks = peers, keep_blocks
-        self.electorate = wanted.electorate
-        self.chain = self.electorate.chain
-        self.has_seat = key.public in self.electorate.keys
+        self.electorate = electorate
+        self.chain = electorate.chain
+        self.has_seat = key.public in electorate.keys
         self.runs: Replica | Observer | None = None
         self._guests: frozenset[bytes] = frozenset()
 
@@ -73,10 +79,15 @@ class Duty:
         """When ``on_tick`` is due (ms, monotonic); None: only events matter."""
         return self.runs.deadline if self.runs is not None else None
 
-    def start(self) -> list[NodeEffect]:
+    def state_at(self, closing: Header) -> State | None:
+        """The state after the closing block, if that is here and is this one."""
+        runs = self.runs
+        return runs.state if runs is not None and runs.closing is not None and runs.closing.header == closing else None
+
+    def start(self, wanted: Recover) -> list[NodeEffect]:
         """Bring back what is stored: first thing after construction, and when there is more to open the chain from."""
         self.runs = None
-        return self._in([self._wanted])
+        return self._in([wanted])
 
     def let_in(self, guests: frozenset[bytes]) -> None:
         """Who else may ask for the chain."""
@@ -111,7 +122,7 @@ class Duty:
 
     def _vote(self, recovered: Recovered, at: Instant) -> list[NodeEffect]:
         """One replica at a time: two with one key would contradict each other. One that has lost its votes follows."""
-        document, genesis = self._wanted.rules.document, self._wanted.rules.genesis
+        document, genesis = self._rules.document, self._rules.genesis
         assert document is not None, "rules of chains that nodes run have one"
         has_votes = is_bound(document, self._key.public, recovered.pledge)
         replica = Replica(genesis, document, self._key, self._name, recovered, at, has_votes, self._keep_blocks)
@@ -122,7 +133,7 @@ class Duty:
 
     def _observe(self, recovered: Recovered | None, at: Instant) -> list[NodeEffect]:
         """It has no seat; or no state, but that of a checkpoint others may have."""
-        return self._run(Observer(self._wanted.rules, self.electorate, recovered, OBSERVE_INTERVAL, at), at)
+        return self._run(Observer(self._rules, self.electorate, recovered, OBSERVE_INTERVAL, at), at)
 
     def _run(self, runs: Replica | Observer, at: Instant) -> list[NodeEffect]:
         self.runs = runs
@@ -134,7 +145,8 @@ class Duty:
     def _after(self, effects: Sequence[ChainEffect]) -> list[NodeEffect]:
         """What was done, and what follows once another ledger than the one that runs is stored."""
         done = self._in(effects)
-        return [*done, *self.start()] if self.runs is not None and self.runs.is_handed_over else done
+        is_handed_over = self.runs is not None and self.runs.is_handed_over
+        return [*done, *self.start(Recover(self._rules, self.electorate))] if is_handed_over else done
 
     def _in(self, effects: Sequence[ChainEffect]) -> list[NodeEffect]:
         return [In(self.chain, effect) for effect in effects]

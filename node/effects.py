@@ -6,10 +6,10 @@ chain - its rows on disk, its peers, work asked for - comes from whoever keeps o
 
 from msgspec import Struct
 
+from node.ledger.opening import Origin
 from node.ledger.rules import Rules
 from node.protocol.certificate import CertifiedBlock, Electorate
 from node.protocol.chain import Chain
-from node.protocol.change import Bulletin
 from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Rows
 from node.protocol.credits import Credits
 from node.protocol.epoch import Committee, EpochDocument, Opening, SignedDocument, ToCoordinator
@@ -234,22 +234,14 @@ class ReplyBlocks(Struct, frozen=True):
 # -- work that takes long --------------------------------------------------------------------------------------------------
 
 
-class OriginChain(Struct, frozen=True):
-    """A chain of the epoch before, which another opens from. ``closing``: of its closing block."""
-
-    rules: Rules
-    electorate: Electorate
-    closing: Bulletin
-
-
 class Recover(Struct, frozen=True):
-    """Bring the stored ledger back; or, if nothing is stored, open it from its origins. Answer with ``Recovered``, or with
-    ``Missing`` if an origin is not stored up to its closing block. ``document``, ``credits``: of the epoch, if there are
+    """Bring the stored ledger back; or, if nothing is stored, open it from its origins, whose states do not change any more.
+    Answer with ``Recovered``, or with ``Missing``, if it cannot be done. ``document``, ``credits``: of the epoch, if there are
     origins."""
 
     rules: Rules
     electorate: Electorate
-    origins: tuple[OriginChain, ...] = ()
+    origins: tuple[Origin, ...] = ()
     document: EpochDocument | None = None
     credits: Credits = {}
 

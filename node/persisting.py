@@ -52,7 +52,7 @@ class Persisting:
                 self._of(effect.chain).add(effect.effect, now)
                 if isinstance(effect.effect, Recover):
                     for origin in effect.effect.origins:
-                        self._of(origin.electorate.chain).is_read = True
+                        self._of(origin.state.rules.chain).is_read = True
         return self._flush([chain for chain, waiting in self._waiting.items() if waiting.is_due(now)])
 
     def flush(self) -> list[tuple[Chain, list[Row]]]:

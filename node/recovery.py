@@ -7,7 +7,6 @@ checkpoint: until then it is believed that the rows are those that were stored.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from msgspec import structs
 
@@ -15,7 +14,7 @@ from node.consensus.journal import remembered
 from node.database import StorageClosed, StorageDamaged
 from node.effects import Recover
 from node.events import Missing, Recovered
-from node.handing_over import read_block, read_checkpoint, read_skipped
+from node.handing_over import read_checkpoint, read_skipped
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import InvalidBlock
 from node.ledger.following import execute_final
@@ -25,7 +24,6 @@ from node.ledger.state import State
 from node.protocol.block import skip_height
 from node.protocol.certificate import CertifiedBlock, CertifiedHeader, Electorate
 from node.protocol.chain import Chain
-from node.protocol.change import Bulletin
 from node.protocol.checkpoint import Beginning
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.credits import Credits
@@ -36,68 +34,37 @@ from node.storage import Storage
 _READ_BYTES = 4 << 20
 
 
-def bring_back(
-    wanted: Recover, open_one: Callable[[Chain], Storage], find: Callable[[Chain], Storage | None]
-) -> Recovered | Missing:
-    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be. ``find``: only one that is there. What is
-    abandoned meanwhile is missing.
+def bring_back(wanted: Recover, open_one: Callable[[Chain], Storage]) -> Recovered | Missing:
+    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be. What is abandoned meanwhile is missing.
 
     Raises:
         StorageDamaged: a database holds what does not prove itself. StorageError: it cannot be read or written.
     """
     try:
-        return _bring_back(wanted, open_one, find)
+        return _bring_back(wanted, open_one)
     except StorageClosed:
         return Missing()
 
 
-def _bring_back(
-    wanted: Recover, open_one: Callable[[Chain], Storage], find: Callable[[Chain], Storage | None]
-) -> Recovered | Missing:
+def _bring_back(wanted: Recover, open_one: Callable[[Chain], Storage]) -> Recovered | Missing:
     storage = open_one(wanted.electorate.chain)
     if _has_ledger(storage, wanted.rules):
         return recover(storage, wanted.rules, wanted.electorate)
-    found = [(find(origin.electorate.chain), origin) for origin in wanted.origins]
-    origins = [OriginStored(one, at.rules, at.electorate, at.closing) for one, at in found if one is not None]
-    if wanted.document is None or len(origins) < len(found):
+    if not wanted.origins or wanted.document is None:
         return Missing()
-    opened = open_chain(storage, wanted.rules, wanted.electorate, wanted.document, wanted.credits, origins)
-    return opened if opened is not None else Missing()
+    return open_chain(storage, wanted.rules, wanted.document, wanted.credits, wanted.origins)
 
 
-class OriginStored(NamedTuple):
-    """A chain of the epoch before, in its own database, and what its committee says of its closing block."""
+def open_chain(storage: Storage, rules: Rules, document: EpochDocument, credit: Credits, origins: Sequence[Origin]) -> Recovered:
+    """Open an epoch's chain, of which nothing is stored, from its origins, and store that.
 
-    storage: Storage
-    rules: Rules
-    electorate: Electorate
-    closing: Bulletin
-
-
-def open_chain(
-    storage: Storage,
-    rules: Rules,
-    electorate: Electorate,
-    document: EpochDocument,
-    credit: Credits,
-    origins: Sequence[OriginStored],
-) -> Recovered | None:
-    """Bring the ledger of an epoch's chain back; if nothing of it is stored, open it from its origins and store that.
-
-    ``credit``: what each shard could have when the epoch began. None: nothing is stored, and not all origins are here up to their
-    closing blocks.
+    ``credit``: what each shard could have when the epoch began.
 
     Raises:
-        StorageDamaged: one of the databases holds what does not prove itself. StorageError: it cannot be read or written.
+        StorageError: the database cannot be written.
     """
-    if _has_ledger(storage, rules):
-        return recover(storage, rules, electorate)
-    found = [_origin(origin) for origin in origins]
-    closed = [origin for origin in found if origin is not None]
-    if not closed or len(closed) < len(found):
-        return None
-    state = open_state(rules, document, closed, credit)
-    header = opening_header(document, rules.shard, state, [origin.closing for origin in closed])
+    state = open_state(rules, document, origins, credit)
+    header = opening_header(document, rules.shard, state, [origin.closing for origin in origins])
     rows = ((key, encode(value)) for key, value in state.rows())
     storage.begin(Beginning(header, state.checkpoint_root()), rows, included([state], rules, state.time))
     return Recovered(state, None, (), opening=header, pledge=storage.pledge())
@@ -105,17 +72,6 @@ def open_chain(
 
 def _has_ledger(storage: Storage, rules: Rules) -> bool:
     return not rules.is_later or storage.beginning() is not None or storage.checkpoint() is not None
-
-
-def _origin(origin: OriginStored) -> Origin | None:
-    """As it closed; None, if it is not here so far."""
-    closing = origin.closing.header
-    try:
-        if read_block(origin.storage, closing.height).block.header != closing:
-            return None
-    except DecodeError:
-        return None
-    return Origin(recover(origin.storage, origin.rules, origin.electorate).state, closing)
 
 
 def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered:

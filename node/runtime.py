@@ -264,7 +264,7 @@ class Runtime:
             self._say(reply)
 
     async def _recover(self, chain: Chain, wanted: Recover) -> None:
-        answer = await self._despite_full(bring_back, wanted, self._stores.open, self._stores.find)
+        answer = await self._despite_full(bring_back, wanted, self._stores.open)
         self._intake.put(For(chain, answer))
 
     def _mine(self, chain: Chain | None, wanted: Mine | StopMining) -> None:

@@ -235,7 +235,7 @@ class Host:
                 self._send(peer, PartsReply(height, read_parts(cast(Any, disk), height, parts)), chain)
 
     def _recover(self, chain: Chain, wanted: Recover) -> None:
-        self.put(For(chain, bring_back(wanted, cast(Any, self.disks.__getitem__), cast(Any, self.disks.get))))
+        self.put(For(chain, bring_back(wanted, cast(Any, self.disks.__getitem__))))
 
     def _meet(self, own: set[bytes], others: set[bytes]) -> None:
         before = {other.key.public for other in self.world.hosts if self._is_met(other)}

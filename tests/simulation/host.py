@@ -388,7 +388,7 @@ class Host:
 
     def _recover(self, chain: Chain, wanted: Recover) -> None:
         with self.world.monitor.guard(self):
-            answer = bring_back(wanted, cast(Any, self.disks.__getitem__), cast(Any, self.disks.get))
+            answer = bring_back(wanted, cast(Any, self.disks.__getitem__))
             if isinstance(answer, Recovered):
                 self.world.monitor.on_recovered(self, answer)
             self.put(For(chain, answer))

@@ -5,12 +5,12 @@ from pathlib import Path
 from sqlite3 import connect
 
 import pytest
-from msgspec import structs
 
 from node.database import StorageDamaged
-from node.effects import Checkpoint, Commit, OriginChain, Recover
+from node.effects import Checkpoint, Commit, Recover
 from node.events import Missing, Recovered
 from node.handing_over import read_checkpoint
+from node.ledger.opening import Origin
 from node.ledger.rules import Rules
 from node.protocol.address import address_of
 from node.protocol.certificate import CertifiedBlock
@@ -18,7 +18,7 @@ from node.protocol.change import Bulletin, Change
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.transaction import decode_transaction
-from node.recovery import OriginStored, bring_back, open_chain, recover
+from node.recovery import bring_back, open_chain, recover
 from node.replica.replica import Replica
 from node.storage import Storage
 from tests.chains import Network, Shard, key
@@ -66,9 +66,9 @@ def stored(shard: Shard, certified: CertifiedBlock) -> list[Commit | Checkpoint]
 
 
 class Opened:
-    """One shard of the next epoch: its database, and those of its origins, with so many ``blocks``."""
+    """One shard of the next epoch: its database, and its origins, brought back from theirs."""
 
-    def __init__(self, path: Path, document: EpochDocument, shard: int = 0, blocks: int = CLOSED + 2) -> None:
+    def __init__(self, path: Path, document: EpochDocument, shard: int = 0) -> None:
         origins = [NETWORK.shards[number] for number in document.origins_of(shard)]
         time = max(closing(origin).header.time for origin in origins)
         self.document, self.shard = document, shard
@@ -77,29 +77,31 @@ class Opened:
         self.origins = []
         for origin in origins:
             storage = Storage(path / f"origin-{origin.number}.db", NETWORK.genesis.network)
-            storage.write([effect for certified in origin.chain[:blocks] for effect in stored(origin, certified)])
-            self.origins.append(OriginStored(storage, origin.rules, origin.electorate, closing(origin)))
-
-    def open(self, with_origins: bool = False, storage: Storage | None = None) -> Recovered | None:
-        origins = self.origins if with_origins else []
-        electorate = self.document.electorates[self.shard]
-        return open_chain(storage or self.storage, self.rules, electorate, self.document, {(0, "USD"): 5, (1, "USD"): 7}, origins)
+            storage.write([effect for certified in origin.chain[: CLOSED + 2] for effect in stored(origin, certified)])
+            state = recover(storage, origin.rules, origin.electorate).state
+            self.origins.append(Origin(state, closing(origin).header))
 
     def brought_back(self) -> Recovered:
-        recovered = self.open()
-        assert recovered is not None
-        return recovered
+        return recover(self.storage, self.rules, self.document.electorates[self.shard])
 
     def chain(self, storage: Storage | None = None) -> Shard:
         """Opened now."""
-        recovered = self.open(with_origins=True, storage=storage)
-        assert recovered is not None
+        credit = {(0, "USD"): 5, (1, "USD"): 7}
+        recovered = open_chain(storage or self.storage, self.rules, self.document, credit, self.origins)
         assert recovered.opening is not None
         return Shard(NETWORK, self.shard, self.document, (recovered.state, recovered.opening))
 
     def grow(self, shard: Shard, blocks: int) -> None:
         for _ in range(blocks):
             self.storage.write(stored(shard, shard.add()))
+
+
+def test_what_is_abandoned_while_it_is_read_is_missing_and_ends_no_node(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, KEPT)
+    wanted = Recover(opened.rules, KEPT.electorates[0], tuple(opened.origins), KEPT)
+    assert isinstance(bring_back(wanted, lambda _: opened.storage), Recovered)
+    opened.storage.close()
+    assert bring_back(wanted, lambda _: opened.storage) == Missing()
 
 
 @pytest.mark.parametrize("document", [KEPT, MERGED, SPLIT], ids=["kept", "merged", "split"])
@@ -123,40 +125,6 @@ def test_an_opened_chain_comes_back_wherever_it_stopped(tmp_path: Path, document
         block = shard.add(*([NETWORK.pay(payer, key(f"payee {height}"), 1)] if height % 3 else []))
         opened.storage.write(stored(shard, block))
     assert opened.storage.checkpoint() == (6, 11)
-
-
-def test_a_chain_is_not_opened_without_all_its_origins_up_to_their_closing_blocks(tmp_path: Path) -> None:
-    opened = Opened(tmp_path, MERGED, blocks=CLOSED - 1)
-    assert opened.open(with_origins=True) is None
-    assert opened.open() is None
-    assert opened.storage.beginning() is None
-    for origin in opened.origins:
-        assert opened.open(with_origins=True) is None
-        shard = NETWORK.shards[origin.rules.shard]
-        origin.storage.write(stored(shard, shard.chain[CLOSED - 1]))
-    assert opened.open(with_origins=True) is not None
-
-
-def test_what_is_abandoned_while_it_is_read_is_missing(tmp_path: Path) -> None:
-    """It ends no node: the epoch that needed it is over, or others have what is missing."""
-    opened = Opened(tmp_path, KEPT)
-    (origin,) = opened.origins
-    wanted = Recover(
-        opened.rules,
-        opened.document.electorates[opened.shard],
-        (OriginChain(origin.rules, origin.electorate, origin.closing),),
-        opened.document,
-    )
-    origin.storage.close()
-    assert bring_back(wanted, lambda _: opened.storage, lambda _: origin.storage) == Missing()
-
-
-def test_a_chain_is_not_opened_from_another_block_than_the_closing_one(tmp_path: Path) -> None:
-    opened = Opened(tmp_path, KEPT)
-    (origin,) = opened.origins
-    another = structs.replace(origin.closing, header=NETWORK.shards[0].forge(time=1).block.header)
-    opened.origins = [origin._replace(closing=structs.replace(another, header=structs.replace(another.header, height=CLOSED)))]
-    assert opened.open(with_origins=True) is None
 
 
 @pytest.mark.parametrize(

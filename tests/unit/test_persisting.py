@@ -13,7 +13,6 @@ from node.effects import (
     In,
     Journal,
     LoseVotes,
-    OriginChain,
     Pledge,
     Publish,
     Recover,
@@ -23,6 +22,7 @@ from node.effects import (
     SendBlocks,
     SendBundles,
 )
+from node.ledger.opening import Origin
 from node.persisting import Persisting
 from node.protocol.chain import Chain
 from node.protocol.queries import GetBlocks, Query
@@ -89,12 +89,12 @@ def test_a_vote_in_one_chain_stores_nothing_of_another() -> None:
 
 
 def test_what_a_chain_opens_from_is_stored() -> None:
-    """It is read from there."""
-    electorate, nothing = NETWORK.shards[0].electorate, cast(Any, None)
-    opened = structs.replace(electorate, epoch=2)
+    """Before there is no way back."""
+    shard, nothing = NETWORK.shards[0], cast(Any, None)
+    electorate, opened = shard.electorate, structs.replace(shard.electorate, epoch=2)
     persisting = Persisting()
     assert persisting.take([In(electorate.chain, commit(1)), In(OTHER, commit(2))], 0) == []
-    opening = Recover(nothing, opened, (OriginChain(nothing, electorate, nothing),))
+    opening = Recover(nothing, opened, (Origin(shard.state, nothing),))
     assert persisting.take([In(Chain(2, 1), opening)], 1) == [(electorate.chain, [commit(1)])]
 
 

@@ -42,7 +42,7 @@ class NodeSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     mining_workers: Annotated[int, Meta(ge=1, le=64)] = 1
     keep_blocks: Annotated[int, Meta(ge=0)] = 0
     """How many final blocks to keep at least; 0: all, as an archive does. None goes within the validity window, and none that a
-    restart, or a member that is behind, needs."""
+    restart, or a member that is behind, needs; chains of earlier epochs go as a whole (docs/epochs.md, 6)."""
 
 
 class CoordinatorSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

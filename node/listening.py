@@ -34,6 +34,8 @@ LARGE_ANSWER_RATE = 4 << 20
 """Bytes a second."""
 _BLOCK_BYTES = 64 << 10
 """What a block asked for is expected to have, until it has been read."""
+_LEAST_READ = 8 << 10
+"""What an answer from storage counts for at least: a file may have to be opened for it."""
 _RUN = 100
 """Messages of the broker looked at before others have their turn."""
 
@@ -91,7 +93,7 @@ class Listening:
 
     def answered(self, query: Query, size: int) -> None:
         """The answer had so many bytes."""
-        self._large.correct(query.client, size - _expected(query), trio.current_time())
+        self._large.correct(query.client, max(size, _LEAST_READ) - _expected(query), trio.current_time())
 
     async def _receive(self, inbox: trio.MemoryReceiveChannel[Published]) -> None:
         async for message in inbox:

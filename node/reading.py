@@ -7,7 +7,7 @@ from msgspec import Raw
 from msgspec.msgpack import Decoder
 
 from node.consensus.round import Seat
-from node.database import StorageClosed
+from node.database import StorageClosed, StorageDamaged, StorageError
 from node.effects import Publish, ReplyBlocks, SendBlocks, SendBundles, SendCheckpoint, SendParts
 from node.handing_over import read_checkpoint, read_parts
 from node.protocol.chain import Chain
@@ -87,9 +87,12 @@ class Reading:
             stored = storage.blocks(request.first, SERVE_BYTES, request.count)
             return sign_blocks(seat, wanted.query, stored, storage.oldest)
 
-        with suppress(StorageClosed):
+        try:
             return await trio.to_thread.run_sync(read_and_sign, limiter=self._replying)
-        return None
+        except StorageDamaged:
+            raise
+        except StorageError:  # abandoned meanwhile; or no room on the disk to open it
+            return None
 
 
 def _read_part(chain: Chain, storage: Storage, wanted: SendCheckpoint | SendParts) -> bytes:

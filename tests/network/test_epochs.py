@@ -3,10 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from scripts.devnet.folder import open_devnet
+import httpx
+
+from node.protocol.chain import Chain
+from node.protocol.codec import encode
+from node.protocol.keys import generate
+from node.protocol.topics import TransactionBatch, transactions_topic
+from node.protocol.transaction import Transaction
+from scripts.devnet.folder import open_devnet, short_epochs
 from scripts.devnet.status import status
 from tests.network.harness import Network, running_network
-from tests.person import deal
+from tests.person import Deal, deal
 from tests.waiting import until
 
 EPOCH_SECONDS = 150
@@ -45,3 +52,38 @@ def test_nodes_join_and_leave_a_network_in_which_payments_go_on(tmp_path: Path) 
         assert made.pay("1.00", wait=60)["status"] == "committed"
         assert made.available() == ("5.00", "5.00")
         assert network.audit()["conserved"]
+
+
+def see_through(network: Network, transaction: Transaction, epochs: int) -> None:
+    """Send it to its home, which takes it in once, until so many epochs are over."""
+    with network.client() as client:
+        document = client.document()
+        last = document.number + epochs
+        while document.number < last:
+            home = document.shards.shard_of(transaction.order.payers[0])
+            topic = transactions_topic(network.genesis.network, Chain(document.number, home))
+            client.publish(topic, encode(TransactionBatch((encode(transaction),))))
+            client.wait(lambda: False, 0.5)
+            document = client.document()
+
+
+def balances(deal: Deal) -> tuple[str, str] | None:
+    """None while the gateway is not up."""
+    try:
+        return deal.available()
+    except httpx.TransportError:
+        return None
+
+
+def test_a_gateway_that_was_away_for_three_epochs_catches_up_by_itself(tmp_path: Path) -> None:
+    """With what happened in all of them: also in those whose chains nobody follows any more."""
+    payer, payee = generate(), generate()
+    with running_network(tmp_path / "net", **short_epochs(6)) as network:
+        ann, bob = network.person(), network.person()
+        made = Deal(ann, ann.wallet(key=payer, USD="10.00"), bob, bob.wallet(key=payee))
+        network.kill("gateway")
+        see_through(network, network.sign([payer], (payer, payee, "USD", 300)), epochs=3)
+        network.start("gateway")
+        until(lambda: balances(made) == ("7.00", "3.00"), "the payment made meanwhile", 60)
+        assert ann.faucet(made.purse, "1.00", wait=60).json()["status"] == "committed"
+        assert made.available() == ("8.00", "3.00")

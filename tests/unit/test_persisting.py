@@ -17,6 +17,7 @@ from node.effects import (
     Publish,
     Recover,
     ReplyBlocks,
+    Retire,
     Row,
     SendBlocks,
     SendBundles,
@@ -95,3 +96,10 @@ def test_what_a_chain_opens_from_is_stored() -> None:
     assert persisting.take([In(electorate.chain, commit(1)), In(OTHER, commit(2))], 0) == []
     opening = Recover(nothing, opened, (Origin(shard.state, nothing),))
     assert persisting.take([In(Chain(2, 1), opening)], 1) == [(electorate.chain, [commit(1)])]
+
+
+def test_what_waits_of_a_chain_that_is_over_is_stored_before_it_is_closed() -> None:
+    persisting = Persisting()
+    assert persisting.take([In(CHAIN, commit(1)), In(OTHER, commit(1))], 0) == []
+    assert persisting.take([Retire(CHAIN)], 1) == [(CHAIN, [commit(1)])]
+    assert persisting.take([Retire(CHAIN)], 2) == []

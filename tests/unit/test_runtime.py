@@ -94,7 +94,7 @@ class Line:
 class Mind:
     """Has its effects written down."""
 
-    replica = None
+    replica = document = None
     has_left = False
     document = None
     duties = {CHAIN: SimpleNamespace(electorate=NETWORK.shards[0].electorate)}

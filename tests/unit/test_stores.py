@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from node.database import StorageClosed, StorageDamaged, StorageError, set_aside
-from node.effects import Abandon, AcceptDocument, Begin, Journal, Pledge
+from node.effects import Abandon, AcceptDocument, Begin, Journal, Pledge, Retire
 from node.protocol.chain import Chain
 from node.protocol.change import Bulletin, Change
 from node.protocol.succession import Succession
-from node.stores import Stores
+from node.stores import MAX_READ, Stores
 from tests.chains import Network
 
 NETWORK = Network(committees=1)
@@ -87,6 +87,36 @@ def test_what_is_abandoned_is_gone_and_who_reads_it_is_told(opened: Stores, tmp_
     assert opened.chains == {OTHER}
     assert not list(tmp_path.glob("chain-1-0*"))
     assert opened.open(FIRST).journal() == [], "a new one"
+
+
+def test_of_chains_that_are_over_few_files_are_open_however_many_there_are(opened: Stores, tmp_path: Path) -> None:
+    chains = [Chain(epoch, 0) for epoch in range(1, 3 * MAX_READ)]
+    for chain in chains:
+        opened.write(chain, [VOTE])
+    live, over = chains[-1], chains[:-1]
+    opened.remember([Retire(chain) for chain in over])
+    writing = opened.open(live)
+    for chain in (*over, *over[-2:], *over):
+        found = opened.find(chain)
+        assert found is not None
+        assert found.journal() == [VOTE]
+        assert len(list(tmp_path.glob("chain-*-wal"))) <= MAX_READ + 1
+    assert opened.find(live) is opened.open(live) is writing, "what is written stays open"
+    assert writing.journal() == [VOTE]
+
+
+def test_a_chain_that_was_only_read_can_be_written_and_dropped(opened: Stores, tmp_path: Path) -> None:
+    for chain in (FIRST, OTHER):
+        opened.write(chain, [VOTE])
+        opened.remember([Retire(chain)])
+        reading = opened.find(chain)
+    assert reading is not None
+    opened.write(FIRST, [Journal(2, "notarize", b"another")])
+    assert opened.find(FIRST) is opened.open(FIRST)
+    opened.drop(OTHER)
+    assert opened.chains == {FIRST}
+    with pytest.raises(StorageClosed):
+        reading.journal()
 
 
 def test_a_second_process_is_kept_out_of_the_folder(opened: Stores, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from node.protocol.genesis import read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes
 from scripts.devnet.folder import ONE_EPOCH, DevnetState, short_epochs
-from scripts.devnet.layout import Folder, Program, node_program
+from scripts.devnet.layout import MAX_NODES, Folder, Program, node_program
 from scripts.devnet.supervisor import last_words
 from scripts.devnet.up import answers_http
 from scripts.havoc.hosts import Hosts
@@ -64,6 +64,11 @@ class Network:
     def runs(self, name: str) -> bool:
         child = self._running.get(name)
         return child is not None and name not in self._due and not child.ended()
+
+    @property
+    def room(self) -> int:
+        """How many nodes more there can be. Each has its number for good."""
+        return MAX_NODES - self.devnet.nodes - self.devnet.joined
 
     def add(self, count: int) -> list[str]:
         """So many nodes more, which are not started; their names. Raises FolderError when there is no room."""
@@ -117,17 +122,21 @@ class Network:
     def keep(self) -> list[tuple[str, str]]:
         """Start again what ended by itself, as ``scripts/up`` does. Returns (name, how it ended) of what ended just now."""
         ended, now = [], time.monotonic()
-        for name in [name for name, child in self._running.items() if has_left(self.folder.home(name)) and child.ended()]:
-            for known in (self._running, self._programs, self._due):
-                known.pop(name, None)
-            self._down.discard(name)
-        for name, child in self._running.items():
-            if name not in self._down and name not in self._due and (how := child.ended()):
+        for name, child in list(self._running.items()):
+            if (how := child.ended()) and has_left(self.folder.home(name)):  # in this order: it says so before it ends
+                self._forget(name)
+            elif how and name not in self._down and name not in self._due:
                 self._due[name] = now + RESTART_SECONDS
                 ended.append((name, how + last_words(self._programs[name])))
         if due := [name for name, moment in self._due.items() if moment <= now]:
             self.start(due)
         return ended
+
+    def _forget(self, name: str) -> None:
+        """It has left."""
+        for known in (self._running, self._programs, self._due):
+            known.pop(name, None)
+        self._down.discard(name)
 
     def restore(self) -> None:
         """Let everything run: started if it is down, continued if it stands still."""

@@ -68,17 +68,20 @@ class Turnover:
         return share >= PATIENCE or set(self._coming or ()) <= self._observer.registered
 
     def _launch(self, document: EpochDocument) -> list[str]:
-        size = len(document.committees[0].members)
-        wanted = size * (self._least + self._chance.randint(0, 1))
         staying = len(self._network.nodes) - len(self.stayed)
-        count = max(0, wanted - staying + staying // SHARE)
-        if not count:
+        wanted = self._fewest(document) + len(document.committees[0].members) * self._chance.randint(0, 1)
+        count = min(wanted - staying + staying // SHARE, self._network.room)
+        if count <= 0:
             return []
         names = self._network.add(count)
         self._disks.add({name: self._network.folder.home(name) for name in names}, self._network.folder.log)
         self._network.start(names)
         self.joined += count
         return names
+
+    def _fewest(self, document: EpochDocument) -> int:
+        """How many nodes are to stay at least."""
+        return self._least * len(document.committees[0].members)
 
     def _leave(self, document: EpochDocument) -> list[str]:
         """Only who answers is told: so it can hear."""
@@ -87,7 +90,8 @@ class Turnover:
             name for name in sorted(self._observer.answering) if name in nodes and name not in self._burden.down | {*self.stayed}
         ]
         self._chance.shuffle(fit)
-        chosen = self._burden.bearable(fit, self._observer.documents)[: len(nodes) // SHARE]
+        most = min(len(nodes) // SHARE, len(nodes) - len(self.stayed) - self._fewest(document))
+        chosen = self._burden.bearable(fit, self._observer.documents)[: max(0, most)]
         try:
             ask_to_leave(self._network.folder, chosen)
         except LeaveError:  # one of them was killed a moment ago

@@ -118,7 +118,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     names = list("abcdefgh")
     told: list[str] = []
     observer = SimpleNamespace(document=FIRST, documents=[FIRST], answering=set(names), registered=set())
-    network = SimpleNamespace(folder=Folder(tmp_path), nodes=names, start=Mock())
+    network = SimpleNamespace(folder=Folder(tmp_path), nodes=names, start=Mock(), room=100)
 
     def add(count: int) -> list[str]:
         added = [f"new-{i}" for i in range(count)]
@@ -129,7 +129,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(turnover, "ask_to_leave", lambda _, chosen: told.extend(chosen))
     burden = Burden()
     turning = Turnover(cast(Any, network), cast(Any, observer), Mock(), burden, 1, 100, 2)
-    return SimpleNamespace(turning=turning, observer=observer, names=names, told=told, burden=burden)
+    return SimpleNamespace(turning=turning, network=network, observer=observer, names=names, told=told, burden=burden)
 
 
 def test_in_each_epoch_nodes_are_launched_and_a_quarter_leaves_once_they_are_registered(scene: Any) -> None:
@@ -145,6 +145,13 @@ def test_in_each_epoch_nodes_are_launched_and_a_quarter_leaves_once_they_are_reg
     scene.names.remove(scene.told[0])
     assert list(scene.turning.gone()) == [f"{scene.told[0]} has left"]
     assert (scene.turning.left, scene.burden.leaving) == (1, {scene.told[1]})
+
+
+def test_where_there_is_no_room_for_more_nobody_leaves_whom_the_least_committees_need(scene: Any) -> None:
+    scene.network.room = 1
+    for now in (0, 31, 61):
+        list(scene.turning.tick(now))
+    assert (scene.turning.joined, len(scene.told)) == (1, 1)
 
 
 def test_nobody_leaves_whom_a_committee_of_now_or_later_could_not_spare(scene: Any) -> None:

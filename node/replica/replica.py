@@ -434,6 +434,8 @@ class Replica:
     def _on_standing(self, peer: bytes, standing: Standing) -> None:
         self.catching_up.heard(peer, standing.height)
         self.taking_over.heard(peer, standing.height)
+        if standing.view:  # an observer has none: it does not vote yet
+            self.consensus.suspicion.came(self._members[peer])
         self._effects += self._serving.help(peer, self._members[peer], standing, self._at.now)
 
     # -- what consensus says ---------------------------------------------------------------------------------------

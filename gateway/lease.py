@@ -74,8 +74,8 @@ class Lease:
             log.info("this process follows the chains now", token=token)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._renew(caught_up))
                     tasks.create_task(self._fenced(work))
+                    await self._renew(caught_up)  # in here: with Python 3.11 a group that fails as it ends counts as cancelled
             except* Lost as lost:
                 log.warning("this process follows the chains no more", token=token, error=str(lost.exceptions[0]))
             finally:

@@ -34,7 +34,7 @@ class Departure:
         if not isinstance(message, Bulletin):
             return
         chain = Chain(message.epoch, message.header.shard)
-        if chain in self._awaited() and message.header.height and message.is_valid(document.electorates[chain.shard]):
+        if chain in self._awaited() and message.is_valid(document.electorates[chain.shard]):
             self._taken_over = {chain} | {one for one in self._taken_over if one.epoch == chain.epoch}
 
     def asks(self) -> list[bytes]:

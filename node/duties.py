@@ -2,6 +2,7 @@
 
     it has a seat in the epoch        keeps the chain of its shard
     it had one in the epoch before    goes on to serve that, closed, until the next epoch is over
+    it had one in an earlier epoch    answers clients' questions for blocks (``archive``)
     it has one in the prospect        observes, or keeps, all chains that its new shard comes from
     it cannot open its own chain yet  observes that, for a checkpoint, and the chains that it comes from
 
@@ -10,10 +11,11 @@ Whatever comes first, the own chain's state or its origins' ends, opens it.
 
 from collections.abc import Iterable, Iterator
 
+from node.archive import Archive
 from node.chronicle import Chronicle
 from node.duty import Duty
-from node.effects import Abandon, Meet, NodeEffect, Recover, Unsubscribe
-from node.events import ChainEvent, Instant, Tick
+from node.effects import Meet, NodeEffect, Recover, Unsubscribe
+from node.events import Asked, ChainEvent, Instant, Tick
 from node.ledger.opening import Origin
 from node.ledger.rules import Rules
 from node.network.events import PeerDown, PeerUp
@@ -30,7 +32,7 @@ class Duties:
     """``stored``: chains of which something is on the disk.
 
     Attributes:
-        all: its parts, by chain.
+        all: its parts, by chain. archive: the chains that it kept before.
         peers: who is connected.
     """
 
@@ -40,6 +42,7 @@ class Duties:
         self._genesis, self._key, self._name, self._keep_blocks = genesis, key, name, keep_blocks
         self._chronicle = chronicle
         self._stored = set(stored)
+        self.archive = Archive(key, keep_blocks, genesis.parameters.validity_window, chronicle)
         self._prospect: EpochDocument | None = None
         """The latest in this epoch, in force or called off: what was begun for it may be of use for the next."""
         self._opened_with: set[Chain] = set()
@@ -69,7 +72,9 @@ class Duties:
 
     def on_answer(self, chain: Chain, event: ChainEvent, at: Instant) -> list[NodeEffect]:
         duty = self.all.get(chain)
-        return duty.handle(event, at) if duty is not None else []
+        if duty is not None:
+            return duty.handle(event, at)
+        return self.archive.on_query(chain, event.query) if isinstance(event, Asked) else []
 
     def on_closing(self, closing: Bulletin, at: Instant) -> list[NodeEffect]:
         """A shard's closing block is known."""
@@ -102,7 +107,7 @@ class Duties:
         effects = [effect for chain in wanted if chain not in self.all for effect in self._begin(chain)]
         for chain in [chain for chain in self.all if chain not in wanted]:
             effects += [Unsubscribe(chain)] if self.all.pop(chain).has_seat else []
-        effects += self._abandon(document)
+        effects += self.archive.tend(self._over(document))
         for duty in self.all.values():
             duty.let_in(self._guests_of(duty.chain))
         return [*effects, *self._open()]
@@ -162,15 +167,13 @@ class Duties:
         closings = {one.header.shard: one for one in self._chronicle.successions[chain.epoch - 2].closings}
         return [closings[origin] for origin in self._chronicle.documents[chain.epoch - 1].origins_of(chain.shard)]
 
-    def _abandon(self, document: EpochDocument) -> list[NodeEffect]:
-        """What is stored of chains that were only observed, are over, and nothing is to be opened from any more. Those that it
-        kept it keeps, for clients."""
+    def _over(self, document: EpochDocument) -> list[Chain]:
+        """Chains of which something is stored, in which it has no part any more, and nothing is to be opened from: told once."""
         is_open = self.own is None or self.all[self.own].replica is not None
         needed = [] if is_open else self._origins(document)
-        gone = [c for c in self._stored if c.epoch < document.number and c not in self.all and c not in needed]
-        self._stored.difference_update(gone)
-        observed = (c for c in gone if self._key.public not in self._chronicle.documents[c.epoch - 1].electorates[c.shard].keys)
-        return [Abandon(chain) for chain in sorted(observed)]
+        over = [c for c in self._stored if c.epoch < document.number and c not in self.all and c not in needed]
+        self._stored.difference_update(over)
+        return sorted(over)
 
     def _open(self) -> list[NodeEffect]:
         """Its own chain from its origins, once all of them have come to their ends here."""

@@ -25,7 +25,7 @@ from node.protocol.certificate import Electorate
 from node.protocol.crypto import KeyPair
 from node.protocol.messages import PeerMessage
 from node.protocol.reports import Notable
-from node.replica.observer import LAG, Observer
+from node.replica.observer import Observer
 from node.replica.replica import Replica
 
 OBSERVE_INTERVAL = 200
@@ -66,7 +66,7 @@ class Duty:
             case Observer() as observer:
                 return observer.is_current
             case Replica() as replica:
-                return replica.is_closed or replica.catching_up.target - replica.state.height <= LAG
+                return replica.is_current
         return False
 
     @property
@@ -102,6 +102,8 @@ class Duty:
     def handle(self, event: ChainEvent | PeerUp | PeerDown | Tick, at: Instant) -> list[NodeEffect]:
         """What is to be done about an event."""
         match event:
+            case Recovered() | Missing() if self.runs is not None:
+                return []  # two replicas with one key would contradict each other
             case Recovered() if self.has_seat:
                 return self._vote(event, at)
             case Recovered():

@@ -122,7 +122,13 @@ class Abandon(Struct, frozen=True):
     chain: Chain
 
 
-Persist = Pledge | AcceptDocument | Begin | Abandon
+class Retire(Struct, frozen=True):
+    """This chain is over: nothing is written of it any more, and of what clients send to it only questions are taken in."""
+
+    chain: Chain
+
+
+Persist = Pledge | AcceptDocument | Begin | Abandon | Retire
 """What the node itself remembers, whatever its chains. In a batch of effects the chains' rows are stored before these."""
 
 # -- say -------------------------------------------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ class Publish(Struct, frozen=True):
 
 
 class ReplyBlocks(Struct, frozen=True):
-    """Read the final blocks that ``query`` asks for from storage; ``replica.sign_blocks`` makes the reply of them."""
+    """Read the final blocks that ``query`` asks for from storage; ``sign_blocks`` makes the reply of them."""
 
     query: Query
 

@@ -73,6 +73,12 @@ class Listening:
             self._registers.add(chain)
             self._line.subscribe({self._entries: MAX_ENTRY_BYTES})
 
+    def retire(self, chain: Chain) -> None:
+        """Take in questions for its blocks, and nothing else."""
+        queries = queries_topic(self._network, chain)
+        self._take[queries] = partial(self._on_query, chain)
+        self._line.subscribe({queries: MAX_QUERY_BYTES})
+
     def unsubscribe(self, chain: Chain) -> None:
         transactions, queries = transactions_topic(self._network, chain), queries_topic(self._network, chain)
         for topic in (transactions, queries):
@@ -108,10 +114,10 @@ class Listening:
 
     def _on_query(self, chain: Chain, body: bytes) -> None:
         """Pass on what this member is to answer, as far as it may cost so much."""
-        query, replica = decode(Query, body, MAX_QUERY_BYTES), self._node.replicas.get(chain)
-        if replica is None:  # another ledger is being brought back
+        query, seat = decode(Query, body, MAX_QUERY_BYTES), self._node.seat_in(chain)
+        if seat is None:  # another ledger is being brought back
             return
-        if query.member == replica.member or (query.member == EVERYONE and query.is_small):
+        if query.member == seat.member or (query.member == EVERYONE and query.is_small):
             allowance = self._small if query.is_small else self._large
             if allowance.admit(query.client, _expected(query), trio.current_time()):
                 self._intake.offer_question(chain, query)

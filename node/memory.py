@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, assert_never, cast
 
 from node.database import Database, StorageFull
-from node.effects import Abandon, AcceptDocument, Begin, Persist, Pledge
+from node.effects import Abandon, AcceptDocument, Begin, Persist, Pledge, Retire
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import Opening, SignedDocument
 from node.protocol.limits import MAX_FRAME_BYTES, MAX_STORED_BYTES
@@ -45,7 +45,7 @@ class Memory(Database):
                     case Begin(succession):
                         self._upsert("begun", (succession.number,), encode(succession))
                         self._begin(succession.number)
-                    case AcceptDocument() | Abandon():
+                    case AcceptDocument() | Abandon() | Retire():
                         pass
                     case _:
                         assert_never(record)

@@ -5,6 +5,7 @@ virtual disks and networks. Neither decides anything.
 """
 
 from node.chronicle import Chronicle, NewBulletin, NewDocument, News, Refused
+from node.consensus.round import Seat
 from node.departure import Departure
 from node.duties import Duties
 from node.duty import Duty
@@ -124,6 +125,11 @@ class Node:
         """The one of this epoch; None before that, without a seat, and while the ledger is brought back."""
         own = self._duties.own
         return self.replicas.get(own) if own is not None else None
+
+    def seat_in(self, chain: Chain) -> Seat | None:
+        """That as which it answers clients' questions about a chain; None: it does not, or not now."""
+        replica = self.replicas.get(chain)
+        return replica.seat if replica is not None else self._duties.archive.seats.get(chain)
 
     def leave(self) -> None:
         """It wants no seat any more. To be said again after a restart."""

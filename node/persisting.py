@@ -16,6 +16,7 @@ from node.effects import (
     NodeEffect,
     Recover,
     ReplyBlocks,
+    Retire,
     Row,
     SendBlocks,
     SendBundles,
@@ -45,6 +46,8 @@ class Persisting:
         for effect in effects:
             if isinstance(effect, Abandon):
                 self._waiting.pop(effect.chain, None)
+            if isinstance(effect, Retire) and effect.chain in self._waiting:
+                self._of(effect.chain).is_read = True
             if isinstance(effect, In):
                 self._of(effect.chain).add(effect.effect, now)
                 if isinstance(effect.effect, Recover):

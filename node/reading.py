@@ -6,6 +6,7 @@ import trio
 from msgspec import Raw
 from msgspec.msgpack import Decoder
 
+from node.consensus.round import Seat
 from node.database import StorageClosed
 from node.effects import Publish, ReplyBlocks, SendBlocks, SendBundles, SendCheckpoint, SendParts
 from node.handing_over import read_checkpoint, read_parts
@@ -13,7 +14,7 @@ from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, encode
 from node.protocol.messages import CheckpointReply, Frame, PartsReply, StoredBundleDelivery, StoredChainReply, StoredFrame
 from node.protocol.queries import GetBlocks
-from node.replica.replica import Replica
+from node.replica.answering import sign_blocks
 from node.storage import Storage
 from node.stores import Stores
 from node.talking import Talking
@@ -74,8 +75,8 @@ class Reading:
         finally:
             self._handed_to.discard(wanted.peer)
 
-    async def reply(self, chain: Chain, wanted: ReplyBlocks, replica: Replica) -> Publish | None:
-        """Final blocks for a client, signed by the chain's replica: one reply at a time, for a block may have megabytes."""
+    async def reply(self, chain: Chain, wanted: ReplyBlocks, seat: Seat) -> Publish | None:
+        """Final blocks for a client, signed by the chain's member: one reply at a time, for a block may have megabytes."""
         request = wanted.query.request
         assert isinstance(request, GetBlocks)
 
@@ -84,7 +85,7 @@ class Reading:
             if storage is None:
                 return None
             stored = storage.blocks(request.first, SERVE_BYTES, request.count)
-            return replica.sign_blocks(wanted.query, stored, storage.oldest)
+            return sign_blocks(seat, wanted.query, stored, storage.oldest)
 
         with suppress(StorageClosed):
             return await trio.to_thread.run_sync(read_and_sign, limiter=self._replying)

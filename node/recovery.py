@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from msgspec import structs
 
 from node.consensus.journal import remembered
-from node.database import StorageDamaged
+from node.database import StorageClosed, StorageDamaged
 from node.effects import Recover
 from node.events import Missing, Recovered
 from node.handing_over import read_checkpoint, read_skipped
@@ -35,11 +35,18 @@ _READ_BYTES = 4 << 20
 
 
 def bring_back(wanted: Recover, open_one: Callable[[Chain], Storage]) -> Recovered | Missing:
-    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be.
+    """The answer to ``wanted``. ``open_one``: a chain's database, a new one if need be. What is abandoned meanwhile is missing.
 
     Raises:
         StorageDamaged: a database holds what does not prove itself. StorageError: it cannot be read or written.
     """
+    try:
+        return _bring_back(wanted, open_one)
+    except StorageClosed:
+        return Missing()
+
+
+def _bring_back(wanted: Recover, open_one: Callable[[Chain], Storage]) -> Recovered | Missing:
     storage = open_one(wanted.electorate.chain)
     if _has_ledger(storage, wanted.rules):
         return recover(storage, wanted.rules, wanted.electorate)

@@ -5,7 +5,8 @@
                             is written down with another secret, of a lost disk, or has left, waits for the next
     reveal                  its secret, if its registration is on the list as it pledged it
     handoff                 that it is ready, once it is
-    any                     farewell, if it is to leave; and then nothing else
+    any                     farewell, if it is to leave; then it does not register, but says that it is ready, if it has a seat
+                            already: that it keeps for an epoch
 
 Nobody answers: what was written down is seen in the register's bulletins. Pure.
 """
@@ -100,12 +101,12 @@ class Renewal:
         """What is to be written down, and is not."""
         written, attempt, me = bulletin.change.register or _NOTHING, bulletin.change.attempt, self._key.public
         own = next((registration for registration in written.registrations if registration.public_key == me), None)
+        if written.phase is RegisterPhase.HANDOFF and ready_for and me not in written.ready:
+            return Ready(ready_for, me).signed(self._key)
         if self._is_leaving:
             is_in = own is not None or document.seat_of(me) is not None
             may_say = is_in and me not in written.farewells and written.phase is not RegisterPhase.CLOSED
             return Farewell(document.network, document.number, me).signed(self._key) if may_say else None
-        if written.phase is RegisterPhase.HANDOFF:
-            return Ready(ready_for, me).signed(self._key) if ready_for and me not in written.ready else None
         if self.pledge is None or not self._has_pledged(document.number + 1, attempt):
             return None
         is_as_pledged = own is not None and own.commitment == commitment_to(self.pledge.secret)

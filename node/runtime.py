@@ -28,6 +28,7 @@ from node.effects import (
     Publish,
     Recover,
     ReplyBlocks,
+    Retire,
     Send,
     SendBlocks,
     SendBundles,
@@ -210,6 +211,8 @@ class Runtime:
                 self._listening.subscribe(effect)
             case Unsubscribe(chain):
                 self._listening.unsubscribe(chain)
+            case Retire(chain):
+                self._listening.retire(chain)
             case Mine() | StopMining():
                 self._mine(None, effect)
             case Ban() | Publish() | Notable():
@@ -248,12 +251,12 @@ class Runtime:
     # -- what takes long -------------------------------------------------------------------------------------------
 
     async def _reply(self, chain: Chain, wanted: ReplyBlocks) -> None:
-        replica = self.node.replicas.get(chain)
-        if replica is None:  # another ledger is being brought back
+        seat = self.node.seat_in(chain)
+        if seat is None:  # another ledger is being brought back
             return
         self._intake.question_waits()
         try:
-            reply = await self._reading.reply(chain, wanted, replica)
+            reply = await self._reading.reply(chain, wanted, seat)
         finally:
             self._intake.question_answered()
         if reply is not None:

@@ -98,7 +98,7 @@ def _document(rules: Rules) -> EpochDocument:
 def _enrolled(register: Register, registration: Registration, rules: Rules, attempt: int) -> Register | None:
     """One of a key, and none of who left: were one to take another's place, anybody could put an older one back."""
     document, key = _document(rules), registration.public_key
-    if register.phase is not RegisterPhase.REGISTRATION or len(register.registrations) >= MAX_REGISTRATIONS:
+    if register.phase is not RegisterPhase.REGISTRATION or not _has_room(map(_KEY, register.registrations), key, document):
         return None
     if _find(register.registrations, key, _KEY) is not None or _find(register.farewells, key, _itself) is not None:
         return None
@@ -114,7 +114,7 @@ def _left(register: Register, farewell: Farewell, rules: Rules) -> Register | No
     document, key = _document(rules), farewell.public_key
     if register.phase is RegisterPhase.CLOSED or (farewell.network, farewell.epoch) != (document.network, document.number):
         return None
-    if _find(register.farewells, key, _itself) is not None or len(register.farewells) >= MAX_REGISTRATIONS:
+    if _find(register.farewells, key, _itself) is not None or not _has_room(register.farewells, key, document):
         return None
     is_known = _find(register.registrations, key, _KEY) is not None or document.seat_of(key) is not None
     if not is_known or not farewell.is_signed:
@@ -123,6 +123,12 @@ def _left(register: Register, farewell: Farewell, rules: Rules) -> Register | No
     if register.phase is RegisterPhase.REGISTRATION:
         registrations = _without(registrations, key, _KEY)
     return structs.replace(register, registrations=registrations, farewells=_with(register.farewells, key, _itself))
+
+
+def _has_room(keys: Iterable[bytes], key: bytes, document: EpochDocument) -> bool:
+    """For one more key. Nobody can take the members' places away."""
+    members = document.members
+    return key in members or sum(one not in members for one in keys) < MAX_REGISTRATIONS - len(members)
 
 
 def _told(register: Register, disclosure: Disclosure, attempt: int) -> Register | None:

@@ -199,6 +199,11 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
             for c in self.committees
         }
 
+    @cached_property
+    def members(self) -> frozenset[bytes]:
+        """The public keys of all who have a seat."""
+        return frozenset(member.public_key for committee in self.committees for member in committee.members)
+
     def seat_of(self, public_key: bytes) -> tuple[int, int] | None:
         """(shard, member index) of a node, or None."""
         for committee in self.committees:

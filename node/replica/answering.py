@@ -40,15 +40,11 @@ class Answering:
             case GetBlocks():
                 return ReplyBlocks(query)
             case GetStatus():
-                return self._reply(query, self._status())
+                return _reply(self._seat, query, self._status())
             case GetAccount(address):
-                return self._reply(query, Account(self._state.height, self._state.balances_of(address)))
+                return _reply(self._seat, query, Account(self._state.height, self._state.balances_of(address)))
             case GetPending(limit):
-                return self._reply(query, self._pending(limit))
-
-    def sign_blocks(self, query: Query, stored: Sequence[bytes], oldest: int) -> Publish:
-        """The reply to a question for blocks, made of what storage holds as it is. May run in any thread."""
-        return self._reply(query, StoredBlockList(tuple(map(Raw, stored)), oldest))
+                return _reply(self._seat, query, self._pending(limit))
 
     def _status(self) -> NodeStatus:
         consensus, state = self._consensus, self._state
@@ -71,7 +67,12 @@ class Answering:
             listed.append((pooled.id, pooled.encoded))
         return PendingList(len(self._mempool), tuple(listed))
 
-    def _reply(self, query: Query, answer: Answer | StoredBlockList) -> Publish:
-        electorate = self._seat.electorate
-        body = sign_reply(query.id, electorate, self._seat.member, answer, self._seat.key)
-        return Publish(replies_topic(electorate.network, query.client), body)
+
+def sign_blocks(seat: Seat, query: Query, stored: Sequence[bytes], oldest: int) -> Publish:
+    """The reply to a question, of encoded blocks from storage, which keeps all from ``oldest`` on. May run in any thread."""
+    return _reply(seat, query, StoredBlockList(tuple(map(Raw, stored)), oldest))
+
+
+def _reply(seat: Seat, query: Query, answer: Answer | StoredBlockList) -> Publish:
+    body = sign_reply(query.id, seat.electorate, seat.member, answer, seat.key)
+    return Publish(replies_topic(seat.electorate.network, query.client), body)

@@ -225,10 +225,6 @@ class Replica:
             self._effects.append(self._answering.answer(query))
         return self._finish(at)
 
-    def sign_blocks(self, query: Query, stored: Sequence[bytes], oldest: int) -> Publish:
-        """The reply to a question, of encoded blocks from storage, which keeps all from ``oldest`` on. May run in any thread."""
-        return self._answering.sign_blocks(query, stored, oldest)
-
     def on_signatures_checked(self, token: int, verdicts: Sequence[bool], at: Instant) -> list[Effect]:
         """The answer to ``CheckSignatures``."""
         self._at = at

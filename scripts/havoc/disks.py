@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,12 +26,19 @@ class Disks:
     def mount(self) -> bool:
         """Whether it could be done: needs root on Linux."""
         for name, home in self._homes.items():
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not succeeds("mount", "-t", "tmpfs", "-o", MOUNT_OPTIONS, f"shardpay-{name}", str(home)):
+            if not _mount(name, home):
                 self.release(keep=False)
                 return False
             self.mounted = True
         return True
+
+    def add(self, homes: dict[str, Path], log: Callable[[str], Path]) -> None:
+        """Nodes more, with nothing on their disks yet. Raises OSError."""
+        self._homes |= homes
+        self._logs |= {name: log(name) for name in homes}
+        for name, home in homes.items():
+            if self.mounted and not _mount(name, home):
+                raise OSError(f"no file system for {name}")
 
     def fill(self, name: str, pid: int) -> None:
         """Leave no room. Raises OSError."""
@@ -74,3 +82,9 @@ class Disks:
             if keep:
                 home.rmdir()
                 copy.rename(home)
+
+
+def _mount(name: str, home: Path) -> bool:
+    """Whether it could be done."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return succeeds("mount", "-t", "tmpfs", "-o", MOUNT_OPTIONS, f"shardpay-{name}", str(home))

@@ -3,7 +3,7 @@
 import random
 import signal
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,21 +17,23 @@ SPOTS, SPOT_BYTES = 64, 16
 
 
 class Saboteur:
-    """Begins faults and ends them. ``seats``: who sits where. Methods raise OSError, ProcessError."""
+    """Begins faults and ends them. ``sitting``: who sits where. Methods raise OSError, ProcessError."""
 
-    def __init__(self, network: Network, disks: Disks, hosts: Hosts | None, seats: Mapping[Seat, str]) -> None:
-        self._network, self._disks, self._hosts, self._seats = network, disks, hosts, seats
+    def __init__(
+        self, network: Network, disks: Disks, hosts: Hosts | None, sitting: Callable[[Sequence[Seat]], list[str]]
+    ) -> None:
+        self._network, self._disks, self._hosts, self._sitting = network, disks, hosts, sitting
 
     def victims(self, fault: Fault) -> list[str]:
+        """Whom it would hit now."""
         if fault.kind in ("gateway", "stall"):
             return [random.Random(fault.detail).choice(self._network.devnet.gateway_names)]
         if fault.kind in SERVICES:
             return [fault.kind]
-        return self._network.names if fault.kind == "blackout" else [self._seats[seat] for seat in fault.nodes]
+        return self._network.names if fault.kind == "blackout" else self._sitting(fault.nodes)
 
-    def begin(self, fault: Fault) -> str:
-        """Do it; what was done, in words."""
-        names = self.victims(fault)
+    def begin(self, fault: Fault, names: Sequence[str]) -> str:
+        """Do it to these, at least one; what was done, in words."""
         who, chance = ", ".join(names), random.Random(fault.detail)
         match fault.kind:
             case "pause" | "freeze" | "stall":
@@ -42,7 +44,8 @@ class Saboteur:
                 return f"no room on the disk of {who} for {fault.seconds} s"
             case "damage":
                 self._network.kill(names)
-                return f"kill -9 {who}, and its database {damage(self._database(names[0]), chance)}"
+                done = ", ".join(f"{file.name} {damage(file, chance)}" for file in self._databases(names[0])[-1:])
+                return f"kill -9 {who}, and its database damaged: {done or 'it has none'}"
             case "delete":
                 self._network.kill(names)
                 for file in self._network.folder.home(names[0]).glob("*.db*"):
@@ -63,8 +66,8 @@ class Saboteur:
                 self._network.kill(names)
                 return f"kill -9 {'every process' if fault.kind == 'blackout' else who}, down for {fault.seconds} s"
 
-    def end(self, fault: Fault) -> None:
-        names = self.victims(fault)
+    def end(self, fault: Fault, names: Sequence[str]) -> None:
+        """Undo what was begun with these."""
         match fault.kind:
             case "pause" | "freeze" | "stall":
                 self._network.send(names, signal.SIGCONT)
@@ -78,9 +81,9 @@ class Saboteur:
             case _:
                 self._network.start(names)
 
-    def _database(self, name: str) -> Path:
-        """Of the chain of its latest epoch."""
-        return max(self._network.folder.home(name).glob("chain-*.db"), key=lambda path: int(path.name.split("-")[1]))
+    def _databases(self, name: str) -> list[Path]:
+        """Of its chains, by epoch."""
+        return sorted(self._network.folder.home(name).glob("chain-*.db"), key=lambda path: int(path.name.split("-")[1]))
 
     def _need_hosts(self) -> Hosts:
         assert self._hosts is not None

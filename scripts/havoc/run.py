@@ -27,6 +27,10 @@ must be decided, every balance must be what the committed payments add up to, at
 committee must have one state, and the audit must pass. Exit code: 0 all of it holds, 1 something does not - then the network's
 folder is left to look at -, 2 it could not be tried.
 
+With --epoch-seconds committees change meanwhile: in each epoch nodes are launched and others told to leave, and in each phase of
+a change the coordinator is killed once, then once more. Faults, lost votes and who leaves are together no more than f members of
+any committee, of this epoch or the next, but for faults that take whole committees.
+
 Faults (--faults, --without):
 """ + "\n".join(f"  {kind:<12} {text}" for kind, text in KINDS.items())
 
@@ -39,6 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, metavar="S", help="which faults, in which order (a random one, printed)")
     parser.add_argument("--faults", metavar="KIND,...", help="only these kinds")
     parser.add_argument("--without", default="", metavar="KIND,...", help="all kinds but these")
+    parser.add_argument("--epoch-seconds", type=int, default=0, metavar="S", help="change epochs every S seconds (never)")
     parser.add_argument("--namespaces", action="store_true", help="every node on a host of its own; needs root and `ip`")
     parser.add_argument("--rate", type=float, default=30.0, metavar="R", help="payments a second (30)")
     parser.add_argument("--committees", type=int, default=2, metavar="K", help="(2)")
@@ -52,6 +57,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--minutes is positive, --rate between 0 and 500")
     if not 1 <= options.committees <= MAX_SHARDS or not 1 <= options.committee_size <= MAX_COMMITTEE:
         parser.error("--committees and --committee-size are positive")
+    if options.epoch_seconds and not 10 <= options.epoch_seconds <= 86_400:
+        parser.error("--epoch-seconds is 10 at least, 86400 at most")
+    if options.epoch_seconds and options.namespaces:
+        parser.error("--namespaces knows only the nodes of the beginning: not with --epoch-seconds")
     options.kinds = set(options.faults.split(",") if options.faults else KINDS) - set(options.without.split(","))
     if not options.kinds or (unknown := options.kinds - KINDS.keys()):
         parser.error(f"no such kind of fault: {', '.join(sorted(unknown))}" if options.kinds else "no kind of fault is left")

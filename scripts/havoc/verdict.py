@@ -109,12 +109,13 @@ def check_audit(network: Network) -> tuple[list[str], dict[str, Any]]:
     return wrong, result
 
 
-def commit_times(views: Views) -> dict[int, list[float]]:
-    """When the payments from each shard committed, in seconds since 1970, in order."""
+def commit_times(load: Load, views: Views) -> dict[int, list[float]]:
+    """When the payments from each shard committed, in seconds since 1970, in order. Shards as they were in the beginning."""
     times: defaultdict[int, list[float]] = defaultdict(list)
-    for view in views.values():
-        if view["status"] == "committed":
-            times[view["home_shard"]].append(datetime.fromisoformat(view["finalized_at"]).timestamp())
+    for transfer_id, view in views.items():
+        if view["status"] == "committed" and transfer_id in load.taken:
+            moment = datetime.fromisoformat(view["finalized_at"]).timestamp()
+            times[load.taken[transfer_id].payer.shard].append(moment)
     return {shard: sorted(moments) for shard, moments in times.items()}
 
 

@@ -82,7 +82,7 @@ def test_a_seed_draws_each_kind_and_bears_no_more_than_f_faults_in_a_committee(s
 @pytest.mark.parametrize("kind", ["gateway", "stall"])
 def test_any_of_several_gateways_is_hit_and_nothing_else(kind: str) -> None:
     network = SimpleNamespace(devnet=SimpleNamespace(gateway_names=["gateway", "gateway-2", "gateway-3"]), send=Mock())
-    saboteur = Saboteur(cast(Any, network), cast(Any, None), None, {})
+    saboteur = Saboteur(cast(Any, network), cast(Any, None), None, Mock())
     faults = [Fault(kind, 0.0, 1.0, (), detail) for detail in range(30)]
     assert {name for fault in faults for name in saboteur.victims(fault)} == set(network.devnet.gateway_names)
     assert all(len(saboteur.victims(fault)) == 1 for fault in faults)
@@ -90,9 +90,9 @@ def test_any_of_several_gateways_is_hit_and_nothing_else(kind: str) -> None:
 
 def test_a_gateway_that_is_stalled_goes_on_afterwards() -> None:
     network = SimpleNamespace(devnet=SimpleNamespace(gateway_names=["gateway"]), send=Mock())
-    saboteur, fault = Saboteur(cast(Any, network), cast(Any, None), None, {}), Fault("stall", 0.0, 5.0, (), 1)
-    saboteur.begin(fault)
-    saboteur.end(fault)
+    saboteur, fault = Saboteur(cast(Any, network), cast(Any, None), None, Mock()), Fault("stall", 0.0, 5.0, (), 1)
+    saboteur.begin(fault, ["gateway"])
+    saboteur.end(fault, ["gateway"])
     assert network.send.call_args_list == [call(["gateway"], signal.SIGSTOP), call(["gateway"], signal.SIGCONT)]
     assert all(fault.seconds > DURATION for episode in islice(episodes(1, 2, 4, {"stall"}), 20) for fault in episode.faults)
 

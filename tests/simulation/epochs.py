@@ -1,7 +1,8 @@
 """A network of whole nodes over several epochs: virtual clock, disks, connections and broker. It decides nothing.
 
 Simpler than ``world``: messages are late, but nothing is lost unless a test says so, and nobody lies. What effects persist is on
-disk before anything is sent; a node can be ended and started again at any event.
+disk before anything is sent; a node can be ended and started again at any event. The second implementation executes every block
+that anybody has made final (``oracle``).
 """
 
 from collections import defaultdict
@@ -9,7 +10,10 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from msgpack import packb  # type: ignore[import-untyped]
+from msgspec import to_builtins
 
 from node.effects import (
     Abandon,
@@ -18,6 +22,7 @@ from node.effects import (
     Broadcast,
     ChainEffect,
     CheckSignatures,
+    Commit,
     In,
     Meet,
     Mine,
@@ -26,6 +31,8 @@ from node.effects import (
     Pledge,
     Publish,
     Recover,
+    ReplyBlocks,
+    Retire,
     Send,
     SendBlocks,
     SendBundles,
@@ -34,7 +41,20 @@ from node.effects import (
     Subscribe,
     Unsubscribe,
 )
-from node.events import AskedAbout, Bulletined, Entries, Event, For, Instant, Mined, SignaturesChecked, Stored, Tick, Transactions
+from node.events import (
+    Asked,
+    AskedAbout,
+    Bulletined,
+    Entries,
+    Event,
+    For,
+    Instant,
+    Mined,
+    SignaturesChecked,
+    Stored,
+    Tick,
+    Transactions,
+)
 from node.handing_over import read_checkpoint, read_parts
 from node.network.events import Message, PeerDown, PeerUp
 from node.node import Node
@@ -45,21 +65,33 @@ from node.protocol.chain import Chain
 from node.protocol.channel import CertifiedBundle
 from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
+from node.protocol.entries import Disclosure, Entry, decode_entry
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import BundleDelivery, ChainReply, CheckpointReply, Frame, PartsReply, PeerMessage
+from node.protocol.queries import GetBlocks, Query
 from node.protocol.reports import Notable
 from node.protocol.succession import Succession
-from node.protocol.topics import asks_topic, bulletins_topic, entries_topic
+from node.protocol.topics import asks_topic, bulletins_topic, entries_topic, replies_topic
 from node.protocol.transaction import Transaction
 from node.recovery import bring_back
+from node.replica.answering import sign_blocks
 from tests.chains import TIME, Network, key
 from tests.simulation.disk import Disk
+from tests.simulation.oracle import Oracle
+from tests.simulation.violation import violated
+from tests.vectors.change_reference import REGISTRATION
+
+if TYPE_CHECKING:
+    from tests.simulation.boundary_liars import Liar
 
 _SERVE_BYTES = 1 << 20
 SOON = {"heartbeat": 400, "view_timeout": 800, "commit_timeout": 1_200, "settle_time": 10_000}
-SOON |= {"epoch_pause": 1_000, "epoch_time": 4_000, "reveal_time": 4_000, "handoff_time": 30_000}
+SOON |= {"checkpoint_interval": 10, "epoch_pause": 1_000, "epoch_time": 4_000, "reveal_time": 4_000, "handoff_time": 30_000}
 """Parameters with which epochs are a few seconds long."""
+
+CLIENT = "client"
+"""Who asks."""
 
 
 class Host:
@@ -77,18 +109,26 @@ class Host:
         self.own: set[bytes] = set()
         self.chains: dict[Chain, bool] = {}
         """Whose transactions it hears, and whether it hears entries, too."""
+        self.retired: set[Chain] = set()
+        """Of which it hears only questions."""
         self.notes: list[str] = []
+        self.liar: Liar | None = None
+        self.trap = ""
+        """What it does not live to say: it ends when it has persisted an effect of this name, before anything is sent."""
         self._persisting = Persisting()
         self._wakeup = 0
 
     def start(self) -> None:
         """With what is on its disk."""
+        if self.node is not None:
+            return
         self.life += 1
         self._persisting = Persisting()
         entropy = self.world.chance.randbytes(32)
         pledges = tuple(pledge for epoch, pledge in self.pledges.items() if epoch > len(self.begun) + 1)
         stored = Stored(entropy, self.world.network.opening, pledges, tuple(self.begun), frozenset(self.disks))
-        self.node = Node(self.world.network.genesis, self.key, self.name, (self._address,), stored)
+        addresses, keep_blocks = (self._address,), self.world.keep_blocks
+        self.node = Node(self.world.network.genesis, self.key, self.name, addresses, stored, keep_blocks)
         self._perform(self.node.start())
         self.put(Tick())
 
@@ -97,7 +137,7 @@ class Host:
         for other in self.world.hosts:
             if other.key.public in self.own and self.key.public in other.own:
                 other.put(PeerDown(self.key.public))
-        self.own, self.known, self.chains = set(), set(), {}
+        self.own, self.known, self.chains, self.retired = set(), set(), {}, set()
 
     @property
     def epoch(self) -> int:
@@ -118,6 +158,13 @@ class Host:
         for effect in effects:
             if isinstance(effect, Persist):
                 self._remember(effect)
+            elif isinstance(effect, In) and isinstance(effect.effect, Commit):
+                self.world.oracle.stored(self.name, effect.chain, effect.effect.encoded, effect.effect.bundles)
+        if any(type(effect).__name__ == self.trap for effect in effects) and self.world.may_end(self):
+            self.trap = ""
+            self.stop()
+            self.world.after(self.world.chance.randint(1, 2_000), self.start)
+            return
         for effect in effects:
             if isinstance(effect, In):
                 self._do_in(effect.chain, effect.effect)
@@ -139,6 +186,7 @@ class Host:
             case Pledge():
                 self.pledges[record.epoch] = record
             case Begin(succession):
+                self.world.check_begun(self, succession.number)
                 self.begun.append(succession)
                 self.pledges.pop(succession.number, None)
             case Abandon(chain):
@@ -152,14 +200,20 @@ class Host:
                 self.chains[chain] = entries
             case Unsubscribe(chain):
                 self.chains.pop(chain, None)
+                self.retired.discard(chain)
+            case Retire(chain):
+                self.retired.add(chain)
             case Publish(topic, body):
-                self.world.publish(topic, body)
+                if self.liar is None and topic == entries_topic(self.world.network.genesis.network):
+                    self.world.check_said(self, decode_entry(body))
+                for said in self.liar.says(topic, body) if self.liar is not None else [body]:
+                    self.world.publish(topic, said)
             case Mine():
                 self._mine(effect, lambda mined: mined)
             case Notable(text):
                 self.notes.append(f"{self.world.now} {text}")
-            case Ban(_, reason):
-                raise AssertionError(f"{self.name} bans: {reason}")
+            case Ban(peer, reason) if self.world.by_key[peer].liar is None:
+                violated("ban", f"{self.name} bans {self.world.by_key[peer].name}: {reason}")
 
     def _mine(self, wanted: Mine, event: Callable[[Mined], Event]) -> None:
         nonce = puzzle.search(wanted.prefix, wanted.bits, 0, 1 << 30)
@@ -182,6 +236,12 @@ class Host:
                 self.later(1, lambda: self.put(For(chain, checked)))
             case Mine():
                 self._mine(effect, lambda mined: For(chain, mined))
+            case ReplyBlocks(query) if isinstance(query.request, GetBlocks):
+                assert self.node is not None
+                seat, disk = self.node.seat_in(chain), self.disks[chain]
+                assert seat is not None
+                found = disk.blocks(query.request.first, _SERVE_BYTES, query.request.count)
+                self._do(sign_blocks(seat, query, found, disk.oldest))
             case SendBlocks() | SendBundles() | SendCheckpoint() | SendParts() if chain in self.disks:
                 self._serve(chain, self.disks[chain], effect)
             case Ban() | Publish() | Notable():
@@ -227,7 +287,8 @@ class Host:
             return
         if self.world.chance.random() < self.world.loss:
             return
-        frame = encode(Frame(chain.epoch, chain.shard, message))
+        said = self.liar.sends(message) if self.liar is not None else message
+        frame = encode(Frame(chain.epoch, chain.shard, said))
         target.later(self.world.chance.randint(1, 10), lambda: target.put(Message(self.key.public, frame)))
 
 
@@ -237,9 +298,19 @@ class World:
     ``loss``: of messages between nodes. ``broker_loss``: of those over the broker.
     """
 
-    def __init__(self, network: Network, more: int = 0, seed: int = 0, loss: float = 0.0, broker_loss: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        more: int = 0,
+        seed: int = 0,
+        loss: float = 0.0,
+        broker_loss: float = 0.0,
+        keep_blocks: int = 0,
+    ) -> None:
         self.network, self.chance, self.now = network, Random(seed), 0
         self.loss, self.broker_loss = loss, broker_loss
+        self.keep_blocks, self.replies = keep_blocks, list[bytes]()
+        self.oracle = Oracle(to_builtins(network.genesis), encode(network.document), {}, violated)
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         pairs = [*network.nodes.values(), *(key(f"newcomer {number}") for number in range(more))]
@@ -266,6 +337,8 @@ class World:
 
     def publish(self, topic: str, body: bytes) -> None:
         label = self.network.genesis.network
+        if topic == replies_topic(label, CLIENT):
+            self.replies.append(body)
         for host in self.hosts:
             if self.chance.random() < self.broker_loss:
                 continue
@@ -277,14 +350,21 @@ class World:
                 for chain in [chain for chain, hears in host.chains.items() if hears]:
                     host.later(3, lambda host=host, chain=chain: host.put(For(chain, Entries((body,)))))  # type: ignore[misc]
 
+    def ask(self, chain: Chain, query: Query) -> None:
+        """A client's question, to those who hear any of this chain. What is answered is among ``replies``."""
+        for host in self.hosts:
+            if chain in host.chains or chain in host.retired:
+                host.later(3, lambda host=host: host.put(For(chain, Asked(query))))  # type: ignore[misc]
+
     def submit(self, transactions: Sequence[Transaction]) -> None:
         """Each to the members of its home."""
         for transaction in transactions:
             home = self.document.shards.shard_of(transaction.order.payers[0])
             chain = self.document.electorates[home].chain
+            event = For(chain, Transactions((encode(transaction),)))
             for host in self.hosts:
-                if chain in host.chains:
-                    host.put(For(chain, Transactions((encode(transaction),))))
+                if chain in host.chains and self.chance.random() >= self.broker_loss:
+                    host.later(self.chance.randint(1, 10), lambda host=host, event=event: host.put(event))  # type: ignore[misc]
 
     @property
     def document(self) -> EpochDocument:
@@ -292,26 +372,32 @@ class World:
         known = [host.node.chronicle.documents[-1] for host in self.hosts if host.node is not None]
         return max(known, key=lambda document: document.number)
 
-    def check_chains(self) -> None:
-        """No two nodes have different blocks at a height of a chain."""
-        found: dict[tuple[Chain, int], bytes] = {}
-        for host in self.hosts:
-            for chain, disk in host.disks.items():
-                for height, data in disk.blocks_descending():
-                    header = decode(CertifiedBlock, data, MAX_FRAME_BYTES).block.header
-                    assert found.setdefault((chain, height), header.hash) == header.hash, (chain, height)
+    def may_end(self, host: Host) -> bool:
+        """Whether of each committee, of this epoch and of a prospect, no more are down or liars then than tolerated."""
+        gone = {other.key.public for other in self.hosts if other.node is None or other.liar is not None} | {host.key.public}
+        prospects = [other.node.chronicle.prospect for other in self.hosts if other.node is not None]
+        documents = [self.document, *(prospect for prospect in prospects if prospect is not None)]
+        committees = [electorate for document in documents for electorate in document.electorates.values()]
+        return all(len(gone.intersection(one.keys)) <= one.faults_tolerated for one in committees)
 
-    def check_money(self) -> int:
-        """When an epoch ended there was in all shards what was issued, of each asset. Returns how much at last."""
-        total = 0
-        known = max((host.node.chronicle for host in self.hosts if host.node is not None), key=lambda c: len(c.documents))
-        for succession in known.successions:
-            totals = [closing.change.totals for closing in succession.closings]
-            assets = [asset for one in totals if one is not None for asset in one.assets]
-            assert not any(asset.held for asset in assets)
-            total = sum(asset.available for asset in assets)
-            assert total == sum(asset.issued for asset in assets)
-        return total
+    def check_begun(self, host: Host, epoch: int) -> None:
+        """A node begins only what the second implementation begins, too."""
+        assert host.node is not None
+        document = host.node.chronicle.documents[epoch - 1]
+        if self.oracle.epoch < epoch:
+            violated("document", f"{host.name} begins epoch {epoch}, though not all shards of the one before have closed")
+        if encode(document) != packb(self.oracle.documents[epoch - 1]):
+            violated("document", f"{host.name} begins epoch {epoch} with a document that does not follow")
+
+    def check_said(self, host: Host, entry: Entry) -> None:
+        """Nobody tells a secret while anybody may still register."""
+        if not isinstance(entry, Disclosure):
+            return
+        registers = [chain.ledger for chain in self.oracle.chains_of(self.oracle.epoch).values() if chain.ledger.is_register]
+        for ledger in registers:
+            is_open = (ledger.register.phase, ledger.attempt, ledger.epoch) == (REGISTRATION, entry.attempt, host.epoch)
+            if is_open:
+                violated("secret", f"{host.name} tells its secret before the roll is closed")
 
     @property
     def is_open(self) -> bool:

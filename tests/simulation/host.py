@@ -55,6 +55,7 @@ from node.protocol.messages import BundleDelivery, ChainReply, CheckpointReply, 
 from node.protocol.queries import GetBlocks
 from node.protocol.reports import Notable
 from node.recovery import bring_back
+from node.replica.answering import sign_blocks
 from node.replica.replica import Replica
 from tests.simulation.disk import Disk
 
@@ -347,7 +348,9 @@ class Host:
                 assert isinstance(request, GetBlocks)
                 assert self.node is not None
                 found = disk.blocks(request.first, _SERVE_BYTES, request.count)
-                self._do(chain, self.node.replicas[chain].sign_blocks(query, found, disk.oldest))
+                seat = self.node.seat_in(chain)
+                assert seat is not None
+                self._do(chain, sign_blocks(seat, query, found, disk.oldest))
             case SendBlocks() | SendBundles() | SendCheckpoint() | SendParts():
                 self._serve(chain, effect)
 

@@ -31,6 +31,7 @@ from node.protocol import block, merkle
 from node.protocol.address import address_of
 from node.protocol.block import CompactBlock, Outcome, Receipt
 from node.protocol.certificate import Electorate, Finality, Vote, VoteKind
+from node.protocol.chain import Chain
 from node.protocol.channel import CertifiedBundle, Decision, PrepareVote
 from node.protocol.checkpoint import CertifiedCheckpoint
 from node.protocol.codec import DecodeError, decode, encode
@@ -92,7 +93,12 @@ class Mutant(Struct, frozen=True):
 @contextmanager
 def mutated(name: str | None) -> Iterator[None]:
     """Run with one mutation applied; None: the core as it is."""
-    mutations = MUTANTS[name].mutations if name is not None else ()
+    with applied(MUTANTS[name].mutations if name is not None else ()):
+        yield
+
+
+@contextmanager
+def applied(mutations: Sequence[Mutation]) -> Iterator[None]:
     originals = [(m, m.owner.__dict__[m.attribute]) for m in mutations]
     try:
         for mutation, original in originals:
@@ -753,8 +759,8 @@ def _one_queue(_: Original) -> Any:
 def _believe_refusals(_: Original) -> Any:
     """What f+1 members refuse is rejected."""
 
-    def refused(self: Tracked, code: Code, shard: int) -> None:
-        if shard == self.home and self.is_waiting and code is not Code.DUPLICATE:
+    def refused(self: Tracked, code: Code, chain: Chain) -> None:
+        if chain == self.home and self.is_waiting and code is not Code.DUPLICATE:
             self.status, self.code = Status.REJECTED, code
 
     return refused

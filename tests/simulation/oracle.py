@@ -150,6 +150,7 @@ class Oracle:
         ledgers = {shard: chain.ledger for shard, chain in closed.items()}
         closings = {shard: chain.closing for shard, chain in closed.items() if chain.closing is not None}
         (document,) = (ledger.prospect for ledger in ledgers.values() if ledger.is_register)
+        self._check_closed(document, ledgers)
         opened, self._credits = open_chains(document, ledgers, closings, self._credits)
         if (before := _figures(ledgers.values())) != (after := _figures(opened.values())):
             self._complain("conservation", f"epoch {self.epoch} ends with {before}, the next one begins with {after}")
@@ -157,6 +158,21 @@ class Oracle:
         for electorate in _electorates(document):
             ledger = opened[electorate["shard"]]
             self.chains[self.epoch, ledger.shard] = Chain(self.epoch, electorate, ledger.header, ledger)
+
+    def _check_closed(self, document: list[Any], ledgers: Mapping[int, ChangingLedger]) -> None:
+        """All obey one decision; nothing is undecided; what was issued is there; each range has one shard, each node one seat."""
+        if {(ledger.attempt, ledger.next) for ledger in ledgers.values()} != {(document[2], digest("epoch document", document))}:
+            self._complain("decision", f"the shards of epoch {self.epoch} do not close for the same attempt and document")
+        for ledger in ledgers.values():
+            if self._captured is None and ledger.undecided():
+                self._complain("holds", f"shard {ledger.shard} closes epoch {self.epoch} with something undecided")
+        owned, issued = _figures(ledgers.values())
+        if self._captured is None and owned != issued:
+            self._complain("conservation", f"epoch {self.epoch} ends with {owned}, but {issued} was issued")
+        firsts, shards = [first for _, first, _ in document[5]], [shard for shard, _, _ in document[5]]
+        keys = [member[3] for _, _, members in document[5] for member in members]
+        if min(firsts) != bytes(20) or any(len(set(some)) != len(some) for some in (firsts, shards, keys)):
+            self._complain("ranges", f"epoch {self.epoch + 1} would have a range twice, or by nobody")
 
     # -- each member's blocks --------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from node import membership, node
-from node.protocol import certificate, codec, crypto, epoch, queries, topics, transaction
+from node.protocol import certificate, codec, crypto, entries, epoch, queries, topics, transaction
 from tests.simulation.limits import limited
 from tests.simulation.mutants import mutated
 from tests.simulation.plan import Plan
@@ -17,7 +17,7 @@ from tests.simulation.story import Story
 from tests.simulation.violation import ViolationError
 from tests.simulation.world import World
 
-_VERIFIERS = (certificate, epoch, membership, queries, topics, transaction)
+_VERIFIERS = (certificate, entries, epoch, membership, queries, topics, transaction)
 _cached_verify = lru_cache(maxsize=1 << 16)(crypto.verify)
 _cached_decode = lru_cache(maxsize=1 << 12)(codec.decode)
 
@@ -40,7 +40,7 @@ class Verdict(Struct):
 
 
 @contextmanager
-def _remembered() -> Iterator[Counter[str]]:
+def remembered() -> Iterator[Counter[str]]:
     """Checking a signature and decoding a frame are pure functions; many members do it with the same ones. Counts the checks."""
     counts = Counter[str]()
 
@@ -62,7 +62,7 @@ def _remembered() -> Iterator[Counter[str]]:
 def simulate(plan: Plan, mutant: str | None = None, story: Story | None = None) -> Verdict:
     """Run a plan, on the core as it is or with one of the mutations applied."""
     violation, kind = None, ""
-    with _remembered() as counts, limited(plan.limits), mutated(mutant):
+    with remembered() as counts, limited(plan.limits), mutated(mutant):
         world = World(plan, story)
         try:
             world.run_plan()

@@ -16,6 +16,7 @@ from node.effects import (
     LoseVotes,
     Persist,
     Pledge,
+    Retire,
     Row,
     StoreParts,
 )
@@ -210,3 +211,5 @@ def _describe_persist(effect: Row | Persist) -> str:
             return f"that epoch {succession.number} has begun"
         case Abandon(chain):
             return f"that chain {chain.epoch}-{chain.shard} is not needed"
+        case Retire(chain):
+            return f"that chain {chain.epoch}-{chain.shard} is over"

@@ -33,7 +33,8 @@ def test_what_had_arrived_before_and_has_not_left_yet_was_made_up() -> None:
     result = judged(made_up, made_up)
     assert result["conserved"] is False
     assert result["assets"]["USD"]["never_left"] == {"0 -> 1": "0.30"}
-    assert "0.30 USD arrived that never left: shard 0 -> 1" in table({**result, "epoch": 1, "boundaries": [], "contradictions": []})
+    shown = table({**result, "epoch": 1, "boundaries": [], "contradictions": []})
+    assert "0.30 USD arrived that never left: shard 0 -> 1" in shown
     assert judged(seen((70, 100, 0, SENT), (30, 0, 0, TAKEN)), made_up)["conserved"] is True, "only seen late"
 
 

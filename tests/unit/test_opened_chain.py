@@ -7,8 +7,8 @@ from sqlite3 import connect
 import pytest
 
 from node.database import StorageDamaged
-from node.effects import Checkpoint, Commit, Send
-from node.events import Recovered
+from node.effects import Checkpoint, Commit, Recover, Send
+from node.events import Missing, Recovered
 from node.handing_over import read_checkpoint
 from node.ledger.opening import Origin
 from node.ledger.rules import Rules
@@ -19,7 +19,7 @@ from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.messages import ChainRequest, CheckpointRequest, PeerMessage, Standing
 from node.protocol.transaction import decode_transaction
-from node.recovery import open_chain, recover
+from node.recovery import bring_back, open_chain, recover
 from node.replica.replica import Replica
 from node.storage import Storage
 from tests.chains import Network, Shard, key
@@ -95,6 +95,14 @@ class Opened:
     def grow(self, shard: Shard, blocks: int) -> None:
         for _ in range(blocks):
             self.storage.write(stored(shard, shard.add()))
+
+
+def test_what_is_abandoned_while_it_is_read_is_missing_and_ends_no_node(tmp_path: Path) -> None:
+    opened = Opened(tmp_path, KEPT)
+    wanted = Recover(opened.rules, KEPT.electorates[0], tuple(opened.origins), KEPT)
+    assert isinstance(bring_back(wanted, lambda _: opened.storage), Recovered)
+    opened.storage.close()
+    assert bring_back(wanted, lambda _: opened.storage) == Missing()
 
 
 @pytest.mark.parametrize("document", [KEPT, MERGED, SPLIT], ids=["kept", "merged", "split"])

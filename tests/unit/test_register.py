@@ -113,10 +113,15 @@ def test_of_a_key_one_enrolment_is_written_in_an_attempt_and_no_other_takes_its_
     assert is_written(one, Enrolment(one.registration(node(4), one.change(0).attempt)))
 
 
-def test_no_more_nodes_register_than_there_is_room_for(one: Changing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(register_module, "MAX_REGISTRATIONS", 1)
-    one.write(*one.enrolments([node(0)]))
-    assert not is_written(one, one.enrolments([node(1)])[0])
+def test_others_register_as_long_as_there_are_places_beside_the_members_and_these_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Changing(1, more=3)
+    monkeypatch.setattr(register_module, "MAX_REGISTRATIONS", 5)
+    one.write(*one.enrolments([node(0), node(4)]))
+    assert not is_written(one, one.enrolments([node(5)])[0])
+    assert is_written(one, one.enrolments([node(1)])[0])
+    one.write(one.farewell(node(4)), *one.enrolments([node(5)]))
+    assert not is_written(one, one.farewell(node(5)))
+    assert is_written(one, one.farewell(node(0)))
 
 
 def test_registrations_are_in_the_order_of_their_keys_however_they_came(one: Changing) -> None:

@@ -183,14 +183,24 @@ def test_it_says_that_it_is_ready_in_the_handoff_once_it_is() -> None:
 
 
 @pytest.mark.parametrize("phase", [p for p in RegisterPhase if p is not RegisterPhase.CLOSED])
-def test_who_leaves_says_farewell_and_nothing_else(phase: RegisterPhase) -> None:
+def test_who_leaves_says_farewell_and_wants_no_seat(phase: RegisterPhase) -> None:
     node = Setting()
     node.renewal.leave()
     node.write(written(phase))
-    assert node.says(DOCUMENT) == [Farewell(FIRST.network, 1, ME.public).signed(ME)]
+    assert node.says() == [Farewell(FIRST.network, 1, ME.public).signed(ME)]
     node.now = SAY_INTERVAL
     node.write(replace(written(phase), farewells=(ME.public,)))
-    assert node.says(DOCUMENT) == []
+    assert node.says() == []
+
+
+def test_who_leaves_and_has_a_seat_already_begins_with_the_others() -> None:
+    node = Setting()
+    node.renewal.leave()
+    node.write(written(RegisterPhase.HANDOFF))
+    (entry,) = node.says(DOCUMENT)
+    assert isinstance(entry, Ready)
+    node.write(replace(written(RegisterPhase.HANDOFF), ready=(ME.public,)))
+    assert node.says(DOCUMENT) == [Farewell(FIRST.network, 1, ME.public).signed(ME)]
 
 
 def test_who_has_left_says_nothing_in_the_next_epoch_either() -> None:

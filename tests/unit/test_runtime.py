@@ -96,6 +96,7 @@ class Mind:
 
     replica = None
     has_left = False
+    document = None
     duties = {CHAIN: SimpleNamespace(electorate=NETWORK.shards[0].electorate)}
 
     def __init__(self, genesis: Any, key: Any, name: str, addresses: tuple[str, ...], stored: Any, keep_blocks: int) -> None:

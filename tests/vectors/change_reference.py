@@ -191,7 +191,7 @@ class ChangingLedger(Ledger):
         expect(register.phase == REGISTRATION, "a registration in its phase")
         expect(public not in register.registrations and public not in register.farewells, "the first, of who has not left")
         expect([network, epoch, attempt] == [self.label, self.epoch + 1, self.attempt], "registered for this attempt")
-        expect(len(register.registrations) < MOST, "room")
+        expect(self.has_room(register.registrations, public), "room")
         expect(all(ADDRESS.fullmatch(address) for address in addresses), "addresses that can be dialed")
         work = sha256(digest("identity puzzle", [network, epoch, self.hash, public]) + nonce).digest()
         bits = self.network.parameters["puzzle_difficulty_bits"]
@@ -203,7 +203,7 @@ class ChangingLedger(Ledger):
         register = self.register
         expect(register.phase != OVER and [network, epoch] == [self.label, self.epoch], "a farewell of this epoch")
         expect(public in register.registrations or public in self.members(), "a member's, or a registered node's")
-        expect(public not in register.farewells and len(register.farewells) < MOST, "the first")
+        expect(public not in register.farewells and self.has_room(register.farewells, public), "the first")
         expect(self.network.verify(public, digest("farewell", [network, epoch]), signature), "the node signed")
         register.farewells.add(public)
         if register.phase == REGISTRATION:
@@ -238,6 +238,10 @@ class ChangingLedger(Ledger):
             register.loads.setdefault(shard, fields[0])
         elif kind == DONE and register.phase == SETTLEMENT:
             register.settled.add(shard)
+
+    def has_room(self, keys: Iterable[bytes], public: bytes) -> bool:
+        members = self.members()
+        return public in members or len(set(keys) - members) < MOST - len(members)
 
     def members(self) -> set[bytes]:
         return {key for keys in self.committees.values() for key in keys}

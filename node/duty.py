@@ -97,7 +97,7 @@ class Duty:
 
     def expect(self, height: int, at: Instant) -> list[NodeEffect]:
         """Its closing block is at this height."""
-        return self._after(self.runs.on_closed(height, at) if isinstance(self.runs, Observer) else [])
+        return self._after(self.runs.on_closed(height, at) if self.runs is not None else [])
 
     def handle(self, event: ChainEvent | PeerUp | PeerDown | Tick, at: Instant) -> list[NodeEffect]:
         """What is to be done about an event."""

@@ -69,6 +69,13 @@ class CatchingUp:
         self._peers.setdefault(peer, _Peer()).height = height
         self._greatest = max(self._greatest, height)
 
+    def hurry(self, height: int) -> None:
+        """The chain ends at this height, so it will not move by itself: peers have the last block, or will at once."""
+        self._patience = 0
+        for peer in self._peers.values():
+            peer.height = max(height, peer.height) if peer.height else 0
+            self._greatest = max(self._greatest, peer.height)
+
     def lost(self, peer: bytes) -> None:
         """A peer is gone. That it failed is not forgotten."""
         self._requests.pop(peer, None)

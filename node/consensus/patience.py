@@ -15,8 +15,8 @@ PATIENT_ROUNDS = 2
 
 class Timeouts(Struct, frozen=True):
     """Milliseconds. ``view``: a view with a live leader ends within it, even when there is no work. ``busy``: within it after
-    work waits. ``retransmit``: between repetitions when it does not end; a tried leader has a quarter of it, and a leader with
-    work that takes more than an eighth, and more than four times what others take, is late."""
+    work waits. ``retransmit``: between repetitions when it does not end; a leader that is tried, or was never heard of, has a
+    quarter of it, and a leader with work that takes more than an eighth, and more than four times what others take, is late."""
 
     view: int
     busy: int
@@ -67,7 +67,8 @@ class Patience:
         """From now on the leader of this view has no reason to wait."""
         if self._work_at is None:
             self._work_at = now
-            wait = self._timeouts.retransmit // _PROBATION if self._is_tried else self._timeouts.busy
+            is_sure = self.suspicion.is_there(self._leader) and not self._is_tried
+            wait = self._timeouts.busy if is_sure else self._timeouts.retransmit // _PROBATION
             if not self.is_patient:
                 self.deadline = min(self.deadline, now + wait * self._backoff)
 

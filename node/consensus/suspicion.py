@@ -20,6 +20,8 @@ class Suspicion:
         """Turns that each is still skipped for."""
         self._is_silent = [False] * members
         """Whether nothing was heard of each since it failed."""
+        self._is_there = [m == member for m in range(members)]
+        """Whether anything was ever heard of each."""
         self._delays = [0] * members
         """How long each took to propose last, ms."""
 
@@ -33,6 +35,10 @@ class Suspicion:
         """Whether it is on probation: its pause is over, and it has not succeeded since."""
         return self._failures[leader] > 0 and self._pauses[leader] == 0
 
+    def is_there(self, leader: int) -> bool:
+        """Whether it has begun: when a chain opens, a member may come to it later than others."""
+        return self._is_there[leader]
+
     def passed(self, leader: int) -> None:
         """A turn of a leader begins, skipped or not."""
         least = 1 if self._is_silent[leader] else 0
@@ -41,6 +47,11 @@ class Suspicion:
     def heard(self, member: int) -> None:
         """It is not dead."""
         self._is_silent[member] = False
+        self.came(member)
+
+    def came(self, member: int) -> None:
+        """It has begun."""
+        self._is_there[member] = True
 
     def failed(self, leader: int) -> None:
         self._failures[leader] = min(self._failures[leader] + 1, _MAX_FAILURES)

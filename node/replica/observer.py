@@ -24,6 +24,8 @@ from node.replica.taking_over import Forged, TakingOver
 
 LAG = 8
 """So many blocks behind is current: they come with one answer."""
+_AT_ONCE = 64 << 10
+"""Of payload executed in one event, bytes: a member that observes another chain must not be late in its own."""
 _FAR_AWAY = 1 << 62
 
 
@@ -44,13 +46,15 @@ class Observer:
         self._root = self._root_of(recovered) if recovered is not None else None
         self._root_hash = self._root.hash if self._root is not None else ZERO_HASH
         self.catching_up = CatchingUp(self.height, at.now, patience=0)
-        self.taking_over = TakingOver(electorate, self.height, rules.first_certified)
+        self.taking_over = TakingOver(electorate, self.height, rules.first_certified, self._root is not None and rules.is_later)
         self._adopting = Adopting(electorate)
         self._heights: dict[bytes, int | None] = {}
         """Of members that are connected, as they last told; None: they have not."""
         self._next_standing = at.now
         self._is_stuck = False
         """Its committee made final what is not valid."""
+        self._has_more = False
+        """Blocks are here that are not executed yet."""
         self._at = at
         self._note_closing()
         self._effects: list[ChainEffect] = [Checkpoint(*part) for part in recovered.slices] if recovered is not None else []
@@ -89,6 +93,8 @@ class Observer:
         """When the next ``on_tick`` is due (ms, monotonic)."""
         if self.is_closed or self._is_stuck:
             return _FAR_AWAY
+        if self._has_more:
+            return self._at.now
         fetching = self.taking_over.deadline
         if self.state is not None and not self.taking_over.waits(self._at.now):
             fetching = min(fetching, self.catching_up.deadline)
@@ -122,6 +128,12 @@ class Observer:
 
     def on_tick(self, at: Instant) -> list[ChainEffect]:
         """Time passed; to be called at ``deadline`` at the latest."""
+        self._at = at
+        if self._has_more:
+            try:
+                self._adopt()
+            except ForgedBlock as error:
+                self._effects.append(Ban(self._adopting.sender, f"it sent {error}"))
         return self._finish(at)
 
     def on_message(self, peer: bytes, message: PeerMessage, at: Instant) -> list[ChainEffect]:
@@ -153,10 +165,15 @@ class Observer:
 
     def _adopt(self) -> None:
         """Raises ForgedBlock."""
+        size, self._has_more = 0, False
         while not self.is_closed and self.state is not None and self._root is not None:
             final = self._adopting.following(self._root, self._root_hash)
             if final is None:
                 return
+            if size >= _AT_ONCE:
+                self._has_more = True
+                return
+            size += sum(map(len, (*final.block.bundles, *final.block.transactions)))
             try:
                 self._commit(final, self.state)
             except (DecodeError, InvalidBlock) as error:
@@ -196,7 +213,7 @@ class Observer:
         """Ask for what members have: blocks, or the state."""
         self._effects += self.taking_over.next_requests(now)
         self._effects += self.taking_over.news()
-        if self.state is not None and not self.taking_over.waits(now):
+        if self.state is not None and not self._has_more and not self.taking_over.waits(now):
             request = self.catching_up.next_request(now)
             if request is not None:
                 self._effects.append(Send(request[0], ChainRequest(request[1])))

@@ -120,7 +120,7 @@ class Replica:
         self.consensus = self._make_consensus(genesis, recovered, at, has_votes)
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
-        self.taking_over = TakingOver(self.electorate, state.height, self.rules.first_certified)
+        self.taking_over = TakingOver(self.electorate, state.height, self.rules.first_certified, self.rules.is_later)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self.assembling = Assembling(self.mempool, self.consensus.awaits)
         self._checking = Checking(self.rules, self.mempool, self.inbox, at.now << 20)
@@ -186,6 +186,11 @@ class Replica:
     def on_peer_down(self, peer: bytes, at: Instant) -> list[Effect]:
         self.catching_up.lost(peer)
         self.taking_over.lost(peer)
+        return self._finish(at)
+
+    def on_closed(self, height: int, at: Instant) -> list[Effect]:
+        """The closing block is known to be at this height, and the votes for it may never come."""
+        self.catching_up.hurry(height)
         return self._finish(at)
 
     def on_transactions(self, batch: Sequence[bytes], at: Instant) -> list[Effect]:
@@ -425,6 +430,8 @@ class Replica:
     def _on_standing(self, peer: bytes, standing: Standing) -> None:
         self.catching_up.heard(peer, standing.height)
         self.taking_over.heard(peer, standing.height)
+        if standing.view:  # an observer has none: it does not vote yet
+            self.consensus.suspicion.came(self._members[peer])
         self._effects += self._serving.help(peer, self._members[peer], standing, self._at.now)
 
     # -- what consensus says ---------------------------------------------------------------------------------------

@@ -77,9 +77,10 @@ class TakingOver:
         deadline: when ``next_requests`` is to be called again, if nothing happens before.
     """
 
-    def __init__(self, electorate: Electorate, height: int, first_certified: int) -> None:
-        """``height``: the own one. ``first_certified``: the least at which somebody may have a certified checkpoint."""
-        self._electorate, self._first_certified = electorate, first_certified
+    def __init__(self, electorate: Electorate, height: int, first_certified: int, is_opened: bool = False) -> None:
+        """``height``: the own one. ``first_certified``: the least at which somebody may have a certified checkpoint.
+        ``is_opened``: whether there is a state at height 0 that others would have to hand over."""
+        self._electorate, self._first_certified, self._is_opened = electorate, first_certified, is_opened
         self._height = height
         self._peers: dict[bytes, _Peer] = {}
         self._requests: dict[bytes, _Request] = {}
@@ -188,7 +189,7 @@ class TakingOver:
         return self.chosen is not None or any(now - request.at < _SLOW for request in self._requests.values())
 
     def _is_far(self, height: int) -> bool:
-        return height - self._height >= (FAR_BEHIND if self._height else 1)
+        return height - self._height >= (FAR_BEHIND if self._height or self._is_opened else 1)
 
     def _far_peers(self) -> set[bytes]:
         """Those that may have a checkpoint that is far ahead."""

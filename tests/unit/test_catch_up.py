@@ -33,6 +33,14 @@ def test_a_member_that_moves_goes_on_waiting() -> None:
     assert catching_up.next_request(550) == (A, 12)
 
 
+def test_at_the_end_of_a_chain_it_asks_at_once_whoever_is_connected() -> None:
+    catching_up = at_height_10(a=9, b=10)
+    catching_up.lost(A)
+    catching_up.hurry(11)
+    assert catching_up.next_request(1) == (B, 11)
+    assert catching_up.next_request(251) is None
+
+
 def test_when_one_is_slow_the_next_is_asked_for_the_same_and_at_most_three_at_a_time() -> None:
     catching_up = at_height_10(a=100, b=100, c=100, d=100)
     asked = [(now, request) for now in range(0, 3_000, 10) if (request := catching_up.next_request(now)) is not None]

@@ -96,6 +96,29 @@ def test_once_the_closing_block_is_known_it_asks_for_the_rest_without_waiting_to
     assert asked.message == ChainRequest(height + 1)
 
 
+def test_what_comes_at_once_is_executed_bit_by_bit(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that observes another chain is not late in its own, however much that chain has."""
+    chain, observer = watcher.shard.chain, watcher.observer
+    monkeypatch.setattr("node.replica.observer._AT_ONCE", 1)
+    effects = watcher.catch_up(chain)
+    for height in range(2, len(chain) + 1):
+        assert not any(isinstance(effect, Send) and isinstance(effect.message, ChainRequest) for effect in effects)
+        assert observer.deadline <= watcher.now
+        effects = observer.on_tick(at(watcher.now))
+        assert [effect.height for effect in effects if isinstance(effect, Commit)] == [height]
+    assert observer.deadline > watcher.now
+
+
+def test_who_sent_what_is_not_final_is_banned_when_its_turn_comes(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = watcher.shard.chain
+    monkeypatch.setattr("node.replica.observer._AT_ONCE", 1)
+    forged = replace(chain[2], finality=chain[0].finality)
+    at_first = watcher.catch_up([*chain[:2], forged])
+    later = watcher.observer.on_tick(at(watcher.now))
+    assert [any(isinstance(effect, Ban) for effect in effects) for effects in (at_first, later)] == [False, True]
+    assert watcher.observer.height == 2
+
+
 def test_it_is_current_when_a_quorum_is_hardly_ahead_whatever_one_says(watcher: Watcher) -> None:
     assert not watcher.observer.is_current
     watcher.catch_up(watcher.shard.chain[:1])

@@ -7,7 +7,7 @@ from sqlite3 import connect
 import pytest
 
 from node.database import StorageDamaged
-from node.effects import Checkpoint, Commit, Recover
+from node.effects import Checkpoint, Commit, Recover, Send
 from node.events import Missing, Recovered
 from node.handing_over import read_checkpoint
 from node.ledger.opening import Origin
@@ -17,6 +17,7 @@ from node.protocol.certificate import CertifiedBlock
 from node.protocol.change import Bulletin, Change
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
+from node.protocol.messages import ChainRequest, CheckpointRequest, PeerMessage, Standing
 from node.protocol.transaction import decode_transaction
 from node.recovery import bring_back, open_chain, recover
 from node.replica.replica import Replica
@@ -166,6 +167,26 @@ def test_a_member_builds_on_the_opening(tmp_path: Path) -> None:
     shard.add()
     make_final(member, shard)
     assert member.state.height == 1
+
+
+def asked_by(opened: Opened, height: int, closes: bool = False) -> list[PeerMessage]:
+    """What a member that has just opened the chain asks another one for that says it is so high."""
+    shard = opened.chain()
+    member = Replica(NETWORK.genesis, opened.document, shard.members[0], "n", opened.brought_back(), at(0))
+    effects = member.on_message(shard.members[1].public, Standing(height, height), at(0))
+    effects = member.on_closed(height, at(0)) if closes else effects
+    return [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, ChainRequest | CheckpointRequest)]
+
+
+def test_a_member_that_opened_its_chain_asks_for_blocks_and_not_for_the_state_again(tmp_path: Path) -> None:
+    """All members hand over large states to none while their epoch begins."""
+    assert asked_by(Opened(tmp_path, MERGED), 50) == [ChainRequest(1)]
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_member_that_lacks_the_closing_block_asks_for_it_at_once(tmp_path: Path, closes: bool) -> None:
+    """Its next shard waits for it. Any other block comes by itself."""
+    assert asked_by(Opened(tmp_path, KEPT), 1, closes) == [ChainRequest(1)] * closes
 
 
 def test_a_simulated_disk_gives_back_the_same(tmp_path: Path) -> None:

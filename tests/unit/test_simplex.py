@@ -849,9 +849,19 @@ def test_after_two_rounds_without_a_final_block_nobody_is_skipped_and_all_have_t
 @pytest.mark.parametrize(("work", "given_up"), [(0, 80), (10, 90), (70, 100)])
 def test_a_view_with_work_is_given_up_sooner(work: int, given_up: int) -> None:
     bench = Bench()
+    bench.simplex.suspicion.came(1)
     bench.hear(work, Work(), given_up - 1)
     assert bench.said() == []
     bench.hear(given_up)
+    assert bench.said() == [no(1)]
+
+
+def test_a_leader_that_may_not_have_begun_keeps_work_waiting_for_a_quarter_of_the_time() -> None:
+    """When an epoch begins some members come later than others."""
+    bench = Bench()
+    bench.hear(Work(), TIMEOUTS.retransmit // 4 - 1)
+    assert bench.said() == []
+    bench.hear(TIMEOUTS.retransmit // 4)
     assert bench.said() == [no(1)]
 
 

@@ -31,8 +31,8 @@ class Plan(Struct, frozen=True):
 
     epochs: how many boundaries. loss, broker_loss: of messages. disturbed: nodes end until then, ms; ``trap``: and upon what.
     wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging.
-   
-    outage: a whole committee is away for a while, when the shards settle. payments: so many each ``pace`` ms. patience: so long each step may take, attempts that are called off included, ms.
+    outage: a whole committee is away for a while, when the shards settle. payments: so many each ``pace`` ms.
+    patience: so long each step may take, attempts that are called off included, ms.
     """
 
     seed: int
@@ -155,11 +155,11 @@ class Day:
             host = self._chance.choice(world.hosts[: 4 * plan.committees])
             host.liar = LIARS[plan.liar](world, host.key)
         for host in world.hosts[4 * plan.committees :][: plan.joining]:
-            host.start()
-        honest = [host for host in world.hosts if host.liar is None and host.node is not None]
+            world.after(self._chance.choice((1, 1, 1_000, 2_000)), host.start)
+        honest = [host for host in world.hosts[: 4 * plan.committees] if host.liar is None]
         for host in self._chance.sample(honest, plan.leaving):
             assert host.node is not None
-            world.after(self._chance.randint(0, 3_000), lambda host=host: host.node and host.node.leave())  # type: ignore[misc]
+            world.after(self._chance.randint(0, 1_500), lambda host=host: host.node and host.node.leave())  # type: ignore[misc]
         for host in honest:
             host.trap = plan.trap if self._chance.random() < 0.3 else ""
         if plan.coordinator != "dead":
@@ -168,7 +168,7 @@ class Day:
         if plan.outage:
             self._go_out()
         if plan.wiped:
-            world.after(self._chance.randint(1, 3_000), lambda: self._wipe(self._chance.choice(honest)))
+            world.after(self._chance.randint(1, 2_000), lambda: self._wipe(self._chance.choice(honest)))
         world.run(lambda: world.document.number > plan.epochs and world.is_open, plan.patience)
         world.run(self._goes_on, plan.patience)
         client.ends = True

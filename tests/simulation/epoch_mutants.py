@@ -34,7 +34,7 @@ SPLIT = Plan(seed=1, committees=1, joining=4)
 MERGE = Plan(seed=1, leaving=4)
 BUSY = Plan(seed=1, committees=3, payments=6, pace=50, loss=0.1)
 DEAD = Plan(seed=1, coordinator="dead")
-LOSSY = Plan(seed=1, joining=2, broker_loss=0.4)
+LOSSY = Plan(seed=1, committees=1, joining=4, broker_loss=0.5)
 OUTAGE = Plan(seed=1, settle_time=2_400, outage=True)
 """An attempt is called off in settlement."""
 
@@ -394,7 +394,7 @@ MUTANTS = {
     # the next document
     "greatest-merge": _mutant(
         "shards with the greatest loads merge",
-        Plan(seed=1, committees=3, leaving=4),
+        Plan(seed=1, committees=3, leaving=4, payments=6, pace=100),
         Mutation(assignment, "_merge", _greatest_first),
     ),
     "all-stay": _mutant("nobody moves", STAY, Mutation(assignment, "_keep_seats", _all_stay)),
@@ -435,7 +435,7 @@ def main(arguments: Sequence[str]) -> int:
     seeds, *names = arguments or ["1"]
     survive = 0
     for name in names or MUTANTS:
-        mutant, begun, violation, tried = MUTANTS[name], time.process_time(), None, 0
+        mutant, begun, violation, tried, plan = MUTANTS[name], time.process_time(), None, 0, MUTANTS[name].plan
         while violation is None and tried < int(seeds):
             plan = structs.replace(mutant.plan, seed=mutant.plan.seed + tried)
             tried, violation = tried + 1, run(plan, mutant.mutations).violation

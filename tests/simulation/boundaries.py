@@ -27,7 +27,8 @@ TRAPS = ("", "", "Begin", "Pledge", "AcceptDocument", "Abandon", "Meet", "Publis
 
 
 class Plan(Struct, frozen=True):
-    """``committees`` of four; of four nodes more ``joining`` want seats from the start; ``leaving`` members leave.
+    """``committees`` of four; of four nodes more ``joining`` want seats, ``late`` ms after the
+    start at most; ``leaving`` members leave.
 
     epochs: how many boundaries. loss, broker_loss: of messages. disturbed: nodes end until then, ms; ``trap``: and upon what.
     wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging.
@@ -38,6 +39,7 @@ class Plan(Struct, frozen=True):
     seed: int
     committees: int = 2
     joining: int = 0
+    late: int = 1
     leaving: int = 0
     epochs: int = 1
     loss: float = 0.0
@@ -71,6 +73,7 @@ def draw(seed: int) -> Plan:
         seed=seed,
         committees=committees,
         joining=joining,
+        late=chance.choice((1, 2_000)),
         leaving=chance.choice((0, 0, chance.randint(0, max(0, spare)))),
         epochs=chance.choice((1, 1, 1, 2)),
         loss=chance.choice((0.0, 0.0, 0.05, 0.15)),
@@ -155,7 +158,7 @@ class Day:
             host = self._chance.choice(world.hosts[: 4 * plan.committees])
             host.liar = LIARS[plan.liar](world, host.key)
         for host in world.hosts[4 * plan.committees :][: plan.joining]:
-            world.after(self._chance.choice((1, 1, 1_000, 2_000)), host.start)
+            world.after(self._chance.randint(1, plan.late), host.start)
         honest = [host for host in world.hosts[: 4 * plan.committees] if host.liar is None]
         for host in self._chance.sample(honest, plan.leaving):
             assert host.node is not None
@@ -214,7 +217,7 @@ class Day:
             for chain, replica in victim.node.replicas.items() if victim.node is not None else ():
                 if chain.epoch == lost and replica.consensus.has_votes:
                     violated("votes", f"{victim.name} lost its disk in epoch {lost}, and votes again in it")
-            self.world.after(500, check)
+            self.world.after(5, check)
 
         self.world.after(1, check)
 

@@ -34,6 +34,8 @@ SPLIT = Plan(seed=1, committees=1, joining=4)
 MERGE = Plan(seed=1, leaving=4)
 BUSY = Plan(seed=1, committees=3, payments=6, pace=50, loss=0.1)
 DEAD = Plan(seed=1, coordinator="dead")
+PARTS = Plan(seed=1, committees=1, joining=4, epochs=2, checkpoint_interval=8, liar="junk", coordinator="dead", patience=25_000)
+WIPED = Plan(seed=1, wiped=True)
 LOSSY = Plan(seed=1, committees=1, joining=4, broker_loss=0.5)
 OUTAGE = Plan(seed=1, settle_time=2_400, outage=True)
 """An attempt is called off in settlement."""
@@ -328,8 +330,8 @@ def _nothing(_: Original) -> Any:
 _MAY_BEGIN = tuple(Mutation(module, "may_begin", _true) for module in (settlement, proposing))
 
 
-def _mutant(what: str, plan: Plan, *mutations: Mutation) -> EpochMutant:
-    return EpochMutant(what, plan, mutations)
+def _mutant(what: str, plan: Plan, *mutations: Mutation, seed: int = 1) -> EpochMutant:
+    return EpochMutant(what, structs.replace(plan, seed=seed), mutations)
 
 
 MUTANTS = {
@@ -353,10 +355,16 @@ MUTANTS = {
     # the register
     "two-of-four": _mutant("fewer than a quorum is enough to end a phase", LOSSY, Mutation(register, "_have_quorums", _one_less)),
     "open-roll": _mutant(
-        "who comes late is registered in phase reveal", LOSSY, Mutation(register, "_enrolled", _as_in(RegisterPhase.REGISTRATION))
+        "who comes late is registered in phase reveal",
+        LOSSY,
+        Mutation(register, "_enrolled", _as_in(RegisterPhase.REGISTRATION)),
+        seed=2,
     ),
     "late-secret": _mutant(
-        "a secret counts in handoff, too", _lied_to(STAY, "late"), Mutation(register, "_told", _as_in(RegisterPhase.REVEAL))
+        "a secret counts in handoff, too",
+        _lied_to(STAY, "late"),
+        Mutation(register, "_told", _as_in(RegisterPhase.REVEAL)),
+        seed=2,
     ),
     "any-secret": _mutant(
         "a secret need not be the one committed to",
@@ -375,10 +383,13 @@ MUTANTS = {
         "anybody says farewell for others", _lied_to(STAY, "forger"), _swap(Farewell, "is_signed", property(lambda self: True))
     ),
     "unsigned-ready": _mutant(
-        "anybody says that others are ready", _lied_to(STAY, "forger"), _swap(Ready, "is_signed", property(lambda self: True))
+        "anybody says that others are ready",
+        _lied_to(STAY, "forger"),
+        _swap(Ready, "is_signed", property(lambda self: True)),
+        seed=2,
     ),
     "unsigned-enrolment": _mutant(
-        "anybody registers others", _lied_to(STAY, "forger"), _swap(Registration, "check", lambda *_: None)
+        "anybody registers others", _lied_to(STAY, "forger"), _swap(Registration, "check", lambda *_: None), seed=3
     ),
     "only-when-called": _mutant(
         "an epoch does not end without the coordinator",
@@ -411,7 +422,10 @@ MUTANTS = {
     "earlier-time": _mutant("merged shards begin at the earlier time", MERGE, Mutation(recovery, "open_state", _earlier)),
     # what nodes believe and keep
     "any-bulletin": _mutant(
-        "bulletins need no proof", _lied_to(STAY, "forger"), Mutation(Bulletin, "is_valid", _valid_if_numbered)
+        "bulletins need no proof",
+        _impatient(_lied_to(STAY, "forger")),
+        Mutation(Bulletin, "is_valid", _valid_if_numbered),
+        seed=6,
     ),
     "register-is-enough": _mutant(
         "an epoch begins before all shards have closed",
@@ -419,14 +433,10 @@ MUTANTS = {
         Mutation(Chronicle, "_close", _register_is_enough),
         Mutation(Succession, "next_document", _of_any_shards),
     ),
-    "any-parts": _mutant(
-        "parts of a state are not checked",
-        _lied_to(structs.replace(SPLIT, checkpoint_interval=8), "junk"),
-        Mutation(taking_over, "_is_right", _true),
-    ),
+    "any-parts": _mutant("parts of a state are not checked", PARTS, Mutation(taking_over, "_is_right", _true), seed=2),
     "no-guests": _mutant("newcomers are not let in", _impatient(SPLIT), Mutation(Duties, "_guests_of", _nobody)),
     "stale-pledge": _mutant("the secret stays where it was", _impatient(STAY), Mutation(Node, "_go_on", _leave_the_pledge)),
-    "vote-again": _mutant("who lost its disk votes again", Plan(seed=1, wiped=True), _swap(duty, "is_bound", lambda *_: True)),
+    "vote-again": _mutant("who lost its disk votes again", WIPED, _swap(duty, "is_bound", lambda *_: True)),
 }
 
 

@@ -36,7 +36,7 @@ BUSY = Plan(seed=1, committees=3, payments=6, pace=50, loss=0.1)
 DEAD = Plan(seed=1, coordinator="dead")
 PARTS = Plan(seed=1, committees=1, joining=4, epochs=2, checkpoint_interval=8, liar="junk", coordinator="dead", patience=25_000)
 WIPED = Plan(seed=1, wiped=True)
-LOSSY = Plan(seed=1, committees=1, joining=4, broker_loss=0.5)
+LOSSY = Plan(seed=1, committees=1, joining=4, late=2_000, broker_loss=0.5)
 OUTAGE = Plan(seed=1, settle_time=2_400, outage=True)
 """An attempt is called off in settlement."""
 
@@ -358,7 +358,7 @@ MUTANTS = {
         "who comes late is registered in phase reveal",
         LOSSY,
         Mutation(register, "_enrolled", _as_in(RegisterPhase.REGISTRATION)),
-        seed=2,
+        seed=4,
     ),
     "late-secret": _mutant(
         "a secret counts in handoff, too",

@@ -160,6 +160,7 @@ class Paying:
     """A steady load from and to every shard, as ``scripts/chaos`` makes it, with account kept of every answer."""
 
     def __init__(self, network: Network) -> None:
+        self._network = network
         self.load = Load(network.devnet.gateway_url, (0, 1), rate=20.0, seed=1)
 
     def __enter__(self) -> "Paying":
@@ -171,8 +172,8 @@ class Paying:
 
     def goes_on(self, when: str, within: float = 30.0) -> None:
         """Payments posted from now on commit, from every shard."""
-        since = time.monotonic()
-        until(lambda: self.load.flows(since), f"payments from every shard {when}", within)
+        since, shards = time.monotonic(), self._network.document.shards
+        until(lambda: self.load.flows(since, shards), f"payments from every shard {when}", within)
 
     def settle(self) -> Counter[str]:
         """Stop, wait until everything is final, and check that nothing was lost, doubled or taken back; how many ended how."""

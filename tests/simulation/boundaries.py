@@ -27,17 +27,19 @@ TRAPS = ("", "", "Begin", "Pledge", "AcceptDocument", "Abandon", "Meet", "Publis
 
 
 class Plan(Struct, frozen=True):
-    """``committees`` of four; of four nodes more ``joining`` want seats from the start; ``leaving`` members leave.
+    """``committees`` of four; of four nodes more ``joining`` want seats, ``late`` ms after the
+    start at most; ``leaving`` members leave.
 
     epochs: how many boundaries. loss, broker_loss: of messages. disturbed: nodes end until then, ms; ``trap``: and upon what.
     wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging.
-
-    outage: a whole committee is away for a while, when the shards settle. payments: so many each ``pace`` ms. patience: so long each step may take, attempts that are called off included, ms.
+    outage: a whole committee is away for a while, when the shards settle. payments: so many each ``pace`` ms.
+    patience: so long each step may take, attempts that are called off included, ms.
     """
 
     seed: int
     committees: int = 2
     joining: int = 0
+    late: int = 1
     leaving: int = 0
     epochs: int = 1
     loss: float = 0.0
@@ -71,6 +73,7 @@ def draw(seed: int) -> Plan:
         seed=seed,
         committees=committees,
         joining=joining,
+        late=chance.choice((1, 2_000)),
         leaving=chance.choice((0, 0, chance.randint(0, max(0, spare)))),
         epochs=chance.choice((1, 1, 1, 2)),
         loss=chance.choice((0.0, 0.0, 0.05, 0.15)),
@@ -155,11 +158,11 @@ class Day:
             host = self._chance.choice(world.hosts[: 4 * plan.committees])
             host.liar = LIARS[plan.liar](world, host.key)
         for host in world.hosts[4 * plan.committees :][: plan.joining]:
-            host.start()
-        honest = [host for host in world.hosts if host.liar is None and host.node is not None]
+            world.after(self._chance.randint(1, plan.late), host.start)
+        honest = [host for host in world.hosts[: 4 * plan.committees] if host.liar is None]
         for host in self._chance.sample(honest, plan.leaving):
             assert host.node is not None
-            world.after(self._chance.randint(0, 3_000), lambda host=host: host.node and host.node.leave())  # type: ignore[misc]
+            world.after(self._chance.randint(0, 1_500), lambda host=host: host.node and host.node.leave())  # type: ignore[misc]
         for host in honest:
             host.trap = plan.trap if self._chance.random() < 0.3 else ""
         if plan.coordinator != "dead":
@@ -168,7 +171,7 @@ class Day:
         if plan.outage:
             self._go_out()
         if plan.wiped:
-            world.after(self._chance.randint(1, 3_000), lambda: self._wipe(self._chance.choice(honest)))
+            world.after(self._chance.randint(1, 2_000), lambda: self._wipe(self._chance.choice(honest)))
         world.run(lambda: world.document.number > plan.epochs and world.is_open, plan.patience)
         world.run(self._goes_on, plan.patience)
         client.ends = True
@@ -214,7 +217,7 @@ class Day:
             for chain, replica in victim.node.replicas.items() if victim.node is not None else ():
                 if chain.epoch == lost and replica.consensus.has_votes:
                     violated("votes", f"{victim.name} lost its disk in epoch {lost}, and votes again in it")
-            self.world.after(500, check)
+            self.world.after(5, check)
 
         self.world.after(1, check)
 

@@ -108,9 +108,9 @@ class Forger(Liar):
         message = decode_message(body)
         forged = [self._forge(message)] if isinstance(message, Bulletin) else [*map(self._forge, message.closings)]
         part = Succession(message.closings[1:] or message.closings * 2) if isinstance(message, Succession) else None
-        forged += [_later(message)] if isinstance(message, Bulletin) else []
+        later = [_later(message)] if isinstance(message, Bulletin) else []
         said = [*forged, Succession(tuple(forged)), *([part] if part is not None else [])]
-        return [*map(encode, said), b"junk", self._chance.choice(self._heard), body]
+        return [*map(encode, [*later, *said]), b"junk", self._chance.choice(self._heard), body]
 
     def _forge(self, bulletin: Bulletin) -> Bulletin:
         change, height = bulletin.change, bulletin.header.height

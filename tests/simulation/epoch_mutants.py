@@ -19,6 +19,7 @@ from node.ledger.settlement import Settlement
 from node.node import Node
 from node.protocol import assignment, succession
 from node.protocol.change import Bulletin, Change, RegisterPhase, Stage
+from node.protocol.channel import Fence, Resolution, Settle, Settled
 from node.protocol.codec import encode
 from node.protocol.entries import Call, Disclosure, Enrolment, Farewell, Ready
 from node.protocol.epoch import InvalidDocument, Registration
@@ -34,7 +35,9 @@ SPLIT = Plan(seed=1, committees=1, joining=4)
 MERGE = Plan(seed=1, leaving=4)
 BUSY = Plan(seed=1, committees=3, payments=6, pace=50, loss=0.1)
 DEAD = Plan(seed=1, coordinator="dead")
-LOSSY = Plan(seed=1, joining=2, broker_loss=0.4)
+PARTS = Plan(seed=1, committees=1, joining=4, epochs=2, checkpoint_interval=8, liar="junk", coordinator="dead", patience=25_000)
+WIPED = Plan(seed=1, wiped=True)
+LOSSY = Plan(seed=1, committees=1, joining=4, late=2_000, broker_loss=0.5)
 OUTAGE = Plan(seed=1, settle_time=2_400, outage=True)
 """An attempt is called off in settlement."""
 
@@ -73,19 +76,19 @@ def _settle(*, undecided: bool = True, fences: bool = True) -> Mutation:
         if change.fenced != change.attempt and not (undecided and any(overlay.waiting_for.values())):
             self._set(fenced=change.attempt)
             for peer in sorted(rules.peers):
-                self._outbox.send(peer, settlement.Fence(change.attempt))
+                self._outbox.send(peer, Fence(change.attempt))
         others = {shard for shard, attempt in change.fences if attempt == change.attempt}
         is_fenced = self.change.fenced == change.attempt and (not fences or others >= rules.peers)
         if is_fenced and not any(overlay.prepared_for.values()):
             self._set(stage=Stage.SETTLED)
-            self._report(settlement.Settled(change.attempt))
+            self._report(Settled(change.attempt))
 
     return _swap(Settlement, "_settle", settle)
 
 
 def _close_at_once(original: Original) -> Any:
     def obey(self: Settlement, order: Any) -> None:
-        if isinstance(order, settlement.Settle):
+        if isinstance(order, Settle):
             original(self, order)
             self._set(stage=Stage.CLOSED)
         else:
@@ -112,7 +115,7 @@ def _never_go_on(original: Original) -> Any:
     """The others are not told that an attempt is called off in settlement."""
 
     def order(self: Settlement, order: Any) -> None:
-        if not isinstance(order, settlement.Resolution) or order.close:
+        if not isinstance(order, Resolution) or order.close:
             original(self, order)
 
     return order
@@ -312,7 +315,7 @@ def _valid_if_numbered(_: Original) -> Any:
     """A bulletin is believed without the committee's signatures."""
 
     def is_valid(self: Bulletin, electorate: Any) -> bool:
-        return self.header.shard == electorate.shard
+        return bool(self.header.shard == electorate.shard)
 
     return is_valid
 
@@ -328,8 +331,8 @@ def _nothing(_: Original) -> Any:
 _MAY_BEGIN = tuple(Mutation(module, "may_begin", _true) for module in (settlement, proposing))
 
 
-def _mutant(what: str, plan: Plan, *mutations: Mutation) -> EpochMutant:
-    return EpochMutant(what, plan, mutations)
+def _mutant(what: str, plan: Plan, *mutations: Mutation, seed: int = 1) -> EpochMutant:
+    return EpochMutant(what, structs.replace(plan, seed=seed), mutations)
 
 
 MUTANTS = {
@@ -353,10 +356,16 @@ MUTANTS = {
     # the register
     "two-of-four": _mutant("fewer than a quorum is enough to end a phase", LOSSY, Mutation(register, "_have_quorums", _one_less)),
     "open-roll": _mutant(
-        "who comes late is registered in phase reveal", LOSSY, Mutation(register, "_enrolled", _as_in(RegisterPhase.REGISTRATION))
+        "who comes late is registered in phase reveal",
+        LOSSY,
+        Mutation(register, "_enrolled", _as_in(RegisterPhase.REGISTRATION)),
+        seed=4,
     ),
     "late-secret": _mutant(
-        "a secret counts in handoff, too", _lied_to(STAY, "late"), Mutation(register, "_told", _as_in(RegisterPhase.REVEAL))
+        "a secret counts in handoff, too",
+        _lied_to(STAY, "late"),
+        Mutation(register, "_told", _as_in(RegisterPhase.REVEAL)),
+        seed=2,
     ),
     "any-secret": _mutant(
         "a secret need not be the one committed to",
@@ -375,10 +384,13 @@ MUTANTS = {
         "anybody says farewell for others", _lied_to(STAY, "forger"), _swap(Farewell, "is_signed", property(lambda self: True))
     ),
     "unsigned-ready": _mutant(
-        "anybody says that others are ready", _lied_to(STAY, "forger"), _swap(Ready, "is_signed", property(lambda self: True))
+        "anybody says that others are ready",
+        _lied_to(STAY, "forger"),
+        _swap(Ready, "is_signed", property(lambda self: True)),
+        seed=2,
     ),
     "unsigned-enrolment": _mutant(
-        "anybody registers others", _lied_to(STAY, "forger"), _swap(Registration, "check", lambda *_: None)
+        "anybody registers others", _lied_to(STAY, "forger"), _swap(Registration, "check", lambda *_: None), seed=3
     ),
     "only-when-called": _mutant(
         "an epoch does not end without the coordinator",
@@ -394,7 +406,7 @@ MUTANTS = {
     # the next document
     "greatest-merge": _mutant(
         "shards with the greatest loads merge",
-        Plan(seed=1, committees=3, leaving=4),
+        Plan(seed=1, committees=3, leaving=4, payments=6, pace=100),
         Mutation(assignment, "_merge", _greatest_first),
     ),
     "all-stay": _mutant("nobody moves", STAY, Mutation(assignment, "_keep_seats", _all_stay)),
@@ -411,7 +423,10 @@ MUTANTS = {
     "earlier-time": _mutant("merged shards begin at the earlier time", MERGE, Mutation(recovery, "open_state", _earlier)),
     # what nodes believe and keep
     "any-bulletin": _mutant(
-        "bulletins need no proof", _lied_to(STAY, "forger"), Mutation(Bulletin, "is_valid", _valid_if_numbered)
+        "bulletins need no proof",
+        _impatient(_lied_to(STAY, "forger")),
+        Mutation(Bulletin, "is_valid", _valid_if_numbered),
+        seed=6,
     ),
     "register-is-enough": _mutant(
         "an epoch begins before all shards have closed",
@@ -419,14 +434,10 @@ MUTANTS = {
         Mutation(Chronicle, "_close", _register_is_enough),
         Mutation(Succession, "next_document", _of_any_shards),
     ),
-    "any-parts": _mutant(
-        "parts of a state are not checked",
-        _lied_to(structs.replace(SPLIT, checkpoint_interval=8), "junk"),
-        Mutation(taking_over, "_is_right", _true),
-    ),
+    "any-parts": _mutant("parts of a state are not checked", PARTS, Mutation(taking_over, "_is_right", _true), seed=2),
     "no-guests": _mutant("newcomers are not let in", _impatient(SPLIT), Mutation(Duties, "_guests_of", _nobody)),
     "stale-pledge": _mutant("the secret stays where it was", _impatient(STAY), Mutation(Node, "_go_on", _leave_the_pledge)),
-    "vote-again": _mutant("who lost its disk votes again", Plan(seed=1, wiped=True), _swap(duty, "is_bound", lambda *_: True)),
+    "vote-again": _mutant("who lost its disk votes again", WIPED, _swap(duty, "is_bound", lambda *_: True)),
 }
 
 
@@ -435,7 +446,7 @@ def main(arguments: Sequence[str]) -> int:
     seeds, *names = arguments or ["1"]
     survive = 0
     for name in names or MUTANTS:
-        mutant, begun, violation, tried = MUTANTS[name], time.process_time(), None, 0
+        mutant, begun, violation, tried, plan = MUTANTS[name], time.process_time(), None, 0, MUTANTS[name].plan
         while violation is None and tried < int(seeds):
             plan = structs.replace(mutant.plan, seed=mutant.plan.seed + tried)
             tried, violation = tried + 1, run(plan, mutant.mutations).violation

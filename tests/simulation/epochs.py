@@ -204,16 +204,19 @@ class Host:
             case Retire(chain):
                 self.retired.add(chain)
             case Publish(topic, body):
-                if self.liar is None and topic == entries_topic(self.world.network.genesis.network):
-                    self.world.check_said(self, decode_entry(body))
-                for said in self.liar.says(topic, body) if self.liar is not None else [body]:
-                    self.world.publish(topic, said)
+                self._publish(topic, body)
             case Mine():
                 self._mine(effect, lambda mined: mined)
             case Notable(text):
                 self.notes.append(f"{self.world.now} {text}")
             case Ban(peer, reason) if self.world.by_key[peer].liar is None:
                 violated("ban", f"{self.name} bans {self.world.by_key[peer].name}: {reason}")
+
+    def _publish(self, topic: str, body: bytes) -> None:
+        if self.liar is None and topic == entries_topic(self.world.network.genesis.network):
+            self.world.check_said(self, decode_entry(body))
+        for said in self.liar.says(topic, body) if self.liar is not None else [body]:
+            self.world.publish(topic, said)
 
     def _mine(self, wanted: Mine, event: Callable[[Mined], Event]) -> None:
         nonce = puzzle.search(wanted.prefix, wanted.bits, 0, 1 << 30)

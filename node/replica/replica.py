@@ -69,6 +69,7 @@ from node.replica.taking_over import Forged, TakingOver
 from node.replica.telling import Telling
 from node.replica.witnesses import Verdicts, join, judge
 
+_FAR_AWAY = 1 << 62
 _MAX_REMEMBERED = 1024
 """Blocks from other members whose checks are remembered until they are executed; what is forgotten is checked again."""
 
@@ -336,6 +337,9 @@ class Replica:
             return
         match message:
             case Standing() if member is not None:
+                self.catching_up.heard(peer, message.height)
+                if message.height < self.state.height:
+                    self._next_standing = min(self._next_standing, self._at.now + self.parameters.heartbeat)
                 self._effects += self._serving.help(peer, member, message, self._at.now)
             case Standing():
                 self._effects += self._serving.tell(peer, self._standing(), self._at.now)
@@ -524,7 +528,7 @@ class Replica:
             self.consensus.tick(at.now)
             self._follow_consensus()
         if at.now >= self._next_standing:
-            self._next_standing = at.now + self.parameters.heartbeat
+            self._next_standing = _FAR_AWAY if self._are_all_closed() else at.now + self.parameters.heartbeat
             self._effects.append(Broadcast(self._standing()))
         if not self.is_closed:
             self._work(at)
@@ -555,6 +559,11 @@ class Replica:
             self._effects.append(Send(peer, ChainRequest(first)))
         if self.taking_over.chosen is not None and self.is_handed_over:
             self._effects.append(FinishHandoff(self.taking_over.chosen))
+
+    def _are_all_closed(self) -> bool:
+        """Whether all members have the closing block: nobody needs to be told of it any more, but who comes back."""
+        told = self.catching_up.told
+        return self.is_closed and len(told) == len(self._members) - 1 and told[-1] >= self.state.height
 
     def _standing(self) -> Standing:
         return Standing(self.state.height, self.consensus.view)

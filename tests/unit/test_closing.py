@@ -68,6 +68,17 @@ def test_all_members_close_with_one_block_and_store_none_after_it(loss: float) -
     check_closed(committee)
 
 
+def test_once_all_have_closed_nobody_says_so_any_more_until_one_comes_back() -> None:
+    """A chain that is over costs nothing."""
+    committee, later = close(Committee(NETWORK)), 10**9
+    committee.run_for(3 * HEARTBEAT)
+    for _, replica in committee.up:
+        assert not any(isinstance(effect, Broadcast) for effect in replica.on_tick(at(later)))
+    member = first(committee)
+    member.on_message(PEERS[1], Standing(0, 0), at(later))
+    assert any(isinstance(effect, Broadcast) for effect in member.on_tick(at(later + HEARTBEAT)))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_members_close_that_are_restarted_again_and_again(seed: int) -> None:
     committee, random = Committee(NETWORK, loss=0.3, seed=seed), Random(seed)

@@ -19,7 +19,7 @@ from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.epoch import Opening, Readiness, Reveal, SignedDocument, ToCoordinator
 from node.protocol.limits import MAX_FRAME_BYTES
-from node.protocol.messages import BundleDelivery, PeerMessage, Proposal
+from node.protocol.messages import BundleDelivery, Frame, PeerMessage, Proposal
 from node.protocol.transaction import decode_transaction
 from node.replica import inbox
 from node.replica.delivering import first_hands
@@ -49,8 +49,8 @@ _KEEPING = 10
 """Milliseconds from the arrival of a bundle until a member has it, with nothing in the way."""
 _SPREADING = 500
 """Milliseconds from one member of a committee to the others, with nothing in the way but a write that began on a slow disk."""
-_DELIVERY = b"\x92\x09"
-"""How a frame with a bundle begins."""
+_PLACE, _DELIVERY = 3, b"\x92\x09"
+"""Where in a frame of epoch 1 its message begins, and how one with a bundle does."""
 _MAX_CATCH_UP = 2_000
 """Milliseconds until who comes back when all faults stop has what others had then."""
 
@@ -293,10 +293,12 @@ class Monitor:
     def on_arrival(self, source: "Host", target: "Host", frame: bytes) -> None:
         """Once nothing is lost any more, what another shard brings to an honest member is soon with all of its committee, but for
         those that it is brought to first."""
-        is_brought = frame[:2] == _DELIVERY and not source.shares_committee(target) and target.is_honest
+        is_brought = frame[_PLACE : _PLACE + 2] == _DELIVERY and not source.shares_committee(target) and target.is_honest
         if not is_brought or not self._is_calm or target.replica is None:
             return
-        bundle = decode(BundleDelivery, frame, MAX_FRAME_BYTES).bundle.bundle
+        delivery = decode(Frame, frame, MAX_FRAME_BYTES).message
+        assert isinstance(delivery, BundleDelivery)
+        bundle = delivery.bundle.bundle
         shard = target.index // self._world.plan.size
         if bundle.destination != shard or bundle.source == shard or bundle.source not in self.chains:
             return

@@ -19,6 +19,7 @@ from node.ledger.settlement import Settlement
 from node.node import Node
 from node.protocol import assignment, succession
 from node.protocol.change import Bulletin, Change, RegisterPhase, Stage
+from node.protocol.channel import Fence, Resolution, Settle, Settled
 from node.protocol.codec import encode
 from node.protocol.entries import Call, Disclosure, Enrolment, Farewell, Ready
 from node.protocol.epoch import InvalidDocument, Registration
@@ -75,19 +76,19 @@ def _settle(*, undecided: bool = True, fences: bool = True) -> Mutation:
         if change.fenced != change.attempt and not (undecided and any(overlay.waiting_for.values())):
             self._set(fenced=change.attempt)
             for peer in sorted(rules.peers):
-                self._outbox.send(peer, settlement.Fence(change.attempt))
+                self._outbox.send(peer, Fence(change.attempt))
         others = {shard for shard, attempt in change.fences if attempt == change.attempt}
         is_fenced = self.change.fenced == change.attempt and (not fences or others >= rules.peers)
         if is_fenced and not any(overlay.prepared_for.values()):
             self._set(stage=Stage.SETTLED)
-            self._report(settlement.Settled(change.attempt))
+            self._report(Settled(change.attempt))
 
     return _swap(Settlement, "_settle", settle)
 
 
 def _close_at_once(original: Original) -> Any:
     def obey(self: Settlement, order: Any) -> None:
-        if isinstance(order, settlement.Settle):
+        if isinstance(order, Settle):
             original(self, order)
             self._set(stage=Stage.CLOSED)
         else:
@@ -114,7 +115,7 @@ def _never_go_on(original: Original) -> Any:
     """The others are not told that an attempt is called off in settlement."""
 
     def order(self: Settlement, order: Any) -> None:
-        if not isinstance(order, settlement.Resolution) or order.close:
+        if not isinstance(order, Resolution) or order.close:
             original(self, order)
 
     return order
@@ -314,7 +315,7 @@ def _valid_if_numbered(_: Original) -> Any:
     """A bulletin is believed without the committee's signatures."""
 
     def is_valid(self: Bulletin, electorate: Any) -> bool:
-        return self.header.shard == electorate.shard
+        return bool(self.header.shard == electorate.shard)
 
     return is_valid
 

@@ -21,7 +21,7 @@ LIMITS = {  # CPU in signature checks, about 1.6 times what was measured when th
     "commit": 0.085,  # into the state
     # of a block or an event
     "empty block": 29.0,  # a proposal and six votes of a committee of four, whose signatures are at least seven checks
-    "tick": 0.14,  # an event when there is nothing to do
+    "tick": 0.24,  # an event when there is nothing to do
 }
 ATTEMPTS = 3
 """A burst of other work on the machine may spoil all rounds of a measurement, but not of each."""

@@ -373,7 +373,7 @@ class World:
     def document(self) -> EpochDocument:
         """Of the latest epoch that any node knows of."""
         known = [host.node.chronicle.documents[-1] for host in self.hosts if host.node is not None]
-        return max(known, key=lambda document: document.number)
+        return max(known, key=lambda document: document.number, default=self.network.document)  # all are down
 
     def may_end(self, host: Host) -> bool:
         """Whether of each committee, of this epoch and of a prospect, no more are down or liars then than tolerated."""

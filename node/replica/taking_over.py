@@ -185,11 +185,17 @@ class TakingOver:
         return [*began, *asked]
 
     def waits(self, now: int) -> bool:
-        """Whether blocks need not be asked for now: a state is on its way, or may be."""
-        return self.chosen is not None or any(now - request.at < _SLOW for request in self._requests.values())
+        """Whether blocks need not be asked for now: a state is on its way, or may be. For one who has nothing any answer is worth
+        as long as one may take: the first block takes the choice away."""
+        patience = _TIMEOUT if self._has_nothing else _SLOW
+        return self.chosen is not None or any(now - request.at < patience for request in self._requests.values())
+
+    @property
+    def _has_nothing(self) -> bool:
+        return not self._height and not self._is_opened
 
     def _is_far(self, height: int) -> bool:
-        return height - self._height >= (FAR_BEHIND if self._height or self._is_opened else 1)
+        return height - self._height >= (1 if self._has_nothing else FAR_BEHIND)
 
     def _far_peers(self) -> set[bytes]:
         """Those that may have a checkpoint that is far ahead."""

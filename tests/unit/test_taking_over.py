@@ -368,12 +368,24 @@ def test_parts_nobody_asked_for_are_ignored(source: Source) -> None:
 def test_who_is_silent_is_asked_ever_more_rarely_and_nobody_waits_for_it(source: Source) -> None:
     member, times = beginner(source, PEERS[:1]), [0]
     assert requests(member.next_requests(0))
-    assert member.waits(499)
-    assert not member.waits(500)
+    assert member.waits(2_999)
+    assert not member.waits(3_000)
     while len(times) < 4:
         now = member.deadline
         times += [now] * len(requests(member.next_requests(now)))
     assert [second - first for first, second in pairwise(times)] == [4_000, 5_000, 7_000]
+
+
+def test_who_has_a_state_asks_for_blocks_while_an_offer_is_slow_and_who_has_none_does_not(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking_over, "FAR_BEHIND", 1)
+    empty, behind = beginner(source), beginner(source, height=1)
+    assert requests(empty.next_requests(0))
+    assert requests(behind.next_requests(0))
+    assert empty.waits(500)
+    assert behind.waits(499)
+    assert not behind.waits(500)
 
 
 def test_a_silent_peer_and_one_that_lost_the_checkpoint_do_not_stop_it(source: Source) -> None:

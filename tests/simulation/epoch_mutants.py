@@ -26,7 +26,8 @@ from node.protocol.epoch import InvalidDocument, Registration
 from node.protocol.succession import Succession
 from node.renewal import Renewal
 from node.replica import proposing, taking_over
-from tests.simulation.boundaries import Plan, run
+from tests.simulation.boundaries import run
+from tests.simulation.boundary_plan import Plan
 from tests.simulation.mutants import Mutation
 
 Original = Any

@@ -330,13 +330,15 @@ class World:
         heappush(self._events, (self.now + delay, next(self._order), event))
 
     def run(self, until: Callable[[], bool], at_most: int) -> None:
-        """Until this holds. Raises AssertionError if it does not within so many ms."""
+        """Until this holds at the end of a millisecond. Raises AssertionError if it does not within so many."""
         end = self.now + at_most
         while not until():
             assert self._events, "nothing happens any more"
             assert self._events[0][0] <= end, f"not within {at_most} ms"
-            self.now, _, event = heappop(self._events)
-            event()
+            self.now = self._events[0][0]
+            while self._events and self._events[0][0] == self.now:
+                _, _, event = heappop(self._events)
+                event()
 
     def publish(self, topic: str, body: bytes) -> None:
         label = self.network.genesis.network
@@ -360,13 +362,16 @@ class World:
                 host.later(3, lambda host=host: host.put(For(chain, Asked(query))))  # type: ignore[misc]
 
     def submit(self, transactions: Sequence[Transaction]) -> None:
-        """Each to the members of its home."""
+        """Each to the members of its home, unless it is lost."""
+        by_home = defaultdict[Chain, list[bytes]](list)
         for transaction in transactions:
             home = self.document.shards.shard_of(transaction.order.payers[0])
-            chain = self.document.electorates[home].chain
-            event = For(chain, Transactions((encode(transaction),)))
+            by_home[self.document.electorates[home].chain].append(encode(transaction))
+        for chain, said in by_home.items():
             for host in self.hosts:
-                if chain in host.chains and self.chance.random() >= self.broker_loss:
+                if chain in host.chains:
+                    heard = tuple(one for one in said if self.chance.random() >= self.broker_loss)
+                    event = For(chain, Transactions(heard))
                     host.later(self.chance.randint(1, 10), lambda host=host, event=event: host.put(event))  # type: ignore[misc]
 
     @property

@@ -8,7 +8,7 @@ an account comes after all that was said of it before, however far behind the pr
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from gateway.database import Database, now_ms
@@ -20,6 +20,7 @@ from gateway.queries import Queries
 from gateway.relay import Relay
 from gateway.rows import waiting_rows
 from node.client.line import Line
+from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
@@ -56,9 +57,9 @@ class Following:
             parts = partial(self._epochs.end, chain), partial(self._ledger.place, chain), partial(self._ledger.apply, chain)
             self.chains[chain] = ShardFollower(electorate, queries, *parts)
             self._line.subscribe(blocks_topic(self._network, chain), MAX_BROKER_BODY_BYTES, self.chains[chain].hear)
-        for chain in self._of(document.number - 1):
-            self._line.unsubscribe(blocks_topic(self._network, chain))  # what is missing is asked for
-            self.chains[chain].finish()
+        for electorate in self._ended(document):
+            self._line.unsubscribe(blocks_topic(self._network, electorate.chain))  # what is missing is asked for
+            self.chains[electorate.chain].finish()
         self._formed.set()
 
     async def run(self) -> None:
@@ -83,6 +84,10 @@ class Following:
         if self.chains[chain].caught_up:
             return True
         return self.begins(chain) and all(self.chains[origin].caught_up for origin in self._epochs.origins(chain))
+
+    def _ended(self, document: EpochDocument) -> Iterable[Electorate]:
+        """The committees of the epoch before."""
+        return self._epochs.documents[document.number - 2].electorates.values() if document.number > 1 else ()
 
     def _of(self, epoch: int) -> list[Chain]:
         return sorted(chain for chain in self.chains if chain.epoch == epoch)

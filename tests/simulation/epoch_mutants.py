@@ -274,10 +274,10 @@ def _register_is_enough(_: Original) -> Any:
 
 
 def _of_any_shards(_: Original) -> Any:
-    def following(self: Succession, previous: Any, parameters: Any) -> Any:
+    def following(self: Succession, previous: Any, parameters: Any, is_known: bool = False) -> Any:
         first = self.closings[0]
         for closing in self.closings:
-            succession._check_closing(closing, previous)
+            succession._check_closing(closing, previous, is_known)
         if first.change.register is None:
             raise InvalidDocument("no register")
         return assignment.next_document(previous, first.change.register, first.change.attempt, parameters)

@@ -27,8 +27,9 @@ from tests.simulation.mutants import Mutation, applied
 from tests.simulation.run import remembered
 from tests.simulation.standing_in import standing_in, verify
 from tests.simulation.violation import ViolationError, violated
-from tests.vectors.change_reference import SETTLEMENT
+from tests.vectors.change_reference import HANDOFF, SETTLEMENT
 
+CALM = 400
 NEVER = 86_400_000
 AGAIN = 500
 """So often, ms, a client says what is not decided."""
@@ -59,11 +60,21 @@ class Client:
         """The first of each round across shards, if there are two."""
         world, many = self._world, self._plan.payments
         until = TIME + world.now + world.chance.choice((3_000, 10_000, 20_000))
-        pairs = [world.chance.sample(PEOPLE, 2) for _ in range(many - 1)]
+        pairs = [(*world.chance.sample(PEOPLE, 2),) for _ in range(many - 1)]
         pairs.append(next((pair for pair in combinations(world.chance.sample(PEOPLE, 8), 2) if self._crosses(*pair)), pairs[0]))
         self._say([world.network.pay(a, b, world.chance.randint(1, 400), valid_until=until) for a, b in pairs])
         if not self._ends:
-            world.after(self._plan.pace, self._pay)
+            world.after(self._pause(), self._pay)
+
+    def _pause(self) -> int:
+        """On a short day payments come thick and fast only when the shards are about to settle, or do."""
+        phases = {
+            chain.ledger.register.phase
+            for chain in self._world.oracle.chains_of(self._world.oracle.epoch).values()
+            if chain.ledger.is_register
+        }
+        is_calm = self._plan.short and not phases & {HANDOFF, SETTLEMENT}
+        return max(CALM, self._plan.pace) if is_calm else self._plan.pace
 
     def _crosses(self, payer: KeyPair, payee: KeyPair) -> bool:
         home, other = (self._world.document.shards.shard_of(address_of(pair.public)) for pair in (payer, payee))
@@ -101,10 +112,10 @@ class Day:
         age, pause = (400, 300) if plan.short else (3_000, 1_000)
         times = {"epoch_pause": pause, "epoch_time": age if plan.coordinator == "dead" else NEVER}
         times |= {"handoff_time": plan.handoff_time, "settle_time": plan.settle_time}
-        times["checkpoint_interval"] = plan.checkpoint_interval
+        times |= {"checkpoint_interval": plan.checkpoint_interval, "reveal_time": 2_000 if plan.short else 4_000}
         network = Network(committees=plan.committees, **{**SOON, **times})  # type: ignore[arg-type]  # no strings among them
         self.plan = plan
-        self.world = World(network, 4, plan.seed, plan.loss, plan.broker_loss)
+        self.world = World(network, 4, plan.seed, plan.loss, plan.broker_loss, delay=plan.delay)
         self._chance = Random(f"{plan.seed}/day")
 
     def run(self) -> None:

@@ -14,11 +14,12 @@ class Plan(Struct, frozen=True):
     """``committees`` of four; of four nodes more ``joining`` want seats, ``late`` ms after the
     start at most; ``leaving`` members leave.
 
-    epochs: how many boundaries. loss, broker_loss: of messages. disturbed: nodes end until then, ms; ``trap``: and upon what.
+    epochs: how many boundaries. loss, broker_loss: of messages; delay: of those between nodes, ms at most. disturbed: nodes end
+    until then, ms; ``trap``: and upon what.
     wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging.
     outage: a whole committee is away for a while, when the shards settle. payments: so many each ``pace`` ms.
     patience: so long each step may take, attempts that are called off included, ms.
-    short: the epoch is about to end when the day begins, and payments go on across shards all the time.
+    short: the epoch is about to end when the day begins, and most payments are made while it does.
     """
 
     seed: int
@@ -29,6 +30,7 @@ class Plan(Struct, frozen=True):
     epochs: int = 1
     loss: float = 0.0
     broker_loss: float = 0.0
+    delay: int = 10
     disturbed: int = 0
     trap: str = ""
     wiped: bool = False
@@ -52,7 +54,7 @@ class Plan(Struct, frozen=True):
 def draw(seed: int, short: bool = False) -> Plan:
     """A day that an honest majority survives: it must end."""
     chance = Random(f"{seed}/{'short ' if short else ''}boundary")
-    committees = chance.choice((1, 2, 2, 2, 3) if short else (1, 1, 2, 2, 3))
+    committees = chance.choice((1, 2, 2, 2, 2, 3) if short else (1, 1, 2, 2, 3))
     liar = chance.choice(("", "", *LIARS))
     disturbed = chance.choice((0, 800, 2_000) if short else (0, 4_000, 8_000))
     wiped = chance.random() < 0.2
@@ -69,6 +71,7 @@ def draw(seed: int, short: bool = False) -> Plan:
         epochs=1 if short else chance.choice((1, 1, 1, 2)),
         loss=chance.choice((0.0, 0.0, 0.05, 0.15)),
         broker_loss=chance.choice((0.0, 0.0, 0.2, 0.4)),
+        delay=chance.choice((20, 40, 60) if short else (10, 10, 40)),
         disturbed=disturbed,
         trap=chance.choice(TRAPS),
         wiped=wiped,
@@ -79,6 +82,6 @@ def draw(seed: int, short: bool = False) -> Plan:
         checkpoint_interval=chance.choice((600, 8)),
         outage=chance.random() < 0.15,
         payments=2 if short else 4,
-        pace=chance.choice((200, 100) if short else (500, 100)),
+        pace=chance.choice((150, 60) if short else (500, 100)),
         short=short,
     )

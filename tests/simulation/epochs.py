@@ -160,7 +160,7 @@ class Host:
                 self._remember(effect)
             elif isinstance(effect, In) and isinstance(effect.effect, Commit):
                 self.world.oracle.stored(self.name, effect.chain, effect.effect.encoded, effect.effect.bundles)
-        if any(type(effect).__name__ == self.trap for effect in effects) and self.world.may_end(self):
+        if self.trap and any(type(effect).__name__ == self.trap for effect in effects) and self.world.may_end(self):
             self.trap = ""
             self.stop()
             self.world.after(self.world.chance.randint(1, 2_000), self.start)
@@ -292,13 +292,13 @@ class Host:
             return
         said = self.liar.sends(message) if self.liar is not None else message
         frame = encode(Frame(chain.epoch, chain.shard, said))
-        target.later(self.world.chance.randint(1, 10), lambda: target.put(Message(self.key.public, frame)))
+        target.later(self.world.chance.randint(1, self.world.delay), lambda: target.put(Message(self.key.public, frame)))
 
 
 class World:
     """``network``: its nodes have the seats of the first epoch. ``hosts``: they, then ``more`` others, who are not started.
 
-    ``loss``: of messages between nodes. ``broker_loss``: of those over the broker.
+    ``loss``: of messages between nodes; ``delay``: theirs, ms at most. ``broker_loss``: of those over the broker.
     """
 
     def __init__(
@@ -309,9 +309,10 @@ class World:
         loss: float = 0.0,
         broker_loss: float = 0.0,
         keep_blocks: int = 0,
+        delay: int = 10,
     ) -> None:
         self.network, self.chance, self.now = network, Random(seed), 0
-        self.loss, self.broker_loss = loss, broker_loss
+        self.loss, self.broker_loss, self.delay = loss, broker_loss, delay
         self.keep_blocks, self.replies = keep_blocks, list[bytes]()
         self.oracle = Oracle(to_builtins(network.genesis), encode(network.document), {}, violated)
         self._events: list[tuple[int, int, Callable[[], None]]] = []

@@ -1,9 +1,9 @@
 """Delivering: what this shard sends to others, to a few of their members, and again until they have taken it.
 
 f + 1 members in turn send a bundle to ``first_hands`` of its destination, and see to it that it is taken: one of them at least is
-honest, and so is one of those, who passes it on to its committee (``collecting``). Each hand is brought it by one of the senders;
-the others name it, and give it to who asks (``naming``). What f + 1 members of the destination do not claim to have taken within
-a heartbeat is named again, to others. So a channel on which nothing is under way costs nothing.
+honest, and so is one of those, who passes it on to its committee (``collecting``). The first in turn brings it; the others name
+it, and give it to who asks (``naming``); so all have it with the same proof. What f + 1 members of the destination do not claim
+to have taken within a heartbeat is named again, to others. So a channel on which nothing is under way costs nothing.
 """
 
 from collections import deque
@@ -73,15 +73,10 @@ class Delivering:
             if is_in_turn:
                 self._promised[bundle.destination] = bundle.sequence
             if is_in_turn and is_news:
-                sent += self._hand_out(certified, turn)
+                message = BundleDelivery(certified) if turn == 0 else BundleName(bundle.source, bundle.sequence)
+                hands = first_hands(bundle, self._electorates[bundle.destination])
+                sent += [Send(key, message, bundle.destination) for key in hands]
         return sent
-
-    def _hand_out(self, certified: CertifiedBundle, turn: int) -> list[Send]:
-        """The senders share the first hands: each is brought the bundle by one of them, and the others name it."""
-        bundle, senders = certified.bundle, self._electorates[self._shard].faults_tolerated + 1
-        delivery, name = BundleDelivery(certified), BundleName(bundle.source, bundle.sequence)
-        hands = first_hands(bundle, self._electorates[bundle.destination])
-        return [Send(key, delivery if i % senders == turn else name, bundle.destination) for i, key in enumerate(hands)]
 
     def asked(self, peer: bytes, request: BundleRequest) -> None:
         """A member of the destination that asks for a bundle has all before it in final blocks, or says so. What f + 1 of them

@@ -61,19 +61,24 @@ class Collecting:
 
     def named(self, peer: bytes, name: BundleName, cursor: int, now: int) -> None:
         """A member of a bundle's source, or of this shard, says that it has it."""
-        source = self._electorates.get(name.source)
-        if source is None or name.source == self._shard:
+        source, sequence, electorate = name.source, name.sequence, self._electorates.get(name.source)
+        if electorate is None or source == self._shard or peer not in electorate.keys + self._own.keys:
             return
-        if peer in source.keys:
-            self._brought_by(peer, name.source, name.sequence, cursor)
-            self._naming.named(peer, name.source, name.source, name.sequence, cursor, now)
-        elif peer in self._own.keys:
-            self._naming.named(peer, self._shard, name.source, name.sequence, cursor, now)
+        if is_from_source := peer in electorate.keys:
+            self._brought_by(peer, source, sequence, cursor)
+        if self._inbox.has_room(source, sequence, cursor):
+            self._naming.named(peer, source if is_from_source else self._shard, source, sequence, now)
+        elif sequence > cursor:
+            self._not_here(source, sequence, cursor)
 
     def _brought_by(self, peer: bytes, source: int, sequence: int, cursor: int) -> None:
         self._couriers.setdefault(source, {})[peer] = None
         if sequence <= cursor:
             self._claimed.add(source)
+
+    def _not_here(self, source: int, sequence: int, cursor: int) -> None:
+        self._inbox.heard_of(source, sequence)
+        self._look_for_gap(source, cursor)
 
     def _look_for_gap(self, source: int, cursor: int) -> None:
         if self._inbox.lacks_next(source, cursor):
@@ -110,8 +115,7 @@ class Collecting:
         """Tell those who brought bundles what was taken, and ask one source, each in turn, for what is known to be missing."""
         found, missing = self._naming.poll(state, now)
         for source, sequence in missing:
-            self._inbox.heard_of(source, sequence)
-            self._look_for_gap(source, state.cursor(source))
+            self._not_here(source, sequence, state.cursor(source))
         if now < self._next_look:
             return found
         self._next = now + self._beat

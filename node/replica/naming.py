@@ -36,10 +36,9 @@ class Naming:
         """When ``poll`` is due, if nothing happens before."""
         return next(iter(self._named.values())).due if self._named else _FAR_AWAY
 
-    def named(self, peer: bytes, shard: int, source: int, sequence: int, cursor: int, now: int) -> None:
-        """A peer, a member of ``shard``, says that it has a bundle."""
-        if self._inbox.has_room(source, sequence, cursor):
-            self._named.setdefault((source, sequence), _Named(now + self._pace.patience, {})).namers.setdefault(peer, shard)
+    def named(self, peer: bytes, shard: int, source: int, sequence: int, now: int) -> None:
+        """A peer, a member of ``shard``, says that it has a bundle for which there is room here."""
+        self._named.setdefault((source, sequence), _Named(now + self._pace.patience, {})).namers.setdefault(peer, shard)
 
     def poll(self, state: State, now: int) -> tuple[list[Send], list[tuple[int, int]]]:
         """Ask for what nobody has brought. Also returns what there is no room for, or who named it did not bring."""

@@ -52,6 +52,13 @@ def test_what_is_named_and_not_brought_is_asked_for_of_one_after_the_other_and_t
     assert requests[0] == BundleRequest(0, 1), "as for any gap"
 
 
+def test_what_is_named_and_has_no_room_here_is_asked_for_as_any_gap() -> None:
+    replica = told((THEIRS[2], BundleName(1, 1 + WINDOW)))
+    effects = [effect for now in range(2, 2 * HEARTBEAT, 50) for effect in replica.on_tick(at(now))]
+    requests = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, BundleRequest)]
+    assert requests[0] == BundleRequest(0, 1)
+
+
 def test_each_is_asked_as_what_it_is_a_member_of() -> None:
     replica = told((THEIRS[2], NAME), (OWN[0], NAME))
     assert [shard for now in range(2, 200) for _, shard, _ in wanted(replica.on_tick(at(now)))] == [1, 0]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
+from node.alarm import Alarm
 from node.events import Asked, AskedAbout, Bulletined, Entries, Event, For, Tick, Transactions
 from node.network.inbox import Inbox
 from node.protocol.chain import Chain
@@ -30,7 +31,7 @@ class Intake:
     def __init__(self, peers: Inbox) -> None:
         """``peers``: what comes of them."""
         self._peers = peers
-        peers.tell(self._wake)
+        peers.tell(self.wake)
         self._events: deque[tuple[Event, int]] = deque()
         self._questions = 0
         self._news: Counter[type] = Counter()
@@ -39,14 +40,20 @@ class Intake:
         self._transactions: deque[tuple[Chain, bytes]] = deque()
         self._transaction_bytes = 0
         self._arrived = trio.Event()
+        self._alarm = Alarm(self.wake)
 
-    def _wake(self) -> None:
+    async def run(self) -> None:
+        """Until cancelled: without it, nobody is woken by time."""
+        await self._alarm.run()
+
+    def wake(self) -> None:
+        """Whoever waits has something to do."""
         self._arrived.set()
 
     def put(self, event: Event, size: int = 0) -> None:
         """``size``: bytes of it."""
         self._events.append((event, size))
-        self._wake()
+        self.wake()
 
     def offer_transactions(self, chain: Chain, batch: Sequence[bytes]) -> bool:
         """Whether there was room for them."""
@@ -55,7 +62,7 @@ class Intake:
             return False
         self._transactions += ((chain, encoded) for encoded in batch)
         self._transaction_bytes += size
-        self._wake()
+        self.wake()
         return True
 
     def offer_question(self, chain: Chain, query: Query) -> None:
@@ -107,11 +114,11 @@ class Intake:
             yield encoded
         self._transaction_bytes -= size
 
-    async def wait(self, seconds: float, transactions: bool = True) -> None:
-        """Until something is here, ``transactions`` if they are wanted, or so long."""
+    async def wait(self, until: float, transactions: bool = True) -> None:
+        """Until something is here, ``transactions`` if they are wanted, or that time, trio's seconds."""
         if self._events or self._peers or (self._transactions and transactions):
             await trio.lowlevel.checkpoint()
             return
-        with trio.move_on_after(max(0.0, seconds)):
-            await self._arrived.wait()
+        self._alarm.set(until)
+        await self._arrived.wait()
         self._arrived = trio.Event()

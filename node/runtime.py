@@ -7,6 +7,7 @@ while it waits for the disk, further events gather and are handled, persisted an
 
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,7 +65,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
 _FAREWELL = 0.1
 """Seconds for the last report to reach the broker."""
@@ -121,6 +121,7 @@ class Runtime:
             await nursery.start(self._line.run)
             await nursery.start(self._miner.run)
             await nursery.start(self._metrics.serve, self._settings.metrics_host, self._settings.metrics_port)
+            nursery.start_soon(self._intake.run)
             nursery.start_soon(self._verifying.run)
             nursery.start_soon(self._listening.run)
             nursery.start_soon(self.reporter.run)
@@ -141,6 +142,7 @@ class Runtime:
         self.reporter.notable("leaving the network")
         begin_to_leave(self._folder)
         self.node.leave()
+        self._intake.wake()
 
     @property
     def _at(self) -> Instant:
@@ -161,8 +163,8 @@ class Runtime:
     async def _wait(self) -> None:
         """Until there is an event, or the mind's deadline is due."""
         deadline = self.node.deadline
-        seconds = _IDLE_SECONDS if deadline is None else min(_IDLE_SECONDS, (deadline - self._at.now) / 1000)
-        await self._intake.wait(seconds, self._verifying.has_room)
+        until = inf if deadline is None else trio.current_time() + (deadline - self._at.now) / 1000
+        await self._intake.wait(until, self._verifying.has_room)
 
     # -- effects ---------------------------------------------------------------------------------------------------
 

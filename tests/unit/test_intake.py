@@ -1,5 +1,7 @@
 """The queue between shell and mind: bounded, and nobody waits for ever."""
 
+from math import inf
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -27,7 +29,7 @@ async def test_a_bounded_number_of_frames_is_taken_in_a_turn_and_the_rest_waits(
         peers.put(FRAME)
     assert kinds(intake) == [Message] * MAX_FRAMES
     with trio.fail_after(1):
-        await intake.wait(10)
+        await intake.wait(inf)
     assert kinds(intake) == [Message]
     assert kinds(intake) == [Tick]
 
@@ -102,16 +104,37 @@ async def test_a_flood_of_one_kind_leaves_the_others_their_room() -> None:
     assert kinds(intake)[MAX_NEWS:] == [Bulletined, Entries]
 
 
-async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(autojump_clock: MockClock) -> None:
+async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
     intake = Intake(Inbox(lambda: None))
+    nursery.start_soon(intake.run)
     intake.offer_transactions(CHAIN, [b"x"])
     assert [type(event) for event in intake.take(transactions=False)] == [Tick]
-    await intake.wait(10, transactions=False)  # that they came
+    await intake.wait(inf, transactions=False)  # that they came
     began = trio.current_time()
-    await intake.wait(10, transactions=False)
+    await intake.wait(began + 10, transactions=False)
     assert trio.current_time() == began + 10
-    await intake.wait(10)
+    await intake.wait(inf)
     assert kinds(intake) == [Transactions]
+    nursery.cancel_scope.cancel()
+
+
+async def test_waiting_ends_at_the_time_it_was_last_given(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    intake = Intake(Inbox(lambda: None))
+    nursery.start_soon(intake.run)
+    began = trio.current_time()
+    for seconds in (30, 10, 50):
+        nursery.start_soon(intake.wait, began + seconds)
+        await wait_all_tasks_blocked()
+        intake.wake()
+        await wait_all_tasks_blocked()
+        assert trio.current_time() == began
+    await intake.wait(began + 40)
+    assert trio.current_time() == began + 40
+    await intake.wait(began + 5)
+    assert trio.current_time() == began + 40, "past already"
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("is_frame", [False, True])
@@ -119,7 +142,7 @@ async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock, is_f
     peers = Inbox(lambda: None)
     intake = Intake(peers)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(intake.wait, 100)
+        nursery.start_soon(intake.wait, inf)
         await wait_all_tasks_blocked()
         if is_frame:
             peers.put(FRAME)

@@ -15,8 +15,11 @@ from gateway.following import Following
 from gateway.lease import Lease
 from gateway.ledger import Ledger
 from gateway.owners import Owners
+from gateway.projection import tracked_order
 from gateway.queries import Queries
 from gateway.relay import Relay
+from gateway.rows import transfer_row, waiting_rows
+from gateway.statements import ADD_TRANSFER
 from node.client.line import Line
 from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
@@ -102,3 +105,49 @@ def test_no_chain_is_followed_before_all_that_it_comes_from_are_in_the_database(
             await process.until(lambda: process.heights() == ends)
 
     asyncio.run(follow())
+
+
+def test_a_start_does_not_do_again_what_was_done_for_chains_that_are_over(tmp_path: Path) -> None:
+    async def follow() -> set[Chain]:
+        """The chains that are begun or left."""
+        process, touched = Process(tmp_path), set[Chain]()
+        begin, leave = process.ledger.begin, process.ledger.leave
+
+        async def begun(chain: Chain, time: int) -> None:
+            touched.add(chain)
+            await begin(chain, time)
+
+        async def left(chain: Chain) -> None:
+            touched.add(chain)
+            await leave(chain)
+
+        process.ledger.begin, process.ledger.leave = begun, left  # type: ignore[method-assign]
+        async with process.running():
+            await process.until(lambda: not process.following.missing())
+        return touched
+
+    assert asyncio.run(follow()) == set(ALL)
+    assert {chain.epoch for chain in asyncio.run(follow())} == {2, 3}, "of the last but one what is left may still be handed in"
+
+
+def test_what_was_handed_in_for_a_chain_after_it_was_left_finds_its_new_home_with_the_next_start(tmp_path: Path) -> None:
+    payer = NETWORK.person(0)
+    payment = NETWORK.pay(payer, NETWORK.person(1), 1)
+    tracked = tracked_order(payment.order, payment.id, encode(payment), NETWORK.documents[0], own=True)
+
+    async def follow() -> Chain:
+        process = Process(tmp_path)
+        async with process.running():
+            await process.until(lambda: not process.following.missing())
+            await process.database.write(lambda c: ADD_TRANSFER.run(c, transfer_row(tracked, "ann")) and None)
+        return tracked.home
+
+    async def home() -> Chain:
+        process = Process(tmp_path)
+        async with process.running():
+            await process.until(lambda: not process.following.missing())
+            (row,) = await process.database.read(lambda c: waiting_rows(c, 1, 1 << 60))
+        return row.home
+
+    assert asyncio.run(follow()).epoch == 1
+    assert asyncio.run(home()).epoch == 3

@@ -69,7 +69,8 @@ class Following:
     def missing(self) -> list[str]:
         """Which chains are not followed to their ends, in words."""
         if self._lease.held:
-            return [self.chains[chain].missing for chain in self._latest() if not self._is_followed(chain)]
+            cut_off = [follower.missing for follower in self.chains.values() if follower.is_cut_off]
+            return cut_off or [self.chains[chain].missing for chain in self._latest() if not self._is_followed(chain)]
         if not self._lease.holder:
             return ["no process follows the chains"]
         return [] if self._lease.caught_up else [f"{self._lease.holder} has not caught up"]

@@ -151,3 +151,15 @@ def test_what_was_handed_in_for_a_chain_after_it_was_left_finds_its_new_home_wit
 
     assert asyncio.run(follow()).epoch == 1
     assert asyncio.run(home()).epoch == 3
+
+
+def test_it_says_which_block_of_a_chain_that_is_over_nobody_gives_any_more_and_goes_on_once_somebody_does(tmp_path: Path) -> None:
+    async def follow() -> None:
+        process = Process(tmp_path)
+        process.committees.silent = {Chain(1, 1)}
+        async with process.running():
+            await process.until(lambda: process.following.missing() == ["shard 1 of epoch 1: no node keeps block 1 any more"])
+            process.committees.silent = set()
+            await process.until(lambda: not process.following.missing())
+
+    asyncio.run(follow())

@@ -8,7 +8,7 @@ an account comes after all that was said of it before, however far behind the pr
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from gateway.database import Database, now_ms
@@ -18,7 +18,7 @@ from gateway.lease import Lease, Lost
 from gateway.ledger import Ledger, Superseded
 from gateway.queries import Queries
 from gateway.relay import Relay
-from gateway.rows import waiting_rows
+from gateway.rows import waiting_rows, waiting_since
 from node.client.line import Line
 from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
@@ -69,7 +69,8 @@ class Following:
     def missing(self) -> list[str]:
         """Which chains are not followed to their ends, in words."""
         if self._lease.held:
-            return [self.chains[chain].missing for chain in self._latest() if not self._is_followed(chain)]
+            cut_off = [follower.missing for follower in self.chains.values() if follower.is_cut_off]
+            return cut_off or [self.chains[chain].missing for chain in self._latest() if not self._is_followed(chain)]
         if not self._lease.holder:
             return ["no process follows the chains"]
         return [] if self._lease.caught_up else [f"{self._lease.holder} has not caught up"]
@@ -110,13 +111,25 @@ class Following:
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         """All chains of all epochs, as they come to be known."""
-        complete: dict[Chain, asyncio.Event] = {}
+        complete = {chain: asyncio.Event() for chain in await self._passed()}
+        for event in complete.values():
+            event.set()
         while True:
             self._formed.clear()
             for chain in [chain for chain in self.chains if chain not in complete]:
                 complete[chain] = asyncio.Event()
                 tasks.create_task(self._follow_chain(chain, complete))
             await self._formed.wait()
+
+    async def _passed(self) -> set[Chain]:
+        """Chains that need not be looked at again: all that come from them had begun, and nothing waits there or earlier."""
+        waiting, documents = await self._database.read(waiting_since), self._epochs.documents
+        past = [chain for chain in self.chains if chain.epoch < min(len(documents), waiting or len(documents))]
+
+        def children(chain: Chain) -> Iterator[Chain]:
+            return (Chain(chain.epoch + 1, shard) for shard in documents[chain.epoch].children_of(chain.shard))
+
+        return {chain for chain in past if all(map(self._ledger.has_begun, children(chain)))}
 
     async def _follow_chain(self, chain: Chain, complete: Mapping[Chain, asyncio.Event]) -> None:
         """From where all that it comes from is in the database to its end."""

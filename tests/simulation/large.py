@@ -28,7 +28,6 @@ from node.effects import (
     Meet,
     Mine,
     NodeEffect,
-    Persist,
     Pledge,
     Publish,
     Recover,
@@ -56,7 +55,6 @@ from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import BundleDelivery, ChainReply, CheckpointReply, Frame, PartsReply, PeerMessage
-from node.protocol.succession import Succession
 from node.protocol.topics import asks_topic, blocks_topic, bulletins_topic, entries_topic
 from node.recovery import bring_back
 from tests.chains import Network
@@ -186,17 +184,20 @@ class Host:
         if self._next != planned:
             return
         self._next, now, meter = -1.0, self.world.now, self.world.meter
+        if now < self._free:
+            self._plan(now)
+            return
         costs, at, before = self.world.costs, self.world.instant, meter.read()
         effects: list[NodeEffect] = []
         spent = 0.0
         while self._inbox and self._inbox[0][0] <= now:
             _, _, event, size = heappop(self._inbox)
             spent += self._cost(event, size)
-            effects += self.world.timed(self, event, at)
+            effects += self.world.handle(self, event, at)
             self.events += 1
         if (self.node.deadline or 0) <= at.now:
             spent += costs.event
-            effects += self.world.timed(self, Tick(), at)
+            effects += self.world.handle(self, Tick(), at)
         checks, signs, executed = (b - a for a, b in zip(before, meter.read(), strict=True))
         spent += checks * costs.check + signs * costs.sign + executed * costs.executed
         rows = self._persisting.take(effects, at.now)
@@ -251,7 +252,7 @@ class Host:
             case Abandon(chain):
                 self.disks.pop(chain, None)
             case Begin(succession):
-                self.world.began(self, succession)
+                self.world.began[succession.number].append(self.world.now)
             case Publish(topic, body):
                 self.world.publish(self, topic, body)
             case Mine():
@@ -272,7 +273,7 @@ class Host:
                 self.put(self._free, For(chain, SignaturesChecked(token, verdicts)))
             case Commit(block=block):
                 self.last[chain] = block
-                self.world.committed(self, chain, block)
+                self.world.committed(chain, block)
             case Recover():
                 disks = self.disks
                 open_one = lambda one: disks.setdefault(one, _Disk(self.world.blocks, one))  # noqa: E731
@@ -360,21 +361,25 @@ class Host:
 
 
 class World:
-    """``network``: its members are the nodes, in the state that its chains have.
+    """``network``: its members are the nodes, in the state that its chains have. ``changes``: whether the broker carries what is
+    said of the change of epochs.
 
     Attributes:
-        now: ms since the start. carried: bytes that the broker gave out. took: real CPU by kind of event, if it is measured.
+        now: ms since the start. carried: bytes that the broker gave out. told: of each entry, bulletin and question when, of which
+        kind, and how large. began: when each node began an epoch. heights: of the chains; first: when each had its first block.
+        on_block: told of each block, when a client hears it. handle: has a node handle an event.
     """
 
-    def __init__(self, network: Network, meter: Meter, line: Line, costs: Costs) -> None:
-        self.network, self.meter, self.line, self.costs = network, meter, line, costs
+    def __init__(self, network: Network, meter: Meter, line: Line, costs: Costs, *, changes: bool = False) -> None:
+        self.network, self.meter, self.line, self.costs, self._changes = network, meter, line, costs, changes
         self.now, self.carried, self.order = 0.0, 0, count()
         self.blocks: dict[tuple[Chain, int], bytes] = {}
-        self.began_at: dict[int, list[float]] = defaultdict(list)
-        self.bulletins: list[tuple[float, int]] = []
+        self.began: defaultdict[int, list[float]] = defaultdict(list)
+        self.told: list[tuple[float, str, bytes]] = []
         self.heights: dict[Chain, int] = {}
+        self.first: dict[Chain, float] = {}
         self.on_block: Callable[[Chain, CertifiedBlock], None] = lambda chain, block: None
-        self.timer: Callable[[Host, Event, Instant], list[NodeEffect]] | None = None
+        self.handle: Callable[[Host, Event, Instant], list[NodeEffect]] = lambda host, event, at: host.node.handle(event, at)
         self._wall = max(shard.head.time for shard in network.shards)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._encoded: tuple[PeerMessage | None, Chain | None, bytes] = (None, None, b"")
@@ -422,9 +427,6 @@ class World:
             event()
         self.now = max(self.now, until) if not is_over() else self.now
 
-    def timed(self, host: Host, event: Event, at: Instant) -> list[NodeEffect]:
-        return self.timer(host, event, at) if self.timer is not None else host.node.handle(event, at)
-
     # -- between nodes ---------------------------------------------------------------------------------------------
 
     def others(self, host: Host, chain: Chain) -> list[bytes]:
@@ -454,15 +456,18 @@ class World:
     # -- over the broker -------------------------------------------------------------------------------------------
 
     def publish(self, source: Host, topic: str, body: bytes) -> None:
-        through = source.up.carry(len(body) + FRAME_BYTES, self.now)
         kind = self._topics.get(topic)
+        if kind is not None and not self._changes:
+            return
+        through = source.up.carry(len(body) + FRAME_BYTES, self.now)
         if kind is None:
             chain = next((c for c in source.last if topic == blocks_topic(self.network.genesis.network, c)), None)
             if chain is not None:
-                self.at(through + 2 * self.line.latency, lambda chain=chain, block=source.last[chain]: self.on_block(chain, block))  # type: ignore[misc]
+                self.at(
+                    through + 2 * self.line.latency, lambda chain=chain, block=source.last[chain]: self.on_block(chain, block)
+                )  # type: ignore[misc]
             return
-        if kind is bulletins_topic:
-            self.bulletins.append((self.now, len(body)))
+        self.told.append((self.now, kind.__name__, body))
         self.at(through + self.line.latency, lambda: self._give_out(kind, body))
 
     def _give_out(self, kind: Callable[[bytes], str], body: bytes) -> None:
@@ -496,11 +501,9 @@ class World:
 
     # -- what is noted ---------------------------------------------------------------------------------------------
 
-    def committed(self, host: Host, chain: Chain, block: CertifiedBlock) -> None:
+    def committed(self, chain: Chain, block: CertifiedBlock) -> None:
         self.heights[chain] = max(self.heights.get(chain, 0), block.block.header.height)
-
-    def began(self, host: Host, succession: Succession) -> None:
-        self.began_at[succession.number].append(self.now)
+        self.first.setdefault(chain, self.now)
 
 
 def _is_commit(effect: NodeEffect) -> Any:

@@ -1,8 +1,9 @@
 """What a large network does, simulated: ``python -m tests.measure_large --nodes 400``.
 
-Real nodes of all committees in this process, on virtual cores, lines and time; signatures are modelled (``tests.simulation.large``,
-``modelled``). Without ``--committee-size`` committees are as large as they have to be: with the share ``--bad`` of all nodes bad, the
-chance that any committee has too many of them is at most RapidChain's, once in 4580 years of epochs of a day.
+Real nodes of all committees in this process, on virtual cores, lines and time; signatures are modelled
+(``tests.simulation.large``, ``modelled``). Without ``--committee-size`` committees are as large as they have to be: with the
+share ``--bad`` of all nodes bad, the chance that any committee has too many of them is at most RapidChain's, once in 4580 years
+of epochs of a day.
 
 With ``--epoch`` no payments are made, but the epoch changes: all nodes register again, and get new seats.
 """
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterable
 from resource import RUSAGE_SELF, getrusage
 from statistics import mean
+from typing import Any
 
 from node.effects import NodeEffect
 from node.events import Event, Instant
@@ -34,11 +36,11 @@ from tests.simulation.paying import Payers, fund
 
 CHANCE = 1 / (4580 * 365)
 """That RapidChain fails in an epoch of a day."""
-PATIENT = {"heartbeat": 10_000, "view_timeout": 20_000, "commit_timeout": 120_000, "settle_time": 300_000}
+PATIENT: dict[str, Any] = {"heartbeat": 10_000, "view_timeout": 20_000, "commit_timeout": 120_000, "settle_time": 300_000}
 PATIENT |= {"checkpoint_interval": 10_000, "reveal_time": 1_200_000, "handoff_time": 1_200_000}
 """Parameters of a network of large committees on slow lines."""
-FOR_EPOCHS = {"epoch_time": 2_000, "epoch_pause": 1_000}
-"""With which the epoch ends as soon as all is said."""
+FOR_EPOCHS: dict[str, Any] = {"epoch_time": 2_000, "epoch_pause": 1_000, "heartbeat": 2_000}
+"""With which the epoch ends as soon as all is said, and a shard without payments answers soon."""
 _PATIENCE = 1_200_000
 """Ms that a change of epochs may take."""
 

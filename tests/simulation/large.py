@@ -1,9 +1,9 @@
 """A large network in one process: real nodes on virtual machines. It decides nothing.
 
-Each node has one core, a link with a bandwidth up and down, and a latency to everybody else. Events that wait are handled together,
-as ``node.runtime`` does it; what they would have cost the core (``Costs``) passes before anything is said. Frames up to
-``URGENT_BYTES`` overtake larger ones. Nothing is lost, nobody lies, no clock is wrong. The broker is a latency: what it would have to
-carry is counted.
+Each node has one core, a line with a bandwidth up and down, and a latency to everybody else. Events that wait are handled
+together, as ``node.runtime`` does it; what they would have cost the core (``Costs``) passes before anything is said. Frames up to
+``URGENT_BYTES`` overtake larger ones. Nothing is lost, nobody lies, no clock is wrong. The broker is a latency: what it would
+have to carry is counted.
 """
 
 from collections import OrderedDict, defaultdict
@@ -70,10 +70,10 @@ _SERVE_BYTES = 1 << 20
 
 
 class Costs(NamedTuple):
-    """CPU of one core, in us. ``event``: a vote or another message, decoded and handled, but for signatures. ``byte``: of a message
-    beyond that. ``taken``, ``executed``, ``committed``: a transaction from a client, in a proposal, in a final block. ``wire``: a
-    frame at either end, ``wire_byte``: its bytes. ``handshake``: of a new connection, at either end. ``disk``: a durable write; no
-    CPU, but nothing is said before it."""
+    """CPU of one core, in us. ``event``: a vote or another message, decoded and handled, but for signatures. ``byte``: of a
+    message beyond that. ``taken``, ``executed``, ``committed``: a transaction from a client, in a proposal, in a final block.
+    ``wire``: a frame at either end, ``wire_byte``: its bytes. ``handshake``: of a new connection, at either end. ``disk``: a
+    durable write; no CPU, but nothing is said before it."""
 
     check: float = 33.0
     sign: float = 25.0
@@ -202,8 +202,8 @@ class Host:
         spent += checks * costs.check + signs * costs.sign + executed * costs.executed
         rows = self._persisting.take(effects, at.now)
         for chain, some in rows:
-            self.disks.setdefault(chain, _Disk(self.world.blocks, chain)).write(some)
-        spent += sum(costs.committed * len(e.effect.block.block.transactions) for e in effects if _is_commit(e))
+            self._disk(chain).write(some)
+        spent += costs.committed * sum(map(_final_transactions, effects))
         self._is_running = True
         self.busy += spent / 1e3
         done = now + spent / 1e3 + (costs.disk / 1e3 if rows else 0.0)
@@ -275,15 +275,16 @@ class Host:
                 self.last[chain] = block
                 self.world.committed(chain, block)
             case Recover():
-                disks = self.disks
-                open_one = lambda one: disks.setdefault(one, _Disk(self.world.blocks, one))  # noqa: E731
-                self.put(self.world.now, For(chain, bring_back(effect, cast(Any, open_one))))
+                self.put(self.world.now, For(chain, bring_back(effect, cast(Any, self._disk))))
             case Mine():
                 self._mine(effect, lambda mined: For(chain, mined))
             case SendBlocks() | SendBundles() | SendCheckpoint() | SendParts() if chain in self.disks:
                 self._serve(chain, self.disks[chain], effect)
             case Publish() | Ban():
                 self._do(effect)
+
+    def _disk(self, chain: Chain) -> Disk:
+        return self.disks.setdefault(chain, _Disk(self.world.blocks, chain))
 
     def _mine(self, wanted: Mine, event: Callable[[Mined], Event]) -> None:
         nonce = puzzle.search(wanted.prefix, wanted.bits, 0, 1 << 30)
@@ -365,8 +366,9 @@ class World:
     said of the change of epochs.
 
     Attributes:
-        now: ms since the start. carried: bytes that the broker gave out. told: of each entry, bulletin and question when, of which
-        kind, and how large. began: when each node began an epoch. heights: of the chains; first: when each had its first block.
+        now: ms since the start. carried: bytes that the broker gave out.
+        told: when each entry, bulletin and question was published, of which kind, and what it says.
+        began: when each node began an epoch. heights: of the chains; first: when each had its first block.
         on_block: told of each block, when a client hears it. handle: has a node handle an event.
     """
 
@@ -461,14 +463,16 @@ class World:
             return
         through = source.up.carry(len(body) + FRAME_BYTES, self.now)
         if kind is None:
-            chain = next((c for c in source.last if topic == blocks_topic(self.network.genesis.network, c)), None)
-            if chain is not None:
-                self.at(
-                    through + 2 * self.line.latency, lambda chain=chain, block=source.last[chain]: self.on_block(chain, block)
-                )  # type: ignore[misc]
+            network = self.network.genesis.network
+            for chain, block in source.last.items():
+                if topic == blocks_topic(network, chain):
+                    self._tell_clients(through, chain, block)
             return
         self.told.append((self.now, kind.__name__, body))
         self.at(through + self.line.latency, lambda: self._give_out(kind, body))
+
+    def _tell_clients(self, through: float, chain: Chain, block: CertifiedBlock) -> None:
+        self.at(through + 2 * self.line.latency, lambda: self.on_block(chain, block))
 
     def _give_out(self, kind: Callable[[bytes], str], body: bytes) -> None:
         if kind is entries_topic:
@@ -506,5 +510,8 @@ class World:
         self.first.setdefault(chain, self.now)
 
 
-def _is_commit(effect: NodeEffect) -> Any:
-    return isinstance(effect, In) and isinstance(effect.effect, Commit)
+def _final_transactions(effect: NodeEffect) -> int:
+    """How many it makes final."""
+    if isinstance(effect, In) and isinstance(effect.effect, Commit):
+        return len(effect.effect.block.block.transactions)
+    return 0

@@ -30,7 +30,8 @@ from node.protocol.topics import asks_topic, bulletins_topic, entries_topic
 from scripts.committee_odds import epoch_fails, smallest_size
 from tests.bench import costs as parts
 from tests.chains import Network
-from tests.simulation.large import Costs, Host, Line, World
+from tests.simulation.large import World
+from tests.simulation.machine import Costs, Host, Line
 from tests.simulation.modelled import Meter, modelled
 from tests.simulation.paying import Payers, fund
 

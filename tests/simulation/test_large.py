@@ -9,7 +9,8 @@ from msgspec import structs
 from node.protocol.certificate import VoteKind, sign_vote
 from node.protocol.crypto import KeyPair, verify
 from tests.chains import Network
-from tests.simulation.large import Costs, Line, Pipe, World
+from tests.simulation.large import World
+from tests.simulation.machine import Costs, Line, Pipe
 from tests.simulation.modelled import Meter, modelled
 from tests.simulation.paying import Payers, fund
 

@@ -1,8 +1,8 @@
-"""What a simulation of a large network models, so that it takes minutes: signatures, and work that all members of a committee do alike.
+"""What a simulation of a large network models, so that it takes minutes: signatures, and work that all of a committee do alike.
 
-A signature is a tag that anybody could make. What it would have cost is counted (``Meter``), and whoever runs the network makes its
-virtual core busy for so long. Decoding the same bytes and executing the same block on the same state are pure: they are done once,
-and the others take the result over, a copy of their own where it changes. Their cores are as busy as if they had done it.
+A signature is a tag that anybody could make. What it would have cost is counted (``Meter``), and whoever runs the network makes
+its virtual core busy for so long. Decoding the same bytes and executing the same block on the same state are pure: they are done
+once, and the others take the result over, a copy of their own where it changes. Their cores are as busy as if they had done it.
 """
 
 from collections import OrderedDict

@@ -7,7 +7,6 @@ from random import Random
 
 from msgspec import Struct
 
-from node.protocol.address import address_of
 from node.protocol.block import Outcome
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.chain import Chain

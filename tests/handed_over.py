@@ -17,6 +17,7 @@ from node.protocol.checkpoint import CertifiedCheckpoint, Ids, Rows, next_state_
 from node.protocol.codec import encode
 from node.protocol.crypto import HASH_BYTES, digest
 from node.protocol.limits import MAX_PART_ROWS
+from node.row_tables import path_of
 from node.storage import Storage
 from tests.measure_checkpoint import key
 
@@ -47,7 +48,7 @@ def hand_over(
     """
     storage.write([BeginHandoff()])
     tree = EMPTY_TREE
-    balances = ((key(number), Balance(1)) for number in range(accounts))
+    balances = ((row, Balance(1)) for row in sorted(map(key, range(accounts)), key=path_of))
     while rows := list(islice(balances, _PART)):
         storage.write([_stored(rows)])
         tree = updated(tree, rows)

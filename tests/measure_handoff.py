@@ -12,6 +12,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from time import thread_time
 from types import SimpleNamespace
@@ -58,12 +59,16 @@ class Times:
 
 
 def blocks(storage: Storage, accounts: int) -> Iterator[None]:
-    """Blocks go on: what each adds to the next checkpoint is stored."""
+    """Blocks go on: what each adds to the next checkpoint is stored. As ``Checkpointing`` has it, neighbours in the tree come
+    together, and all of them before the last tenth."""
     chance, height = random.Random(1), _AT + INTERVAL
     while True:
-        for number in range(1, INTERVAL + 1):
-            rows = tuple((key(chance.randrange(accounts)), encode(Balance(height))) for _ in range(HASHED_ROWS))
-            storage.write([Checkpoint(height, rows, height + INTERVAL if number == INTERVAL else None)])
+        chosen = map(key, chance.sample(range(accounts), min(accounts, INTERVAL * HASHED_ROWS)))
+        rows = sorted(chosen, key=lambda row: sha256(row).digest()[0])
+        share = -(-len(rows) // (INTERVAL - INTERVAL // 10))
+        for number in range(INTERVAL):
+            added = tuple((row, encode(Balance(height))) for row in rows[number * share :][:share])
+            storage.write([Checkpoint(height, added, height + INTERVAL if number == INTERVAL - 1 else None)])
             yield
         height += INTERVAL
 

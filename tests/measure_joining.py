@@ -229,7 +229,8 @@ class Run:
     """All of it, on nodes that are ready."""
 
     def __init__(self, committee: Committee, client: Watching, options: argparse.Namespace) -> None:
-        self._committee, self._client, self._seconds = committee, client, options.seconds
+        self._committee, self._client = committee, client
+        self._seconds: float = options.seconds
         payers = Payers(client, PAYERS, seed=time.time_ns())
         payers.fund(read_key_file(committee.folder.issuer_key(ASSET)), ASSET, FUNDS)
         self._load = Load(client, payers.by_shard[0], options)

@@ -28,7 +28,8 @@ PYTHON = [sys.executable, "-m"]
 PYTEST = [*PYTHON, "pytest"]
 COVERED = [*PYTEST, "-p", "scripts.coverage"]
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
-"""How many they are says tests/conftest.py."""
+"""How many they are says tests/conftest.py: one less of those that share what others leave."""
+FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]
 CHECKS = {
     "lint": [*PYTHON, "ruff", "check", "."],
     "format": [*PYTHON, "ruff", "format", "--check", "."],
@@ -39,7 +40,7 @@ MEASURING, NETWORK, COMPUTING = ["tests/bench"], ["tests/network"], ["tests/muta
 QUICK_TESTS = {"tests": [*PYTEST, *WORKERS, "tests/unit"]}
 MEASURING_TESTS = {"tests that measure": [*PYTEST, *MEASURING]}
 NETWORK_TESTS = {"tests of whole networks": [*COVERED, *NETWORK]}
-COMPUTING_TESTS = {"tests that compute": [*COVERED, *WORKERS, *COMPUTING]}
+COMPUTING_TESTS = {"tests that compute": [*COVERED, *FEWER_WORKERS, *COMPUTING]}
 OTHER_TESTS = {"tests": [*COVERED, *WORKERS, *(f"--ignore={folder}" for folder in MEASURING + NETWORK + COMPUTING)]}
 
 
@@ -124,7 +125,7 @@ def check_all(checks: Checks, other_python: str | None) -> None:
                 checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, place)
             checks.run(CHECKS | OTHER_TESTS)
             if other_python:
-                checks.begin_beside({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, "tests/unit"]}, place)
+                checks.begin_beside({f"unit tests with {other_python}": [*other, *FEWER_WORKERS, *UNCACHED, "tests/unit"]}, place)
             checks.begin_beside(COMPUTING_TESTS)
             checks.run(NETWORK_TESTS)
             checks.finish_beside()

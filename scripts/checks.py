@@ -28,8 +28,8 @@ PYTHON = [sys.executable, "-m"]
 PYTEST = [*PYTHON, "pytest"]
 COVERED = [*PYTEST, "-p", "scripts.coverage"]
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
-"""How many they are says tests/conftest.py: one less of those that share what others leave."""
-FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]
+"""How many they are says tests/conftest.py."""
+FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]  # where two such runs share what others leave
 CHECKS = {
     "lint": [*PYTHON, "ruff", "check", "."],
     "format": [*PYTHON, "ruff", "format", "--check", "."],
@@ -90,11 +90,13 @@ class Checks:
     def begin_beside(self, commands: Commands, environment: dict[str, str] | None = None) -> None:
         """Each at once, with what others leave of the processor."""
         for name, command in commands.items():
+            print(f"== beside what follows, and shown at the end: {name}", flush=True)
             self._beside[name] = Beside(command, ROOT, {**os.environ, **(environment or {})})
 
     def finish_beside(self) -> None:
         """Wait for them."""
         for name, one in self._beside.items():
+            print(f"== waiting for: {name}", flush=True)
             self._note(name, one.wait(), "")
 
     def show_beside(self) -> None:

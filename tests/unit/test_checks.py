@@ -14,6 +14,9 @@ from scripts.checks import Checks
 from scripts.devnet.layout import ROOT
 from tests.waiting import until
 
+PATIENCE = 240.0
+"""What gives way to others may wait for long."""
+
 
 def python(text: str) -> list[str]:
     return [sys.executable, "-c", text]
@@ -67,12 +70,12 @@ def test_an_interrupt_ends_everything(tmp_path: Path, how: signal.Signals) -> No
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as whole:
-        pids = [int(until(lambda file=file: file.exists() and file.read_text())) for file in files]  # type: ignore[misc]
+        pids = [int(until(lambda file=file: file.exists() and file.read_text(), within=PATIENCE)) for file in files]  # type: ignore[misc]
         if how is signal.SIGINT:
             os.killpg(whole.pid, how)  # as a terminal does
         else:
             whole.send_signal(how)
-        assert whole.wait(60) == 130
+        assert whole.wait(PATIENCE) == 130
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -81,7 +84,7 @@ def test_an_interrupt_ends_everything(tmp_path: Path, how: signal.Signals) -> No
 def test_an_interrupt_reaches_what_a_command_beside_has_started(tmp_path: Path) -> None:
     file = tmp_path / "child"
     beside = Beside(python(f"import subprocess; subprocess.run({python(SLOW)!r} + [{str(file)!r}])"), ROOT, dict(os.environ))
-    pid = int(until(lambda: file.exists() and file.read_text()) or 0)
+    pid = int(until(lambda: file.exists() and file.read_text(), within=PATIENCE) or 0)
     beside.interrupt()
     assert beside.wait() != 0
     with pytest.raises(ProcessLookupError):

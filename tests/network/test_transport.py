@@ -250,6 +250,16 @@ async def test_a_slow_consumer_slows_the_sender_down_and_loses_nothing(
     await expect(a, *(Message(b.public_key, i.to_bytes(100_000, "big")) for i in range(sent)))
 
 
+async def test_what_is_sent_together_is_written_at_the_end_of_it_at_once(nursery: trio.Nursery) -> None:
+    a, b = await pair(nursery)
+    with a.together():
+        a.send(b.public_key, b"1")
+        a.send(b.public_key, b"2")
+        assert a.bytes_out == 0
+    assert a.bytes_out == 10, "no other task had a turn"
+    await expect(b, Message(a.public_key, b"1"), Message(a.public_key, b"2"))
+
+
 async def test_a_peer_that_ignores_flow_control_is_dropped(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "INBOX_BYTES", 0)
     a, owner, written = await start(nursery), new_key(), 0

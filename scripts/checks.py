@@ -110,7 +110,7 @@ class Checks:
         for one in self._beside.values():
             one.interrupt()
         for one in self._beside.values():
-            one.wait()
+            one.end()
 
     def _note(self, name: str, code: int, seconds: str) -> None:
         self.results.append(f"   {name}: {'passed' if code == 0 else f'FAILED (exit code {code})'}{seconds}")

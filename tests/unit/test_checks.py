@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts import covered
 from scripts.beside import Beside
 from scripts.checks import Checks
 from scripts.devnet.layout import ROOT
+from scripts.devnet.processes import is_alive
 from tests.waiting import until
 
 PATIENCE = 240.0
@@ -50,6 +52,7 @@ def test_one_failure_is_a_failure_of_all(beside: bool) -> None:
     assert sum("bad: FAILED (exit code 3)" in line for line in checks.results) == 1
 
 
+STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
 SLOW = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
 WHOLE = """
 import sys
@@ -81,14 +84,17 @@ def test_an_interrupt_ends_everything(tmp_path: Path, how: signal.Signals) -> No
             os.kill(pid, 0)
 
 
-def test_an_interrupt_reaches_what_a_command_beside_has_started(tmp_path: Path) -> None:
+def test_what_a_command_beside_has_started_ends_with_it_even_who_ignores_an_interrupt(tmp_path: Path) -> None:
     file = tmp_path / "child"
-    beside = Beside(python(f"import subprocess; subprocess.run({python(SLOW)!r} + [{str(file)!r}])"), ROOT, dict(os.environ))
+    child = [*python(STUBBORN + SLOW), str(file)]
+    beside = Beside(python(f"import subprocess, time; subprocess.Popen({child!r}); time.sleep(600)"), ROOT, dict(os.environ))
     pid = int(until(lambda: file.exists() and file.read_text(), within=PATIENCE) or 0)
+    child_process = psutil.Process(pid)
     beside.interrupt()
     assert beside.wait() != 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert is_alive(child_process), "it ignores interrupts"
+    beside.end()
+    until(lambda: not is_alive(child_process))
 
 
 def test_a_line_is_covered_if_any_process_ran_it(tmp_path: Path) -> None:

@@ -940,9 +940,10 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "header-of-another-document": Mutant(
         "a header may name any document",
-        1,
+        4,
         _on(Replica, "_execute", _execute_of_any_document) + _on(Finality, "proves", _proves_of_any_document),
         "another document",
+        first=2,
     ),
     "network-of-genesis-only": Mutant(
         "payments of one document count under all of a genesis", 1, _on(EpochDocument, "network_id", _network_of_genesis)

@@ -130,7 +130,7 @@ class Runtime:
             try:
                 await self._loop()
                 note_left(self._folder)
-                self.reporter.notable("has left the network")
+                self.reporter.left()
                 await trio.sleep(_FAREWELL)
                 nursery.cancel_scope.cancel()
             finally:  # a clean end: what may wait need not be fetched again

@@ -115,7 +115,7 @@ def test_a_node_looks_around_rarely_and_soon_once_the_epoch_is_known_to_be_over(
     mind.start()
     mind.handle(Tick(), at(0))
     assert mind.deadline == REST_INTERVAL
-    mind.handle(Bulletined(encode(succession(network, second, nodes))), at(100))
+    mind.handle(Bulletined(encode(succession(network, second, nodes).closings[0])), at(100))
     assert mind.deadline == 100 + LOOK_INTERVAL
 
 

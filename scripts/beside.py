@@ -37,6 +37,12 @@ class Beside:
         """Its exit code."""
         return self._process.wait()
 
+    def end(self) -> None:
+        """Wait for it, and end what it left behind in its session."""
+        self._process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def show(self) -> None:
         """All that it said."""
         self._said.seek(0)

@@ -29,6 +29,7 @@ PYTEST = [*PYTHON, "pytest"]
 COVERED = [*PYTEST, "-p", "scripts.coverage"]
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
 """How many they are says tests/conftest.py."""
+FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]  # where two such runs share what others leave
 CHECKS = {
     "lint": [*PYTHON, "ruff", "check", "."],
     "format": [*PYTHON, "ruff", "format", "--check", "."],
@@ -39,7 +40,7 @@ MEASURING, NETWORK, COMPUTING = ["tests/bench"], ["tests/network"], ["tests/muta
 QUICK_TESTS = {"tests": [*PYTEST, *WORKERS, "tests/unit"]}
 MEASURING_TESTS = {"tests that measure": [*PYTEST, *MEASURING]}
 NETWORK_TESTS = {"tests of whole networks": [*COVERED, *NETWORK]}
-COMPUTING_TESTS = {"tests that compute": [*COVERED, *WORKERS, *COMPUTING]}
+COMPUTING_TESTS = {"tests that compute": [*COVERED, *FEWER_WORKERS, *COMPUTING]}
 OTHER_TESTS = {"tests": [*COVERED, *WORKERS, *(f"--ignore={folder}" for folder in MEASURING + NETWORK + COMPUTING)]}
 
 
@@ -89,11 +90,13 @@ class Checks:
     def begin_beside(self, commands: Commands, environment: dict[str, str] | None = None) -> None:
         """Each at once, with what others leave of the processor."""
         for name, command in commands.items():
+            print(f"== beside what follows, and shown at the end: {name}", flush=True)
             self._beside[name] = Beside(command, ROOT, {**os.environ, **(environment or {})})
 
     def finish_beside(self) -> None:
         """Wait for them."""
         for name, one in self._beside.items():
+            print(f"== waiting for: {name}", flush=True)
             self._note(name, one.wait(), "")
 
     def show_beside(self) -> None:
@@ -107,7 +110,7 @@ class Checks:
         for one in self._beside.values():
             one.interrupt()
         for one in self._beside.values():
-            one.wait()
+            one.end()
 
     def _note(self, name: str, code: int, seconds: str) -> None:
         self.results.append(f"   {name}: {'passed' if code == 0 else f'FAILED (exit code {code})'}{seconds}")
@@ -124,7 +127,7 @@ def check_all(checks: Checks, other_python: str | None) -> None:
                 checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, place)
             checks.run(CHECKS | OTHER_TESTS)
             if other_python:
-                checks.begin_beside({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, "tests/unit"]}, place)
+                checks.begin_beside({f"unit tests with {other_python}": [*other, *FEWER_WORKERS, *UNCACHED, "tests/unit"]}, place)
             checks.begin_beside(COMPUTING_TESTS)
             checks.run(NETWORK_TESTS)
             checks.finish_beside()

@@ -2,13 +2,15 @@
 
 import os
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("person", deadline=None)
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # those that give way to others are slow
+settings.register_profile("ci", _PATIENT, derandomize=True)
+settings.register_profile("person", _PATIENT)
 settings.load_profile("ci" if os.environ.get("CI") else "person")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: some tests mostly wait. Called by pytest-xdist."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: as many as there are cores; ``-n logical``: one more, as some tests mostly wait. Called by pytest-xdist."""
+    return (os.cpu_count() or 1) + int(config.option.numprocesses == "logical")

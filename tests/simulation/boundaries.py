@@ -1,4 +1,4 @@
-"""One epoch becomes the next on a bad day, thousands of times: ``python -m tests.simulation.boundaries FIRST COUNT``.
+"""One epoch becomes the next on a bad day, thousands of times: ``python -m tests.simulation.boundaries FIRST COUNT [--short]``.
 
 Each seed is a plan: how many committees, who joins and leaves, what is lost, who ends when, who lies. Payments go on,
 and clients say them again, to whoever keeps the home now. Prints what each seed violates.

@@ -41,7 +41,7 @@ from node.effects import (
 )
 from node.events import For, Instant, Mined
 from node.intake import Intake
-from node.leaving import begin_to_leave, is_leaving, note_left
+from node.leaving import is_leaving, note_left
 from node.listening import Listening
 from node.metrics import Metrics
 from node.mining import Miner
@@ -67,6 +67,7 @@ T = TypeVar("T")
 
 _IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 _FAREWELL = 0.1
 """Seconds for the last report to reach the broker."""
 
@@ -95,8 +96,6 @@ class Runtime:
         addresses = settings.advertise or (settings.listen,)
         self.node = Node(genesis, key, settings.name, addresses, stores.stored(), settings.keep_blocks)
         self._folder = Path(settings.data)
-        if is_leaving(self._folder):
-            self.node.leave()
         self._talking = Talking(settings, key, genesis.coordinator_key, versions)
         self._broker = Broker(settings.broker)
         self._line = Broker(settings.broker)
@@ -126,6 +125,7 @@ class Runtime:
             nursery.start_soon(self._receive_frames)
             nursery.start_soon(self._listening.run)
             nursery.start_soon(self.reporter.run)
+            nursery.start_soon(self._leave_when_told)
             self._talking.start()
             self.reporter.notable("started")
             try:
@@ -138,10 +138,11 @@ class Runtime:
                 for chain, rows in self._persisting.flush():
                     self._stores.write(chain, rows)
 
-    def leave(self) -> None:
-        """Leave the network, also after a restart."""
+    async def _leave_when_told(self) -> None:
+        """Whatever is told, and when, stands in the folder: before a start, while the node starts, and after a restart."""
+        while not is_leaving(self._folder):  # noqa: ASYNC110  # a file tells nobody
+            await trio.sleep(_LOOK_SECONDS)
         self.reporter.notable("leaving the network")
-        begin_to_leave(self._folder)
         self.node.leave()
 
     @property

@@ -198,16 +198,13 @@ def test_down_finds_what_a_killed_supervisor_left_and_else_ends_it_first_so_that
 
 
 LEAVING = """
-import signal, sys, time
+import sys, time
 from pathlib import Path
-from node.leaving import note_left
-def leave(*_):
-    if "stays" not in sys.argv[1:]:
-        note_left(Path({home!r}))
-        sys.exit(0)
-signal.signal(signal.SIGUSR1, leave)
+from node.leaving import is_leaving, note_left
 print('up', flush=True)
-time.sleep(600)
+while "stays" in sys.argv[1:] or not is_leaving(Path({home!r})):
+    time.sleep(0.05)
+note_left(Path({home!r}))
 """
 
 

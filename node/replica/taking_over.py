@@ -83,6 +83,8 @@ class TakingOver:
         self._electorate, self._first_certified, self._is_opened = electorate, first_certified, is_opened
         self._height = height
         self._peers: dict[bytes, _Peer] = {}
+        self._greatest = 0
+        """No peer has spoken of more."""
         self._requests: dict[bytes, _Request] = {}
         self._offers: list[CertifiedCheckpoint] = []
         self._offered_at = self._moved_at = 0
@@ -117,6 +119,7 @@ class TakingOver:
     def heard(self, peer: bytes, height: int) -> None:
         """A peer's status."""
         self._peers.setdefault(peer, _Peer()).height = height
+        self._greatest = max(self._greatest, height)
 
     def lost(self, peer: bytes) -> None:
         """A peer is gone. That it failed is not forgotten."""
@@ -170,7 +173,7 @@ class TakingOver:
     def next_requests(self, now: int) -> list[Send | BeginHandoff]:
         """What to ask for now, and of whom. Counts as asked."""
         self.deadline = _FAR_AWAY
-        if not self._requests and self.chosen is None and not self._far_peers():
+        if not self._requests and self.chosen is None and not (self._is_far(self._greatest) and self._far_peers()):
             return []
         self._give_up(now)
         if self.chosen is not None and self._is_hopeless(now):

@@ -187,8 +187,9 @@ LOSES_SEAT = {"silent", "late", "undecided", "twofold"}
 """May have no seat in the next epoch."""
 
 
-def call(world: "World", until: Callable[[], bool], raging: bool) -> None:
-    """The coordinator's part: it calls for the change. ``raging``: ten times a second, for any epoch and attempt."""
+def call(world: "World", until: Callable[[], bool], raging: bool, pace: int = 1_000) -> None:
+    """The coordinator's part: it calls for the change every ``pace`` ms. ``raging``: ten times a second, for any epoch and
+    attempt."""
     if not until():
         document, chance = world.document, world.chance
         known = [host.node.chronicle.register for host in world.hosts if host.node is not None]
@@ -201,4 +202,4 @@ def call(world: "World", until: Callable[[], bool], raging: bool) -> None:
         for one in calls:
             if one.epoch > 0:
                 world.publish(entries_topic(document.network), encode(one))
-        world.after(100 if raging else 1_000, lambda: call(world, until, raging))
+        world.after(100 if raging else pace, lambda: call(world, until, raging, pace))

@@ -204,13 +204,13 @@ class EpochDocument(Struct, array_like=True, frozen=True, dict=True):
         """The public keys of all who have a seat."""
         return frozenset(member.public_key for committee in self.committees for member in committee.members)
 
+    @cached_property
+    def _seats(self) -> dict[bytes, tuple[int, int]]:
+        return {m.public_key: (c.shard, index) for c in self.committees for index, m in enumerate(c.members)}
+
     def seat_of(self, public_key: bytes) -> tuple[int, int] | None:
         """(shard, member index) of a node, or None."""
-        for committee in self.committees:
-            for index, member in enumerate(committee.members):
-                if member.public_key == public_key:
-                    return committee.shard, index
-        return None
+        return self._seats.get(public_key)
 
     def check_first(self, genesis: Genesis) -> None:
         """Recompute epoch 1 from roll and secrets. Raises InvalidDocument where the coordinator departed from the rules."""

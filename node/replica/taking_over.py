@@ -96,6 +96,8 @@ class TakingOver:
         self._gets_blocks, self._block_at, self._block_height = is_handed_over, -1, height
         """Whether it goes on from a state that was handed over; and when the last block came, as far as it has noticed."""
         self._peers: dict[bytes, _Peer] = {}
+        self._greatest = 0
+        """No peer has spoken of more."""
         self._requests: dict[bytes, _Request] = {}
         self._offers: list[CertifiedCheckpoint] = []
         self._offered_at = self._moved_at = 0
@@ -130,6 +132,7 @@ class TakingOver:
     def heard(self, peer: bytes, height: int) -> None:
         """A peer's status."""
         self._peers.setdefault(peer, _Peer()).height = height
+        self._greatest = max(self._greatest, height)
 
     def lost(self, peer: bytes) -> None:
         """A peer is gone. That it failed is not forgotten."""
@@ -186,7 +189,7 @@ class TakingOver:
         self.deadline = _FAR_AWAY
         if self._is_getting_blocks(now):
             return []
-        if not self._requests and self.chosen is None and not self._far_peers():
+        if not self._requests and self.chosen is None and not (self._is_far(self._greatest) and self._far_peers()):
             return []
         self._give_up(now)
         if self.chosen is not None and self._is_hopeless(now):

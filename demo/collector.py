@@ -16,7 +16,17 @@ from node.protocol.change import Bulletin, RegisterPhase
 from node.protocol.codec import DecodeError
 from node.protocol.epoch import Committee, EpochDocument
 from node.protocol.genesis import Genesis
-from node.protocol.reports import CoordinatorFigures, Figures, GatewayFigures, Latency, NodeFigures, Notable, numbers, read_report
+from node.protocol.reports import (
+    CoordinatorFigures,
+    Figures,
+    GatewayFigures,
+    Latency,
+    Left,
+    NodeFigures,
+    Notable,
+    numbers,
+    read_report,
+)
 
 HISTORY = 300
 """Seconds of history kept for the charts."""
@@ -74,6 +84,8 @@ class Collector:
             return
         if isinstance(report.content, Notable):
             self._note(report.source, report.content.text, now)
+        elif isinstance(report.content, Left):
+            self.sources.drop("node", report.source, self.epochs.seats)
         else:
             self._figures(report.source, report.content, report.time, now)
 

@@ -16,6 +16,9 @@ from node.protocol.limits import MAX_BROKER_BODY_BYTES, MAX_FRAME_BYTES
 from node.protocol.reports import MAX_REPORT_BYTES, DashboardFigures, Report
 from node.protocol.topics import asks_topic, blocks_topic, bulletins_topic, epoch_topic, reports_topic
 
+_LOOKS = 10
+"""A second, whether an epoch more is known."""
+
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -35,9 +38,9 @@ def feed(line: Line, collector: Collector) -> None:
 
 def _listen(line: Line, collector: Collector, document: EpochDocument) -> None:
     """To the chains of an epoch that has begun, and no more to those before."""
-    for chain in collector.epochs.electorates:
-        if chain.epoch == document.number - 1:
-            line.unsubscribe(blocks_topic(document.network, chain))
+    ended = collector.epochs.documents[document.number - 2].electorates.values() if document.number > 1 else ()
+    for electorate in ended:
+        line.unsubscribe(blocks_topic(document.network, electorate.chain))
     for electorate in document.electorates.values():
         _hear(line, collector, electorate.chain)
 
@@ -48,12 +51,16 @@ def _hear(line: Line, collector: Collector, chain: Chain) -> None:
 
 
 async def ask(line: Line, collector: Collector) -> None:
-    """Ask once a second for what is not known of the epochs. Never returns."""
+    """Ask once a second for what is not known of the epochs, and at once when one more is. Never returns."""
     while True:
+        known = len(collector.epochs.documents)
         with contextlib.suppress(BrokerUnavailable):
             for asked in collector.epochs.asks(time.monotonic_ns() // 1_000_000):
                 await line.publish(asks_topic(collector.genesis.network), asked)
-        await asyncio.sleep(1)
+        for _ in range(_LOOKS):
+            await asyncio.sleep(1 / _LOOKS)
+            if len(collector.epochs.documents) > known:
+                break
 
 
 async def report(line: Line, collector: Collector, doing: Callable[[], str]) -> None:

@@ -106,6 +106,12 @@ class Sources:
         self._sources[source.role, source.name] = source
         return True
 
+    def drop(self, role: str, name: str, seated: Collection[str]) -> None:
+        """A process is gone for good; one in ``seated`` cannot be."""
+        source = self.get(role, name)
+        if source is not None and not _has_seat(source, seated):
+            del self._sources[role, name]
+
     def _make_room(self, seated: Collection[str]) -> bool:
         others = [source for source in self if not _has_seat(source, seated)]
         if not others:

@@ -78,8 +78,9 @@ class StoredEpochs(Epochs):
     async def _ask(self, line: Line) -> bool:
         """Whether it could be asked."""
         asks = self.asks(time.monotonic_ns() // 1_000_000)
-        if self.documents and not self.is_latest:
-            asks.append(encode(GetSuccession(len(self.documents) + 1)))
+        following = encode(GetSuccession(len(self.documents) + 1))
+        if self.documents and not self.is_latest and following not in asks:
+            asks.append(following)
         try:
             for ask in asks:
                 await line.publish(asks_topic(self._network), ask)

@@ -96,9 +96,13 @@ class ShardFollower:
     @property
     def missing(self) -> str:
         """Why its end has not been reached, in words."""
-        if self._chain is not None and self._chain.is_cut_off:
-            return f"shard {self._electorate.shard}: no node keeps block {self.height + 1} any more"
-        return f"shard {self._electorate.shard} not caught up"
+        shard = f"shard {self._electorate.shard}" + (f" of epoch {self._electorate.epoch}" if self.has_ended else "")
+        return f"{shard}: no node keeps block {self.height + 1} any more" if self.is_cut_off else f"{shard} not caught up"
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it goes on only once somebody has a block again that nobody gives."""
+        return self._chain is not None and self._chain.is_cut_off
 
     @property
     def refused(self) -> int:
@@ -133,11 +137,11 @@ class ShardFollower:
                     await self._keep(chain.published(await self._read(bodies), clock()))
                 if (asked := chain.ask(clock())) is not None:
                     try:
-                        answer = await self._ask(asked.member, asked.request)
+                        blocks, oldest = await self._ask(asked.member, asked.request) or (None, 1)
                     except BrokerUnavailable:
-                        answer = None
-                    blocks, oldest = answer or (None, 1)
-                    await self._keep(chain.answered(blocks, clock(), oldest))
+                        await self._keep(chain.answered(None, clock(), is_sent=False))
+                    else:
+                        await self._keep(chain.answered(blocks, clock(), oldest))
         finally:
             self._before = (self.refused, self.nonsense)
             self._chain = None

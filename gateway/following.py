@@ -8,7 +8,7 @@ an account comes after all that was said of it before, however far behind the pr
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from gateway.database import Database, now_ms
@@ -18,8 +18,9 @@ from gateway.lease import Lease, Lost
 from gateway.ledger import Ledger, Superseded
 from gateway.queries import Queries
 from gateway.relay import Relay
-from gateway.rows import waiting_rows
+from gateway.rows import waiting_rows, waiting_since
 from node.client.line import Line
+from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
 from node.protocol.epoch import EpochDocument
 from node.protocol.limits import MAX_BROKER_BODY_BYTES
@@ -56,9 +57,9 @@ class Following:
             parts = partial(self._epochs.end, chain), partial(self._ledger.place, chain), partial(self._ledger.apply, chain)
             self.chains[chain] = ShardFollower(electorate, queries, *parts)
             self._line.subscribe(blocks_topic(self._network, chain), MAX_BROKER_BODY_BYTES, self.chains[chain].hear)
-        for chain in self._of(document.number - 1):
-            self._line.unsubscribe(blocks_topic(self._network, chain))  # what is missing is asked for
-            self.chains[chain].finish()
+        for electorate in self._ended(document):
+            self._line.unsubscribe(blocks_topic(self._network, electorate.chain))  # what is missing is asked for
+            self.chains[electorate.chain].finish()
         self._formed.set()
 
     async def run(self) -> None:
@@ -68,7 +69,8 @@ class Following:
     def missing(self) -> list[str]:
         """Which chains are not followed to their ends, in words."""
         if self._lease.held:
-            return [self.chains[chain].missing for chain in self._latest() if not self._is_followed(chain)]
+            cut_off = [follower.missing for follower in self.chains.values() if follower.is_cut_off]
+            return cut_off or [self.chains[chain].missing for chain in self._latest() if not self._is_followed(chain)]
         if not self._lease.holder:
             return ["no process follows the chains"]
         return [] if self._lease.caught_up else [f"{self._lease.holder} has not caught up"]
@@ -83,6 +85,10 @@ class Following:
         if self.chains[chain].caught_up:
             return True
         return self.begins(chain) and all(self.chains[origin].caught_up for origin in self._epochs.origins(chain))
+
+    def _ended(self, document: EpochDocument) -> Iterable[Electorate]:
+        """The committees of the epoch before."""
+        return self._epochs.documents[document.number - 2].electorates.values() if document.number > 1 else ()
 
     def _of(self, epoch: int) -> list[Chain]:
         return sorted(chain for chain in self.chains if chain.epoch == epoch)
@@ -105,13 +111,25 @@ class Following:
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         """All chains of all epochs, as they come to be known."""
-        complete: dict[Chain, asyncio.Event] = {}
+        complete = {chain: asyncio.Event() for chain in await self._passed()}
+        for event in complete.values():
+            event.set()
         while True:
             self._formed.clear()
             for chain in [chain for chain in self.chains if chain not in complete]:
                 complete[chain] = asyncio.Event()
                 tasks.create_task(self._follow_chain(chain, complete))
             await self._formed.wait()
+
+    async def _passed(self) -> set[Chain]:
+        """Chains that need not be looked at again: all that come from them had begun, and nothing waits there or earlier."""
+        waiting, documents = await self._database.read(waiting_since), self._epochs.documents
+        past = [chain for chain in self.chains if chain.epoch < min(len(documents), waiting or len(documents))]
+
+        def children(chain: Chain) -> Iterator[Chain]:
+            return (Chain(chain.epoch + 1, shard) for shard in documents[chain.epoch].children_of(chain.shard))
+
+        return {chain for chain in past if all(map(self._ledger.has_begun, children(chain)))}
 
     async def _follow_chain(self, chain: Chain, complete: Mapping[Chain, asyncio.Event]) -> None:
         """From where all that it comes from is in the database to its end."""

@@ -101,6 +101,10 @@ class Ledger:
         """How far a chain has been followed, as far as this process knows."""
         return self._places.get(chain, _NOWHERE)
 
+    def has_begun(self, chain: Chain) -> bool:
+        """Whether all that a chain comes from is in the database, as far as this process knows."""
+        return chain in self._places
+
     async def look(self) -> None:
         """Read how far the chains of the latest epochs have been followed."""
         await self._look(max((chain.epoch for chain in self._places), default=1) - 1)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from gateway.database import UNDER_WAY, WAITING, Transfer
 from gateway.projection import Sent, Status, Tracked
@@ -70,6 +70,12 @@ def rows_left(connection: Connection, home: Chain, most: int) -> list[Tracked]:
     query = select(Transfer.__table__).where(UNDER_WAY, WAITING, Transfer.user_id.is_not(None))
     query = query.where(Transfer.epoch == home.epoch, Transfer.home_shard == home.shard)
     return [tracked_row(row) for row in connection.execute(query.limit(most)).mappings()]
+
+
+def waiting_since(connection: Connection) -> int | None:
+    """The first epoch of which some chain has not taken in a transfer handed in here; None: there is none."""
+    query = select(func.min(Transfer.epoch)).where(UNDER_WAY, WAITING, Transfer.user_id.is_not(None))
+    return connection.execute(query).scalar()
 
 
 def waiting_rows(connection: Connection, most: int, before: int) -> list[Tracked]:

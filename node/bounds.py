@@ -5,7 +5,7 @@ makes it grow money or work, and is said in docs/threat-model.md.
 """
 
 from node.consensus.simplex import JUST_FINAL, MAX_PROPOSALS, MAX_VOTED_BYTES
-from node.intake import MAX_EVENT_BYTES, MAX_NEWS, MAX_NEWS_BYTES, MAX_TRANSACTION_BYTES
+from node.intake import MAX_NEWS, MAX_NEWS_BYTES, MAX_TRANSACTION_BYTES
 from node.network.broker import MAX_QUEUED_BYTES, MAX_UNREAD_BYTES
 from node.network.callers import MAX_HANDSHAKES
 from node.network.connection import UNREAD_BYTES
@@ -49,7 +49,6 @@ def bounds(nodes: int, shards: int) -> dict[str, int]:
         "handshakes": MAX_HANDSHAKES * 2 * NOISE_MESSAGE_BYTES,
         "unfinished frames": HELD_BYTES + MAX_FRAME_BYTES,
         "frames in the inbox": INBOX_BYTES + MAX_FRAME_BYTES + PART_BYTES // MIN_FRAME_BYTES * ITEM_BYTES,
-        "frames among the events": MAX_EVENT_BYTES + MAX_FRAME_BYTES,
         "the frame that is handled": FRAME_DECODED * MAX_FRAME_BYTES,
         "frames that peers have not taken": peers * (QUEUE_BYTES + NOISE_MESSAGE_BYTES + MAX_ANSWERS),
         "frames for peers that are called": MAX_EARLY_BYTES + MAX_FRAME_BYTES,

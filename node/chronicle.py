@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from node.protocol.assignment import next_document
-from node.protocol.bulletins import Ask, GetChange, GetSuccession, Message, decode_ask, decode_message
+from node.protocol.bulletins import Ask, GetChange, GetSuccession, Message, Successions, decode_ask, decode_message
 from node.protocol.certificate import Electorate
 from node.protocol.change import Bulletin, RegisterPhase, Stage
-from node.protocol.codec import DecodeError, encode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.credits import Credits, next_credits
 from node.protocol.epoch import EpochDocument, InvalidDocument
 from node.protocol.genesis import Genesis
+from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.succession import Succession
 from node.protocol.terms import Terms
 
@@ -29,6 +30,8 @@ ANSWER_INTERVAL = 500
 """Between two times the same is answered, ms."""
 MAX_ANSWER_BYTES = 1 << 20
 """Answered in such a time; one is begun before it is counted. A question has a few bytes, a succession may have millions."""
+RUN_BYTES = MAX_ANSWER_BYTES // 2
+"""Of successions in one answer, at most, or one succession: to verify them takes some 0.1 s."""
 _MAX_ANSWERED = 64
 _FIXED = (RegisterPhase.HANDOFF, RegisterPhase.SETTLEMENT, RegisterPhase.CLOSED)
 """The next document is fixed."""
@@ -78,7 +81,7 @@ class Chronicle:
         self._answered: dict[Ask, tuple[int, int]] = {}
         """When, and with how many bytes."""
         self._is_late = False
-        """Whether something was heard of a later epoch."""
+        """Whether something was heard of a later epoch, or there may be another after the one that was just told."""
         self._has_heard = False
         self._heard_at: int | None = None
 
@@ -100,10 +103,10 @@ class Chronicle:
             self.documents.append(first)
 
     def restore(self, succession: Succession) -> None:
-        """Go on to the next epoch. Raises InvalidDocument unless this is what leads there."""
+        """Go on to the next epoch, by what was verified and stored here before. Raises InvalidDocument unless it leads there."""
         if not self.documents or succession.number != self.documents[-1].number + 1:
             raise InvalidDocument("a succession of another epoch")
-        self._go_on(succession)
+        self._go_on(succession, is_known=True)
 
     def hear(self, body: bytes) -> list[News]:
         """Take in a message of the bulletins topic."""
@@ -115,16 +118,27 @@ class Chronicle:
             return [Refused(str(error))]
 
     def _take(self, message: Message, current: EpochDocument) -> list[News]:
-        epoch = message.number - 1 if isinstance(message, Succession) else message.epoch
+        epoch = message.first - 1 if isinstance(message, Successions) else message.epoch
+        self._is_late = self._is_late or epoch > current.number
+        if isinstance(message, Successions):
+            return self._follow(message) if epoch <= current.number else []
         if epoch != current.number:
-            self._is_late = self._is_late or epoch > current.number
             return []
-        if isinstance(message, Succession):
-            return [self._go_on(message)]
         electorate = current.electorates.get(message.header.shard)
         if electorate is None:
             raise InvalidDocument(f"a bulletin of shard {message.header.shard}, which is not there")
         return self._take_bulletin(message, electorate, current)
+
+    def _follow(self, message: Successions) -> list[News]:
+        """Those that lead on from here, up to the first that does not."""
+        news: list[News] = []
+        for encoded in message.encoded[self.documents[-1].number + 1 - message.first :]:
+            try:
+                news.append(self._go_on(decode(Succession, encoded, MAX_FRAME_BYTES)))
+            except (DecodeError, InvalidDocument) as error:
+                return [*news, Refused(str(error))]
+            self._is_late = True
+        return news
 
     def _take_bulletin(self, bulletin: Bulletin, electorate: Electorate, current: EpochDocument) -> list[News]:
         shard, is_closing = electorate.shard, _is_closing(bulletin)
@@ -167,10 +181,10 @@ class Chronicle:
             self.closings = {}  # some shard said another thing before: they are asked for again
             raise
 
-    def _go_on(self, succession: Succession) -> NewDocument:
+    def _go_on(self, succession: Succession, is_known: bool = False) -> NewDocument:
         """Raises InvalidDocument, and has changed nothing then."""
         current = self.documents[-1]
-        document = succession.next_document(current, self._parameters)
+        document = succession.next_document(current, self._parameters, is_known=is_known)
         self.credits = next_credits(self.credits, current, document, succession.closings, self._issuers)
         self.documents.append(document)
         self.successions.append(succession)
@@ -194,7 +208,7 @@ class Chronicle:
 
     def _missing(self, now: int) -> Iterable[Ask]:
         current = self.documents[-1]
-        if self._is_late:
+        if self._is_late or self.register is None:
             yield GetSuccession(current.number + 1)
         if self.closings:
             yield from (GetChange(current.number, s) for s in sorted(current.electorates.keys() - self.closings.keys()))
@@ -223,7 +237,7 @@ class Chronicle:
     def _find(self, asked: Ask) -> Message | None:
         match asked:
             case GetSuccession(number):
-                return self.successions[number - 2] if number - 2 < len(self.successions) else None
+                return Successions.of(self.successions[number - 2 :], RUN_BYTES) if number - 2 < len(self.successions) else None
             case GetChange(epoch, shard) if epoch <= len(self.successions):
                 return next((c for c in self.successions[epoch - 1].closings if c.header.shard == shard), None)
             case GetChange(epoch, shard) if self.documents and epoch == self.documents[-1].number:

@@ -55,7 +55,7 @@ class Duties:
     @property
     def deadline(self) -> int | None:
         """When the next ``Tick`` is due (ms, monotonic); None: only events matter."""
-        return min((duty.deadline for duty in self.all.values() if duty.deadline is not None), default=None)
+        return min((due for duty in self.all.values() if (due := duty.deadline) is not None), default=None)
 
     def on_all(self, event: PeerUp | PeerDown | Tick, at: Instant) -> list[NodeEffect]:
         match event:

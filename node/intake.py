@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
+from node.alarm import Alarm
 from node.events import Asked, AskedAbout, Bulletined, Entries, Event, For, Tick, Transactions
+from node.network.inbox import Inbox
 from node.protocol.chain import Chain
 from node.protocol.queries import Query
 
-MAX_EVENTS = 2_000
-MAX_EVENT_BYTES = 8 << 20
-"""Beyond it frames wait; one is taken in before it is counted."""
+MAX_FRAMES = 2_000
+"""Of peers, handled in one turn."""
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""
 MAX_NEWS_BYTES = 4 << 20
@@ -24,12 +25,14 @@ _BATCH_BYTES = 128 << 10
 
 
 class Intake:
-    """Answers to effects always find room; frames of peers wait for it; what clients send is dropped without it: they ask, and
-    send, again."""
+    """Answers to effects always find room; frames of peers wait in the transport's inbox, and no task passes them on: each would
+    cost a turn of trio's loop. What clients send is dropped without room: they ask, and send, again."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Inbox) -> None:
+        """``peers``: what comes of them."""
+        self._peers = peers
+        peers.tell(self.wake)
         self._events: deque[tuple[Event, int]] = deque()
-        self._bytes = 0
         self._questions = 0
         self._news: Counter[type] = Counter()
         self._news_bytes: Counter[type] = Counter()
@@ -37,21 +40,20 @@ class Intake:
         self._transactions: deque[tuple[Chain, bytes]] = deque()
         self._transaction_bytes = 0
         self._arrived = trio.Event()
-        self._room = trio.Event()
+        self._alarm = Alarm(self.wake)
+
+    async def run(self) -> None:
+        """Until cancelled: without it, nobody is woken by time."""
+        await self._alarm.run()
+
+    def wake(self) -> None:
+        """Whoever waits has something to do."""
+        self._arrived.set()
 
     def put(self, event: Event, size: int = 0) -> None:
         """``size``: bytes of it."""
         self._events.append((event, size))
-        self._bytes += size
-        self._arrived.set()
-
-    async def put_when_there_is_room(self, event: Event, size: int) -> None:
-        """Slows the network down rather than pile events up."""
-        while len(self._events) >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES:
-            if self._room.is_set():  # several may wait for the same room
-                self._room = trio.Event()
-            await self._room.wait()
-        self.put(event, size)
+        self.wake()
 
     def offer_transactions(self, chain: Chain, batch: Sequence[bytes]) -> bool:
         """Whether there was room for them."""
@@ -60,7 +62,7 @@ class Intake:
             return False
         self._transactions += ((chain, encoded) for encoded in batch)
         self._transaction_bytes += size
-        self._arrived.set()
+        self.wake()
         return True
 
     def offer_question(self, chain: Chain, query: Query) -> None:
@@ -84,11 +86,11 @@ class Intake:
         self._questions -= 1
 
     def take(self, transactions: bool = True) -> Iterator[Event]:
-        """All that is here, of ``transactions``, if they are wanted now, a bounded part; without any, that time has passed."""
-        is_idle = not self._events
+        """All that is here, of frames, and of ``transactions`` if they are wanted now, a bounded part; without any, that time has
+        passed."""
+        is_idle = not self._events and not self._peers
         while self._events:
             event, size = self._events.popleft()
-            self._bytes -= size
             match event:
                 case For(_, Asked()):
                     self._questions -= 1
@@ -96,7 +98,8 @@ class Intake:
                     self._news[type(event)] -= 1
                     self._news_bytes[type(event)] -= size
             yield event
-        self._room.set()
+        for _ in range(min(len(self._peers), MAX_FRAMES)):
+            yield self._peers.receive_nowait()
         if self._transactions and transactions:
             chain = self._transactions[0][0]
             yield For(chain, Transactions(tuple(self._next_batch(chain))))
@@ -111,11 +114,11 @@ class Intake:
             yield encoded
         self._transaction_bytes -= size
 
-    async def wait(self, seconds: float, transactions: bool = True) -> None:
-        """Until something is here, ``transactions`` if they are wanted, or so long."""
-        if self._events or (self._transactions and transactions):
+    async def wait(self, until: float, transactions: bool = True) -> None:
+        """Until something is here, ``transactions`` if they are wanted, or that time, trio's seconds."""
+        if self._events or self._peers or (self._transactions and transactions):
             await trio.lowlevel.checkpoint()
             return
-        with trio.move_on_after(max(0.0, seconds)):
-            await self._arrived.wait()
+        self._alarm.set(until)
+        await self._arrived.wait()
         self._arrived = trio.Event()

@@ -15,7 +15,7 @@ from node.node import Node
 from node.process import this_process
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
-from node.protocol.reports import NodeFigures, Notable, ReplicaFigures, Report
+from node.protocol.reports import Left, NodeFigures, Notable, ReplicaFigures, Report
 from node.protocol.topics import reports_topic
 
 log = structlog.get_logger(__name__)
@@ -41,11 +41,14 @@ class Reporter:
         self._lines, self._miner, self._metrics = lines, miner, metrics
         self._topic = reports_topic(network)
         self._last: tuple[int, int] = (0, 0)
+        self._has_left = False
 
     async def run(self) -> None:
         """Publish the figures, every second."""
         while True:
             await trio.sleep(_INTERVAL)
+            if self._has_left:
+                return
             figures = self.figures()
             self._publish(figures)
             self._metrics.update(figures, self._lines[0].connected)
@@ -54,6 +57,12 @@ class Reporter:
         """A line in the log and in the dashboard's feed."""
         log.info(text)
         self._publish(Notable(text))
+
+    def left(self) -> None:
+        """The last word."""
+        self.notable("has left the network")
+        self._has_left = True
+        self._publish(Left())
 
     def name_of(self, public_key: bytes) -> str:
         """A node's name, or the start of its key."""
@@ -64,7 +73,7 @@ class Reporter:
                     return member.name
         return public_key.hex()[:12]
 
-    def _publish(self, content: NodeFigures | Notable) -> None:
+    def _publish(self, content: NodeFigures | Notable | Left) -> None:
         report = Report(self._name, time.time_ns() // 1_000_000, content)
         self._lines[0].publish(self._topic, encode(report))
 

@@ -7,6 +7,7 @@ while it waits for the disk, further events gather and are handled, persisted an
 
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,7 +48,6 @@ from node.metrics import Metrics
 from node.mining import Miner
 from node.network.broker import Broker
 from node.network.connection import VERSIONS
-from node.network.events import Message
 from node.node import Node
 from node.persisting import Persisting
 from node.protocol.chain import Chain
@@ -65,7 +65,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_IDLE_SECONDS = 0.25
 _FULL_SECONDS = 2.0
 _FAREWELL = 0.1
 """Seconds for the last report to reach the broker."""
@@ -104,7 +103,7 @@ class Runtime:
         self._metrics = Metrics()
         lines, transport = (self._broker, self._line), self._talking.transport
         self.reporter = Reporter(settings.name, genesis.network, self.node, transport, lines, self._miner, self._metrics)
-        self._intake = Intake()
+        self._intake = Intake(transport.inbox)
         self._listening = Listening(genesis.network, self.node, self._broker, self._line, self._intake, self._metrics)
         self._persisting = Persisting()
         self._verifying = Verifying(self._intake.put)
@@ -122,8 +121,8 @@ class Runtime:
             await nursery.start(self._line.run)
             await nursery.start(self._miner.run)
             await nursery.start(self._metrics.serve, self._settings.metrics_host, self._settings.metrics_port)
+            nursery.start_soon(self._intake.run)
             nursery.start_soon(self._verifying.run)
-            nursery.start_soon(self._receive_frames)
             nursery.start_soon(self._listening.run)
             nursery.start_soon(self.reporter.run)
             self._talking.start()
@@ -131,7 +130,7 @@ class Runtime:
             try:
                 await self._loop()
                 note_left(self._folder)
-                self.reporter.notable("has left the network")
+                self.reporter.left()
                 await trio.sleep(_FAREWELL)
                 nursery.cancel_scope.cancel()
             finally:  # a clean end: what may wait need not be fetched again
@@ -143,6 +142,7 @@ class Runtime:
         self.reporter.notable("leaving the network")
         begin_to_leave(self._folder)
         self.node.leave()
+        self._intake.wake()
 
     @property
     def _at(self) -> Instant:
@@ -163,12 +163,8 @@ class Runtime:
     async def _wait(self) -> None:
         """Until there is an event, or the mind's deadline is due."""
         deadline = self.node.deadline
-        seconds = _IDLE_SECONDS if deadline is None else min(_IDLE_SECONDS, (deadline - self._at.now) / 1000)
-        await self._intake.wait(seconds, self._verifying.has_room)
-
-    async def _receive_frames(self) -> None:
-        async for item in self._talking.transport.inbox:
-            await self._intake.put_when_there_is_room(item, len(item.frame) if isinstance(item, Message) else 0)
+        until = inf if deadline is None else trio.current_time() + (deadline - self._at.now) / 1000
+        await self._intake.wait(until, self._verifying.has_room)
 
     # -- effects ---------------------------------------------------------------------------------------------------
 
@@ -179,8 +175,9 @@ class Runtime:
             self._metrics.write_seconds(time.perf_counter() - started)
         if records := [effect for effect in effects if isinstance(effect, Persist)]:
             await self._despite_full(self._stores.remember, records, limiter=self._disk)
-        for effect in effects:
-            self._do(effect)
+        with self._talking.transport.together():
+            for effect in effects:
+                self._do(effect)
 
     async def _despite_full(self, work: Callable[..., T], *arguments: object, limiter: trio.CapacityLimiter | None = None) -> T:
         """Do it in a thread, again while the disk is full. The loop waits so long: nothing is sent that is not stored."""

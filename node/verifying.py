@@ -1,4 +1,5 @@
-"""Checks signatures off the loop, in a thread, few at a time: those that a proposal waits for overtake those of clients."""
+"""Checks signatures off the loop, in a thread, few at a time: those that a proposal waits for overtake those of clients. Very few
+are checked on the spot."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from node.protocol.transaction import Transaction
 
 SIGNATURES = 256
 """Checked in one go: so long, some ten milliseconds, a proposal waits for what clients have sent."""
+FEW = 4
+"""Signatures, and nothing else under check: a thread would cost the loop as much as these do."""
 MAX_UNCHECKED = 4096
 """Signatures of clients' transactions under check, beyond which further ones should wait."""
 
@@ -45,6 +48,9 @@ class Verifying:
 
     def check(self, chain: Chain, effect: CheckSignatures) -> None:
         """Answer this one of a chain when its turn has come."""
+        if not self._urgent and not self._later and signatures(effect.transactions) <= FEW:
+            self._answer(For(chain, SignaturesChecked(effect.token, tuple(_verdicts(effect.transactions)))))
+            return
         (self._urgent if effect.urgent else self._later).append(_Check(chain, effect))
         if not effect.urgent:
             self._unchecked += signatures(effect.transactions)

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from node.ledger.execution import Execution, execute, genesis_header
 from node.ledger.opening import Origin, included, open_state, opening_header
 from node.ledger.rules import FIGURES_PAUSE, Rules
-from node.ledger.state import State, recompute_totals
+from node.ledger.state import State
+from node.ledger.totals import recompute_totals
 from node.protocol.address import address_of
 from node.protocol.assignment import cut_of
 from node.protocol.block import Balance, Header, Receipt

@@ -12,7 +12,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from hashlib import sha256
 from pathlib import Path
 from time import thread_time
 from types import SimpleNamespace
@@ -20,30 +20,24 @@ from typing import Any, TypeVar, cast
 
 from msgspec import structs
 
-from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Send, SendParts, StoreParts
+from node.effects import BeginHandoff, Checkpoint, FinishHandoff, Hold, Send, SendParts, StoreParts
 from node.handing_over import read_parts
-from node.ledger.checkpoint import Outline
-from node.ledger.commitment import EMPTY_TREE, branches, updated
-from node.ledger.replay import pieces
-from node.ledger.rows import ISSUER, Flow, Row, flow_key
 from node.ledger.rules import HASHED_ROWS
-from node.protocol.block import AssetTotal, Balance, Header, Totals, skip_height
+from node.protocol.block import Balance, Header
 from node.protocol.certificate import Finality, VoteKind
-from node.protocol.checkpoint import CertifiedCheckpoint, next_state_root
 from node.protocol.codec import decode, encode
-from node.protocol.crypto import digest
-from node.protocol.limits import MAX_FRAME_BYTES, MAX_PART_ROWS
+from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import PartsReply, PartsRequest, PeerMessage
 from node.recovery import recover
 from node.replica.handing_over import HandingOver
 from node.replica.taking_over import TakingOver
 from node.storage import Storage
 from tests.chains import Network, Shard
+from tests.handed_over import INTERVAL, hand_over
 from tests.measure_checkpoint import key
 
 T = TypeVar("T")
-_PART = 20_000
-_AT, _CERTIFIED_AT = 200, 400
+_AT = 200
 _BLOCK = 50
 """Between two blocks, ms."""
 
@@ -64,66 +58,31 @@ class Times:
         return result
 
 
-def fill(storage: Storage, accounts: int, ids: int) -> Outline:
-    """So many accounts with a unit each, and ids of the replay set, as of a checkpoint."""
-    tree = EMPTY_TREE
-    keys = (key(number) for number in range(accounts))
-    while part := tuple(islice(keys, _PART)):
-        storage.write([Checkpoint(_AT, tuple((row, encode(Balance(1))) for row in part), None)])
-        tree = updated(tree, ((row, Balance(1)) for row in part))
-    records: dict[bytes, Row] = {flow_key(ISSUER, b"USD"): Flow(accounts)}
-    for start in range(0, ids, _PART):
-        included = {digest("measured", n.to_bytes(8, "big")): n * 600_000 // ids for n in range(start, min(ids, start + _PART))}
-        added = list(pieces(records.get, 0, included))
-        records |= {piece.key: row for piece, row in added}
-        commit = Commit(start + 1, 0, cast(Any, None), b"", (), included=tuple(piece for piece, _ in added))
-        storage.write([commit])
-    storage.write([Checkpoint(_AT, tuple((row, encode(value)) for row, value in records.items()), _CERTIFIED_AT)])
-    tree = updated(tree, records.items())
-    return Outline(_AT, _CERTIFIED_AT, tree.root, branches(tree, MAX_PART_ROWS))
-
-
-def proof(shard: Shard, outline: Outline, accounts: int) -> CertifiedCheckpoint:
-    totals = Totals((AssetTotal("USD", accounts, 0, accounts, 0, 0, ()),), 0)
-    headers: list[Header] = []
-    height, skip = 0, shard.genesis.hash
-    for bit in (128, 64, 8):  # of 200
-        height += bit
-        fields = {"height": height, "skip": skip, "view": height, "totals_hash": totals.hash(), "time": 1_000}
-        headers.append(structs.replace(shard.genesis, document=shard.electorate.document, **fields))
-        skip = headers[-1].hash
-    at = headers.pop()
-    assert at.height == outline.height
-    assert skip_height(headers[0].height) == 0
-    root = next_state_root(bytes(32), at.changes_hash, at.state_root + outline.root)
-    certifying = structs.replace(at, height=_CERTIFIED_AT, view=_CERTIFIED_AT, state_root=root)
-
-    def final(header: Header) -> Finality:
-        return Finality((), shard.certificate(VoteKind.FINALIZE, header.view, header.hash))
-
-    return CertifiedCheckpoint(at, final(at), certifying, final(certifying), bytes(32), outline.root, tuple(headers[::-1]))
-
-
 def blocks(storage: Storage, accounts: int) -> Iterator[None]:
-    """Blocks go on: what each adds to the next checkpoint is stored."""
-    chance, height = random.Random(1), _CERTIFIED_AT
+    """Blocks go on: what each adds to the next checkpoint is stored. As ``Checkpointing`` has it, neighbours in the tree come
+    together, and all of them before the last tenth."""
+    chance, height = random.Random(1), _AT + INTERVAL
     while True:
-        for number in range(1, 201):
-            rows = tuple((key(chance.randrange(accounts)), encode(Balance(height))) for _ in range(HASHED_ROWS))
-            storage.write([Checkpoint(height, rows, height + 200 if number == 200 else None)])
+        chosen = map(key, chance.sample(range(accounts), min(accounts, INTERVAL * HASHED_ROWS)))
+        rows = sorted(chosen, key=lambda row: sha256(row).digest()[0])
+        share = -(-len(rows) // (INTERVAL - INTERVAL // 10))
+        for number in range(INTERVAL):
+            added = tuple((row, encode(Balance(height))) for row in rows[number * share :][:share])
+            storage.write([Checkpoint(height, added, height + INTERVAL if number == INTERVAL - 1 else None)])
             yield
-        height += 200
+        height += INTERVAL
 
 
 class Measured:
     """One handoff."""
 
-    def __init__(self, shard: Shard, source: Storage, target: Storage, outline: Outline, accounts: int) -> None:
-        self.shard, self.source, self.target, self.outline = shard, source, target, outline
+    def __init__(self, shard: Shard, source: Storage, target: Storage, accounts: int, ids: int) -> None:
+        opening = structs.replace(shard.genesis, document=shard.electorate.document)
+        self.outline, self.proof = hand_over(source, accounts, ids, opening, _AT, partial(_finality, shard))
+        self.shard, self.source, self.target = shard, source, target
         self.times, self.size, self.answers, self.blocks, self.now = Times(), 0, 0, 0, 0
         self.chain = blocks(source, accounts)
-        self.proof = proof(shard, outline, accounts)
-        state = cast(Any, SimpleNamespace(certified=outline))
+        state = cast(Any, SimpleNamespace(certified=self.outline))
         self.peers = {public: HandingOver(state) for public in shard.electorate.keys[:3]}
         self.member = TakingOver(shard.electorate, 0, 2)
 
@@ -174,17 +133,20 @@ class Measured:
             print(f"  {name:42} at most {1e3 * longest:8.1f} ms, {self.times.together[name]:6.1f} s together", flush=True)
 
 
+def _finality(shard: Shard, header: Header) -> Finality:
+    return Finality((), shard.certificate(VoteKind.FINALIZE, header.view, header.hash))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--accounts", type=int, default=1_000_000)
     parser.add_argument("--ids", type=int, default=200_000)
     options = parser.parse_args()
-    shard = Network(committees=1, checkpoint_interval=200).shards[0]
+    shard = Network(committees=1, checkpoint_interval=INTERVAL).shards[0]
     with tempfile.TemporaryDirectory() as folder:
         source, target = (Storage(Path(folder) / f"{name}.db", b"measured") for name in ("source", "target"))
-        outline = fill(source, options.accounts, options.ids)
+        measured = Measured(shard, source, target, options.accounts, options.ids)
         print(f"{options.accounts} accounts, {options.ids} ids", flush=True)
-        measured = Measured(shard, source, target, outline, options.accounts)
         measured.run()
         measured.tell()
         source.close()

@@ -22,10 +22,9 @@ from tests.waiting import until
 
 
 def free_port() -> int:
-    """One that the system gives to no connection, and pytest's other workers to no test."""
-    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{name}", "1").lstrip("gw") for name in ("", "_COUNT"))
-    share = len(_PORTS) // int(workers)
-    for port in random.sample(_PORTS[int(worker) % int(workers) * share :][:share], share):
+    """One that the system gives to no connection, and others who run tests at the same time to no test."""
+    mine = _share(range(10_000, 24_000))
+    for port in random.sample(mine, len(mine)):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise AssertionError("no port is free")
@@ -33,7 +32,8 @@ def free_port() -> int:
 
 def free_port_base() -> int:
     """A number from which on the ports of a devnet of eight nodes are free."""
-    for base in random.sample(range(24_000, 25_590, 10), 100):
+    mine = _share(range(24_000, 25_590, 10))
+    for base in random.sample(mine, len(mine)):
         ports = Ports(base)
         wanted = [ports.broker, ports.coordinator, ports.coordinator_metrics, ports.gateway, ports.dashboard]
         wanted += [port(index) for index in range(8) for port in (ports.node, ports.node_metrics)]
@@ -44,7 +44,14 @@ def free_port_base() -> int:
     raise AssertionError("no ports are free")
 
 
-_PORTS = range(10_000, 24_000)
+def _share(ports: range) -> range:
+    """Half of them for pytest's workers, a part for each, and half for a pytest without workers, which may run beside."""
+    half = len(ports) // 2
+    if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is None:
+        return ports[half:]
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    share = half // workers
+    return ports[int(worker.removeprefix("gw")) % workers * share :][:share]
 
 
 class Started(Protocol):

@@ -7,8 +7,10 @@ from msgspec.structs import replace
 
 from node.protocol.assignment import next_document
 from node.protocol.block import Header, Totals
+from node.protocol.bulletins import Successions
 from node.protocol.certificate import Finality, VoteKind, make_certificate, sign_vote
 from node.protocol.change import Bulletin, Change, Register, RegisterPhase, Stage
+from node.protocol.codec import encode
 from node.protocol.crypto import ZERO_HASH, KeyPair, digest
 from node.protocol.epoch import EpochDocument, Registration, commitment_to
 from node.protocol.puzzle import identity_prefix, search
@@ -93,3 +95,8 @@ def succession(
         )
         closings.append(bulletin(network, current, shard, change, height))
     return Succession(tuple(closings))
+
+
+def told_of(*successions: Succession) -> bytes:
+    """Consecutive ones, as a message of the bulletins topic."""
+    return encode(Successions.of(successions))

@@ -56,7 +56,8 @@ class Follower:
         forks: proven blocks that contradict the chain: more than f members lie. The chain goes on with those that link.
         nonsense: blocks of the chain whose content makes no sense, though a quorum has certified them.
         end: header of the closing block; None while it is not known, or not there yet.
-        is_cut_off: whether every member says that it does not keep the next block any more: only an archive can help.
+        is_cut_off: whether every member says that it does not keep the next block any more: only an archive can help. Of a chain
+            that is over, whether none gives it: who deleted all of it does not answer.
     """
 
     def __init__(self, electorate: Electorate, height: int = 0, block_hash: bytes = b"", *, from_now: bool = False) -> None:
@@ -113,12 +114,16 @@ class Follower:
             self.caught_up, self._asking = True, False
         return progress
 
-    def answered(self, blocks: Iterable[ProvenBlock | None] | None, now: float, oldest: int = 1) -> Progress:
-        """Take in a member's answer; None: it gave none. ``oldest``: height of the first block it keeps. The next one is asked
-        until f+1 in a row had nothing new."""
+    def answered(
+        self, blocks: Iterable[ProvenBlock | None] | None, now: float, oldest: int = 1, *, is_sent: bool = True
+    ) -> Progress:
+        """Take in a member's answer; None: it gave none. ``oldest``: height of the first block it keeps. ``is_sent``: whether the
+        question left at all. The next one is asked until f+1 in a row had nothing new."""
         progress = self._take(blocks or (), now)
         if blocks is not None:
             progress = self._note_oldest(progress, oldest)
+        elif is_sent and self.end is not None:
+            progress = self._lacks(progress, "gives")
         if not self._asking:
             return progress
         self._heard_one |= blocks is not None
@@ -133,11 +138,14 @@ class Follower:
             self._without.clear()
             self.is_cut_off = False
             return progress
+        return self._lacks(progress, "keeps")
+
+    def _lacks(self, progress: Progress, does: str) -> Progress:
         self._without.add(self._last_asked)
         if self.is_cut_off or len(self._without) < len(self._electorate.keys):
             return progress
         self.is_cut_off = True
-        text = f"shard {self._electorate.shard}: no member keeps block {self.height + 1} any more; an archive does"
+        text = f"shard {self._electorate.shard}: no member {does} block {self.height + 1} any more; an archive does"
         return Progress(progress.blocks, (*progress.notables, text))
 
     def _take(self, blocks: Iterable[ProvenBlock | None], now: float) -> Progress:

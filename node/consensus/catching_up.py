@@ -108,8 +108,10 @@ class CatchingUp:
             return None
         slow = max(_SLOW, 2 * self._usual)
         youngest = max((request.at for request in self._requests.values()), default=now - slow)
-        if now - youngest < slow or len(self._requests) >= _MAX_REQUESTS:
-            self._wake_at(max(now + 1, youngest + slow))
+        if len(self._requests) >= _MAX_REQUESTS:
+            return None  # until one is answered, or given up
+        if now - youngest < slow:
+            self._wake_at(youngest + slow)
             return None
         free = [(peer.failures, peer.last_asked, key) for key, peer in ahead.items() if key not in self._requests]
         ready = [choice for choice in free if ahead[choice[2]].not_before <= now]

@@ -5,8 +5,8 @@ Signatures are checked apart.
 
 from collections.abc import Sequence
 
+from node.ledger.reader import Reader
 from node.ledger.rules import Rules
-from node.ledger.state import Reader
 from node.protocol.codes import Code
 from node.protocol.transaction import Leg, Transaction
 

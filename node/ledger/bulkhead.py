@@ -12,9 +12,10 @@ not show yet is not lost: it waits until they do.
 from collections.abc import Iterable
 
 from node.ledger.channels import Outbox
+from node.ledger.reader import Reader
 from node.ledger.rows import TOLD_KEY, Told, figure_key, flow_key
 from node.ledger.rules import FIGURES_PAUSE, Rules
-from node.ledger.state import Overlay, Reader
+from node.ledger.state import Overlay
 from node.ledger.transfer import Route, can_take_in, incoming
 from node.protocol.block import net
 from node.protocol.channel import Figure, Figures

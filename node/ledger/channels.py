@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 
+from node.ledger.reader import Reader
 from node.ledger.rows import CURSOR, SEQUENCE, channel_key
 from node.ledger.rules import Rules
-from node.ledger.state import Overlay, Reader
+from node.ledger.state import Overlay
 from node.protocol.channel import Bundle, Record
 
 

@@ -13,7 +13,8 @@ from node.ledger import bulkhead, channels, rows
 from node.ledger.admission import is_funded, screen
 from node.ledger.rules import Rules
 from node.ledger.settlement import Settlement, is_closed
-from node.ledger.state import Overlay, State, totals_after
+from node.ledger.state import Overlay, State
+from node.ledger.totals import totals_after
 from node.ledger.transfer import apply, pay, reserve, routed, shards_of
 from node.ledger.two_phase_commit import TwoPhaseCommit
 from node.protocol import merkle

@@ -20,9 +20,11 @@ who lied about it are refused.
 from msgspec import structs
 
 from node.ledger.channels import Outbox
+from node.ledger.reader import Reader
 from node.ledger.register import advanced, noted, prospect, register_of, written
 from node.ledger.rules import COUNT_TIME, Rules
-from node.ledger.state import Overlay, Reader, totals_after
+from node.ledger.state import Overlay
+from node.ledger.totals import totals_after
 from node.protocol.assignment import cut_of
 from node.protocol.change import Change, RegisterPhase, Stage
 from node.protocol.channel import CountRequest, Fence, Load, Record, Resolution, Settle, Settled

@@ -4,181 +4,43 @@
 block merges its overlay into the state and empties it, so overlays built on it go on reading through to the state.
 """
 
-from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from heapq import heapify, heappop, heappush, merge
 from itertools import chain
 
-from msgspec import Struct
-
 from node.ledger import replay
 from node.ledger.checkpoint import Checkpointing, Outline, Slice
+from node.ledger.reader import Reader, Supply, queue_of
 from node.ledger.replay import Piece
 from node.ledger.rows import (
     ANSWERED,
     CHANGE_KEY,
-    CURSOR,
     EMPTY,
-    FLOW,
-    ISSUER,
     NAME_BYTES,
     NO_CHANGE,
-    NO_FLOW,
-    PREPARED,
     RECORD_KINDS,
     REPLAYED,
-    SEQUENCE,
-    WAITING,
-    Flow,
     Prepared,
     Replayed,
     Row,
     Stage,
     Waiting,
-    carried_key,
-    channel_key,
     is_balance,
-    parse_flow_key,
     replay_slot,
 )
 from node.ledger.rules import Rules
 from node.ledger.table import LOW, IdSet, Table
-from node.protocol.block import AssetTotal, Balance, Header, PeerTotal, Totals
+from node.ledger.totals import Corrupt, recompute_totals, sum_supply
+from node.protocol.block import Balance, Header, Totals
 from node.protocol.change import Change
 from node.protocol.codec import DecodeError, decode
 from node.protocol.crypto import HASH_BYTES, ZERO_HASH
 
 _MAX_ROW_BYTES = 1 << 23
 """A register with MAX_REGISTRATIONS of the longest addresses fits."""
-
-
-class Corrupt(ValueError):
-    """The rows are not those of the checkpoint they claim to be."""
-
-
-class Supply(Struct, gc=False):
-    """Of one asset in this shard: the sums of all available and of all held balances, and what is reserved to come in."""
-
-    available: int = 0
-    held: int = 0
-    entering: int = 0
-
-
-NO_SUPPLY = Supply()
-
-
-def queue_of(rules: Rules, participants: Sequence[int]) -> int:
-    """Under which shard a waiting transaction is counted: its participant, if there is but one, else the own."""
-    return participants[0] if len(participants) == 1 else rules.shard
-
-
-class Reader(ABC):
-    """What can be asked of a committed state and of an overlay alike.
-
-    Attributes:
-        height, time, state_root: of the last block in it.
-        supply: by asset, as in the rows' keys; missing ones are zero.
-        waiting_for: number of transactions waiting here, by ``queue_of`` their participants.
-        prepared_for: number of transactions prepared here, by home shard.
-        uncovered: by home shard, what waits until what it takes in is covered: (deadline, transaction id), sorted.
-        checkpoint, next_checkpoint: heights of the last one and of the one after it.
-        checkpoint_state_root: the state root of the last one.
-    """
-
-    rules: Rules
-    height: int
-    time: int
-    state_root: bytes
-    supply: dict[bytes, Supply]
-    waiting_for: dict[int, int]
-    prepared_for: dict[int, int]
-    uncovered: dict[int, list[tuple[int, bytes]]]
-    checkpoint: int
-    checkpoint_state_root: bytes
-    next_checkpoint: int
-    _totals: Totals
-
-    @abstractmethod
-    def balance(self, key: bytes) -> Balance:
-        """The balance in a row (address + asset code)."""
-
-    @abstractmethod
-    def record(self, key: bytes) -> Row | None:
-        """The value of any other row."""
-
-    @abstractmethod
-    def has_seen(self, transaction_id: bytes, valid_until: int) -> bool:
-        """Whether a block of the validity window includes the transaction."""
-
-    @abstractmethod
-    def alarms_before(self, time: int) -> Iterator[tuple[int, bytes]]:
-        """Times and keys of rows to look at once block time passes their time, up to ``time``, in order; some may be gone."""
-
-    def value(self, key: bytes) -> Balance | Row | None:
-        """The value of any row; None when there is none."""
-        if is_balance(key):
-            found = self.balance(key)
-            return None if found == EMPTY else found
-        return self.record(key)
-
-    def waiting(self, transaction_id: bytes) -> Waiting | None:
-        found = self.record(transaction_id + WAITING)
-        assert found is None or isinstance(found, Waiting)
-        return found
-
-    def prepared(self, transaction_id: bytes) -> Prepared | None:
-        found = self.record(transaction_id + PREPARED)
-        assert found is None or isinstance(found, Prepared)
-        return found
-
-    def flow(self, key: bytes) -> Flow:
-        found = self.record(key)
-        assert found is None or isinstance(found, Flow)
-        return found or NO_FLOW
-
-    def figure(self, key: bytes) -> int:
-        """What a row ``rows.figure_key`` says; 0: nothing."""
-        found = self.record(key) or 0
-        assert isinstance(found, int)
-        return found
-
-    def carried(self, suffix: bytes) -> int:
-        """Units of an asset that the epoch began with beyond those minted here: a tally."""
-        found = self.record(carried_key(suffix)) or 0
-        assert isinstance(found, int)
-        return found
-
-    @property
-    def change(self) -> Change:
-        """How far the shard is with the change to the next epoch."""
-        found = self.record(CHANGE_KEY)
-        assert found is None or isinstance(found, Change)
-        return found or NO_CHANGE
-
-    def cursor(self, source_shard: int) -> int:
-        """Number of the last bundle taken from that shard; 0: none."""
-        return self._position(channel_key(source_shard, CURSOR))
-
-    def sequence(self, destination_shard: int) -> int:
-        """Number of the last bundle sent to that shard; 0: none."""
-        return self._position(channel_key(destination_shard, SEQUENCE))
-
-    def _position(self, key: bytes) -> int:
-        found = self.record(key) or 0
-        assert isinstance(found, int)
-        return found
-
-    def balances_of(self, address: bytes) -> tuple[tuple[str, Balance], ...]:
-        """The account's balances that are not empty, by asset code."""
-        found = ((code, self.balance(address + suffix)) for code, suffix in self.rules.suffixes.items())
-        return tuple((code, balance) for code, balance in found if balance != EMPTY)
-
-    def totals(self) -> Totals:
-        """The shard's totals after the last block."""
-        return self._totals
 
 
 class Overlay(Reader):
@@ -510,7 +372,7 @@ class State(Reader):
 
     def _load_derived(self) -> None:
         """What follows from the rows."""
-        self.supply = _sum_supply(self)
+        self.supply = sum_supply(self)
         if not self.supply.keys() <= self.rules.issued_in.keys():
             raise DecodeError("an asset that there is not")
         for key, record in self.records.items():
@@ -550,63 +412,3 @@ class State(Reader):
                 self.uncovered.setdefault(record.home, []).append((record.deadline, key[:-1]))
         for entries in self.uncovered.values():
             entries.sort()
-
-
-def _sum_supply(state: State) -> dict[bytes, Supply]:
-    sums: defaultdict[bytes, Supply] = defaultdict(Supply)
-    for key, balance in state.balances.items():
-        supply = sums[key[NAME_BYTES:]]
-        supply.available += balance.available
-        supply.held += balance.held
-    for key, flow in state.records.items():
-        if isinstance(flow, Flow):
-            sums[key[NAME_BYTES:-1]].entering += flow.entering
-    return dict(sums)
-
-
-def recompute_totals(state: State) -> Totals:
-    """The totals, from nothing but the state's rows. Raises Corrupt when an asset's invariant (``AssetTotal``) does not hold."""
-    supply = _sum_supply(state)
-    pending = sum(isinstance(record, Waiting | Prepared) for record in state.records.values())
-    flows = ((key, record) for key, record in state.records.items() if isinstance(record, Flow))
-    carried = ((code, state.carried(suffix)) for code, suffix in state.rules.suffixes.items())
-    before = Totals(tuple(AssetTotal(code, 0, 0, 0, 0, units, ()) for code, units in carried if units), pending)
-    totals = _totals(before, supply, [suffix.decode() for suffix in supply], flows)
-    for total in totals.assets:
-        if not total.is_balanced:
-            raise Corrupt(f"{total.available + total.held} units of {total.asset} are here, but not as many came in: {total}")
-    return totals
-
-
-def totals_after(overlay: Overlay) -> Totals:
-    """The totals after the block: those before it, with the figures of the assets it touched anew."""
-    before, pending = overlay.totals(), sum(overlay.waiting_for.values()) + sum(overlay.prepared_for.values())
-    flows = [(key, overlay.flow(key)) for key in overlay.records if key.endswith(FLOW)]
-    touched = {parse_flow_key(key)[1] for key, _ in flows}
-    for total in before.assets:
-        now = overlay.supply.get(overlay.rules.suffixes[total.asset], NO_SUPPLY)
-        if (total.available, total.held) != (now.available, now.held):
-            touched.add(total.asset)
-    if not touched and pending == before.pending:
-        return before
-    return _totals(Totals(before.assets, pending), overlay.supply, touched, flows)
-
-
-def _totals(before: Totals, supply: dict[bytes, Supply], touched: Iterable[str], flows: Iterable[tuple[bytes, Flow]]) -> Totals:
-    assets = {total.asset: total for total in before.assets}
-    boundaries: dict[str, dict[int, Flow]] = {}
-    for key, flow in flows:
-        boundary, code = parse_flow_key(key)
-        boundaries.setdefault(code, {})[boundary] = flow
-    for code in touched:
-        known = assets.get(code) or AssetTotal(code, 0, 0, 0, 0, 0, ())
-        changed = boundaries.get(code, {})
-        issued = changed.pop(ISSUER, Flow(known.minted, known.burned))
-        peers = {peer.shard: peer for peer in known.peers}
-        peers |= {shard: PeerTotal(shard, flow.left, flow.entered) for shard, flow in changed.items()}
-        by_shard = tuple(peers[shard] for shard in sorted(peers) if peers[shard].exported or peers[shard].imported)
-        now = supply.get(code.encode(), NO_SUPPLY)
-        assets[code] = AssetTotal(code, now.available, now.held, issued.entered, issued.left, known.carried, by_shard)
-        if not (now.available or now.held or issued.entered or issued.left or known.carried or by_shard):
-            del assets[code]
-    return Totals(tuple(assets[code] for code in sorted(assets)), before.pending)

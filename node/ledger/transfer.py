@@ -12,9 +12,10 @@ unfreezes is still frozen.
 
 from collections.abc import Iterable, Sequence
 
+from node.ledger.reader import NO_SUPPLY
 from node.ledger.rows import ISSUER, NAME_BYTES, NO_FLOW, Flow, flow_key
 from node.ledger.rules import Rules
-from node.ledger.state import NO_SUPPLY, Overlay
+from node.ledger.state import Overlay
 from node.protocol.block import Balance, net, tally
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_AMOUNT

@@ -49,10 +49,11 @@ from typing import NamedTuple
 
 from node.ledger import bulkhead
 from node.ledger.channels import Outbox
+from node.ledger.reader import queue_of
 from node.ledger.rows import ANSWERED, PREPARED, WAITING, Prepared, Stage, Waiting
 from node.ledger.rules import MAX_UNCOVERED, MAX_WAITING, MAX_WOKEN, Rules
 from node.ledger.settlement import Settlement
-from node.ledger.state import Overlay, queue_of
+from node.ledger.state import Overlay
 from node.ledger.transfer import Route, apply, legs_here, release, reserve, routed, shards_of
 from node.protocol.block import Outcome, Receipt
 from node.protocol.channel import Decision, Figures, Prepare, PrepareVote, Record

@@ -22,10 +22,18 @@ class Inbox:
         self._bytes = 0
         self._on_room = on_room
         self._arrived = trio.Event()
+        self._on_arrival: Callable[[], None] = self._arrived_here
         self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def tell(self, on_arrival: Callable[[], None]) -> None:
+        """Have this called when something is put in, for a consumer that waits for other things, too, and takes what is here."""
+        self._on_arrival = on_arrival
+
+    def _arrived_here(self) -> None:
+        self._arrived.set()
 
     @property
     def has_room(self) -> bool:
@@ -34,7 +42,7 @@ class Inbox:
     def put(self, item: Inbound) -> None:
         self._items.append(item)
         self._bytes += _size(item)
-        self._arrived.set()
+        self._on_arrival()
 
     def close(self) -> None:
         """Nothing more comes."""

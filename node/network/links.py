@@ -5,7 +5,8 @@ the loop is written together. Everything a peer can make this process keep is bo
 unfinished frames (``_Held``), in the inbox, and in its queue.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import structlog
@@ -90,6 +91,7 @@ class Links:
         self._max_frame = max_frame
         self._queue_bytes = queue_bytes
         self._something_to_do = trio.Event()
+        self._gathers = False
         self.inbox = Inbox(self._something_to_do_now)
         self._links: dict[bytes, Link] = {}
         self._unflushed: dict[Link, None] = {}
@@ -118,10 +120,21 @@ class Links:
         if link is None or not link.up or not link.queue.put(frame):
             return False
         self._unflushed[link] = None
-        self._something_to_do.set()
+        if not self._gathers:
+            self._something_to_do.set()
         self.frames_out += 1
         link.unused = 0
         return True
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent in the ``with`` is written at its end, and not by a task in the next turn of the loop."""
+        self._gathers = True
+        try:
+            yield
+        finally:
+            self._gathers = False
+            self._flush_all()
 
     def _keep_early(self, peer: bytes, frame: bytes) -> bool:
         """A frame for a peer that is being called. False: there is no room."""
@@ -241,9 +254,12 @@ class Links:
                 link = next(iter(self._waiting))
                 del self._waiting[link]
                 self._deliver(link)
-            unflushed, self._unflushed = self._unflushed, {}
-            for link in unflushed:
-                self._flush(link)
+            self._flush_all()
+
+    def _flush_all(self) -> None:
+        unflushed, self._unflushed = self._unflushed, {}
+        for link in unflushed:
+            self._flush(link)
 
     async def tick(self) -> None:
         while True:

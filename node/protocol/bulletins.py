@@ -1,17 +1,42 @@
 """What goes over the broker about the change of epochs: bulletins, successions, and who asks for them. All prove themselves."""
 
-from typing import Annotated, Any, cast
+from collections.abc import Iterable
+from typing import Annotated, Any, Self, cast
 
 from msgspec import Meta, Struct
 
 from node.protocol.block import ShardNumber
 from node.protocol.change import Bulletin
-from node.protocol.codec import decode
+from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_ASK_BYTES, MAX_FRAME_BYTES
 from node.protocol.succession import Succession
 
 EpochNumber = Annotated[int, Meta(ge=1, le=2**53)]
-Message = Bulletin | Succession
+SuccessionNumber = Annotated[int, Meta(ge=2, le=2**53)]
+
+
+class Successions(Struct, array_like=True, frozen=True, tag=2):
+    """What the epochs from ``first`` on began with, one after the other, each an encoded ``Succession``: who is past one of them
+    need not read it."""
+
+    first: SuccessionNumber
+    encoded: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_FRAME_BYTES >> 10)]
+
+    @classmethod
+    def of(cls, successions: Iterable[Succession], most: int = MAX_FRAME_BYTES) -> Self:
+        """Consecutive ones, from the first on: as many as fit into ``most`` bytes, but one at least."""
+        encoded, size, first = list[bytes](), 0, 0
+        for succession in successions:
+            one = encode(succession)
+            size += len(one)
+            if encoded and size > most:
+                break
+            first = first or succession.number
+            encoded.append(one)
+        return cls(first, tuple(encoded))
+
+
+Message = Bulletin | Successions
 """On the bulletins topic."""
 
 
@@ -23,9 +48,9 @@ class GetChange(Struct, array_like=True, frozen=True, tag=1):
 
 
 class GetSuccession(Struct, array_like=True, frozen=True, tag=2):
-    """The succession with which epoch ``number`` began, please."""
+    """The succession with which epoch ``number`` began, please, and those after it."""
 
-    number: Annotated[int, Meta(ge=2, le=2**53)]
+    number: SuccessionNumber
 
 
 Ask = GetChange | GetSuccession

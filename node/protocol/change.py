@@ -112,6 +112,11 @@ class Bulletin(Struct, array_like=True, frozen=True, tag=1):
     finality: Finality
     change: Change
 
+    @property
+    def tells_of_its_header(self) -> bool:
+        """Whether the change is the one that the header commits to."""
+        return self.header.change_hash == self.change.hash
+
     def is_valid(self, electorate: Electorate) -> bool:
         """Whether the shard's committee says so."""
-        return self.header.change_hash == self.change.hash and self.finality.proves(self.header, electorate)
+        return self.tells_of_its_header and self.finality.proves(self.header, electorate)

@@ -131,6 +131,21 @@ class PartsReply(Struct, array_like=True, frozen=True, tag=16):
     parts: Annotated[tuple[Part, ...], Meta(max_length=MAX_PLACES)]
 
 
+class BundleName(Struct, array_like=True, frozen=True, tag=17):
+    """The sender has this bundle of the channel from ``source`` to your shard, and gives it to who wants it."""
+
+    source: ShardNumber
+    sequence: SequenceNumber
+
+
+class BundleWanted(Struct, array_like=True, frozen=True, tag=18):
+    """The bundle that you named, please: of your shard's channel to ``destination``, or between members of that."""
+
+    source: ShardNumber
+    destination: ShardNumber
+    sequence: SequenceNumber
+
+
 PeerMessage = (
     Proposal
     | Ballot
@@ -148,6 +163,8 @@ PeerMessage = (
     | CheckpointReply
     | PartsRequest
     | PartsReply
+    | BundleName
+    | BundleWanted
 )
 
 

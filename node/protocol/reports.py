@@ -116,6 +116,10 @@ class Notable(Struct, array_like=True, frozen=True, tag=5):
     text: Text
 
 
+class Left(Struct, array_like=True, frozen=True, tag=6):
+    """A node's last word: it has left the network for good."""
+
+
 Figures = NodeFigures | CoordinatorFigures | GatewayFigures | DashboardFigures
 
 
@@ -124,7 +128,7 @@ class Report(Struct, array_like=True, frozen=True):
 
     source: Name
     time: Milliseconds
-    content: Figures | Notable
+    content: Figures | Notable | Left
 
 
 COUNTERS = frozenset(
@@ -159,6 +163,8 @@ def read_report(body: bytes) -> Report:
         if not (text := clean(content.text)):
             raise DecodeError("no text")
         return structs.replace(report, content=Notable(text))
+    if isinstance(content, Left):
+        return report
     process = structs.replace(content.process, doing=clean(content.process.doing))
     return structs.replace(report, content=structs.replace(content, process=process))
 

@@ -1,17 +1,20 @@
-"""Collecting: what other shards send to this one. Who is brought a bundle passes it on to its committee, and tells who brought it
-when it is taken (``delivering``); what is known to have been lost is asked for.
+"""Collecting: what other shards send to this one. Who is brought a bundle passes it on to its committee, and tells who brought or
+named it when it is taken (``delivering``); what is known to have been lost is asked for.
 
 What passing on costs is bounded: a bundle is passed on once by each member at most, only if its source's committee signed it, and
-only if it is kept (``inbox``).
+only if it is kept (``inbox``). First hands share their committee: each other member is brought the bundle by one of them, and the
+others name it (``naming``).
 """
 
 from node.effects import Send
 from node.ledger.state import State
 from node.protocol.certificate import Electorate
 from node.protocol.channel import CertifiedBundle
-from node.protocol.messages import BundleDelivery, BundleRequest
+from node.protocol.messages import BundleDelivery, BundleName, BundleRequest
 from node.replica.delivering import FAR_AWAY, first_hands
 from node.replica.inbox import Inbox
+from node.replica.naming import Naming
+from node.replica.pace import Pace
 
 _NEW = -1
 """Of a gap: it may close by itself, since bundles may come in another order."""
@@ -20,11 +23,12 @@ _NEW = -1
 class Collecting:
     """One member's part. ``electorates``: of all shards. ``beat``: ms between two looks at what is under way."""
 
-    def __init__(self, shard: int, member: int, electorates: dict[int, Electorate], inbox: Inbox, beat: int) -> None:
+    def __init__(self, shard: int, member: int, electorates: dict[int, Electorate], inbox: Inbox, pace: Pace, beat: int) -> None:
         self._shard, self._member, self._electorates, self._inbox, self._beat = shard, member, electorates, inbox, beat
         self._own = electorates[shard]
+        self._naming = Naming(shard, inbox, pace)
         self._couriers: dict[int, dict[bytes, None]] = {}
-        """By source, those who brought bundles and were not told yet what was taken."""
+        """By source, those who brought or named bundles and were not told yet what was taken."""
         self._claimed: set[int] = set()
         """Sources whose couriers are to be told."""
         self._gaps: dict[int, int] = {}
@@ -37,6 +41,10 @@ class Collecting:
     @property
     def deadline(self) -> int:
         """When ``poll`` is due, if nothing happens before."""
+        return min(self._naming.deadline, self._next_look)
+
+    @property
+    def _next_look(self) -> int:
         return self._next if self._claimed or self._gaps else FAR_AWAY
 
     def received(self, peer: bytes, certified: CertifiedBundle, is_new: bool, cursor: int) -> list[Send]:
@@ -47,29 +55,53 @@ class Collecting:
         if source is None or bundle.source == self._shard or bundle.destination != self._shard:
             return []
         if peer in source.keys:
-            self._couriers.setdefault(bundle.source, {})[peer] = None
-            if bundle.sequence <= cursor:
-                self._claimed.add(bundle.source)
-        if self._inbox.lacks_next(bundle.source, cursor):
-            self._gaps.setdefault(bundle.source, _NEW)
+            self._brought_by(peer, bundle.source, bundle.sequence, cursor)
+        self._look_for_gap(bundle.source, cursor)
         return self._pass_on(peer, certified) if is_new else []
 
-    def _pass_on(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
-        own = self._own.keys[self._member]
-        hands = first_hands(certified.bundle, self._own)
-        have_it = hands if own in hands else (own,)
-        if peer in self._own.keys and own not in hands:
-            return []
-        delivery = BundleDelivery(certified)
-        return [Send(key, delivery) for key in self._own.keys if key not in have_it and key != peer]
+    def named(self, peer: bytes, name: BundleName, cursor: int, now: int) -> None:
+        """A member of a bundle's source, or of this shard, says that it has it."""
+        source, sequence, electorate = name.source, name.sequence, self._electorates.get(name.source)
+        if electorate is None or source == self._shard or peer not in electorate.keys + self._own.keys:
+            return
+        if is_from_source := peer in electorate.keys:
+            self._brought_by(peer, source, sequence, cursor)
+        if self._inbox.has_room(source, sequence, cursor):
+            self._naming.named(peer, source if is_from_source else self._shard, source, sequence, now)
+        elif sequence > cursor:
+            self._not_here(source, sequence, cursor)
 
-    def decline(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
-        """The chain is closed, nothing is taken any more: who brings a bundle is told so, lest it brings that again and again."""
-        bundle = certified.bundle
-        source = self._electorates.get(bundle.source)
-        if source is None or peer not in source.keys or bundle.source == self._shard or bundle.destination != self._shard:
+    def _brought_by(self, peer: bytes, source: int, sequence: int, cursor: int) -> None:
+        self._couriers.setdefault(source, {})[peer] = None
+        if sequence <= cursor:
+            self._claimed.add(source)
+
+    def _not_here(self, source: int, sequence: int, cursor: int) -> None:
+        self._inbox.heard_of(source, sequence)
+        self._look_for_gap(source, cursor)
+
+    def _look_for_gap(self, source: int, cursor: int) -> None:
+        if self._inbox.lacks_next(source, cursor):
+            self._gaps.setdefault(source, _NEW)
+
+    def _pass_on(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
+        own, bundle = self._own.keys[self._member], certified.bundle
+        hands = first_hands(bundle, self._own)
+        delivery, name = BundleDelivery(certified), BundleName(bundle.source, bundle.sequence)
+        if own in hands:
+            others = [key for key in self._own.keys if key not in hands]
+            turn = hands.index(own)
+            found = [Send(key, delivery if i % len(hands) == turn else name) for i, key in enumerate(others)]
+        else:
+            found = [Send(key, name) for key in self._own.keys if key != own] if peer not in self._own.keys else []
+        return [send for send in found if send.peer != peer]
+
+    def decline(self, peer: bytes, source: int, sequence: int) -> list[Send]:
+        """The chain is closed, nothing is taken any more: who brings or names a bundle is told so, lest it do that again."""
+        electorate = self._electorates.get(source)
+        if electorate is None or peer not in electorate.keys or source == self._shard:
             return []
-        return [Send(peer, BundleRequest(self._shard, bundle.sequence + 1, is_claim=True), bundle.source)]
+        return [Send(peer, BundleRequest(self._shard, sequence + 1, is_claim=True), source)]
 
     def took(self, source: int) -> None:
         """A final block has taken a bundle of this source."""
@@ -81,10 +113,12 @@ class Collecting:
 
     def poll(self, state: State, now: int) -> list[Send]:
         """Tell those who brought bundles what was taken, and ask one source, each in turn, for what is known to be missing."""
-        if now < self.deadline:
-            return []
+        found, missing = self._naming.poll(state, now)
+        for source, sequence in missing:
+            self._not_here(source, sequence, state.cursor(source))
+        if now < self._next_look:
+            return found
         self._next = now + self._beat
-        found = []
         for source in sorted(self._claimed):
             following = state.cursor(source) + 1
             request = BundleRequest(self._shard, following, self._inbox.holds(source, following))

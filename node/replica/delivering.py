@@ -1,21 +1,22 @@
 """Delivering: what this shard sends to others, to a few of their members, and again until they have taken it.
 
 f + 1 members in turn send a bundle to ``first_hands`` of its destination, and see to it that it is taken: one of them at least is
-honest, and so is one of those, who passes it on to its committee (``collecting``). What f + 1 members of the destination do not
-claim to have taken within a heartbeat is sent again, to others. So a channel on which nothing is under way costs nothing.
+honest, and so is one of those, who passes it on to its committee (``collecting``). The first in turn brings it; the others name
+it, and give it to who asks (``naming``); so all have it with the same proof. What f + 1 members of the destination do not claim
+to have taken within a heartbeat is named again, to others. So a channel on which nothing is under way costs nothing.
 """
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from node.effects import Send, SendBundles
+from node.effects import Send
 from node.ledger.execution import Execution
 from node.ledger.state import State
 from node.protocol import merkle
 from node.protocol.certificate import Electorate, FinalBlock
 from node.protocol.channel import Bundle, CertifiedBundle
 from node.protocol.codec import encode
-from node.protocol.messages import BundleDelivery, BundleRequest
+from node.protocol.messages import BundleDelivery, BundleName, BundleRequest
 
 TURN = 64
 """So many bundles in a row have the same first hands: connections are used again."""
@@ -62,7 +63,8 @@ class Delivering:
         """The bundles of a final block, if it is this member's turn. ``is_news``: whether it has just become final; one that was
         adopted others have sent already, but this one sees to it, too."""
         own = self._electorates[self._shard]
-        is_in_turn = (self._member - height) % len(own.keys) <= own.faults_tolerated
+        turn = (self._member - height) % len(own.keys)
+        is_in_turn = turn <= own.faults_tolerated
         sent = []
         for certified in bundles:
             bundle = certified.bundle
@@ -71,9 +73,9 @@ class Delivering:
             if is_in_turn:
                 self._promised[bundle.destination] = bundle.sequence
             if is_in_turn and is_news:
-                delivery = BundleDelivery(certified)
+                message = BundleDelivery(certified) if turn == 0 else BundleName(bundle.source, bundle.sequence)
                 hands = first_hands(bundle, self._electorates[bundle.destination])
-                sent += [Send(key, delivery, bundle.destination) for key in hands]
+                sent += [Send(key, message, bundle.destination) for key in hands]
         return sent
 
     def asked(self, peer: bytes, request: BundleRequest) -> None:
@@ -106,13 +108,13 @@ class Delivering:
             fresh.popleft()
         return fresh
 
-    def poll(self, now: int) -> list[SendBundles]:
-        """Send again what was not taken for a heartbeat: the first such bundle of each channel, to the next f + 1 members. Who
-        has taken it says so, and who asks for more gets it."""
+    def poll(self, now: int) -> list[Send]:
+        """Name again what was not taken for a heartbeat: the first such bundle of each channel, to the next f + 1 members. Who
+        has taken it says so, and who asks for it, or for more, gets it."""
         if now < self.deadline:
             return []
         self._next = now + self._beat
-        found = []
+        found: list[Send] = []
         for destination, promised in list(self._promised.items()):
             taken = self._taken[destination]
             if taken >= promised:
@@ -126,11 +128,11 @@ class Delivering:
             self._overdue[destination] = last, promised
         return found
 
-    def _again(self, destination: int, sequence: int) -> list[SendBundles]:
+    def _again(self, destination: int, sequence: int) -> list[Send]:
         electorate = self._electorates[destination]
         tries = self._tries[destination] = self._tries.get(destination, 0) + 1
         some = some_of(electorate, self._member + tries * (electorate.faults_tolerated + 1))
-        return [SendBundles(key, destination, sequence, is_alone=True) for key in some]
+        return [Send(key, BundleName(self._shard, sequence), destination) for key in some]
 
     def _forget(self, destination: int) -> None:
         del self._promised[destination]

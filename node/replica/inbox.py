@@ -52,18 +52,27 @@ class Inbox:
         channel = self._channels.get(bundle.source)
         if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
             return None
-        self._latest[bundle.source] = max(self._latest.get(bundle.source, 0), bundle.sequence)
-        if not cursor < bundle.sequence <= cursor + WINDOW:
-            return None
+        self.heard_of(bundle.source, bundle.sequence)
         encoded = encode(certified)
-        kept = sum(len(delivery.encoded) for delivery in channel.values())
-        if kept + len(encoded) > MAX_CHANNEL_BYTES and bundle.sequence != cursor + 1:
+        if not self.has_room(bundle.source, bundle.sequence, cursor, len(encoded)):
             return None
         if len(encoded) > MAX_BUNDLE_BYTES or not certified.is_valid(self._electorates[bundle.source]):
             return None
         delivery = channel[bundle.sequence] = Delivery(certified, encoded)
         self._received[encoded] = certified
         return delivery
+
+    def has_room(self, source: int, sequence: int, cursor: int, size: int = 1) -> bool:
+        """Whether a bundle of so many bytes would be kept, if it came: it is not here, and within what is kept."""
+        channel = self._channels[source]
+        if sequence in channel or not cursor < sequence <= cursor + WINDOW:
+            return False
+        kept = sum(len(delivery.encoded) for delivery in channel.values())
+        return kept + size <= MAX_CHANNEL_BYTES or sequence == cursor + 1
+
+    def heard_of(self, source: int, sequence: int) -> None:
+        """There is such a bundle, somebody says, which has not come."""
+        self._latest[source] = max(self._latest.get(source, 0), sequence)
 
     def settle(self, delivery: Delivery, verdicts: Verdicts) -> None:
         """The witnesses of what it prepares are checked."""
@@ -95,6 +104,11 @@ class Inbox:
         while (delivery := channel.get(cursor + 1)) is not None and delivery.encoded in self._verdicts:
             yield delivery
             cursor += 1
+
+    def get(self, source: int, sequence: int) -> CertifiedBundle | None:
+        """The bundle, if it is here, checked or not."""
+        delivery = self._channels.get(source, {}).get(sequence)
+        return delivery.certified if delivery is not None else None
 
     def next(self, source: int, cursor: int) -> Delivery | None:
         """The checked delivery right after ``cursor``, if it is here."""

@@ -9,6 +9,7 @@ from node.protocol.genesis import Parameters
 
 _LONE, _MANY = 3, 6
 """The pause, in such times: when one transaction waits, and when very many do."""
+_PATIENCE = 60
 _SHARE = 1 / 8
 """Of the newest measurement in what is remembered."""
 
@@ -31,6 +32,11 @@ class Pace:
         that took none says nothing: it was final before it came here."""
         if took > 0:
             self._round += (min(took, 2 * self._round + 1, self._longest) - self._round) * _SHARE
+
+    @property
+    def patience(self) -> int:
+        """How long to wait, ms, for what is on its way from others: where blocks take long, that does, too."""
+        return max(_PATIENCE, int(2 * self._round))
 
     def pause(self, waiting: int) -> int:
         """From the last block on, ms, when so many transactions and records wait: at least one. What is full need not fill."""

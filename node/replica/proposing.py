@@ -46,7 +46,15 @@ class Proposing:
     """Reads the mempool, the inbox, the desk and the ledger, and hands blocks to consensus."""
 
     def __init__(
-        self, rules: Rules, consensus: Simplex[Draft], branches: Branches, mempool: Mempool, inbox: Inbox, desk: Desk, now: int
+        self,
+        rules: Rules,
+        consensus: Simplex[Draft],
+        branches: Branches,
+        mempool: Mempool,
+        inbox: Inbox,
+        desk: Desk,
+        pace: Pace,
+        now: int,
     ) -> None:
         self._rules, self._parameters = rules, rules.parameters
         self._consensus, self._branches, self._mempool, self._inbox, self._desk = consensus, branches, mempool, inbox, desk
@@ -55,7 +63,7 @@ class Proposing:
         self._at = Instant(now, 0)
         self._nothing_at: Instant | None = None
         self._last_block_at = now
-        self._pace = Pace(rules.parameters)
+        self._pace = pace
 
     @property
     def deadline(self) -> int:

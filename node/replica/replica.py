@@ -10,7 +10,7 @@ from node.consensus.catching_up import CatchingUp
 from node.consensus.patience import Timeouts
 from node.consensus.round import Seat
 from node.consensus.simplex import Execute, Finalized, Simplex
-from node.effects import Ban, Broadcast, Checkpoint, Commit, Effect, FinishHandoff, Publish, Send
+from node.effects import Ban, Broadcast, Checkpoint, Commit, Effect, FinishHandoff, Publish, Send, SendBundles
 from node.events import Instant, Recovered
 from node.ledger.admission import admit
 from node.ledger.execution import InvalidBlock, execute, genesis_header
@@ -31,7 +31,9 @@ from node.protocol.messages import (
     BodyReply,
     BodyRequest,
     BundleDelivery,
+    BundleName,
     BundleRequest,
+    BundleWanted,
     Certified,
     ChainReply,
     ChainRequest,
@@ -60,6 +62,7 @@ from node.replica.drafts import Branches, Draft, Payload
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool, Pooled
 from node.replica.observer import LAG
+from node.replica.pace import Pace
 from node.replica.payloads import may_fill, read_bundles, read_entries, read_payload
 from node.replica.proposing import Proposing
 from node.replica.refusing import Refusing
@@ -128,11 +131,12 @@ class Replica:
         self._verdicts: dict[bytes, Verdicts] = {}
         """Of blocks from other members that consensus may have executed, by hash: what came of checking what they prepare."""
         self._refusing = Refusing(self.seat)
-        self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, self.desk, at.now)
+        pace = Pace(self.parameters)
+        self._proposing = Proposing(self.rules, self.consensus, self.branches, self.mempool, self.inbox, self.desk, pace, at.now)
         beat = max(1, self.parameters.heartbeat // 2)
         self._delivering = Delivering(self.shard, self.member, document.electorates, state, recovered.kept, beat)
-        self._collecting = Collecting(self.shard, self.member, document.electorates, self.inbox, beat)
-        self._serving = Serving(self.shard, document.electorates, state, self.consensus)
+        self._collecting = Collecting(self.shard, self.member, document.electorates, self.inbox, pace, beat)
+        self._serving = Serving(self.shard, document.electorates, state, self.consensus, self.inbox)
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
         self._telling = Telling(self.member, self.electorate)
         self._retention = Retention(keep_blocks, self.parameters.validity_window)
@@ -162,12 +166,8 @@ class Replica:
         self._at = at
         member = self._members.get(peer)
         match message:
-            case BundleDelivery(certified):
-                self._effects += self._collecting.decline(peer, certified) if self.is_closed else self._on_bundle(peer, certified)
-            case BundleRequest():
-                self._delivering.asked(peer, message)
-                if self._delivering.is_due(message, at.now):
-                    self._effects += self._serving.bundles(peer, message, at.now)
+            case BundleDelivery() | BundleName() | BundleRequest() | BundleWanted():
+                self._effects += self._on_channel(peer, message)
             case _ if self.is_closed or member is None:
                 self._on_request(peer, member, message)
             case CheckpointReply():
@@ -345,6 +345,28 @@ class Replica:
                 self._effects += self._serving.tell(peer, self._standing(), self._at.now)
             case ChainRequest() | CheckpointRequest() | PartsRequest():
                 self._effects += self._serving.answer(peer, message, self._at.now)
+
+    def _on_channel(
+        self, peer: bytes, message: BundleDelivery | BundleName | BundleRequest | BundleWanted
+    ) -> Sequence[Send | SendBundles]:
+        """Of a channel from or to this shard, from a member of either of the two."""
+        now = self._at.now
+        match message:
+            case BundleDelivery(certified) if not self.is_closed:
+                return self._on_bundle(peer, certified)
+            case BundleName(source) if not self.is_closed:
+                self._collecting.named(peer, message, self.state.cursor(source), now)
+            case BundleDelivery(CertifiedBundle(bundle)) if bundle.destination == self.shard:
+                return self._collecting.decline(peer, bundle.source, bundle.sequence)
+            case BundleName(source, sequence):
+                return self._collecting.decline(peer, source, sequence)
+            case BundleWanted():
+                return self._serving.named(peer, message, now)
+            case BundleRequest():
+                self._delivering.asked(peer, message)
+                if self._delivering.is_due(message, now):
+                    return self._serving.bundles(peer, message, now)
+        return []
 
     def _on_bundle(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
         cursor = self.state.cursor(certified.bundle.source)

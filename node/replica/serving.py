@@ -12,7 +12,9 @@ from node.protocol.messages import (
     Ballot,
     BodyReply,
     BodyRequest,
+    BundleDelivery,
     BundleRequest,
+    BundleWanted,
     ChainRequest,
     CheckpointRequest,
     PartsRequest,
@@ -23,6 +25,7 @@ from node.protocol.messages import (
 )
 from node.replica.drafts import Draft
 from node.replica.handing_over import Answer, HandingOver
+from node.replica.inbox import Inbox
 
 _INTERVAL = 100
 """Milliseconds between two answers of a kind to one peer."""
@@ -34,12 +37,16 @@ Request = ChainRequest | BodyRequest | TransactionsRequest | CheckpointRequest |
 class Serving:
     """Answers from the chain, the tree and the channels. ``electorates``: of all shards."""
 
-    def __init__(self, shard: int, electorates: dict[int, Electorate], state: State, consensus: Simplex[Draft]) -> None:
-        self._shard, self._electorates, self._state, self._consensus = shard, electorates, state, consensus
+    def __init__(
+        self, shard: int, electorates: dict[int, Electorate], state: State, consensus: Simplex[Draft], inbox: Inbox
+    ) -> None:
+        self._shard, self._electorates, self._state, self._consensus, self._inbox = shard, electorates, state, consensus, inbox
         self.handing_over = HandingOver(state)
         self._served: dict[tuple[bytes, type[PeerMessage]], int] = {}
         self._completed: dict[bytes, int] = {}
         """The latest view of which each peer was sent transactions."""
+        self._given: dict[tuple[bytes, int, int], int] = {}
+        """The last bundle that each peer was given of those that were named, by channel."""
 
     def answer(self, peer: bytes, request: Request, now: int) -> Sequence[SendBlocks | Answer]:
         """To a member of the own shard, or a guest."""
@@ -74,6 +81,26 @@ class Serving:
         if request.sequence > self._state.sequence(request.destination) or not self._may(peer, BundleRequest, now):
             return []
         return [SendBundles(peer, request.destination, request.sequence)]
+
+    def named(self, peer: bytes, wanted: BundleWanted, now: int) -> list[Send | SendBundles]:
+        """One bundle: that this shard sends, to a member of its destination; or that was brought here, to a member. A later one
+        of a channel at once: several are under way when a sender is silent."""
+        electorate = self._electorates.get(wanted.destination)
+        if electorate is None or peer not in electorate.keys or wanted.source == wanted.destination:
+            return []
+        found: Send | SendBundles
+        if wanted.destination == self._shard and (certified := self._inbox.get(wanted.source, wanted.sequence)) is not None:
+            found = Send(peer, BundleDelivery(certified))
+        elif wanted.source == self._shard and wanted.sequence <= self._state.sequence(wanted.destination):
+            found = SendBundles(peer, wanted.destination, wanted.sequence, is_alone=True)
+        else:
+            return []
+        channel = (peer, wanted.source, wanted.destination)
+        is_new = wanted.sequence > self._given.get(channel, 0)
+        if not self._may(peer, BundleWanted, now) and not is_new:
+            return []
+        self._given[channel] = max(wanted.sequence, self._given.get(channel, 0))
+        return [found]
 
     def tell(self, peer: bytes, standing: Standing, now: int) -> list[Send]:
         """Answer a guest's standing with the own one."""

@@ -15,7 +15,7 @@ from node.protocol.chain import Chain
 from node.protocol.channel import Decision
 from node.protocol.codec import encode
 from node.protocol.genesis import Phase
-from node.protocol.reports import Latency, numbers
+from node.protocol.reports import Latency, Left, Report, numbers
 from tests.chains import TIME, Network, Shard
 from tests.demo.messages import block, gateway, node, notable, usd
 from tests.figures import COORDINATOR, GATEWAY, NODE
@@ -129,6 +129,16 @@ def test_a_process_without_a_seat_is_forgotten_in_the_end(collector: Collector) 
     assert source(collector, "old")["state"] == "down"
     collector.tick(TIME + FORGET_AFTER + 1)
     assert collector.update(TIME)["sources"] == []
+
+
+def test_a_node_that_has_left_is_gone_at_once_and_one_with_a_seat_cannot_have(collector: Collector, network: Network) -> None:
+    seated = network.document.committees[0].members[0].name
+    for name in ("spare", seated):
+        collector.report(node(name, TIME), TIME)
+        collector.report(encode(Report(name, TIME, Left())), TIME)
+    assert [one["name"] for one in collector.update(TIME)["sources"]] == [seated]
+    collector.report(encode(Report("nobody", TIME, Left())), TIME)
+    assert collector.ignored == 0
 
 
 def test_without_the_broker_nobody_is_called_down(collector: Collector) -> None:

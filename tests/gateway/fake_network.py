@@ -24,6 +24,7 @@ from node.protocol.queries import Account, Answer, BlockList, GetAccount, GetBlo
 from node.protocol.topics import Refusal, Refusals, TransactionBatch
 from node.protocol.transaction import Leg, Transaction, decode_transaction
 from tests.chains import Network, Shard, key
+from tests.successions import told_of
 
 LIMIT = 1 << 24
 HEARTBEAT = 0.5
@@ -73,7 +74,7 @@ class FakeNetwork:
         """The next epoch begins, of these nodes, or all. Who listens hears of it; what blocks it took is only told when asked."""
         with self._lock:
             self.chronicle.restore(self.chains.change(nodes))
-            body = encode(self.chains.successions[-1])
+            body = told_of(self.chains.successions[-1])
         with redis.Redis.from_url(self._url, socket_timeout=2) as client:
             self._publish(client, topics.bulletins_topic(self.network), body)
 

@@ -13,12 +13,12 @@ import redis
 from gateway.proofs.command import main
 from node.protocol import topics
 from node.protocol.address import decode_address, encode_address
-from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.succession import Succession
 from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.world import World
 from tests.person import Deal, Person, Wallet
+from tests.successions import told_of
 from tests.waiting import until
 
 FEWER = 8
@@ -167,10 +167,10 @@ def test_a_forged_succession_is_refused(changing: World) -> None:
     first, second = network.chains.successions[0].closings
     broker = redis.Redis.from_url(changing.broker.url)
     for closings in ((first,), (first, first), (second, first)):
-        broker.publish(topics.bulletins_topic(network.network), encode(Succession(closings)))
+        broker.publish(topics.bulletins_topic(network.network), told_of(Succession(closings)))
     until(lambda: "bulletin refused" in changing.gateway.log.read_text(), "it says so")
     assert epoch_of(changing) == 1
-    broker.publish(topics.bulletins_topic(network.network), encode(network.chains.successions[0]))
+    broker.publish(topics.bulletins_topic(network.network), told_of(network.chains.successions[0]))
     reached(changing, 2)
 
 

@@ -95,7 +95,7 @@ class Network:
         pids = self.pids()
         for name in names:
             os.kill(pids[name], signal.SIGKILL)
-        until(lambda: not set(names) & self.pids().keys(), f"{names} gone", within=5)
+        until(lambda: not set(names) & self.pids().keys(), f"{names} gone")
 
     def _states(self) -> dict[tuple[int, int], dict[str, str]]:
         """By (shard, height): the state root of each node that says it stands there."""

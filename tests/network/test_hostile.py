@@ -103,7 +103,7 @@ def verdict(network: Network, broker: Any, shard: int, encoded: bytes, named: by
 
     with broker.pubsub(ignore_subscribe_messages=True) as heard:
         heard.subscribe(topics.refusals_topic(name, Chain(1, shard)))
-        heard.get_message(timeout=1)
+        heard.get_message(timeout=20)  # until it is subscribed
         broker.publish(topics.transactions_topic(name, Chain(1, shard)), encode(topics.TransactionBatch((encoded,))))
         code = until(agreed, "refused by f+1 members")
     assert code is not None
@@ -241,7 +241,7 @@ def test_random_bytes_and_half_open_connections_on_every_port(network: Network, 
             for port in (ports.node(0), ports.coordinator, ports.gateway):
                 half = b"\x13/multi" if port != ports.gateway else b"POST /v1/transfers HTTP/1.1\r\nContent-Le"
                 for number in range(200):
-                    idler = idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=2))
+                    idler = idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
                     idler.sendall(half if number >= 100 else b"")
         # Payments went on while they were all open; nodes also let new peers in.
         with unharmed(but="node-1"):

@@ -12,7 +12,7 @@ from tests.figures import NODE, changed
 
 async def request(port: int, text: bytes) -> bytes:
     answer = b""
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(text)
             with suppress(trio.BrokenResourceError):  # closed before it read all we sent
@@ -84,10 +84,10 @@ async def test_nonsense_is_answered_and_does_no_harm(serving: tuple[Metrics, int
 
 async def test_idle_connections_are_few_and_end(serving: tuple[Metrics, int], monkeypatch: pytest.MonkeyPatch) -> None:
     _, port = serving
-    monkeypatch.setattr("node.network.metrics.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("node.network.metrics.REQUEST_SECONDS", 3.0)
     streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
     assert await get(port, "/metrics") == b""  # one too many
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         assert [await stream.receive_some(1) for stream in streams] == [b""] * MAX_CONNECTIONS
     assert b" 200 " in await get(port, "/metrics")
     for stream in streams:

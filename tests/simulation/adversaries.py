@@ -6,7 +6,7 @@ ask the replica anything, and know what was sent to it; they cannot forge others
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from coincurve import PrivateKey
 from coincurve.ecdsa import der_to_cdata, ffi, serialize_compact
@@ -32,7 +32,9 @@ from node.protocol.messages import (
     BodyReply,
     BodyRequest,
     BundleDelivery,
+    BundleName,
     BundleRequest,
+    BundleWanted,
     Certified,
     ChainReply,
     ChainRequest,
@@ -388,6 +390,7 @@ def flood(liar: Adversary, effect: Effect) -> Sequence[Effect]:
         BodyRequest(view, chance.randbytes(32)),
         BodyReply(junk),
         *(BundleRequest(shard, 1) for shard in replica.document.electorates),
+        *(BundleWanted(shard, replica.shard, sequence) for shard in replica.document.electorates for sequence in (1, height)),
     ]
     for later in range(1, 60, 7):
         messages.append(liar.vote(chance.choice(list(VoteKind)), view + later, chance.randbytes(32)))
@@ -500,23 +503,44 @@ def give_other_transactions(liar: Adversary, effect: Effect) -> Sequence[Effect]
 
 def withhold_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Carries nothing to other shards."""
-    if isinstance(effect, SendBundles) or (isinstance(effect, Send) and isinstance(effect.message, BundleDelivery)):
-        return []
-    return [effect]
+    return [] if _is_of_bundle(effect) else [effect]
+
+
+def _is_of_bundle(effect: Effect) -> TypeGuard[Send | SendBundles]:
+    return isinstance(effect, SendBundles) or (
+        isinstance(effect, Send) and isinstance(effect.message, BundleDelivery | BundleName)
+    )
 
 
 def hoard_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Keeps to itself what other shards bring to it."""
-    is_own = isinstance(effect, Send) and effect.peer in liar.electorate.keys
-    return [] if is_own and isinstance(effect, Send) and isinstance(effect.message, BundleDelivery) else [effect]
+    return [] if _is_of_bundle(effect) and effect.peer in liar.electorate.keys else [effect]
 
 
 def deliver_to_liars(liar: Adversary, effect: Effect) -> Sequence[Effect]:
     """Carries bundles to liars only."""
-    is_bundle = isinstance(effect, SendBundles) or (isinstance(effect, Send) and isinstance(effect.message, BundleDelivery))
-    if is_bundle and isinstance(effect, Send | SendBundles) and liar.node.world.by_key[effect.peer].is_honest:
-        return []
-    return [effect]
+    return [] if _is_of_bundle(effect) and liar.node.world.by_key[effect.peer].is_honest else [effect]
+
+
+def name_bundles_only(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Names what it should bring, and gives it to nobody who asks."""
+    if isinstance(effect, Send) and isinstance(effect.message, BundleDelivery):
+        bundle = effect.message.bundle.bundle
+        return [structs.replace(effect, message=BundleName(bundle.source, bundle.sequence))]
+    return [] if isinstance(effect, SendBundles) else [effect]
+
+
+def name_what_nobody_has(liar: Adversary, effect: Effect) -> Sequence[Effect]:
+    """Names many bundles, the next ones and far ones, before anybody has them, of all channels and to all who hear it."""
+    if not isinstance(effect, Commit) or liar.chance.random() < 0.8:
+        return [effect]
+    state, own, world = liar.replica.state, liar.replica.shard, liar.node.world
+    far = (1, 2, 3, 30, 64, 65, 1 << 40)
+    found = [Send(key, BundleName(s, state.cursor(s) + i)) for key in liar.others for s in world.shards for i in far]
+    for shard in world.shards:
+        keys = [node.key.public for node in world.committee(shard)]
+        found += [Send(key, BundleName(own, state.sequence(shard) + i), shard) for key in keys for i in far if shard != own]
+    return [effect, *found]
 
 
 def claim_bundles(liar: Adversary, effect: Effect) -> Sequence[Effect]:
@@ -714,6 +738,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "claimed bundles": claim_bundles,
     "hoarded bundles": hoard_bundles,
     "bundles to liars": deliver_to_liars,
+    "bundles only named": name_bundles_only,
+    "names of nothing": name_what_nobody_has,
     "mute leader": never_propose,
     "slow leader": propose_late,
     "withheld from the next": withhold_from_the_next,

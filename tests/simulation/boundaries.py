@@ -1,106 +1,51 @@
-"""One epoch becomes the next on a bad day, thousands of times: ``python -m tests.simulation.boundaries FIRST COUNT``.
+"""One epoch becomes the next on a bad day, thousands of times: ``python -m tests.simulation.boundaries FIRST COUNT [--short]``.
 
 Each seed is a plan: how many committees, who joins and leaves, what is lost, who ends when, who lies. Payments go on,
 and clients say them again, to whoever keeps the home now. Prints what each seed violates.
 """
 
+import argparse
+import gc
+import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from random import Random
+from typing import NamedTuple
 
 from msgspec import Struct
 
+from node.protocol.address import address_of
+from node.protocol.crypto import KeyPair
 from node.protocol.transaction import Transaction
 from tests.chains import TIME, Network, key
-from tests.simulation.boundary_liars import LIARS, LOSES_SEAT, call
+from tests.simulation.boundary_liars import LIARS, call
+from tests.simulation.boundary_plan import Plan, draw
 from tests.simulation.epochs import SOON, Host, World
 from tests.simulation.mutants import Mutation, applied
 from tests.simulation.run import remembered
+from tests.simulation.standing_in import standing_in, verify
 from tests.simulation.violation import ViolationError, violated
-from tests.vectors.change_reference import SETTLEMENT
+from tests.vectors.change_reference import HANDOFF, SETTLEMENT
 
+CALM = 400
 NEVER = 86_400_000
+AGAIN = 500
+"""So often, ms, a client says what is not decided."""
 PEOPLE = [key(f"person {number}") for number in range(16)]
-TRAPS = ("", "", "Begin", "Pledge", "AcceptDocument", "Abandon", "Meet", "Publish")
-"""Effects that a node persists or is about to say, and does not live to."""
-
-
-class Plan(Struct, frozen=True):
-    """``committees`` of four; of four nodes more ``joining`` want seats, ``late`` ms after the
-    start at most; ``leaving`` members leave.
-
-    epochs: how many boundaries. loss, broker_loss: of messages. disturbed: nodes end until then, ms; ``trap``: and upon what.
-    wiped: whether a member loses its disk. liar: the behaviour of one member. coordinator: calls, dead, or raging.
-    outage: a whole committee is away for a while, when the shards settle. payments: so many each ``pace`` ms.
-    patience: so long each step may take, attempts that are called off included, ms.
-    """
-
-    seed: int
-    committees: int = 2
-    joining: int = 0
-    late: int = 1
-    leaving: int = 0
-    epochs: int = 1
-    loss: float = 0.0
-    broker_loss: float = 0.0
-    disturbed: int = 0
-    trap: str = ""
-    wiped: bool = False
-    liar: str = ""
-    coordinator: str = "calls"
-    handoff_time: int = 30_000
-    settle_time: int = 10_000
-    checkpoint_interval: int = 600
-    outage: bool = False
-    payments: int = 4
-    pace: int = 500
-    patience: int = 240_000
-
-
-def draw(seed: int) -> Plan:
-    """A day that an honest majority survives: it must end."""
-    chance = Random(f"{seed}/boundary")
-    committees = chance.choice((1, 1, 2, 2, 3))
-    liar = chance.choice(("", "", *LIARS))
-    disturbed = chance.choice((0, 4_000, 8_000))
-    wiped = chance.random() < 0.2
-    joining = chance.choice((0, 0, 2, 4))
-    if committees == 1 and (liar in LOSES_SEAT or wiped or disturbed):
-        joining = max(2, joining)  # else there would be too few for a committee
-    spare = joining + 4 * (committees // 2) - (liar in LOSES_SEAT) - wiped - bool(disturbed)
-    return Plan(
-        seed=seed,
-        committees=committees,
-        joining=joining,
-        late=chance.choice((1, 2_000)),
-        leaving=chance.choice((0, 0, chance.randint(0, max(0, spare)))),
-        epochs=chance.choice((1, 1, 1, 2)),
-        loss=chance.choice((0.0, 0.0, 0.05, 0.15)),
-        broker_loss=chance.choice((0.0, 0.0, 0.2, 0.4)),
-        disturbed=disturbed,
-        trap=chance.choice(TRAPS),
-        wiped=wiped,
-        liar=liar,
-        coordinator=chance.choice(("calls", "calls", "dead", "raging")),
-        handoff_time=chance.choice((30_000, 30_000, 2_000)),
-        settle_time=chance.choice((10_000, 10_000, 2_400)),
-        checkpoint_interval=chance.choice((600, 8)),
-        outage=chance.random() < 0.15,
-        pace=chance.choice((500, 100)),
-    )
 
 
 class Client:
     """Pays, and says what is not decided again: at each home the payment has, from epoch to epoch."""
 
-    def __init__(self, world: World, many: int, pace: int) -> None:
-        self._world, self._many, self._pace = world, many, pace
-        self._until: dict[bytes, int] = {}
+    def __init__(self, world: World, plan: Plan) -> None:
+        self._world, self._plan = world, plan
         self._open: dict[bytes, Transaction] = {}
-        self.ends = False
+        self._ends = False
         self._fund()
-        self._work()
+        self._pay()
+        self._insist()
 
     def _fund(self) -> None:
         issuer = self._world.network.issuers["USD"]
@@ -111,25 +56,48 @@ class Client:
         self._open |= {payment.id: payment for payment in payments}
         self._world.submit(payments)
 
-    def _work(self) -> None:
-        world = self._world
+    def _pay(self) -> None:
+        """The first of each round across shards, if there are two."""
+        world, many = self._world, self._plan.payments
+        until = TIME + world.now + world.chance.choice((3_000, 10_000, 20_000))
+        pairs = [(*world.chance.sample(PEOPLE, 2),) for _ in range(many - 1)]
+        pairs.append(next((pair for pair in combinations(world.chance.sample(PEOPLE, 8), 2) if self._crosses(*pair)), pairs[0]))
+        self._say([world.network.pay(a, b, world.chance.randint(1, 400), valid_until=until) for a, b in pairs])
+        if not self._ends:
+            world.after(self._pause(), self._pay)
+
+    def _pause(self) -> int:
+        """On a short day payments come thick and fast only when the shards are about to settle, or do."""
+        phases = {
+            chain.ledger.register.phase
+            for chain in self._world.oracle.chains_of(self._world.oracle.epoch).values()
+            if chain.ledger.is_register
+        }
+        is_calm = self._plan.short and not phases & {HANDOFF, SETTLEMENT}
+        return max(CALM, self._plan.pace) if is_calm else self._plan.pace
+
+    def _crosses(self, payer: KeyPair, payee: KeyPair) -> bool:
+        home, other = (self._world.document.shards.shard_of(address_of(pair.public)) for pair in (payer, payee))
+        return home != other
+
+    def _insist(self) -> None:
         self._forget()
-        world.submit(list(self._open.values())[:64])
-        if not self.ends:
-            until = TIME + world.now + world.chance.choice((3_000, 10_000, 20_000))
-            pairs = [world.chance.sample(PEOPLE, 2) for _ in range(self._many)]
-            self._say([world.network.pay(a, b, world.chance.randint(1, 400), valid_until=until) for a, b in pairs])
-        if not self.ends or self._open:
-            world.after(self._pace, self._work)
+        self._world.submit(list(self._open.values())[:64])
+        if not self._ends or self._open:
+            self._world.after(AGAIN, self._insist)
 
     def _forget(self) -> None:
-        """What is decided, or can be included no more."""
+        """What is decided, or can be included no more; at the end, what nobody has included."""
         oracle, now = self._world.oracle, TIME + self._world.now
         self._open = {
             one: payment
             for one, payment in self._open.items()
-            if oracle.end_at_home(one) is None and (one in oracle.transactions or payment.order.valid_until > now)
+            if oracle.end_at_home(one) is None
+            and (one in oracle.transactions or (not self._ends and payment.order.valid_until > now))
         }
+
+    def end(self) -> None:
+        self._ends = True
 
     @property
     def is_done(self) -> bool:
@@ -141,19 +109,20 @@ class Day:
     """A plan at work."""
 
     def __init__(self, plan: Plan) -> None:
-        age = 3_000 if plan.coordinator == "dead" else NEVER
-        times = {"epoch_time": age, "handoff_time": plan.handoff_time, "settle_time": plan.settle_time}
-        times["checkpoint_interval"] = plan.checkpoint_interval
+        age, pause = (400, 300) if plan.short else (3_000, 1_000)
+        times = {"epoch_pause": pause, "epoch_time": age if plan.coordinator == "dead" else NEVER}
+        times |= {"handoff_time": plan.handoff_time, "settle_time": plan.settle_time}
+        times |= {"checkpoint_interval": plan.checkpoint_interval, "reveal_time": 2_000 if plan.short else 4_000}
         network = Network(committees=plan.committees, **{**SOON, **times})  # type: ignore[arg-type]  # no strings among them
         self.plan = plan
-        self.world = World(network, 4, plan.seed, plan.loss, plan.broker_loss)
+        self.world = World(network, 4, plan.seed, plan.loss, plan.broker_loss, delay=plan.delay)
         self._chance = Random(f"{plan.seed}/day")
 
     def run(self) -> None:
         """Raises ViolationError."""
         plan, world = self.plan, self.world
         world.run(lambda: world.is_open, plan.patience)
-        client = Client(world, plan.payments, plan.pace)
+        client = Client(world, plan)
         if plan.liar:
             host = self._chance.choice(world.hosts[: 4 * plan.committees])
             host.liar = LIARS[plan.liar](world, host.key)
@@ -162,19 +131,19 @@ class Day:
         honest = [host for host in world.hosts[: 4 * plan.committees] if host.liar is None]
         for host in self._chance.sample(honest, plan.leaving):
             assert host.node is not None
-            world.after(self._chance.randint(0, 1_500), lambda host=host: host.node and host.node.leave())  # type: ignore[misc]
+            world.after(self._chance.randint(0, plan.busy), lambda host=host: host.node and host.node.leave())  # type: ignore[misc]
         for host in honest:
             host.trap = plan.trap if self._chance.random() < 0.3 else ""
         if plan.coordinator != "dead":
-            call(world, lambda: world.document.number > plan.epochs, plan.coordinator == "raging")
+            call(world, lambda: world.document.number > plan.epochs, plan.coordinator == "raging", 200 if plan.short else 1_000)
         self._disturb(honest)
         if plan.outage:
             self._go_out()
         if plan.wiped:
-            world.after(self._chance.randint(1, 2_000), lambda: self._wipe(self._chance.choice(honest)))
+            world.after(self._chance.randint(1, plan.busy), lambda: self._wipe(self._chance.choice(honest)))
         world.run(lambda: world.document.number > plan.epochs and world.is_open, plan.patience)
         world.run(self._goes_on, plan.patience)
-        client.ends = True
+        client.end()
         world.run(lambda: client.is_done and self._is_drained(), plan.patience)
         world.oracle.check_drained()
 
@@ -245,7 +214,7 @@ class Verdict(Struct):
 def run(plan: Plan, mutations: Sequence[Mutation] = ()) -> Verdict:
     """Run a plan, with some rules of the core taken away."""
     violation, day = None, None
-    with remembered(), applied(mutations):
+    with standing_in(), remembered(verify), applied(mutations):
         try:
             day = Day(plan)
             day.run()
@@ -259,22 +228,47 @@ def run(plan: Plan, mutations: Sequence[Mutation] = ()) -> Verdict:
     return Verdict(violation, sum(chain.height for chain in oracle.chains.values()), len(oracle.transactions), oracle.epoch)
 
 
-def main(arguments: Sequence[str]) -> int:
+class Task(NamedTuple):
+    seed: int
+    short: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 when anything was violated."""
-    first, count = map(int, arguments)
-    begun, blocks, payments, boundaries, failed = time.process_time(), 0, 0, 0, list[int]()
-    for seed in range(first, first + count):
-        verdict = run(draw(seed))
-        blocks, payments = blocks + verdict.blocks, payments + verdict.payments
-        boundaries += max(0, verdict.epochs - 1)
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.boundaries", description=__doc__)
+    parser.add_argument("first", type=int, help="the first seed")
+    parser.add_argument("count", type=int, help="how many")
+    parser.add_argument("--short", action="store_true", help="the epoch is about to end when the day begins")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default %(default)s)")
+    options = parser.parse_args(arguments)
+    tasks = [Task(seed, options.short) for seed in range(options.first, options.first + options.count)]
+    done, boundaries, blocks, payments, seconds, failed = 0, 0, 0, 0, 0.0, list[int]()
+    for task, verdict, used in _verdicts(tasks, options.jobs):
+        done, blocks, payments = done + 1, blocks + verdict.blocks, payments + verdict.payments
+        boundaries, seconds = boundaries + max(0, verdict.epochs - 1), seconds + used
         if verdict.violation is not None:
-            failed.append(seed)
-            print(f"seed {seed} violates {verdict.violation}\n  {draw(seed)}", flush=True)
-    each = (time.process_time() - begun) / count
-    print(f"{count} seeds: {boundaries} boundaries, {blocks} blocks, {payments} payments, {each:.2f} CPU seconds each")
-    print(f"violated: {failed}" if failed else "all invariants hold")
+            failed.append(task.seed)
+            print(f"seed {task.seed} violates {verdict.violation}\n  {draw(*task)}", flush=True)
+        if done % 100 == 0 or done == len(tasks):
+            figures = f"{boundaries} boundaries, {blocks} blocks, {payments} payments, {len(failed)} violations"
+            print(f"{done} seeds: {figures}, {seconds / done:.2f} CPU s each", flush=True)
+    print(f"violated: {sorted(failed)}" if failed else "all invariants hold")
     return 1 if failed else 0
 
 
+def _verdicts(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Verdict, float]]:
+    if jobs == 1:
+        yield from map(_judge, tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(_judge, tasks, chunksize=4)
+
+
+def _judge(task: Task) -> tuple[Task, Verdict, float]:
+    gc.set_threshold(100_000)  # a network has many objects and few cycles
+    begun = time.process_time()
+    return task, run(draw(*task)), time.process_time() - begun
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

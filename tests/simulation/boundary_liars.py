@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from node.protocol.block import Totals
-from node.protocol.bulletins import decode_message
+from node.protocol.bulletins import Successions, decode_message
 from node.protocol.change import Bulletin, RegisterPhase, Stage
 from node.protocol.checkpoint import Ids, Rows
-from node.protocol.codec import encode
+from node.protocol.codec import decode, encode
 from node.protocol.crypto import KeyPair
 from node.protocol.entries import Call, Disclosure, Enrolment, Farewell, Ready, decode_entry
 from node.protocol.epoch import commitment_to
+from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import ChainReply, PartsReply, PeerMessage
 from node.protocol.succession import Succession
 from node.protocol.topics import bulletins_topic, entries_topic
@@ -106,11 +107,15 @@ class Forger(Liar):
     def tells(self, body: bytes) -> Sequence[bytes]:
         self._heard.append(body)
         message = decode_message(body)
-        forged = [self._forge(message)] if isinstance(message, Bulletin) else [*map(self._forge, message.closings)]
-        part = Succession(message.closings[1:] or message.closings * 2) if isinstance(message, Succession) else None
-        later = [_later(message)] if isinstance(message, Bulletin) else []
-        said = [*forged, Succession(tuple(forged)), *([part] if part is not None else [])]
-        return [*map(encode, [*later, *said]), b"junk", self._chance.choice(self._heard), body]
+        if isinstance(message, Bulletin):
+            forged = self._forge(message)
+            said: list[Any] = [_later(message), forged, Successions.of([Succession((forged,))])]
+        else:
+            true = [decode(Succession, encoded, MAX_FRAME_BYTES) for encoded in message.encoded]
+            lies = [Succession(tuple(map(self._forge, one.closings))) for one in true]
+            parts = [Succession(one.closings[1:] or one.closings * 2) for one in true]
+            said = [*lies[0].closings, Successions.of(lies), Successions.of(parts)]
+        return [*map(encode, said), b"junk", self._chance.choice(self._heard), body]
 
     def _forge(self, bulletin: Bulletin) -> Bulletin:
         change, height = bulletin.change, bulletin.header.height
@@ -182,8 +187,9 @@ LOSES_SEAT = {"silent", "late", "undecided", "twofold"}
 """May have no seat in the next epoch."""
 
 
-def call(world: "World", until: Callable[[], bool], raging: bool) -> None:
-    """The coordinator's part: it calls for the change. ``raging``: ten times a second, for any epoch and attempt."""
+def call(world: "World", until: Callable[[], bool], raging: bool, pace: int = 1_000) -> None:
+    """The coordinator's part: it calls for the change every ``pace`` ms. ``raging``: ten times a second, for any epoch and
+    attempt."""
     if not until():
         document, chance = world.document, world.chance
         known = [host.node.chronicle.register for host in world.hosts if host.node is not None]
@@ -196,4 +202,4 @@ def call(world: "World", until: Callable[[], bool], raging: bool) -> None:
         for one in calls:
             if one.epoch > 0:
                 world.publish(entries_topic(document.network), encode(one))
-        world.after(100 if raging else 1_000, lambda: call(world, until, raging))
+        world.after(100 if raging else pace, lambda: call(world, until, raging, pace))

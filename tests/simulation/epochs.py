@@ -160,7 +160,7 @@ class Host:
                 self._remember(effect)
             elif isinstance(effect, In) and isinstance(effect.effect, Commit):
                 self.world.oracle.stored(self.name, effect.chain, effect.effect.encoded, effect.effect.bundles)
-        if any(type(effect).__name__ == self.trap for effect in effects) and self.world.may_end(self):
+        if self.trap and any(type(effect).__name__ == self.trap for effect in effects) and self.world.may_end(self):
             self.trap = ""
             self.stop()
             self.world.after(self.world.chance.randint(1, 2_000), self.start)
@@ -292,13 +292,13 @@ class Host:
             return
         said = self.liar.sends(message) if self.liar is not None else message
         frame = encode(Frame(chain.epoch, chain.shard, said))
-        target.later(self.world.chance.randint(1, 10), lambda: target.put(Message(self.key.public, frame)))
+        target.later(self.world.chance.randint(1, self.world.delay), lambda: target.put(Message(self.key.public, frame)))
 
 
 class World:
     """``network``: its nodes have the seats of the first epoch. ``hosts``: they, then ``more`` others, who are not started.
 
-    ``loss``: of messages between nodes. ``broker_loss``: of those over the broker.
+    ``loss``: of messages between nodes; ``delay``: theirs, ms at most. ``broker_loss``: of those over the broker.
     """
 
     def __init__(
@@ -309,9 +309,10 @@ class World:
         loss: float = 0.0,
         broker_loss: float = 0.0,
         keep_blocks: int = 0,
+        delay: int = 10,
     ) -> None:
         self.network, self.chance, self.now = network, Random(seed), 0
-        self.loss, self.broker_loss = loss, broker_loss
+        self.loss, self.broker_loss, self.delay = loss, broker_loss, delay
         self.keep_blocks, self.replies = keep_blocks, list[bytes]()
         self.oracle = Oracle(to_builtins(network.genesis), encode(network.document), {}, violated)
         self._events: list[tuple[int, int, Callable[[], None]]] = []
@@ -330,13 +331,15 @@ class World:
         heappush(self._events, (self.now + delay, next(self._order), event))
 
     def run(self, until: Callable[[], bool], at_most: int) -> None:
-        """Until this holds. Raises AssertionError if it does not within so many ms."""
+        """Until this holds at the end of a millisecond. Raises AssertionError if it does not within so many."""
         end = self.now + at_most
         while not until():
             assert self._events, "nothing happens any more"
             assert self._events[0][0] <= end, f"not within {at_most} ms"
-            self.now, _, event = heappop(self._events)
-            event()
+            self.now = self._events[0][0]
+            while self._events and self._events[0][0] == self.now:
+                _, _, event = heappop(self._events)
+                event()
 
     def publish(self, topic: str, body: bytes) -> None:
         label = self.network.genesis.network
@@ -360,13 +363,16 @@ class World:
                 host.later(3, lambda host=host: host.put(For(chain, Asked(query))))  # type: ignore[misc]
 
     def submit(self, transactions: Sequence[Transaction]) -> None:
-        """Each to the members of its home."""
+        """Each to the members of its home, unless it is lost."""
+        by_home = defaultdict[Chain, list[bytes]](list)
         for transaction in transactions:
             home = self.document.shards.shard_of(transaction.order.payers[0])
-            chain = self.document.electorates[home].chain
-            event = For(chain, Transactions((encode(transaction),)))
+            by_home[self.document.electorates[home].chain].append(encode(transaction))
+        for chain, said in by_home.items():
             for host in self.hosts:
-                if chain in host.chains and self.chance.random() >= self.broker_loss:
+                if chain in host.chains:
+                    heard = tuple(one for one in said if self.chance.random() >= self.broker_loss)
+                    event = For(chain, Transactions(heard))
                     host.later(self.chance.randint(1, 10), lambda host=host, event=event: host.put(event))  # type: ignore[misc]
 
     @property

@@ -27,6 +27,7 @@ CAPTURED = "captured shard"
 _MORE = ("silent boaster", "twin network")
 _HANDOFF = ("false parts", "withheld parts", "old checkpoint", "another checkpoint")
 _BUNDLES = ("hoarded bundles", "bundles to liars")
+_NAMES = ("bundles only named", "names of nothing")
 """What liars do beside what they do anyway: drawn apart, so that seeds stay as they were."""
 Liars = tuple[tuple[int, tuple[str, ...]], ...]
 
@@ -60,6 +61,7 @@ def draw(seed: int, behaviour: str = "", other: str = "") -> Plan:
     byzantine = _with_more(Random(f"{seed}/more"), _MORE, _byzantine(chance, committees, size))
     byzantine = _with_more(Random(f"{seed}/handoff"), _HANDOFF, byzantine)
     byzantine = _with_more(Random(f"{seed}/bundles"), _BUNDLES, byzantine)
+    byzantine = _with_more(Random(f"{seed}/names"), _NAMES, byzantine)
     if behaviour and behaviour != CAPTURED:
         liars = {index // size: index for index, _ in reversed(byzantine)}
         names = [other if other and shard % 2 else behaviour for shard in range(committees)]
@@ -115,7 +117,7 @@ def _links(chance: Random) -> Links:
 
 def _byzantine(chance: Random, committees: int, size: int) -> Liars:
     """Up to f liars in each committee, each with one to three ways to lie."""
-    liars, names = [], sorted(BEHAVIOURS.keys() - {*_MORE, *_HANDOFF, *_BUNDLES})
+    liars, names = [], sorted(BEHAVIOURS.keys() - {*_MORE, *_HANDOFF, *_BUNDLES, *_NAMES})
     for shard in range(committees):
         count = chance.choice((0, 1, 1)) * ((size - 1) // 3)
         for member in chance.sample(range(size), count):

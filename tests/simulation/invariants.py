@@ -12,7 +12,7 @@ from msgspec import Struct, to_builtins
 from node.effects import Broadcast, Commit, Effect, Journal, Persist, Row, Send
 from node.events import Recovered
 from node.ledger.admission import admit
-from node.ledger.state import recompute_totals
+from node.ledger.totals import recompute_totals
 from node.protocol.block import Block, Header, Outcome
 from node.protocol.channel import Bundle
 from node.protocol.codec import decode, encode

@@ -51,8 +51,10 @@ from node.replica.delivering import Delivering
 from node.replica.drafts import Draft
 from node.replica.inbox import Inbox
 from node.replica.mempool import Mempool, read_pooled
+from node.replica.naming import Naming
 from node.replica.replica import Replica
 from node.replica.retention import Retention
+from node.replica.serving import Serving
 from node.replica.taking_over import TakingOver
 from tests.simulation.faults import CAPTURED, draw, handoff
 from tests.simulation.plan import Plan
@@ -911,6 +913,15 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "bundles-not-passed-on": Mutant(
         "who is brought a bundle keeps it to itself", 12, _on(Collecting, "_pass_on", _no_effects), "hoarded bundles"
+    ),
+    "named-bundles-not-asked-for": Mutant(
+        "who is told of a bundle waits until it is brought",
+        12,
+        _on(Naming, "named", _nothing),
+        "bundles only named",
+    ),
+    "named-bundles-not-given": Mutant(
+        "who named a bundle gives it to nobody who asks", 12, _on(Serving, "named", _no_effects), "bundles only named"
     ),
     "replay-window-off-by-one": Mutant(
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)

@@ -29,7 +29,9 @@ from node.protocol.messages import (
     BodyReply,
     BodyRequest,
     BundleDelivery,
+    BundleName,
     BundleRequest,
+    BundleWanted,
     Certified,
     ChainReply,
     ChainRequest,
@@ -132,6 +134,10 @@ def describe(message: PeerMessage) -> str:
             return f"block {block.header.hash.hex()[:6]}"
         case BundleDelivery(certified):
             return describe_bundle(certified.bundle)
+        case BundleName(source, sequence):
+            return f"name of bundle {sequence} of shard {source}"
+        case BundleWanted(source, destination, sequence):
+            return f"request for bundle {sequence} of shard {source} to shard {destination}"
         case BundleRequest(destination, sequence):
             return f"request for bundles to shard {destination} from {sequence}"
         case TransactionsRequest(hash, places):

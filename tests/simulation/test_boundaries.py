@@ -3,8 +3,9 @@
 import pytest
 from msgspec import structs
 
-from tests.simulation.boundaries import Plan, draw, run
+from tests.simulation.boundaries import run
 from tests.simulation.boundary_liars import LIARS
+from tests.simulation.boundary_plan import Plan, draw
 from tests.simulation.epoch_mutants import BUSY, MERGE, OUTAGE, PARTS, SPLIT, WIPED
 
 DAYS = {"busy": BUSY, "merge": MERGE, "outage": OUTAGE, "parts": PARTS, "split": SPLIT, "wiped": WIPED}

@@ -10,7 +10,8 @@ from msgspec import structs
 from node.ledger.checkpoint import Slice
 from node.ledger.execution import Execution, execute, genesis_header
 from node.ledger.rules import FIGURES_PAUSE, Rules
-from node.ledger.state import State, recompute_totals
+from node.ledger.state import State
+from node.ledger.totals import recompute_totals
 from node.protocol.address import address_of
 from node.protocol.block import Balance, Effects, Outcome, Receipt
 from node.protocol.channel import Bundle, Record

@@ -49,6 +49,14 @@ def test_when_one_is_slow_the_next_is_asked_for_the_same_and_at_most_three_at_a_
     assert catching_up.next_request(2_999) == (D, 11), "who is gone will not answer"
 
 
+def test_when_three_are_slow_it_waits_until_the_first_is_given_up() -> None:
+    catching_up = at_height_10(a=100, b=100, c=100, d=100)
+    for now in (0, 250, 500, 750, 1_000):
+        catching_up.next_request(now)
+    assert catching_up.deadline == 3_000, "till then there is nothing to do"
+    assert catching_up.next_request(3_000) == (D, 11)
+
+
 def test_only_what_was_asked_for_is_an_answer() -> None:
     catching_up = at_height_10(a=100)
     catching_up.next_request(0)

@@ -9,6 +9,7 @@ from node.protocol.codec import decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.succession import Succession
 from tests.chains import Network, Shard
+from tests.successions import told_of
 
 NETWORK = Network(standby=4, epoch_pause=100, reveal_time=1000)
 """Two shards; then three, as the first is split; then two, as its halves merge."""
@@ -22,7 +23,7 @@ def informed() -> Epochs:
     epochs = Epochs(NETWORK.genesis)
     epochs.announce(encode(NETWORK.announcement()))
     for succession in NETWORK.successions:
-        epochs.hear(encode(succession))
+        epochs.hear(told_of(succession))
     return epochs
 
 
@@ -34,12 +35,12 @@ def proven(shard: Shard) -> list[ProvenBlock]:
 
 def test_successions_bring_the_later_documents_one_after_the_other() -> None:
     epochs = Epochs(NETWORK.genesis)
-    assert epochs.hear(encode(NETWORK.successions[0])) == [], "nothing is known before the first"
+    assert epochs.hear(told_of(NETWORK.successions[0])) == [], "nothing is known before the first"
     epochs.announce(encode(NETWORK.announcement()))
-    assert epochs.hear(encode(NETWORK.successions[1])) == [], "that it is late it knows now"
+    assert epochs.hear(told_of(NETWORK.successions[1])) == [], "that it is late it knows now"
     assert epochs.asks(0)
     for document, succession in zip(NETWORK.documents[1:], NETWORK.successions, strict=True):
-        assert epochs.hear(encode(succession)) == [NewDocument(document)]
+        assert epochs.hear(told_of(succession)) == [NewDocument(document)]
     assert epochs.document == NETWORK.document
     assert epochs.electorates.keys() == NETWORK.chains.keys()
     assert epochs.current == NETWORK.document.electorates
@@ -52,10 +53,10 @@ def test_a_forged_succession_is_refused_and_changes_nothing() -> None:
     epochs = Epochs(NETWORK.genesis)
     epochs.announce(encode(NETWORK.announcement()))
     for closings in ((first, other.successions[0].closings[1]), (first,), (first, first), (second, first)):
-        (news,) = epochs.hear(encode(Succession(closings)))
+        (news,) = epochs.hear(told_of(Succession(closings)))
         assert isinstance(news, Refused)
         assert epochs.documents == NETWORK.documents[:1]
-    assert epochs.hear(encode(NETWORK.successions[0])) == [NewDocument(NETWORK.documents[1])]
+    assert epochs.hear(told_of(NETWORK.successions[0])) == [NewDocument(NETWORK.documents[1])]
 
 
 def test_closing_bulletins_of_all_shards_are_as_good_as_the_succession() -> None:

@@ -86,6 +86,20 @@ def test_who_lacks_what_nobody_keeps_has_not_caught_up_though_nothing_was_publis
     assert (follower.is_cut_off, follower.caught_up) == (False, True)
 
 
+@pytest.mark.parametrize(("is_over", "is_sent"), [(True, True), (True, False), (False, True)])
+def test_of_a_chain_that_is_over_nobody_answers_any_more_who_deleted_it(is_over: bool, is_sent: bool) -> None:
+    follower, said = Follower(ELECTORATE), list[str]()
+    if is_over:
+        follower.finish(CHAIN[8].header)
+    for now in (10, 14, 18):
+        while follower.ask(now):
+            said += follower.answered(None, now, is_sent=is_sent).notables
+    assert (follower.is_cut_off, follower.caught_up) == (is_over and is_sent, False)
+    assert said == ["shard 0: no member gives block 1 any more; an archive does"] * follower.is_cut_off
+    follower.answered(CHAIN[:9], 30.0)
+    assert (follower.is_cut_off, follower.is_complete) == (False, is_over)
+
+
 def test_a_liar_that_keeps_nothing_holds_nobody_up_for_long() -> None:
     follower = Follower(ELECTORATE)
     for now in (10, 14):

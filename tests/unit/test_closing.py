@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from node.effects import Broadcast, Effect, Send, SendBlocks, SendBundles
+from node.effects import Broadcast, Effect, Send, SendBlocks
 from node.protocol.block import payload_root
 from node.protocol.certificate import CertifiedHeader, VoteKind, sign_vote
 from node.protocol.change import Bulletin, RegisterPhase, Stage
@@ -15,6 +15,7 @@ from node.protocol.limits import MAX_BROKER_BODY_BYTES
 from node.protocol.messages import (
     Ballot,
     BundleDelivery,
+    BundleName,
     BundleRequest,
     Certified,
     ChainRequest,
@@ -225,7 +226,7 @@ def test_the_last_bundles_of_a_closed_shard_are_delivered_until_they_are_taken()
         found: list[Effect] = []
         while replica.deadline < until:
             found += replica.on_tick(at(replica.deadline))
-        return any(isinstance(effect, SendBundles) and effect.peer in keys for effect in found)
+        return any(isinstance(e, Send) and isinstance(e.message, BundleName) and e.peer in keys for e in found)
 
     assert any(isinstance(effect, Send) and isinstance(effect.message, BundleDelivery) for effect in effects)
     assert brought(10 * HEARTBEAT)

@@ -6,7 +6,7 @@ from msgspec import structs
 from node.effects import Effect, Send
 from node.protocol.channel import CertifiedBundle, PrepareVote
 from node.protocol.codes import Code
-from node.protocol.messages import BundleDelivery, BundleRequest
+from node.protocol.messages import BundleDelivery, BundleName, BundleRequest
 from node.replica.delivering import first_hands
 from node.replica.inbox import WINDOW
 from node.replica.replica import Replica
@@ -22,9 +22,9 @@ HANDS = [KEYS.index(key) for key in first_hands(BUNDLE.bundle, SHARD.electorate)
 OTHERS = [member for member in range(4) if member not in HANDS]
 
 
-def passed_on(effects: list[Effect]) -> list[int]:
-    """To which members, in order."""
-    sent = [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, BundleDelivery)]
+def passed_on(effects: list[Effect], kind: type[BundleDelivery | BundleName] = BundleDelivery) -> list[int]:
+    """To which members, in order; or to which it was named."""
+    sent = [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, kind)]
     return sorted(KEYS.index(effect.peer) for effect in sent)
 
 
@@ -37,21 +37,26 @@ def ticking(replica: Replica, start: int, end: int) -> list[tuple[bytes, BundleR
 
 
 @pytest.mark.parametrize(
-    ("member", "peer", "to"),
+    ("member", "peer", "to", "told"),
     [
-        (HANDS[0], SOURCE.electorate.keys[2], OTHERS),
-        (HANDS[0], KEYS[HANDS[1]], OTHERS),
-        (OTHERS[0], SOURCE.electorate.keys[2], sorted([*HANDS, OTHERS[1]])),
-        (OTHERS[0], KEYS[HANDS[0]], []),
+        (HANDS[0], SOURCE.electorate.keys[2], OTHERS[:1], OTHERS[1:]),
+        (HANDS[1], SOURCE.electorate.keys[2], OTHERS[1:], OTHERS[:1]),
+        (HANDS[0], KEYS[HANDS[1]], OTHERS[:1], OTHERS[1:]),
+        (OTHERS[0], SOURCE.electorate.keys[2], [], sorted([*HANDS, OTHERS[1]])),
+        (OTHERS[0], KEYS[HANDS[0]], [], []),
     ],
-    ids=["first hand", "first hand, from the other", "who asked", "who is passed it"],
+    ids=["first hand", "the other", "first hand, from the other", "who asked", "who is passed it"],
 )
-def test_a_new_bundle_is_passed_on_once_to_those_who_do_not_have_it(member: int, peer: bytes, to: list[int]) -> None:
+def test_first_hands_share_whom_they_pass_a_new_bundle_on_to_and_name_it_to_the_others(
+    member: int, peer: bytes, to: list[int], told: list[int]
+) -> None:
     replica = replica_of(NETWORK, member)
-    assert passed_on(replica.on_message(peer, BundleDelivery(BUNDLE), at(1))) == to
+    effects = replica.on_message(peer, BundleDelivery(BUNDLE), at(1))
+    assert (passed_on(effects), passed_on(effects, BundleName)) == (to, told)
     assert replica.counters.bundles_in == 1
     for again in (peer, *SOURCE.electorate.keys):
-        assert passed_on(replica.on_message(again, BundleDelivery(BUNDLE), at(2))) == []
+        effects = replica.on_message(again, BundleDelivery(BUNDLE), at(2))
+        assert passed_on(effects) + passed_on(effects, BundleName) == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from signaling.epochs import CALL_INTERVAL, CALLS_PER_HOUR, PATIENCE, PersistSuc
 from signaling.phases import Announce, Coordinator, Effect, PersistPhase, Saved
 from signaling.storage import Storage, StorageError
 from tests.chains import TIME, Network
-from tests.successions import bulletin, register, succession
+from tests.successions import bulletin, register, succession, told_of
 
 NETWORK = Network(standby=4)
 GENESIS, FIRST = NETWORK.genesis, NETWORK.document
@@ -91,7 +91,7 @@ def test_it_says_where_things_stand_as_the_register_does_with_the_first_opening(
         c.announcement.check(GENESIS)
     c.hear(written(height=7, attempt=2, nodes=NODES[:5]))
     assert stands(c) == (2, 2, Phase.REGISTRATION, 5), "called off: another attempt"
-    c.hear(encode(TO_SECOND))
+    c.hear(told_of(TO_SECOND))
     assert stands(c) == (2, 1, Phase.MINING, 12)
     assert c.announcement.notice.since == TIME + 9
     assert c.doing == "epoch 2 is mining"
@@ -174,7 +174,7 @@ def test_a_wish_that_does_not_go_with_the_seat_or_the_epoch_counts_for_nothing()
 def test_with_the_epoch_its_wishes_are_over() -> None:
     c = coordinator()
     wish(c, SEATED[:1], Want.SIT_OUT)
-    c.hear(encode(TO_SECOND))
+    c.hear(told_of(TO_SECOND))
     c.hear(written(current=SECOND))
     assert called(c, 0) == []
     wish(c, [node for node in NODES if SECOND.seat_of(node.public)][:1], Want.SIT_OUT, epoch=2)
@@ -189,7 +189,7 @@ def test_members_that_say_they_leave_and_stay_do_not_have_one_change_follow_anot
         heeded += len(called(c, 5_000 * number))
         step = succession(NETWORK, document, SEATED)
         document = step.next_document(document, GENESIS.parameters)
-        c.hear(encode(step))
+        c.hear(told_of(step))
     assert heeded <= CALLS_PER_HOUR + 1
     c.hear(written(current=document))
     wish(c, SEATED[:1], Want.SIT_OUT, epoch=document.number)
@@ -208,17 +208,17 @@ def test_what_nobody_certified_changes_nothing_and_is_not_passed_on() -> None:
     assert stands(c) == before
     assert c.asked(encode(GetChange(1, 0)), 0) == []
     assert c.asked(b"\xc1", 0) == []
-    assert coordinator(Saved()).hear(encode(TO_SECOND)) == [], "nothing is known before there is a first document"
+    assert coordinator(Saved()).hear(told_of(TO_SECOND)) == [], "nothing is known before there is a first document"
 
 
 def test_it_asks_for_what_is_missing_and_answers_what_it_knows() -> None:
     c = coordinator()
     topic = asks_topic(GENESIS.network)
     asked = [effect.body for effect in c.tick(0) if isinstance(effect, Publish) and effect.topic == topic]
-    assert [decode_ask(body) for body in asked] == [GetChange(1, 0)]
+    assert [decode_ask(body) for body in asked] == [GetSuccession(2), GetChange(1, 0)]
     assert c.asked(encode(GetSuccession(2)), 0) == []
-    c.hear(encode(TO_SECOND))
-    assert c.asked(encode(GetSuccession(2)), 0) == [Publish(bulletins_topic(GENESIS.network), encode(TO_SECOND))]
+    c.hear(told_of(TO_SECOND))
+    assert c.asked(encode(GetSuccession(2)), 0) == [Publish(bulletins_topic(GENESIS.network), told_of(TO_SECOND))]
 
 
 def test_a_restart_knows_all_epochs_and_a_damaged_one_is_not_believed() -> None:
@@ -226,7 +226,7 @@ def test_a_restart_knows_all_epochs_and_a_damaged_one_is_not_believed() -> None:
     storage.load(0)
     storage.write([PersistPhase(1, 1, Phase.MINING, TIME, NETWORK.opening)])
     c = coordinator(storage.load(0))
-    (persisted, *_) = effects = c.hear(encode(TO_SECOND))
+    (persisted, *_) = effects = c.hear(told_of(TO_SECOND))
     assert isinstance(persisted, PersistSuccession)
     assert any(isinstance(effect, Announce) for effect in effects[1:]), "stored before anybody hears of it"
     storage.write([persisted])

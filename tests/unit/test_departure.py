@@ -9,7 +9,7 @@ from node.protocol.change import Change, RegisterPhase
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from tests.chains import Network
-from tests.successions import bulletin, register, succession
+from tests.successions import bulletin, register, succession, told_of
 
 NETWORK = Network(standby=4)
 NODES = list(NETWORK.nodes.values())
@@ -42,7 +42,7 @@ def test_it_is_over_when_each_shard_that_came_from_its_own_has_a_final_block() -
     leaving = Leaving()
     assert not leaving.mines(0, FIRST)
     leaving.departure.begin()
-    assert not leaving.hear(encode(TO_SECOND)), "nobody has shown that it has the state"
+    assert not leaving.hear(told_of(TO_SECOND)), "nobody has shown that it has the state"
     assert [decode_ask(ask) for ask in leaving.departure.asks()] == [GetChange(2, shard) for shard in HEIRS]
     others = [committee.shard for committee in SECOND.committees if committee.shard not in (*HEIRS, SECOND.register)]
     assert not any(leaving.mines(shard) for shard in others)
@@ -56,12 +56,12 @@ def test_it_is_over_when_each_shard_that_came_from_its_own_has_a_final_block() -
 
 def test_it_is_not_over_while_it_has_a_seat_or_may_come_to_one_or_nobody_asked_for_it() -> None:
     staying = Leaving()
-    staying.hear(encode(TO_SECOND))
+    staying.hear(told_of(TO_SECOND))
     assert not any(staying.mines(shard) for shard in [*HEIRS, SECOND.register])
     leaving = Leaving()
     leaving.departure.begin()
     assert not leaving.mines(0, FIRST), "it has a seat"
-    leaving.hear(encode(TO_SECOND))
+    leaving.hear(told_of(TO_SECOND))
     written = register(NETWORK, SECOND, RegisterPhase.REVEAL, NODES)
     leaving.mines(HEIRS[0])
     assert not leaving.hear(encode(bulletin(NETWORK, SECOND, SECOND.register, Change(register=written), 2))), "it is registered"

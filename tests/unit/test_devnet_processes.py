@@ -107,14 +107,18 @@ def test_a_child_that_keeps_dying_is_started_ever_more_slowly(folder: Folder) ->
     assert "in 1 s" in lines[2]
 
 
-def test_everything_ends_within_five_seconds_even_who_ignores_sigterm_and_whose_parent_is_gone(folder: Folder) -> None:
+def test_everything_ends_within_seconds_even_who_ignores_sigterm_and_whose_parent_is_gone(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     programs = [program(folder, "stubborn", STUBBORN), program(folder, "willing")]
     running, _ = processes.start_missing(folder, programs)
     until(said(folder, "stubborn", "grandchild"))
     assert len(processes.marked(folder)) == 3
-    began = time.monotonic()
-    assert processes.stop(folder, only=["willing"]) == ["willing"]
-    assert time.monotonic() - began < 2.5, "the grace for the unwilling is 3 s"
+    with monkeypatch.context() as patience:
+        patience.setattr(processes, "TERM_SECONDS", 60.0)
+        began = time.monotonic()
+        assert processes.stop(folder, only=["willing"]) == ["willing"]
+        assert time.monotonic() - began < 30, "who is not asked to end is not waited for"
 
     os.kill(running["stubborn"].pid, signal.SIGKILL)
     until(running["stubborn"].ended)
@@ -128,7 +132,7 @@ def test_everything_ends_within_five_seconds_even_who_ignores_sigterm_and_whose_
     until(said(folder, "stubborn", "grandchild\ngrandchild"))
     began = time.monotonic()
     assert processes.stop(folder) == ["stubborn"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < processes.TERM_SECONDS + 12, "the grace, and what a busy machine needs"
     assert processes.marked(folder) == []
 
 

@@ -1,12 +1,15 @@
 """The queue between shell and mind: bounded, and nobody waits for ever."""
 
+from math import inf
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from node.events import Asked, AskedAbout, Bulletined, ChainEvent, Entries, Event, For, SignaturesChecked, Tick, Transactions
-from node.intake import MAX_EVENT_BYTES, MAX_EVENTS, MAX_NEWS, MAX_NEWS_BYTES, MAX_QUESTIONS, MAX_TRANSACTION_BYTES, Intake
+from node.intake import MAX_FRAMES, MAX_NEWS, MAX_NEWS_BYTES, MAX_QUESTIONS, MAX_TRANSACTION_BYTES, Intake
 from node.network.events import Message
+from node.network.inbox import Inbox
 from node.protocol.chain import Chain
 from node.protocol.queries import GetStatus, Query
 
@@ -19,37 +22,28 @@ def kinds(intake: Intake) -> list[type[Event | ChainEvent]]:
     return [type(event.event if isinstance(event, For) else event) for event in intake.take()]
 
 
-async def test_all_who_wait_for_room_go_on_when_there_is_room(autojump_clock: MockClock) -> None:
-    intake = Intake()
-    await intake.put_when_there_is_room(FRAME, MAX_EVENT_BYTES)
-    async with trio.open_nursery() as nursery:
-        for _ in range(3):
-            nursery.start_soon(intake.put_when_there_is_room, FRAME, 1)
-            await wait_all_tasks_blocked()
-        assert kinds(intake) == [Message], "none of the three before there is room"
-        with trio.fail_after(1):
-            await wait_all_tasks_blocked()
-    assert kinds(intake) == [Message] * 3
+async def test_a_bounded_number_of_frames_is_taken_in_a_turn_and_the_rest_waits(autojump_clock: MockClock) -> None:
+    peers = Inbox(lambda: None)
+    intake = Intake(peers)
+    for _ in range(MAX_FRAMES + 1):
+        peers.put(FRAME)
+    assert kinds(intake) == [Message] * MAX_FRAMES
+    with trio.fail_after(1):
+        await intake.wait(inf)
+    assert kinds(intake) == [Message]
+    assert kinds(intake) == [Tick]
 
 
-async def test_frames_are_bounded_in_number_too(autojump_clock: MockClock) -> None:
-    intake = Intake()
-    for _ in range(MAX_EVENTS):
-        await intake.put_when_there_is_room(FRAME, 1)
-    with trio.move_on_after(1) as scope:
-        await intake.put_when_there_is_room(FRAME, 1)
-    assert scope.cancelled_caught
-
-
-async def test_answers_to_effects_always_find_room() -> None:
-    intake = Intake()
-    await intake.put_when_there_is_room(FRAME, MAX_EVENT_BYTES)
+async def test_answers_to_effects_come_before_frames() -> None:
+    peers = Inbox(lambda: None)
+    intake = Intake(peers)
+    peers.put(FRAME)
     intake.put(For(CHAIN, SignaturesChecked(1, (True,))))
-    assert kinds(intake) == [Message, SignaturesChecked]
+    assert kinds(intake) == [SignaturesChecked, Message]
 
 
 async def test_questions_beyond_a_bound_are_dropped_while_earlier_ones_wait_or_are_read() -> None:
-    intake = Intake()
+    intake = Intake(Inbox(lambda: None))
     for _ in range(MAX_QUESTIONS + 5):
         intake.offer_question(CHAIN, QUESTION)
     assert kinds(intake).count(Asked) == MAX_QUESTIONS
@@ -63,7 +57,7 @@ async def test_questions_beyond_a_bound_are_dropped_while_earlier_ones_wait_or_a
 
 
 async def test_transactions_are_bounded_in_bytes_and_come_in_parts() -> None:
-    intake = Intake()
+    intake = Intake(Inbox(lambda: None))
     numbered = [number.to_bytes(4096, "big") for number in range(MAX_TRANSACTION_BYTES // 4096)]
     assert all(intake.offer_transactions(CHAIN, numbered[first : first + 16]) for first in range(0, len(numbered), 16))
     assert not intake.offer_transactions(CHAIN, [b"x"])
@@ -76,7 +70,7 @@ async def test_transactions_are_bounded_in_bytes_and_come_in_parts() -> None:
 
 
 async def test_a_part_has_transactions_of_one_chain() -> None:
-    intake = Intake()
+    intake = Intake(Inbox(lambda: None))
     for chain, encoded in ((CHAIN, b"a"), (CHAIN, b"b"), (OTHER, b"c"), (CHAIN, b"d")):
         intake.offer_transactions(chain, [encoded])
     taken = [event for _ in range(4) for event in intake.take()]
@@ -90,7 +84,7 @@ async def test_a_part_has_transactions_of_one_chain() -> None:
 
 @pytest.mark.parametrize("event", [Bulletined(b""), AskedAbout(b""), For(CHAIN, Entries((b"",)))])
 async def test_what_comes_for_all_is_bounded_in_number_and_bytes(event: Bulletined | AskedAbout | For) -> None:
-    intake = Intake()
+    intake = Intake(Inbox(lambda: None))
     for _ in range(MAX_NEWS + 5):
         intake.offer(event, 1)
     assert len(kinds(intake)) == MAX_NEWS
@@ -102,7 +96,7 @@ async def test_what_comes_for_all_is_bounded_in_number_and_bytes(event: Bulletin
 
 
 async def test_a_flood_of_one_kind_leaves_the_others_their_room() -> None:
-    intake, entry = Intake(), For(CHAIN, Entries((b"",)))
+    intake, entry = Intake(Inbox(lambda: None)), For(CHAIN, Entries((b"",)))
     for _ in range(MAX_NEWS):
         intake.offer(AskedAbout(b""), MAX_NEWS_BYTES // MAX_NEWS)
     intake.offer(Bulletined(b""), 1)
@@ -110,22 +104,48 @@ async def test_a_flood_of_one_kind_leaves_the_others_their_room() -> None:
     assert kinds(intake)[MAX_NEWS:] == [Bulletined, Entries]
 
 
-async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(autojump_clock: MockClock) -> None:
-    intake = Intake()
+async def test_transactions_that_are_not_wanted_now_wait_and_wake_nobody(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    intake = Intake(Inbox(lambda: None))
+    nursery.start_soon(intake.run)
     intake.offer_transactions(CHAIN, [b"x"])
     assert [type(event) for event in intake.take(transactions=False)] == [Tick]
-    await intake.wait(10, transactions=False)  # that they came
+    await intake.wait(inf, transactions=False)  # that they came
     began = trio.current_time()
-    await intake.wait(10, transactions=False)
+    await intake.wait(began + 10, transactions=False)
     assert trio.current_time() == began + 10
-    await intake.wait(10)
+    await intake.wait(inf)
     assert kinds(intake) == [Transactions]
+    nursery.cancel_scope.cancel()
 
 
-async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock) -> None:
-    intake = Intake()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(intake.wait, 100)
+async def test_waiting_ends_at_the_time_it_was_last_given(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    intake = Intake(Inbox(lambda: None))
+    nursery.start_soon(intake.run)
+    began = trio.current_time()
+    for seconds in (30, 10, 50):
+        nursery.start_soon(intake.wait, began + seconds)
         await wait_all_tasks_blocked()
-        intake.offer_transactions(CHAIN, [b"x"])
+        intake.wake()
+        await wait_all_tasks_blocked()
+        assert trio.current_time() == began
+    await intake.wait(began + 40)
+    assert trio.current_time() == began + 40
+    await intake.wait(began + 5)
+    assert trio.current_time() == began + 40, "past already"
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("is_frame", [False, True])
+async def test_waiting_ends_with_the_first_event(autojump_clock: MockClock, is_frame: bool) -> None:
+    peers = Inbox(lambda: None)
+    intake = Intake(peers)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(intake.wait, inf)
+        await wait_all_tasks_blocked()
+        if is_frame:
+            peers.put(FRAME)
+        else:
+            intake.offer_transactions(CHAIN, [b"x"])
     assert trio.current_time() < 1

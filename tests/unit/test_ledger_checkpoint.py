@@ -13,7 +13,8 @@ from node.ledger.admission import admit
 from node.ledger.commitment import EMPTY_TREE, updated
 from node.ledger.execution import Execution
 from node.ledger.rows import ANSWERED, REPLAYED, WAITING, Replayed
-from node.ledger.state import Corrupt, Overlay, State
+from node.ledger.state import Overlay, State
+from node.ledger.totals import Corrupt
 from node.protocol.block import Balance, Totals
 from node.protocol.checkpoint import next_state_root
 from node.protocol.codec import decode, encode

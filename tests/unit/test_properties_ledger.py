@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from node.ledger import replay
 from node.ledger.admission import admit
 from node.ledger.execution import Execution, InvalidBlock, execute
+from node.ledger.reader import NO_SUPPLY
 from node.ledger.rows import Flow
 from node.ledger.rules import FIGURES_PAUSE
-from node.ledger.state import NO_SUPPLY, State
+from node.ledger.state import State
 from node.protocol.block import Outcome
 from node.protocol.channel import Bundle
 from node.protocol.codes import Code

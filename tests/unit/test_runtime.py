@@ -1,7 +1,7 @@
 """The shell, with a scripted mind and a real database: what is not stored is not sent."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from node import runtime, talking
 from node.database import StorageFull
 from node.effects import AcceptDocument, Broadcast, Commit, In, Journal, NodeEffect, Persist, Pledge, Publish, Row, Send
 from node.membership import Membership
+from node.network.inbox import Inbox
 from node.protocol.chain import Chain
 from node.protocol.codec import decode
 from node.protocol.limits import MAX_FRAME_BYTES
@@ -68,11 +69,14 @@ class Line:
 
     def __init__(self, log: list[str], document: Path, connected: object) -> None:
         self.log, self.document, self.connected = log, document, connected
-        self._sender, self.inbox = trio.open_memory_channel[Any](0)
+        self.inbox = Inbox(lambda: None)
 
     async def run(self, *, task_status: Any) -> None:
         task_status.started()
         await trio.sleep_forever()
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def connect(self, peer: bytes, addresses: Sequence[str]) -> None:
         pass
@@ -137,7 +141,12 @@ async def run(monkeypatch: pytest.MonkeyPatch, folder: Path, full: int) -> tuple
 def test_the_shell_speaks_the_versions_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[frozenset[int]] = []
     monkeypatch.setattr(runtime, "Node", Mind)
-    monkeypatch.setattr(talking, "Transport", lambda *_, versions, **__: told.append(versions))
+
+    def transport(*_: object, versions: frozenset[int], **__: object) -> SimpleNamespace:
+        told.append(versions)
+        return SimpleNamespace(inbox=Inbox(lambda: None))
+
+    monkeypatch.setattr(talking, "Transport", transport)
     with closing(Stores(tmp_path, NETWORK.genesis.network)) as stores:
         settings = NodeSettings(
             name="n", genesis="", key="", data=str(tmp_path), coordinator="", broker="redis://h", metrics_port=0

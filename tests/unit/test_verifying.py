@@ -37,6 +37,16 @@ async def test_each_transaction_has_a_verdict_of_its_own(nursery: trio.Nursery) 
     nursery.cancel_scope.cancel()
 
 
+async def test_few_are_checked_on_the_spot_unless_others_are_before_them() -> None:
+    answers: list[For] = []
+    verifying = Verifying(answers.append)
+    verifying.check(CHAIN, CheckSignatures(1, (GOOD, BAD)))
+    assert answers == [For(CHAIN, SignaturesChecked(1, (True, False)))]
+    verifying.check(CHAIN, CheckSignatures(2, (of_sixteen(),)))
+    verifying.check(CHAIN, CheckSignatures(3, (GOOD,)))
+    assert len(answers) == 1
+
+
 async def test_what_a_proposal_waits_for_overtakes_what_clients_sent_before(nursery: trio.Nursery) -> None:
     answers: list[For] = []
     verifying = Verifying(answers.append)

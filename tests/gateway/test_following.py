@@ -1,0 +1,165 @@
+"""What follows the chains, from epoch to epoch: nothing of a chain before all of those that it comes from."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from gateway.database import Database, open_engine
+from gateway.epochs import StoredEpochs
+from gateway.events.outbox import Outbox
+from gateway.following import Following
+from gateway.lease import Lease
+from gateway.ledger import Ledger
+from gateway.owners import Owners
+from gateway.projection import tracked_order
+from gateway.queries import Queries
+from gateway.relay import Relay
+from gateway.rows import transfer_row, waiting_rows
+from gateway.statements import ADD_TRANSFER
+from node.client.line import Line
+from node.protocol.certificate import Electorate
+from node.protocol.chain import Chain
+from node.protocol.codec import encode
+from node.protocol.queries import Answer, BlockList, GetBlocks, Request
+from tests.chains import Network
+
+PATIENCE = 20.0
+NETWORK = Network(standby=4, epoch_pause=100, reveal_time=1000)
+"""Two shards; then three, as the first is split; then two, as its halves merge."""
+NETWORK.change()
+NETWORK.change(list(NETWORK.nodes.values())[:8])
+for _shard in NETWORK.shards:
+    _shard.add()
+ALL = sorted(NETWORK.chains)
+
+
+class Committees:
+    """Members that answer for their blocks, but for those of ``silent`` chains."""
+
+    def __init__(self) -> None:
+        self.silent: set[Chain] = set()
+
+    async def ask_one(self, electorate: Electorate, member: int, request: Request, timeout: float) -> Answer | None:
+        await asyncio.sleep(0)
+        assert isinstance(request, GetBlocks)
+        if electorate.chain in self.silent:
+            return None
+        blocks = NETWORK.chains[electorate.chain].chain[request.first - 1 :][: request.count]
+        return BlockList(tuple(blocks), 1)
+
+
+class Process:
+    """A gateway's following half, on a database in a folder; it knows all epochs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database, line = Database(open_engine(f"sqlite:///{folder}/gateway.db")), Line("redis://localhost")
+        self.committees = Committees()
+        self.epochs = StoredEpochs(NETWORK.genesis, self.database, lambda _: None)
+        self.ledger = Ledger(self.database, Outbox(self.database), Owners())
+        parts = Lease(self.database, "here"), self.ledger, Relay(self.database, line, NETWORK.genesis.network)
+        self.following = Following(self.database, line, self.epochs, NETWORK.genesis.network, *parts)
+        queries = cast(Queries, self.committees)
+        for body in (NETWORK.opening, *NETWORK.successions):
+            self.epochs.restore(encode(body))
+            self.following.form(self.epochs.require(), queries)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.following.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            self.database.close()
+
+    def heights(self) -> dict[Chain, int]:
+        return {chain: self.ledger.place(chain).height for chain in ALL}
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not done():  # noqa: ASYNC110  # what others do
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("late", [Chain(1, 0), Chain(1, 1), Chain(2, 0), Chain(2, 1), Chain(2, 2)], ids=str)
+def test_no_chain_is_followed_before_all_that_it_comes_from_are_in_the_database(tmp_path: Path, late: Chain) -> None:
+    ends = {chain: len(NETWORK.chains[chain].chain) for chain in ALL}
+
+    async def follow() -> None:
+        process, waiting = Process(tmp_path), {late}
+        for chain in ALL:
+            if not waiting.isdisjoint(process.epochs.origins(chain)):
+                waiting.add(chain)
+        process.committees.silent = {late}
+        async with process.running():
+            await process.until(lambda: all(process.heights()[chain] == ends[chain] for chain in ALL if chain not in waiting))
+            await asyncio.sleep(0.2)
+            assert {chain: process.heights()[chain] for chain in waiting} == dict.fromkeys(waiting, 0)
+            process.committees.silent = set()
+            await process.until(lambda: process.heights() == ends)
+
+    asyncio.run(follow())
+
+
+def test_a_start_does_not_do_again_what_was_done_for_chains_that_are_over(tmp_path: Path) -> None:
+    async def follow() -> set[Chain]:
+        """The chains that are begun or left."""
+        process, touched = Process(tmp_path), set[Chain]()
+        begin, leave = process.ledger.begin, process.ledger.leave
+
+        async def begun(chain: Chain, time: int) -> None:
+            touched.add(chain)
+            await begin(chain, time)
+
+        async def left(chain: Chain) -> None:
+            touched.add(chain)
+            await leave(chain)
+
+        process.ledger.begin, process.ledger.leave = begun, left  # type: ignore[method-assign]
+        async with process.running():
+            await process.until(lambda: not process.following.missing())
+        return touched
+
+    assert asyncio.run(follow()) == set(ALL)
+    assert {chain.epoch for chain in asyncio.run(follow())} == {2, 3}, "of the last but one what is left may still be handed in"
+
+
+def test_what_was_handed_in_for_a_chain_after_it_was_left_finds_its_new_home_with_the_next_start(tmp_path: Path) -> None:
+    payer = NETWORK.person(0)
+    payment = NETWORK.pay(payer, NETWORK.person(1), 1)
+    tracked = tracked_order(payment.order, payment.id, encode(payment), NETWORK.documents[0], own=True)
+
+    async def follow() -> Chain:
+        process = Process(tmp_path)
+        async with process.running():
+            await process.until(lambda: not process.following.missing())
+            await process.database.write(lambda c: ADD_TRANSFER.run(c, transfer_row(tracked, "ann")) and None)
+        return tracked.home
+
+    async def home() -> Chain:
+        process = Process(tmp_path)
+        async with process.running():
+            await process.until(lambda: not process.following.missing())
+            (row,) = await process.database.read(lambda c: waiting_rows(c, 1, 1 << 60))
+        return row.home
+
+    assert asyncio.run(follow()).epoch == 1
+    assert asyncio.run(home()).epoch == 3
+
+
+def test_it_says_which_block_of_a_chain_that_is_over_nobody_gives_any_more_and_goes_on_once_somebody_does(tmp_path: Path) -> None:
+    async def follow() -> None:
+        process = Process(tmp_path)
+        process.committees.silent = {Chain(1, 1)}
+        async with process.running():
+            await process.until(lambda: process.following.missing() == ["shard 1 of epoch 1: no node keeps block 1 any more"])
+            process.committees.silent = set()
+            await process.until(lambda: not process.following.missing())
+
+    asyncio.run(follow())

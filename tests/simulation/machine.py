@@ -313,7 +313,7 @@ class Host:
         if self.world.is_starting:
             self.node._duties.peers.update(own)
         else:
-            for public in before ^ own:
+            for public in sorted(before ^ own):
                 other = self.world.by_key[public]
                 if self.key.public in other.own:
                     self._tell(other, is_up=public in own)

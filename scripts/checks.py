@@ -45,8 +45,8 @@ OTHER_TESTS = {"tests": [*COVERED, *WORKERS, *(f"--ignore={folder}" for folder i
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> int:
-    """Its exit code. ``environment``: beside the own one. Raises KeyboardInterrupt after an interrupt: the tool hears of it, too, and
-    ends its own children first."""
+    """Its exit code. ``environment``: beside the own one. Raises KeyboardInterrupt after an interrupt: the tool hears of it,
+    too, and ends its own children first."""
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(environment or {})})
     interrupted = False
 

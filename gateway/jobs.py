@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Index, String, delete, select, update
+from sqlalchemy import Connection, Index, String, bindparam, delete, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database import Base, Database, insert, now_ms
+from gateway.statements import Statement
 
 log = structlog.get_logger()
 
@@ -43,6 +44,11 @@ class _Due(NamedTuple):
     due_at: int
     turn: int
     failures: int
+
+
+_NEXT = Statement(
+    lambda _: select(Job.__table__).where(Job.kind == bindparam("kind")).order_by(Job.due_at, Job.subject).limit(2 * AT_ONCE)
+)
 
 
 class Jobs:
@@ -112,12 +118,11 @@ class Jobs:
         """Jobs that are due, those that run among them, and the seconds until the next one is."""
         now, pause, found = now_ms(), _LONGEST_SLEEP, list[_Due]()
         for kind in self._handlers:
-            query = select(Job.__table__).where(Job.kind == kind).order_by(Job.due_at, Job.subject).limit(2 * AT_ONCE)
-            for row in connection.execute(query):
-                if row.due_at <= now:
-                    found.append(_Due(*row))
+            for job in map(_Due._make, _NEXT.run(connection, {"kind": kind})):
+                if job.due_at <= now:
+                    found.append(job)
                 else:
-                    pause = min(pause, (row.due_at - now) / 1000)
+                    pause = min(pause, (job.due_at - now) / 1000)
                     break
         return found, pause
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, String, func, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database import FENCE, Base, Database, insert, now_ms
+from gateway.statements import Statement
 
 log = structlog.get_logger()
 DURATION = 4.0
@@ -140,12 +141,12 @@ class Lease:
         connection.execute(update(LeaseRecord).where(*mine).values(expires_at=0, caught_up=False))
 
     def _expect(self, connection: Connection) -> None:
-        token = connection.execute(_TOKEN).scalar()
-        if token != self._token:
+        row = _TOKEN.run(connection, {}).fetchone()
+        if (token := row and row[0]) != self._token:
             raise Lost(f"the lease is at token {token}, mine is {self._token}")
 
 
-_TOKEN = select(LeaseRecord.token).where(LeaseRecord.name == _NAME)
+_TOKEN = Statement(lambda _: select(LeaseRecord.token).where(LeaseRecord.name == _NAME))
 
 
 def database_ms(connection: Connection) -> int:

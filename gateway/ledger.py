@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from gateway.database import Cursor, Database, insert, now_ms
 from gateway.events.outbox import Outbox
@@ -31,6 +31,7 @@ from gateway.statements import (
     MOVE,
     OVERDUE,
     OWE,
+    PLACES,
     PUT_BALANCE,
     PUT_CURSOR,
     TRANSFER_COLUMNS,
@@ -256,9 +257,8 @@ class Ledger:
 
 def _read_places(connection: Connection, since: int) -> dict[Chain, Place]:
     """``since``: an epoch."""
-    query = select(Cursor.epoch, Cursor.shard, Cursor.height, Cursor.hash, Cursor.time).where(Cursor.epoch >= since)
-    rows = connection.execute(query)
-    return {Chain(epoch, shard): Place(height, block_hash, at) for epoch, shard, height, block_hash, at in rows}
+    rows = PLACES.run(connection, {"since": since})
+    return {Chain(epoch, shard): Place(height, bytes(block_hash), at) for epoch, shard, height, block_hash, at in rows}
 
 
 def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from node.client.blocks import ProvenBlock
 from node.protocol.block import BalanceChange, Header, Outcome, Receipt
 from node.protocol.chain import Chain
@@ -56,8 +58,7 @@ class Sent(NamedTuple):
     counterparty: bytes
 
 
-@dataclass(slots=True, eq=False)
-class Tracked:
+class Tracked(Struct, eq=False):
     """A transaction and where it stands. ``home``: the chain that decides on it; ``shards``: all that it touches in that epoch.
     ``own``: handed in here, so kept whatever becomes of it. Times in ms."""
 
@@ -76,7 +77,7 @@ class Tracked:
     code: Code = Code.OK
     height: int | None = None
     """Of the home shard's last receipt."""
-    committed: Mapping[int, int] = field(default_factory=dict)
+    committed: Mapping[int, int] = {}
     """Height of the block that committed it, by shard."""
     hint: Code = Code.OK
     """What f+1 members gave as reason not to take it now."""

@@ -60,6 +60,9 @@ from node.protocol.topics import refusals_topic
 log = structlog.get_logger()
 _PURGE_EVERY = 3600.0
 _DROP_EVERY = 10.0
+_NEWS_RATE = 16 << 20
+"""Bytes read in a second of what is told of the epochs, a message counting for more than it has: on a line of its own, so that a
+flood of what has to be verified holds up no block."""
 """Keys that are not used any more."""
 
 
@@ -88,6 +91,7 @@ class Gateway:
         targets: Targets,
     ) -> None:
         self.name, self.genesis, self.devnet, self.broker = name, genesis, devnet, line
+        self.news = line.beside(_NEWS_RATE)
         self.database = Database(engine)
         self.epochs = StoredEpochs(genesis, self.database, self._form)
         self.queries = Queries(line, self.epochs, genesis.network)
@@ -166,7 +170,8 @@ class Gateway:
             async with asyncio.TaskGroup() as tasks:
                 for work in (
                     self.broker.run,
-                    partial(self.epochs.follow, self.broker),
+                    self.news.run,
+                    partial(self.epochs.follow, self.news),
                     self.queries.run,
                     self.relay.run,
                     self.wakeups.run,

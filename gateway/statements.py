@@ -4,6 +4,7 @@ SQLAlchemy words them for SQLite or PostgreSQL; executing through it would cost 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, tuple_, update
@@ -28,35 +29,41 @@ _MOST_ASKED = 512
 
 
 class Statement:
-    """``build`` is given the dialect's INSERT and returns the statement, each value a named parameter."""
+    """``build`` is given the dialect's INSERT and returns the statement, each value a named parameter, or a constant."""
 
     def __init__(self, build: Callable[[Any], Any]) -> None:
         self._build = build
-        self._compiled: dict[str, tuple[str, list[str] | None]] = {}
+        self._compiled: dict[str, tuple[str, Callable[[Row], Any]]] = {}
 
     def run(self, connection: Connection, row: Row) -> Any:
         """The driver's cursor after running it. Raises the driver's errors."""
-        text, order = self._text(connection)
+        text, taken = self._text(connection)
         cursor = connection.connection.cursor()
-        cursor.execute(text, row if order is None else [row[name] for name in order])
+        cursor.execute(text, taken(row))
         return cursor
 
     def run_all(self, connection: Connection, rows: Iterable[Row]) -> None:
         """Once for each row."""
-        text, order = self._text(connection)
-        parameters = list(rows) if order is None else [[row[name] for name in order] for row in rows]
-        if parameters:
+        text, taken = self._text(connection)
+        if parameters := list(map(taken, rows)):
             connection.connection.cursor().executemany(text, parameters)
 
-    def _text(self, connection: Connection) -> tuple[str, list[str] | None]:
-        """The text, and its parameters in order where the driver takes them so."""
+    def _text(self, connection: Connection) -> tuple[str, Callable[[Row], Any]]:
+        """The text, and what makes its parameters of a row as the driver takes them."""
         dialect = connection.dialect
         if (found := self._compiled.get(dialect.name)) is None:
             insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
             compiled = self._build(insert).compile(dialect=dialect)
-            order = list(compiled.positiontup) if compiled.positional else None
-            found = self._compiled[dialect.name] = (str(compiled), order)
+            found = self._compiled[dialect.name] = (str(compiled), _parameters(compiled))
         return found
+
+
+def _parameters(compiled: Any) -> Callable[[Row], Any]:
+    own = {name: value for name, value in compiled.params.items() if value is not None}
+    if not compiled.positional:
+        return lambda row: {**own, **row}
+    names = compiled.positiontup
+    return itemgetter(*names) if len(names) > 1 and not own else lambda row: [{**own, **row}[name] for name in names]
 
 
 class Lookup:
@@ -166,6 +173,12 @@ MARK = Statement(
 HINT = Statement(lambda _: update(Transfer).where(Transfer.transaction_id == bindparam("id")).values(hint=bindparam("new_hint")))
 """What members gave as reason not to take it."""
 PUT_BALANCE = Statement(_put(AccountBalance, ["address", "asset"], "epoch", "height"))
+PLACES = Statement(
+    lambda _: select(Cursor.epoch, Cursor.shard, Cursor.height, Cursor.hash, Cursor.time).where(
+        Cursor.epoch >= bindparam("since")
+    )
+)
+"""How far the chains of an epoch and later ones have been followed."""
 PUT_CURSOR = Statement(_put(Cursor, ["epoch", "shard"], "height"))
 
 CLAIMS = Lookup(

@@ -27,7 +27,7 @@ _FRESH_STARTS = 3
 
 
 async def _run(runtime: Runtime) -> None:
-    """Run until SIGTERM or SIGINT, or until it has left the network: so it is told by SIGUSR1."""
+    """Run until SIGTERM or SIGINT, or until it has left the network: so it is told by its folder."""
 
     async def run() -> None:
         await runtime.run()
@@ -35,11 +35,8 @@ async def _run(runtime: Runtime) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
-            async for number in signals:
-                if number == signal.SIGUSR1:
-                    runtime.leave()
-                    continue
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
                 runtime.reporter.notable("stopping")
                 nursery.cancel_scope.cancel()
                 return
@@ -47,7 +44,6 @@ async def _run(runtime: Runtime) -> None:
 
 def main() -> int:
     """Returns the exit code: 0 when asked to stop, or out of the network; 1 on failure, 2 on wrong settings."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # too early; but the folder says that this node is to leave
     parser = argparse.ArgumentParser(prog="python -m node", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="settings file (TOML), see config/README.md")
     parser.add_argument(

@@ -95,6 +95,11 @@ class Chronicle:
         """This epoch's."""
         return self.documents[-1] if self.documents else None
 
+    @property
+    def is_changing(self) -> bool:
+        """Whether this epoch is known to end, or to have ended."""
+        return self._is_late or self.prospect is not None or bool(self.closings)
+
     # -- what comes in ---------------------------------------------------------------------------------------------
 
     def begin(self, first: EpochDocument) -> None:

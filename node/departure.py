@@ -11,21 +11,25 @@ from node.protocol.codec import DecodeError, encode
 
 
 class Departure:
-    """``public_key``: of the node. ``chronicle``: what it knows of the epochs."""
+    """``public_key``: of the node. ``chronicle``: what it knows of the epochs.
+
+    Attributes:
+        is_wanted: whether the node is to leave.
+    """
 
     def __init__(self, public_key: bytes, chronicle: Chronicle) -> None:
         self._me, self._chronicle = public_key, chronicle
-        self._is_wanted = False
+        self.is_wanted = False
         self._taken_over: set[Chain] = set()
 
     def begin(self) -> None:
         """The node is to leave."""
-        self._is_wanted = True
+        self.is_wanted = True
 
     def hear(self, body: bytes) -> None:
         """A message of the bulletins topic."""
         document = self._chronicle.document
-        if not self._is_wanted or document is None:
+        if not self.is_wanted or document is None:
             return
         try:
             message = decode_message(body)
@@ -39,13 +43,13 @@ class Departure:
 
     def asks(self) -> list[bytes]:
         """What to publish on the asks topic, to know that it is over."""
-        return [encode(GetChange(*chain)) for chain in self._awaited()] if self._is_wanted else []
+        return [encode(GetChange(*chain)) for chain in self._awaited()] if self.is_wanted else []
 
     @property
     def is_over(self) -> bool:
         """Whether the node may end, for good: it has no seat, is not registered for another, and others keep what it kept."""
         document, register = self._chronicle.document, self._chronicle.register
-        if not self._is_wanted or document is None or register is None or document.seat_of(self._me) is not None:
+        if not self.is_wanted or document is None or register is None or document.seat_of(self._me) is not None:
             return False
         written = register.change.register
         is_registered = written is not None and any(one.public_key == self._me for one in written.registrations)

@@ -62,7 +62,7 @@ class Recovered(Struct, frozen=True):
     views, the peaks of the last block (``Tree``), the rows of checkpoints that came up again, to be stored again, and by
     destination the number of the first bundle that is stored. ``pledge``: None in a database that has no votes, or has lost
     them. ``opening``: the header at height 0 of a chain that follows on others, as long as there is no block; None: the
-    genesis'."""
+    genesis'. ``is_handed_over``: whether the state was handed over, and no block came since."""
 
     state: State
     last: CertifiedHeader | None
@@ -72,6 +72,7 @@ class Recovered(Struct, frozen=True):
     kept: dict[int, int] = {}
     pledge: Pledge | None = None
     opening: Header | None = None
+    is_handed_over: bool = False
 
 
 class Missing(Struct, frozen=True):

@@ -1,5 +1,5 @@
-"""What a node writes into its folder when it is to leave the network, and when it has left. So a restart goes on leaving, and
-whoever starts nodes knows which to leave alone."""
+"""What stands in a node's folder when it is to leave the network, and when it has left. It looks there once a second: so nobody
+need know whether it runs, or is just starting, a restart goes on leaving, and whoever starts nodes knows which to leave alone."""
 
 from pathlib import Path
 

@@ -11,8 +11,9 @@ from node.effects import Subscribe
 from node.events import AskedAbout, Bulletined, Entries, For
 from node.intake import Intake
 from node.metrics import Metrics
-from node.network.broker import Broker
+from node.network.broker import MESSAGE_COST, Broker
 from node.network.broker import Message as Published
+from node.network.pacing import Bucket
 from node.node import Node
 from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, decode
@@ -30,6 +31,9 @@ from node.reading import SERVE_BYTES
 
 SMALL_ANSWERS, SMALL_ANSWER_BYTES = 500, 1 << 10
 """How many of them a second; what each counts for."""
+NEWS_RATE = 16 << 20
+"""Bytes a second of bulletins that are looked at, a message counting for ``MESSAGE_COST`` more; and of asks. That all are forged
+takes some 0.2 s to find out."""
 LARGE_ANSWER_RATE = 4 << 20
 """Bytes a second."""
 _BLOCK_BYTES = 64 << 10
@@ -49,11 +53,12 @@ class Listening:
         self._intake, self._metrics = intake, metrics
         self._small = Allowance(SMALL_ANSWERS * SMALL_ANSWER_BYTES)
         self._large = Allowance(LARGE_ANSWER_RATE)
+        self._news = {kind: Bucket(NEWS_RATE, NEWS_RATE) for kind in (Bulletined, AskedAbout)}
         self._registers: set[Chain] = set()
         bulletins, asks, self._entries = bulletins_topic(network), asks_topic(network), entries_topic(network)
         self._take: dict[str, Callable[[bytes], None]] = {
-            bulletins: lambda body: intake.offer(Bulletined(body), len(body)),
-            asks: lambda body: intake.offer(AskedAbout(body), len(body)),
+            bulletins: lambda body: self._on_news(Bulletined(body), len(body)),
+            asks: lambda body: self._on_news(AskedAbout(body), len(body)),
             self._entries: self._on_entry,
         }
         """What to do with a message, by topic."""
@@ -123,6 +128,13 @@ class Listening:
             allowance = self._small if query.is_small else self._large
             if allowance.admit(query.client, _expected(query), trio.current_time()):
                 self._intake.offer_question(chain, query)
+
+    def _on_news(self, news: Bulletined | AskedAbout, size: int) -> None:
+        """What is dropped here is asked for again."""
+        budget, now = self._news[type(news)], trio.current_time()
+        if budget.has_any(now):
+            budget.take(size + MESSAGE_COST, now)
+            self._intake.offer(news, size)
 
     def _on_entry(self, body: bytes) -> None:
         for chain in self._registers:

@@ -28,8 +28,8 @@ from node.protocol.topics import asks_topic, bulletins_topic
 from node.renewal import Renewal
 from node.replica.replica import Replica
 
-LOOK_INTERVAL = 500
-"""Between two looks at what is missing of the change of epochs, if nothing was heard of it, ms."""
+LOOK_INTERVAL, REST_INTERVAL = 500, 2_000
+"""Between two looks at what is missing of the change of epochs, if nothing was heard of it, ms; and while none is under way."""
 
 
 class Node:
@@ -216,6 +216,8 @@ class Node:
         self._departure.hear(body)
         if any(not isinstance(one, Refused) for one in news):
             self._next_look = at.now
+        elif self.chronicle.is_changing:
+            self._next_look = min(self._next_look, at.now + LOOK_INTERVAL)
         return [effect for one in news for effect in self._follow_news(one, at)]
 
     def _follow_news(self, news: News, at: Instant) -> list[NodeEffect]:
@@ -253,7 +255,8 @@ class Node:
         """What is missing, what follows from what is there, and what there is to say."""
         if self.chronicle.document is None or at.now < min(self._next_look, self.renewal.deadline):
             return []
-        self._next_look = at.now + LOOK_INTERVAL
+        is_resting = not self.chronicle.is_changing and not self._departure.is_wanted
+        self._next_look = at.now + (REST_INTERVAL if is_resting else LOOK_INTERVAL)
         topic = asks_topic(self._genesis.network)
         asked = [Publish(topic, ask) for ask in (*self.chronicle.asks(at.now), *self._departure.asks())]
         tended = self._duties.tend()

@@ -1,6 +1,7 @@
 """What a process takes of its machine, as it tells in its reports."""
 
 import os
+from functools import cache
 
 import psutil
 
@@ -8,8 +9,13 @@ from node.protocol.reports import Process
 
 
 def this_process(doing: str) -> Process:
-    process = psutil.Process()
-    with process.oneshot():
-        cpu = process.cpu_times()
-        seconds = cpu.user + cpu.system + cpu.children_user + cpu.children_system
-        return Process(pid=os.getpid(), cpu_ms=int(seconds * 1000), memory=process.memory_info().rss, doing=doing)
+    spent = os.times()
+    seconds = spent.user + spent.system + spent.children_user + spent.children_system
+    memory = _process(os.getpid()).memory_info().rss
+    return Process(pid=os.getpid(), cpu_ms=int(seconds * 1000), memory=memory, doing=doing)
+
+
+@cache
+def _process(pid: int) -> psutil.Process:
+    """Made once: it reads when the process began. By its id, since nodes are forked."""
+    return psutil.Process(pid)

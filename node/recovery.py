@@ -87,10 +87,12 @@ def recover(storage: Storage, rules: Rules, electorate: Electorate) -> Recovered
         peaks = _peaks(storage, last) if last is not None else {}
         records = tuple(map(remembered, storage.journal()))
         beginning = storage.beginning() if last is None else None
+        handed_over = storage.handed_over()
     except (ValueError, InvalidBlock) as error:
         raise StorageDamaged(storage.path, str(error)) from error
     opening = beginning.header if beginning is not None else None
-    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), storage.pledge(), opening)
+    is_handed_over = handed_over is not None and handed_over.header.height == state.height
+    return Recovered(state, last, records, peaks, slices, storage.first_bundles(), storage.pledge(), opening, is_handed_over)
 
 
 def _checkpoint(storage: Storage, rules: Rules, electorate: Electorate) -> tuple[State, CertifiedHeader | None]:

@@ -4,11 +4,11 @@ import time
 from collections.abc import Sequence
 
 import structlog
-import trio
 
 from node.membership import FIRST_EPOCH
 from node.metrics import Metrics
 from node.mining import Miner
+from node.network.beat import next_beat
 from node.network.broker import Broker
 from node.network.transport import Transport
 from node.node import Node
@@ -46,7 +46,7 @@ class Reporter:
     async def run(self) -> None:
         """Publish the figures, every second."""
         while True:
-            await trio.sleep(_INTERVAL)
+            await next_beat(_INTERVAL)
             if self._has_left:
                 return
             figures = self.figures()

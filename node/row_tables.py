@@ -18,6 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 from node.effects import Checkpoint, StoreParts
+from node.ledger.rows import REPLAYED
 from node.protocol.checkpoint import Ids, Rows
 from node.protocol.crypto import HASH_BYTES
 
@@ -42,8 +43,8 @@ CREATE TABLE fetched_replay (key BLOB, start INTEGER, ids BLOB, sum INTEGER, PRI
 """
 _ROWS = 1024
 """Read at once."""
-_MOVED = 256
-"""Rows at least that one write moves from ``recent`` into ``state``."""
+_MOVED = 16
+"""Rows at least that one write moves from ``recent`` into ``state``: of many accounts each lies on a page of its own."""
 _CLEARED = 512
 """Rows at least that one write takes out of ``kept``."""
 _PATH_DIGITS = 16
@@ -84,7 +85,7 @@ class RowTables:
         if oldest is None or oldest > whole:
             return
         query = "SELECT path, key FROM recent WHERE height = ? ORDER BY path, key LIMIT 1 OFFSET ?"
-        beyond = writer.execute(query, (oldest, 2 * arrived + _MOVED)).fetchone()  # faster than they come
+        beyond = writer.execute(query, (oldest, arrived + arrived // 4 + _MOVED)).fetchone()  # faster than they come
         moved, arguments = ("height = ? AND (path, key) < (?, ?)", (oldest, *beyond)) if beyond else ("height = ?", (oldest,))
         gone = f"SELECT path, key FROM recent WHERE {moved} AND value IS NULL"
         if self.held is not None and self.held < oldest:
@@ -119,10 +120,10 @@ class RowTables:
         elsewhere = "SELECT 1 FROM {} WHERE other.path = cleared.path AND other.key = cleared.key"
         writer.execute(
             f"""DELETE FROM replay WHERE key IN (
-                SELECT key FROM kept AS cleared WHERE {which} AND value IS NOT NULL
+                SELECT key FROM kept AS cleared WHERE {which} AND value IS NOT NULL AND substr(key, -1) = ?
                 AND NOT EXISTS ({elsewhere.format("state AS other")})
                 AND NOT EXISTS ({elsewhere.format("kept AS other")} AND other.held = ?))""",
-            (*arguments, self.held),
+            (*arguments, REPLAYED, self.held),
         )
         writer.execute(f"DELETE FROM kept WHERE {which}", arguments)
 

@@ -42,7 +42,7 @@ from node.effects import (
 )
 from node.events import For, Instant, Mined
 from node.intake import Intake
-from node.leaving import begin_to_leave, is_leaving, note_left
+from node.leaving import is_leaving, note_left
 from node.listening import Listening
 from node.metrics import Metrics
 from node.mining import Miner
@@ -66,6 +66,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _FULL_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 _FAREWELL = 0.1
 """Seconds for the last report to reach the broker."""
 
@@ -94,8 +95,6 @@ class Runtime:
         addresses = settings.advertise or (settings.listen,)
         self.node = Node(genesis, key, settings.name, addresses, stores.stored(), settings.keep_blocks)
         self._folder = Path(settings.data)
-        if is_leaving(self._folder):
-            self.node.leave()
         self._talking = Talking(settings, key, genesis.coordinator_key, versions)
         self._broker = Broker(settings.broker)
         self._line = Broker(settings.broker)
@@ -125,6 +124,7 @@ class Runtime:
             nursery.start_soon(self._verifying.run)
             nursery.start_soon(self._listening.run)
             nursery.start_soon(self.reporter.run)
+            nursery.start_soon(self._leave_when_told)
             self._talking.start()
             self.reporter.notable("started")
             try:
@@ -137,10 +137,11 @@ class Runtime:
                 for chain, rows in self._persisting.flush():
                     self._stores.write(chain, rows)
 
-    def leave(self) -> None:
-        """Leave the network, also after a restart."""
+    async def _leave_when_told(self) -> None:
+        """Whatever is told, and when, stands in the folder: before a start, while the node starts, and after a restart."""
+        while not is_leaving(self._folder):  # noqa: ASYNC110  # a file tells nobody
+            await trio.sleep(_LOOK_SECONDS)
         self.reporter.notable("leaving the network")
-        begin_to_leave(self._folder)
         self.node.leave()
         self._intake.wake()
 

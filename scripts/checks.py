@@ -29,14 +29,14 @@ PYTEST = [*PYTHON, "pytest"]
 COVERED = [*PYTEST, "-p", "scripts.coverage"]
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
 """How many they are says tests/conftest.py."""
-FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]  # where two such runs share what others leave
+FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]  # of what others leave
 CHECKS = {
     "lint": [*PYTHON, "ruff", "check", "."],
     "format": [*PYTHON, "ruff", "format", "--check", "."],
     "types": [*PYTHON, "mypy"],
 }
 UNCACHED = ["-p", "no:cacheprovider"]
-MEASURING, NETWORK, COMPUTING = ["tests/bench"], ["tests/network"], ["tests/mutation", "tests/simulation", "tests/unit"]
+MEASURING, NETWORK, COMPUTING = ["tests/bench"], ["tests/network"], ["tests/mutation", "tests/simulation"]
 QUICK_TESTS = {"tests": [*PYTEST, *WORKERS, "tests/unit"]}
 MEASURING_TESTS = {"tests that measure": [*PYTEST, *MEASURING]}
 NETWORK_TESTS = {"tests of whole networks": [*COVERED, *NETWORK]}
@@ -44,9 +44,10 @@ COMPUTING_TESTS = {"tests that compute": [*COVERED, *FEWER_WORKERS, *COMPUTING]}
 OTHER_TESTS = {"tests": [*COVERED, *WORKERS, *(f"--ignore={folder}" for folder in MEASURING + NETWORK + COMPUTING)]}
 
 
-def run(command: list[str]) -> int:
-    """Its exit code. Raises KeyboardInterrupt after an interrupt: the tool hears of it, too, and ends its own children first."""
-    process = subprocess.Popen(command, cwd=ROOT)
+def run(command: list[str], environment: dict[str, str] | None = None) -> int:
+    """Its exit code. ``environment``: beside the own one. Raises KeyboardInterrupt after an interrupt: the tool hears of it,
+    too, and ends its own children first."""
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(environment or {})})
     interrupted = False
 
     def terminated(*_: object) -> None:
@@ -80,12 +81,12 @@ class Checks:
     def failed(self) -> bool:
         return any("FAILED" in line for line in self.results)
 
-    def run(self, commands: Commands) -> None:
+    def run(self, commands: Commands, environment: dict[str, str] | None = None) -> None:
         """One after the other. Raises KeyboardInterrupt after an interrupt."""
         for name, command in commands.items():
             print(f"== {name}: {' '.join(command[2:])}", flush=True)
             began = time.monotonic()
-            self._note(name, run(command), f", {time.monotonic() - began:.0f} s")
+            self._note(name, run(command, environment), f", {time.monotonic() - began:.0f} s")
 
     def begin_beside(self, commands: Commands, environment: dict[str, str] | None = None) -> None:
         """Each at once, with what others leave of the processor."""
@@ -127,7 +128,8 @@ def check_all(checks: Checks, other_python: str | None) -> None:
                 checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, place)
             checks.run(CHECKS | OTHER_TESTS)
             if other_python:
-                checks.begin_beside({f"unit tests with {other_python}": [*other, *FEWER_WORKERS, *UNCACHED, "tests/unit"]}, place)
+                checks.finish_beside()
+                checks.run({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, "tests/unit"]}, place)
             checks.begin_beside(COMPUTING_TESTS)
             checks.run(NETWORK_TESTS)
             checks.finish_beside()

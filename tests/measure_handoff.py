@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from time import thread_time
 from types import SimpleNamespace
@@ -58,19 +59,19 @@ class Times:
         return result
 
 
-def blocks(storage: Storage, accounts: int) -> Iterator[None]:
-    """Blocks go on: what each adds to the next checkpoint is stored. As ``Checkpointing`` has it, neighbours in the tree come
-    together, and all of them before the last tenth."""
-    chance, height = random.Random(1), _AT + INTERVAL
-    while True:
-        chosen = map(key, chance.sample(range(accounts), min(accounts, INTERVAL * HASHED_ROWS)))
-        rows = sorted(chosen, key=lambda row: sha256(row).digest()[0])
-        share = -(-len(rows) // (INTERVAL - INTERVAL // 10))
+def written(accounts: int) -> list[bytes]:
+    """As many rows as one checkpoint may have. As ``Checkpointing`` hands them on, neighbours in the tree are together."""
+    chosen = random.Random(1).sample(range(accounts), min(accounts, INTERVAL * HASHED_ROWS))
+    return sorted(map(key, chosen), key=lambda row: sha256(row).digest()[0])
+
+
+def blocks(rows: list[bytes]) -> Iterator[Checkpoint]:
+    """Blocks go on: what each adds to the next checkpoint, all of it before the last tenth."""
+    share = -(-len(rows) // (INTERVAL - INTERVAL // 10))
+    for height in count(_AT + INTERVAL, INTERVAL):
         for number in range(INTERVAL):
             added = tuple((row, encode(Balance(height))) for row in rows[number * share :][:share])
-            storage.write([Checkpoint(height, added, height + INTERVAL if number == INTERVAL - 1 else None)])
-            yield
-        height += INTERVAL
+            yield Checkpoint(height, added, height + INTERVAL if number == INTERVAL - 1 else None)
 
 
 class Measured:
@@ -81,7 +82,7 @@ class Measured:
         self.outline, self.proof = hand_over(source, accounts, ids, opening, _AT, partial(_finality, shard))
         self.shard, self.source, self.target = shard, source, target
         self.times, self.size, self.answers, self.blocks, self.now = Times(), 0, 0, 0, 0
-        self.chain = blocks(source, accounts)
+        self.chain = blocks(written(accounts))
         state = cast(Any, SimpleNamespace(certified=self.outline))
         self.peers = {public: HandingOver(state) for public in shard.electorate.keys[:3]}
         self.member = TakingOver(shard.electorate, 0, 2)
@@ -105,7 +106,7 @@ class Measured:
                 waited += max(1, member.deadline - self.now) / 1e3
             self.now = int((thread_time() - begun + waited) * 1e3)
             if self.blocks * _BLOCK < self.now:
-                self.times.of("handing: storing what a block adds", partial(next, self.chain))
+                self.times.of("handing: storing what a block adds", partial(self.source.write, [next(self.chain)]))
                 self.blocks += 1
         self.times.of("taking: the last write", partial(self.target.write, [FinishHandoff(self.proof)]))
         recovering = partial(recover, self.target, self.shard.rules, self.shard.electorate)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 from gateway.database import Database, insert, now_ms
 from gateway.events.outbox import Event, Outbox
 from gateway.events.tables import PENDING, Consumer, Delivery, WebhookEndpoint
+from gateway.statements import Statement
 
 MAX_PENDING = 10_000
 """Deliveries on their way to one endpoint; those beyond fail at once, and can be replayed."""
@@ -22,6 +23,8 @@ _SKIPPED = 10_000
 """Events that concern no endpoint, after which that is written down; after a crash they are read again."""
 _PAUSE = 0.05
 _ALIVE = (WebhookEndpoint.disabled == "", WebhookEndpoint.deleted.is_(False))
+_ANY = Statement(lambda _: select(WebhookEndpoint.id).where(*_ALIVE).limit(1))
+_LAST = Statement(lambda _: select(func.max(Event.id)))
 
 
 class FanOut:
@@ -67,8 +70,8 @@ class FanOut:
 def _look(connection: Connection, after: int) -> tuple[Sequence[int], bool]:
     """The next events, and whether any endpoint wants one of them. While there is no endpoint at all, only the last: one that is
     made later wants none of those before."""
-    if connection.execute(select(WebhookEndpoint.id).where(*_ALIVE).limit(1)).first() is None:
-        last = connection.execute(select(func.max(Event.id))).scalar()
+    if _ANY.run(connection, {}).fetchone() is None:
+        (last,) = _LAST.run(connection, {}).fetchone()
         return [last] if last is not None and last > after else [], False
     ids = connection.execute(select(Event.id).where(Event.id > after).order_by(Event.id).limit(_MAX_READ)).scalars().all()
     return ids, bool(ids and _wanted(connection, after, ids[-1]))

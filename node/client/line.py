@@ -44,8 +44,9 @@ class Line:
         connected: whether the broker is heard. ``on_change`` is called, without arguments, when that changes.
     """
 
-    def __init__(self, url: str) -> None:
-        """Raises ValueError when ``url`` is no broker's."""
+    def __init__(self, url: str, rate: int = READ_RATE) -> None:
+        """``rate``: as ``READ_RATE``. Raises ValueError when ``url`` is no broker's."""
+        self._address, self._rate = url, rate
         self._url = BrokerUrl(url)
         self._handlers: dict[bytes, Handler] = {}
         self._limits: dict[bytes, int] = {}
@@ -53,6 +54,10 @@ class Line:
         self._unanswered: deque[str] = deque()
         self.connected = False
         self.on_change: Callable[[], None] = lambda: None
+
+    def beside(self, rate: int) -> "Line":
+        """Another connection to the same broker, for what may be flooded and must not hold up the rest."""
+        return Line(self._address, rate)
 
     def subscribe(self, topic: str, largest: int, handler: Handler) -> None:
         """Have each message of a topic handed on, if it has ``largest`` bytes at most."""
@@ -109,7 +114,7 @@ class Line:
             writer.write(packed("SUBSCRIBE", *self._handlers))
         self._send(writer, "PING")
         clock = asyncio.get_running_loop().time
-        reader, pace, passed_over = Reader(self._limits), Bucket(READ_RATE, READ_RATE), 0
+        reader, pace, passed_over = Reader(self._limits), Bucket(self._rate, self._rate), 0
         heard = pinged = clock()
         while True:
             data = await _read(stream, _PING_SECONDS)

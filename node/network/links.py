@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from node.network import link as timing
+from node.network.beat import next_beat
 from node.network.events import Message, PeerDown, PeerUp
 from node.network.framing import FrameTooLarge
 from node.network.inbox import Inbox
@@ -263,7 +264,7 @@ class Links:
 
     async def tick(self) -> None:
         while True:
-            await trio.sleep(timing.PING_SECONDS)
+            await next_beat(timing.PING_SECONDS)
             for link in list(self._links.values()):
                 if link.up:
                     try:

@@ -46,7 +46,8 @@ class Observer:
         self._root = self._root_of(recovered) if recovered is not None else None
         self._root_hash = self._root.hash if self._root is not None else ZERO_HASH
         self.catching_up = CatchingUp(self.height, at.now, patience=0)
-        self.taking_over = TakingOver(electorate, self.height, rules.first_certified, self._root is not None and rules.is_later)
+        is_opened, is_handed_over = recovered is not None and rules.is_later, recovered is not None and recovered.is_handed_over
+        self.taking_over = TakingOver(electorate, self.height, rules.first_certified, is_opened, is_handed_over)
         self._adopting = Adopting(electorate)
         self._heights: dict[bytes, int | None] = {}
         """Of members that are connected, as they last told; None: they have not."""

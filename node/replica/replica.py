@@ -124,7 +124,8 @@ class Replica:
         self.consensus = self._make_consensus(genesis, recovered, at, has_votes)
         self.branches = Branches(state, self.consensus.tree)
         self.catching_up = CatchingUp(state.height, at.now)
-        self.taking_over = TakingOver(self.electorate, state.height, self.rules.first_certified, self.rules.is_later)
+        has_opening, is_handed_over = self.rules.is_later, recovered.is_handed_over
+        self.taking_over = TakingOver(self.electorate, state.height, self.rules.first_certified, has_opening, is_handed_over)
         self._members = {public_key: i for i, public_key in enumerate(self.electorate.keys)}
         self.assembling = Assembling(self.mempool, self.consensus.awaits)
         self._checking = Checking(self.rules, self.mempool, self.inbox, at.now << 20)

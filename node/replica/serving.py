@@ -25,7 +25,7 @@ from node.protocol.messages import (
 )
 from node.replica.drafts import Draft
 from node.replica.handing_over import Answer, HandingOver
-from node.replica.inbox import Inbox
+from node.replica.inbox import WINDOW, Inbox
 
 _INTERVAL = 100
 """Milliseconds between two answers of a kind to one peer."""
@@ -45,8 +45,8 @@ class Serving:
         self._served: dict[tuple[bytes, type[PeerMessage]], int] = {}
         self._completed: dict[bytes, int] = {}
         """The latest view of which each peer was sent transactions."""
-        self._given: dict[tuple[bytes, int, int], int] = {}
-        """The last bundle that each peer was given of those that were named, by channel."""
+        self._given: dict[tuple[bytes, int, int], set[int]] = {}
+        """Bundles that were named and each peer was given, by channel, the last ``WINDOW`` of them."""
 
     def answer(self, peer: bytes, request: Request, now: int) -> Sequence[SendBlocks | Answer]:
         """To a member of the own shard, or a guest."""
@@ -83,8 +83,8 @@ class Serving:
         return [SendBundles(peer, request.destination, request.sequence)]
 
     def named(self, peer: bytes, wanted: BundleWanted, now: int) -> list[Send | SendBundles]:
-        """One bundle: that this shard sends, to a member of its destination; or that was brought here, to a member. A later one
-        of a channel at once: several are under way when a sender is silent."""
+        """One bundle: that this shard sends, to a member of its destination; or that was brought here, to a member. Each at once
+        the first time: several are under way when a sender is silent."""
         electorate = self._electorates.get(wanted.destination)
         if electorate is None or peer not in electorate.keys or wanted.source == wanted.destination:
             return []
@@ -95,12 +95,16 @@ class Serving:
             found = SendBundles(peer, wanted.destination, wanted.sequence, is_alone=True)
         else:
             return []
-        channel = (peer, wanted.source, wanted.destination)
-        is_new = wanted.sequence > self._given.get(channel, 0)
-        if not self._may(peer, BundleWanted, now) and not is_new:
-            return []
-        self._given[channel] = max(wanted.sequence, self._given.get(channel, 0))
-        return [found]
+        return [found] if self._is_first(peer, wanted) or self._may(peer, BundleWanted, now) else []
+
+    def _is_first(self, peer: bytes, wanted: BundleWanted) -> bool:
+        given, sequence = self._given.setdefault((peer, wanted.source, wanted.destination), set()), wanted.sequence
+        oldest = max(given, default=0) - WINDOW
+        if sequence <= oldest or sequence in given:
+            return False
+        given.add(sequence)
+        given -= {number for number in given if number <= sequence - WINDOW}
+        return True
 
     def tell(self, peer: bytes, standing: Standing, now: int) -> list[Send]:
         """Answer a guest's standing with the own one."""

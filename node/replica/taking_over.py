@@ -10,6 +10,9 @@ Who sends a part that is another is a liar. Who is silent is asked again later, 
 asked for the same. When f + 1 peers do not have the checkpoint any more, or nothing comes for long, another one is chosen, and
 until then blocks are asked for. Nothing of what was stored of the first one is used, nor after a restart: it is held for so long
 that few begin again.
+
+Meanwhile the chain went on, and with many rows by more blocks than make a member far behind: who was handed a state asks for the
+blocks since, however many, as long as some come. Else it would take over one state after the other.
 """
 
 from collections import Counter
@@ -77,11 +80,21 @@ class TakingOver:
         deadline: when ``next_requests`` is to be called again, if nothing happens before.
     """
 
-    def __init__(self, electorate: Electorate, height: int, first_certified: int, is_opened: bool = False) -> None:
+    def __init__(
+        self,
+        electorate: Electorate,
+        height: int,
+        first_certified: int,
+        is_opened: bool = False,
+        is_handed_over: bool = False,
+    ) -> None:
         """``height``: the own one. ``first_certified``: the least at which somebody may have a certified checkpoint.
-        ``is_opened``: whether there is a state at height 0 that others would have to hand over."""
+        ``is_opened``: whether there is a state at height 0 that others would have to hand over. ``is_handed_over``: whether the
+        own state was just handed over."""
         self._electorate, self._first_certified, self._is_opened = electorate, first_certified, is_opened
         self._height = height
+        self._gets_blocks, self._block_at, self._block_height = is_handed_over, -1, height
+        """Whether it goes on from a state that was handed over; and when the last block came, as far as it has noticed."""
         self._peers: dict[bytes, _Peer] = {}
         self._greatest = 0
         """No peer has spoken of more."""
@@ -130,6 +143,7 @@ class TakingOver:
     def moved(self, height: int) -> None:
         """The own final height grew: by itself, for all that is known."""
         self._height = height
+        self._gets_blocks = self._gets_blocks and any(self._is_far(peer.height) for peer in self._peers.values())
         if self.chosen is not None and self.chosen.header.height <= height:
             self._let_go()
 
@@ -173,6 +187,8 @@ class TakingOver:
     def next_requests(self, now: int) -> list[Send | BeginHandoff]:
         """What to ask for now, and of whom. Counts as asked."""
         self.deadline = _FAR_AWAY
+        if self._is_getting_blocks(now):
+            return []
         if not self._requests and self.chosen is None and not (self._is_far(self._greatest) and self._far_peers()):
             return []
         self._give_up(now)
@@ -192,6 +208,13 @@ class TakingOver:
         as long as one may take: the first block takes the choice away."""
         patience = _TIMEOUT if self._has_nothing else _SLOW
         return self.chosen is not None or any(now - request.at < patience for request in self._requests.values())
+
+    def _is_getting_blocks(self, now: int) -> bool:
+        """Whether blocks come since a state was handed over. When none does for long, others do not keep them any more."""
+        if self._block_at < 0 or self._height > self._block_height:
+            self._block_at, self._block_height = now, self._height
+        self._gets_blocks = self._gets_blocks and now - self._block_at < _STUCK
+        return self._gets_blocks
 
     @property
     def _has_nothing(self) -> bool:

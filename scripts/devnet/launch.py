@@ -24,8 +24,8 @@ from scripts.devnet.watch import Listener
 DESCRIPTION = """Runs nodes of a network on this machine.
 
 With --nodes and --data alone: more nodes for the network that ./scripts/up made in DIR. They have seats from the next epoch
-on that has room for them. They run in the background, as part of that network: the next ./scripts/up supervises them with the
-others, and its --status, --down and --fresh are for them, too.
+on that has room for them. They run in the background, as part of that network: ./scripts/up in the foreground, or the next one,
+supervises them with the others, and its --status, --down and --fresh are for them, too.
 
 With --genesis, --coordinator and --broker: nodes of a network elsewhere; start it on each machine. Nodes keep their keys and
 ledgers under --data, and go on with them at the next start. What dies is started again; Ctrl-C ends all of them. Other

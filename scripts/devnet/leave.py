@@ -1,13 +1,10 @@
 """``scripts/leave``: nodes leave their network in order."""
 
 import argparse
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from config.settings import NodeSettings, SettingsError, read_settings
@@ -49,8 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def ask_to_leave(folder: Folder, names: Sequence[str]) -> None:
-    """Have each know, now and after a restart, that it is to leave. Raises LeaveError for what is no node that runs; then none is
-    asked."""
+    """Have each know that it is to leave. Raises LeaveError for what is no node that runs; then none is asked."""
     staying = [name for name in names if not has_left(folder.home(name))]
     running = processes.programs_running(folder)
     for name in staying:
@@ -62,8 +58,6 @@ def ask_to_leave(folder: Folder, names: Sequence[str]) -> None:
             raise LeaveError(f"{name} does not run in {folder.data}: start it first")
     for name in staying:
         begin_to_leave(folder.home(name))
-        with suppress(ProcessLookupError):  # it is started again, and reads that it is to leave
-            os.kill(running[name].pid, signal.SIGUSR1)
 
 
 def wait_until_gone(folder: Folder, names: Sequence[str], seconds: float, screen: Screen, stop: threading.Event) -> bool:

@@ -1,7 +1,7 @@
 """Keeps a folder's programs running: restarts what dies, ever more slowly when it keeps dying."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from node.leaving import has_left
 from scripts.devnet import processes
@@ -20,10 +20,27 @@ class Supervisor:
     def __init__(self, folder: Folder, programs: Sequence[Program], running: dict[str, Running]) -> None:
         self.running = running
         self._folder = folder
-        self._programs = {program.name: program for program in programs}
-        self._delay = {program.name: FIRST_DELAY for program in programs}
-        self._since = {program.name: time.monotonic() for program in programs}
+        self._programs: dict[str, Program] = {}
+        self._delay: dict[str, float] = {}
+        self._since: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._know(programs)
+
+    def take_on(self, programs: Sequence[Program]) -> None:
+        """Look after these from now on, whoever started them, beside those that it looks after already."""
+        more = [program for program in programs if program.name not in self._programs]
+        self._know(more)
+        self._due |= {program.name: time.monotonic() for program in more}
+
+    def _know(self, programs: Sequence[Program]) -> None:
+        self._programs |= {program.name: program for program in programs}
+        self._delay |= {program.name: FIRST_DELAY for program in programs}
+        self._since |= {program.name: time.monotonic() for program in programs}
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all that it looks after."""
+        return self._programs
 
     def tick(self) -> list[str]:
         now = time.monotonic()
@@ -55,11 +72,12 @@ class Supervisor:
         for name in due:
             try:
                 with processes.changing(self._folder):  # another script may have started it meanwhile
-                    running, _ = processes.start_missing(self._folder, [self._programs[name]])
+                    running, started = processes.start_missing(self._folder, [self._programs[name]])
                 self.running[name] = running[name]
                 self._since[name] = now
                 del self._due[name]
-                lines.append(f"{name} started again (process {self.running[name].pid})")
+                how = "started again" if started else "runs, and is looked after, too"
+                lines.append(f"{name} {how} (process {self.running[name].pid})")
             except ProcessError as error:
                 self._due[name] = now + MAX_DELAY
                 lines.append(str(error))

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from node.protocol.genesis import read_genesis
 from scripts.devnet import folder as folders
 from scripts.devnet import processes, session
 from scripts.devnet.folder import DevnetState, FolderError
-from scripts.devnet.layout import DEFAULT_PORT_BASE, LOOPBACK, Devnet, Folder, Program
+from scripts.devnet.layout import DEFAULT_PORT_BASE, LOOPBACK, Devnet, Folder, Program, node_program
 from scripts.devnet.processes import ProcessError, Running
 from scripts.devnet.session import Screen
 from scripts.devnet.status import answers_ping, ask_nodes, status, status_table
@@ -245,11 +245,22 @@ def keep_up(
     began = time.monotonic()
 
     def line() -> str:
-        nodes = [name for name in devnet.node_names if not has_left(devnet.folder.home(name))]
+        supervisor.take_on(joined(devnet.folder, supervisor.names))
+        nodes = folders.open_devnet(devnet.folder).node_names
         up = sum(name in supervisor.running for name in nodes)
         return listener.line(up, len(nodes), time.monotonic() - began)
 
     session.supervise(devnet.folder, supervisor, screen, stop, line)
+
+
+def joined(folder: Folder, known: Collection[str]) -> list[Program]:
+    """Nodes that ``launch`` has added to those known, once it has started them. Raises FolderError."""
+    if all(name in known for name in folders.open_devnet(folder).node_names):
+        return []
+    with processes.changing(folder):
+        devnet = folders.open_devnet(folder)
+    nodes = zip(devnet.node_indexes, devnet.node_names, strict=True)
+    return [node_program(folder, devnet.ports, *node, sys.executable) for node in nodes if node[1] not in known]
 
 
 def answers_http(port: int, path: str) -> bool:

@@ -298,8 +298,7 @@ class Chaos:
             raise Interrupted
         for name, how in self._network.keep():
             self._screen.say(f"{self._clock()}  {name} {how}")
-            is_known = name in self._excused or "SIGUSR1" in how  # told to leave before it could hear: it reads it when it starts
-            (self._notes if is_known else self._violations).append(f"{name} ended by itself: {how}")
+            (self._notes if name in self._excused else self._violations).append(f"{name} ended by itself: {how}")
         self._change()
         if self._began:
             done = min(1.0, (time.monotonic() - self._began) / (self._options.minutes * 60))

@@ -84,7 +84,7 @@ class Turnover:
         return self._least * len(document.committees[0].members)
 
     def _leave(self, document: EpochDocument) -> list[str]:
-        """Only who answers is told: so it can hear."""
+        """Only who answers is told."""
         nodes = self._network.nodes
         fit = [
             name for name in sorted(self._observer.answering) if name in nodes and name not in self._burden.down | {*self.stayed}

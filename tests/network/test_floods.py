@@ -20,9 +20,11 @@ from node.bounds import bounds
 from node.network.transport import Transport
 from node.protocol import topics
 from node.protocol.address import address_of
-from node.protocol.block import Block
+from node.protocol.block import Block, Totals
+from node.protocol.bulletins import GetChange, GetSuccession, Successions
 from node.protocol.certificate import Certificate, CertifiedBlock, FinalBlock, Finality, Vote, VoteKind, sign_vote
 from node.protocol.chain import Chain
+from node.protocol.change import Bulletin, Change, Register, RegisterPhase, Stage
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate, read_key_file
@@ -42,6 +44,8 @@ SECONDS = 5.0
 BOUNDS = bounds(nodes=8, shards=2)
 SLACK = 24 << 20
 """For what has nothing to do with the flood, bytes: garbage, blocks made meanwhile."""
+CLIENT_BYTES = 64 << 20
+"""By which the memory of whoever only listens may grow: what it has not read yet, and what it is just looking at."""
 FROM_BROKER = ("messages from the broker", "transactions not looked at")
 
 
@@ -229,6 +233,48 @@ def test_queries_hold_up_no_payment(network: Network, paying: Deal) -> None:
         with publishing(network.devnet.broker_url, 2, messages):
             # At most one was sent again, after two seconds; over one line for both the slowest took 3 to 30 s.
             assert pay_all_the_while(pay) < 2.4 + 5 * usual
+
+
+def forged_bulletins(network: Network) -> list[bytes]:
+    """Of closing blocks and of the register, later than all there are, right but for their signatures; a block each, and some as
+    large as may be."""
+    with network.client() as client:
+        answer = client.answers(network.document.electorates[0], GetBlocks(1, 1), member=0).answer
+    assert isinstance(answer, BlockList)
+    true = answer.blocks[0].block.header
+
+    def forged(shard: int, number: int, path: int = 0) -> bytes:
+        written = Register(RegisterPhase.CLOSED, 0, 0) if shard == 0 else None
+        change = Change(Stage.CLOSED, document=os.urandom(32), closed=1 << 30, totals=Totals((), 0), register=written)
+        electorate = network.document.electorates[shard]
+        header = structs.replace(
+            true, document=electorate.document, shard=shard, height=1 << 30, view=(1 << 30) + number, change_hash=change.hash
+        )
+        headers = [header]
+        for _ in range(path):
+            headers.append(structs.replace(header, height=headers[-1].height + 1, parent=headers[-1].hash, skip=headers[-1].hash))
+        signatures = tuple(os.urandom(64) for _ in range(electorate.quorum))
+        last = headers[-1]
+        certificate = Certificate(VoteKind.FINALIZE, last.view, last.hash, tuple(range(electorate.quorum)), signatures)
+        return encode(Bulletin(1, header, Finality(tuple(headers[1:]), certificate), change))
+
+    large = encode(Successions(2, (os.urandom(MAX_FRAME_BYTES - 1000),)))
+    return [*(forged(number % 2, number) for number in range(200)), forged(1, 0, 500), forged(0, 0, 500), large]
+
+
+@pytest.mark.parametrize("kind", ["bulletins", "asks"])
+def test_what_is_said_and_asked_of_the_change_of_epochs(network: Network, paying: Deal, kind: str) -> None:
+    label = network.genesis.network
+    asks = [encode(GetSuccession(number)) for number in range(2, 100)] + [encode(GetChange(1, shard)) for shard in (0, 1)] * 50
+    bodies = forged_bulletins(network) if kind == "bulletins" else asks
+    topic = topics.bulletins_topic(label) if kind == "bulletins" else topics.asks_topic(label)
+    filled = (*FROM_BROKER, "bulletins not looked at", "asks and entries not looked at", "messages to the broker")
+    memory = Memory({name: pid for name, pid in network.pids().items() if name in ("gateway", "dashboard", "coordinator")})
+    with watched(network, paying, f"forged {kind}", filled) as pay:
+        with publishing(network.devnet.broker_url, 2, lambda _: [(topic, body) for body in bodies]):
+            pay_all_the_while(pay)
+        until(lambda: httpx.get(f"{network.devnet.gateway_url}/readyz", timeout=5).status_code == 200, "the gateway is ready")
+    assert max(memory.grown().values()) < CLIENT_BYTES >> 20
 
 
 async def unfinished(address: str, public_key: bytes, size: int) -> None:

@@ -340,7 +340,7 @@ MUTANTS = {
     # settlement
     "begin-while-settling": _mutant("payments across shards begin in settlement, too", BUSY, *_MAY_BEGIN),
     "early-fence": _mutant("a fence is sent before all is decided", BUSY, _settle(undecided=False)),
-    "settled-without-fences": _mutant("nobody else's fence is waited for", STAY, _settle(fences=False)),
+    "settled-without-fences": _mutant("nobody else's fence is waited for", STAY, _settle(fences=False), seed=2),
     "close-at-once": _mutant("who is to settle closes", STAY, Mutation(Settlement, "_obey", _close_at_once)),
     "decide-alone": _mutant(
         "the register decides when one shard is settled", BUSY, Mutation(register, "_is_over", _decide_alone)
@@ -360,7 +360,7 @@ MUTANTS = {
         "who comes late is registered in phase reveal",
         LOSSY,
         Mutation(register, "_enrolled", _as_in(RegisterPhase.REGISTRATION)),
-        seed=9,
+        seed=10,
     ),
     "late-secret": _mutant(
         "a secret counts in handoff, too",
@@ -382,7 +382,10 @@ MUTANTS = {
         Mutation(Call, "is_signed", _true),
     ),
     "unsigned-farewell": _mutant(
-        "anybody says farewell for others", _lied_to(STAY, "forger"), _swap(Farewell, "is_signed", property(lambda self: True))
+        "anybody says farewell for others",
+        _lied_to(STAY, "forger"),
+        _swap(Farewell, "is_signed", property(lambda self: True)),
+        seed=2,
     ),
     "unsigned-ready": _mutant(
         "anybody says that others are ready",
@@ -427,7 +430,7 @@ MUTANTS = {
         "bulletins need no proof",
         _impatient(_lied_to(STAY, "forger")),
         Mutation(Bulletin, "is_valid", _valid_if_numbered),
-        seed=9,
+        seed=22,
     ),
     "register-is-enough": _mutant(
         "an epoch begins before all shards have closed",

@@ -940,9 +940,10 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "header-of-another-document": Mutant(
         "a header may name any document",
-        1,
+        4,
         _on(Replica, "_execute", _execute_of_any_document) + _on(Finality, "proves", _proves_of_any_document),
         "another document",
+        first=2,
     ),
     "network-of-genesis-only": Mutant(
         "payments of one document count under all of a genesis", 1, _on(EpochDocument, "network_id", _network_of_genesis)
@@ -1011,19 +1012,19 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "checkpoint-unproven": Mutant(
         "any checkpoint that is offered is one",
-        2,
+        11,
         _on(CertifiedCheckpoint, "is_valid", _true),
         "another checkpoint",
         is_of_handoff=True,
-        first=2,
+        first=9,
     ),
     "checkpoint-of-another-block": Mutant(
         "a checkpoint's header does not say of which block the rows are",
-        4,
+        11,
         _on(CertifiedCheckpoint, "is_valid", _of_any_block),
         "another checkpoint",
         is_of_handoff=True,
-        first=2,
+        first=9,
     ),
     "ids-left-out": Mutant(
         "a state is handed over without the ids of the replay set", 2, _on(TakingOver, "_want", _rows_only), is_of_handoff=True

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from config.settings import NodeSettings
-from node.leaving import is_leaving
+from node.leaving import is_leaving, note_left
 from scripts.devnet import folder as folders
-from scripts.devnet import leave, processes, session
+from scripts.devnet import leave, processes, session, up
+from scripts.devnet.folder import DevnetState
 from scripts.devnet.layout import ROOT, Folder, Program
 from scripts.devnet.processes import ProcessError
 from scripts.devnet.supervisor import Supervisor
@@ -96,6 +97,29 @@ def test_only_what_is_missing_in_this_folder_is_started_and_what_dies_is_started
             assert processes.programs_running(folder)["a"].pid == found
     assert ": up" in lines[0], "the log's last line belongs to the message"
     assert {dead, found}.isdisjoint(running.pid for running in processes.programs_running(folder).values())
+
+
+def test_what_another_script_started_is_looked_after_once_it_is_taken_on(folder: Folder) -> None:
+    programs = [program(folder, "a"), program(folder, "b")]
+    first, _ = processes.start_missing(folder, programs[:1])
+    supervisor = Supervisor(folder, programs[:1], first)
+    joined, _ = processes.start_missing(folder, programs)
+    supervisor.take_on(programs)
+    assert lines_of(supervisor, 1) == [f"b runs, and is looked after, too (process {joined['b'].pid})"]
+    os.kill(joined["b"].pid, signal.SIGKILL)
+    assert "b started again" in lines_of(supervisor, 2)[1]
+    assert processes.programs_running(folder)["a"].pid == first["a"].pid
+
+
+def test_up_finds_the_nodes_that_launch_has_added(folder: Folder) -> None:
+    devnet = folders.make_devnet(folder, DevnetState(24_000), 1, 4)
+    assert up.joined(folder, devnet.node_names) == []
+    more = folders.add_nodes(folder, 2)
+    assert [one.name for one in up.joined(folder, devnet.node_names)] == ["node-4", "node-5"]
+    folder.home("node-5").mkdir(parents=True)
+    note_left(folder.home("node-5"))
+    assert [one.name for one in up.joined(folder, devnet.node_names)] == ["node-4"]
+    assert up.joined(folder, more.node_names) == []
 
 
 def test_a_child_that_keeps_dying_is_started_ever_more_slowly(folder: Folder) -> None:
@@ -202,16 +226,13 @@ def test_down_finds_what_a_killed_supervisor_left_and_else_ends_it_first_so_that
 
 
 LEAVING = """
-import signal, sys, time
+import sys, time
 from pathlib import Path
-from node.leaving import note_left
-def leave(*_):
-    if "stays" not in sys.argv[1:]:
-        note_left(Path({home!r}))
-        sys.exit(0)
-signal.signal(signal.SIGUSR1, leave)
+from node.leaving import is_leaving, note_left
 print('up', flush=True)
-time.sleep(600)
+while "stays" in sys.argv[1:] or not is_leaving(Path({home!r})):
+    time.sleep(0.05)
+note_left(Path({home!r}))
 """
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from node.effects import AcceptDocument, Ban, ChainEffect, In, Journal, Meet, NodeEffect, Pledge, Recover, Send, Subscribe, Tell
-from node.events import Event, For, Recovered, Stored, Tick
+from node.events import Bulletined, Event, For, Recovered, Stored, Tick
 from node.ledger.state import State
 from node.network.events import Message, PeerDown, PeerUp
-from node.node import Node
+from node.node import LOOK_INTERVAL, REST_INTERVAL, Node
 from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from node.protocol.epoch import (
@@ -22,7 +22,8 @@ from node.protocol.epoch import (
 )
 from node.protocol.genesis import Phase
 from node.protocol.messages import Frame, PeerMessage, Standing
-from tests.chains import Network
+from tests.chains import Network, key
+from tests.successions import succession
 from tests.unit.replicas import at
 
 NETWORK = Network(committees=1, block_difficulty_bits=0)
@@ -104,6 +105,18 @@ def test_a_member_votes_only_with_the_database_that_registered(pledge: Pledge | 
     assert mind.deadline is not None
     journaled = [kind for step in range(3) for kind in kinds(mind.handle(Tick(), at(mind.deadline + step * 10_000)))]
     assert (Journal in journaled) == votes
+
+
+def test_a_node_looks_around_rarely_and_soon_once_the_epoch_is_known_to_be_over() -> None:
+    network = Network(standby=4)
+    nodes, first = list(network.nodes.values()), network.document
+    second = succession(network, first, nodes).next_document(first, network.genesis.parameters)
+    mind = Node(network.genesis, key("nobody"), "nobody", (), Stored(bytes(32), network.opening))
+    mind.start()
+    mind.handle(Tick(), at(0))
+    assert mind.deadline == REST_INTERVAL
+    mind.handle(Bulletined(encode(succession(network, second, nodes).closings[0])), at(100))
+    assert mind.deadline == 100 + LOOK_INTERVAL
 
 
 @pytest.mark.parametrize("pledge", [None, Pledge(1, bytes(32), NETWORK.roll.hash)], ids=["none", "another"])

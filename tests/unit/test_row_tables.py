@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,24 @@ def test_what_was_kept_is_cleared_a_few_rows_at_a_time_whatever_is_held_next(sto
         left.append(kept())
         assert storage.part(height, b"") == sorted((name, b"2") for name in names)
     assert len(left) > 4
+
+
+def test_rows_of_a_whole_checkpoint_move_little_faster_than_the_next_ones_come(storage: Storage, path: Path) -> None:
+    """Each may lie on a page of its own, which a block waits for."""
+    names = [b"%020d" % number + b"USD" for number in range(2_000)]
+
+    def waiting() -> int:
+        with closing(sqlite3.connect(path)) as inside:
+            return int(inside.execute("SELECT count(*) FROM recent WHERE height = 1").fetchone()[0])
+
+    storage.write([Checkpoint(1, tuple((name, b"1") for name in names), None)])
+    storage.write([Checkpoint(1, (), 2)])
+    left = [waiting()]
+    for start in range(0, len(names), 100):
+        storage.write([Checkpoint(2, tuple((name, b"2") for name in names[start : start + 100]), None)])
+        left.append(waiting())
+    assert left[-1] == 0, "before the next checkpoint is whole"
+    assert max(before - after for before, after in pairwise(left)) < 150
 
 
 @pytest.mark.parametrize("is_held", [False, True])

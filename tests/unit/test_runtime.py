@@ -14,6 +14,7 @@ from config.settings import NodeSettings
 from node import runtime, talking
 from node.database import StorageFull
 from node.effects import AcceptDocument, Broadcast, Commit, In, Journal, NodeEffect, Persist, Pledge, Publish, Row, Send
+from node.leaving import begin_to_leave, has_left
 from node.membership import Membership
 from node.network.inbox import Inbox
 from node.protocol.chain import Chain
@@ -99,14 +100,16 @@ class Mind:
     """Has its effects written down."""
 
     replica = document = None
-    has_left = False
-    document = None
     duties = {CHAIN: SimpleNamespace(electorate=NETWORK.shards[0].electorate)}
 
     def __init__(self, genesis: Any, key: Any, name: str, addresses: tuple[str, ...], stored: Any, keep_blocks: int) -> None:
         self.membership = Membership(genesis, key, name, addresses, stored)
         self._steps = iter(STEPS)
         self.ended = trio.Event()
+        self.has_left = False
+
+    def leave(self) -> None:
+        self.has_left = True
 
     @property
     def deadline(self) -> int | None:
@@ -124,18 +127,23 @@ class Mind:
 async def run(monkeypatch: pytest.MonkeyPatch, folder: Path, full: int) -> tuple[list[str], Stores]:
     """What the shell did, in order. ``full``: at so many attempts to write anything there is no room on the disk."""
     log: list[str] = []
+    shell, stores = made(monkeypatch, folder, log, full)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shell.run)
+        await shell.node.ended.wait()  # type: ignore[attr-defined]  # the scripted mind's
+        nursery.cancel_scope.cancel()
+    return log, stores
+
+
+def made(monkeypatch: pytest.MonkeyPatch, folder: Path, log: list[str], full: int = 0) -> tuple[runtime.Runtime, Stores]:
+    """The shell of a scripted mind."""
     monkeypatch.setattr(runtime, "Node", Mind)
     for module, name, connected in ((talking, "Transport", ()), (runtime, "Broker", False), (runtime, "Miner", None)):
         line = Line(log, folder / "epoch-document", connected)
         monkeypatch.setattr(module, name, lambda *_, line=line, **__: line)
     stores = Recording(folder, log, full)
     settings = NodeSettings(name="n", genesis="", key="", data=str(folder), coordinator="", broker="", metrics_port=0)
-    shell = runtime.Runtime(settings, NETWORK.genesis, NODE, stores)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(shell.run)
-        await shell.node.ended.wait()  # type: ignore[attr-defined]  # the scripted mind's
-        nursery.cancel_scope.cancel()
-    return log, stores
+    return runtime.Runtime(settings, NETWORK.genesis, NODE, stores), stores
 
 
 def test_the_shell_speaks_the_versions_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,6 +162,25 @@ def test_the_shell_speaks_the_versions_it_is_told(monkeypatch: pytest.MonkeyPatc
         runtime.Runtime(settings, NETWORK.genesis, NODE, stores)
         runtime.Runtime(settings, NETWORK.genesis, NODE, stores, frozenset({1, 2}))
     assert told == [{1}, {1, 2}]
+
+
+@pytest.mark.parametrize("runs_already", [False, True])
+async def test_what_its_folder_says_has_it_leave_whether_it_is_told_before_it_starts_or_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runs_already: bool
+) -> None:
+    monkeypatch.setattr(runtime, "_LOOK_SECONDS", 0.01)
+    shell, stores = made(monkeypatch, tmp_path, [])
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            if runs_already:
+                nursery.start_soon(shell.run)
+                await trio.sleep(0.1)
+                assert not shell.node.has_left
+            begin_to_leave(tmp_path)
+            if not runs_already:
+                nursery.start_soon(shell.run)
+    assert has_left(tmp_path)
+    stores.close()
 
 
 @pytest.mark.parametrize("full", [0, 3])

@@ -102,7 +102,7 @@ def test_rows_of_many_checkpoints_give_the_last_whole_one_and_do_not_pile_up(sto
         storage.write([Checkpoint(height, tuple(parts[200:]), height + 1)])
         model = {key: value for key, value in (model | written).items() if value is not None}
         assert rows(storage) == model
-    for _ in range(20):
+    for _ in range(100):
         storage.write([Checkpoint(60, (), None)])
     storage.close()
     with closing(sqlite3.connect(path)) as inside:

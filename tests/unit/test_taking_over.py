@@ -38,6 +38,7 @@ from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, 
 from node.protocol.codec import encode
 from node.protocol.messages import (
     Ballot,
+    ChainRequest,
     CheckpointReply,
     CheckpointRequest,
     Frame,
@@ -233,6 +234,27 @@ def test_who_is_not_far_behind_asks_for_no_state(source: Source) -> None:
     young = TakingOver(source.shard.electorate, 0, 2 * INTERVAL)
     young.heard(PEERS[0], 2 * INTERVAL - 1)
     assert young.next_requests(0) == [], "nobody can have a certified checkpoint"
+
+
+def test_who_was_handed_a_state_asks_for_the_blocks_since_however_many_as_long_as_some_come(source: Source) -> None:
+    """To hand it over took so long that the chain is far ahead again: so would the next one."""
+    member, height = TakingOver(source.shard.electorate, 6, 2 * INTERVAL, is_handed_over=True), 10 * FAR_BEHIND
+    for now in range(0, 90_000, 10_000):
+        member.heard(PEERS[0], height)
+        member.moved(6 + now // 10)
+        assert member.next_requests(now) == []
+        assert not member.waits(now), "blocks are asked for"
+    assert member.next_requests(94_999) == []
+    assert requests(member.next_requests(95_000)) == {PEERS[0]: CheckpointRequest(8006)}, "they are not kept any more"
+
+
+def test_who_has_caught_up_after_a_handoff_takes_over_another_state_when_it_falls_far_behind(source: Source) -> None:
+    member = TakingOver(source.shard.electorate, 6, 2 * INTERVAL, is_handed_over=True)
+    member.heard(PEERS[0], 6 + FAR_BEHIND)
+    assert member.next_requests(0) == []
+    member.moved(7)
+    member.heard(PEERS[0], 7 + FAR_BEHIND)
+    assert requests(member.next_requests(1)) == {PEERS[0]: CheckpointRequest(7)}
 
 
 def test_who_gets_far_by_itself_lets_go_of_the_state(source: Source) -> None:
@@ -521,6 +543,14 @@ def test_a_member_votes_on_after_it_took_over(member: Beginner) -> None:
     assert member.mind.replica is not None
     assert member.mind.replica.state.height == member.source.offer.header.height
     assert member.mind.replica.consensus.has_votes
+
+
+def test_a_member_that_took_over_asks_for_blocks_though_it_is_far_behind_again(member: Beginner) -> None:
+    member.recover(member.take_over())
+    effects = member.hear(0, Standing(member.source.offer.header.height + 2 * FAR_BEHIND, 1))
+    asked = [effect.message for effect in effects if isinstance(effect, Send)]
+    assert any(isinstance(message, ChainRequest) for message in asked), asked
+    assert not any(isinstance(message, CheckpointRequest) for message in asked)
 
 
 def test_a_member_that_lost_its_votes_has_not_got_them_after_it_took_over(member: Beginner) -> None:

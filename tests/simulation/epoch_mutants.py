@@ -412,6 +412,7 @@ MUTANTS = {
         "shards with the greatest loads merge",
         Plan(seed=1, committees=3, leaving=4, payments=6, pace=100),
         Mutation(assignment, "_merge", _greatest_first),
+        seed=2,
     ),
     "all-stay": _mutant("nobody moves", STAY, Mutation(assignment, "_keep_seats", _all_stay)),
     "uneven-halves": _mutant("a shard is split elsewhere", SPLIT, Mutation(assignment, "_middle", _from_the_middle)),

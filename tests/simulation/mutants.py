@@ -1048,11 +1048,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "silent-source-waited-for": Mutant(
         "who is silent is waited for, and nobody else asked",
-        6,
+        24,
         _on(taking_over, "_SLOW", _far_away) + _on(taking_over, "_TIMEOUT", _far_away),
         "withheld parts",
         is_of_handoff=True,
-        first=3,
+        first=24,
     ),
     "finality-unchecked": Mutant("any proof makes a block final", 12, _on(Finality, "proves", _true), "forged finality", first=2),
     "finality-of-another-block": Mutant(

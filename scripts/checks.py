@@ -148,6 +148,7 @@ def check_quickly(checks: Checks) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
     checks = Checks()
     try:
         match arguments:

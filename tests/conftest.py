@@ -1,6 +1,8 @@
 """Property tests draw the same examples in every run of continuous integration, and new ones elsewhere."""
 
 import os
+import signal
+import threading
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -9,6 +11,11 @@ _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", _PATIENT, derandomize=True)
 settings.register_profile("person", _PATIENT)
 settings.load_profile("ci" if os.environ.get("CI") else "person")
+
+
+if threading.current_thread() is threading.main_thread():
+    # a shell lets what it starts in the background ignore interrupts, and all processes of tests would, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -66,13 +67,18 @@ sys.exit(checks.main([]))
 """
 
 
+def ignore_interrupts() -> None:
+    """As what a shell starts in the background does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("before", [None, ignore_interrupts])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_everything(tmp_path: Path, how: signal.Signals) -> None:
+def test_an_interrupt_ends_everything(tmp_path: Path, how: signal.Signals, before: Callable[[], None] | None) -> None:
     files = [tmp_path / "beside", tmp_path / "first"]
     command = [*python(WHOLE.format(slow=SLOW)), *map(str, files)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as whole:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, start_new_session=True, preexec_fn=before) as whole:
         pids = [int(until(lambda file=file: file.exists() and file.read_text(), within=PATIENCE)) for file in files]  # type: ignore[misc]
         if how is signal.SIGINT:
             os.killpg(whole.pid, how)  # as a terminal does

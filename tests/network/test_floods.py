@@ -7,7 +7,7 @@ Each prints a line of figures; ``pytest -s`` shows them.
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import httpx
@@ -235,13 +235,21 @@ def test_queries_hold_up_no_payment(network: Network, paying: Deal) -> None:
             assert pay_all_the_while(pay) < 2.4 + 5 * usual
 
 
+def first_block(network: Network) -> CertifiedBlock:
+    """Of shard 0, as a member gives it: after the flood of questions before it may take a moment."""
+
+    def asked() -> Sequence[CertifiedBlock]:
+        answer = client.answers(network.document.electorates[0], GetBlocks(1, 1), member=0).answer
+        return answer.blocks if isinstance(answer, BlockList) else ()
+
+    with network.client() as client:
+        return until(asked, "a member answers")[0]
+
+
 def forged_bulletins(network: Network) -> list[bytes]:
     """Of closing blocks and of the register, later than all there are, right but for their signatures; a block each, and some as
     large as may be."""
-    with network.client() as client:
-        answer = client.answers(network.document.electorates[0], GetBlocks(1, 1), member=0).answer
-    assert isinstance(answer, BlockList)
-    true = answer.blocks[0].block.header
+    true = first_block(network).block.header
 
     def forged(shard: int, number: int, path: int = 0) -> bytes:
         written = Register(RegisterPhase.CLOSED, 0, 0) if shard == 0 else None
@@ -335,9 +343,7 @@ def stuffed(network: Network, shard: int, key: KeyPair, certified: CertifiedBloc
 async def test_a_member_that_sends_all_it_can(network: Network, paying: Deal) -> None:
     traitor = network.nodes(0)[-1]
     key = read_key_file(network.folder.home(traitor) / "key.pem")
-    with network.client() as client:
-        answer = client.answers(client.document().electorates[0], GetBlocks(1, 1), member=0).answer
-    assert isinstance(answer, BlockList)
+    block = first_block(network)
     network.kill(traitor)
     transport = Transport(key, "/ip4/127.0.0.1/tcp/0", lambda _: True)
     others = [m for committee in network.document.committees for m in committee.members if m.public_key != key.public]
@@ -347,7 +353,7 @@ async def test_a_member_that_sends_all_it_can(network: Network, paying: Deal) ->
         nonlocal sent
         seat = network.document.seat_of(peer)
         assert seat is not None
-        for frame in stuffed(network, 0, key, answer.blocks[0], seat[0]):
+        for frame in stuffed(network, 0, key, block, seat[0]):
             while not transport.send(peer, frame):  # noqa: ASYNC110  # a full queue does not tell when it is less so
                 await trio.sleep(0.01)
             sent += len(frame)

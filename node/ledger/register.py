@@ -19,8 +19,8 @@ from node.protocol.entries import Call, Disclosure, Enrolment, Entry, Farewell, 
 from node.protocol.epoch import EpochDocument, InvalidDocument, Registration, commitment_to
 from node.protocol.limits import MAX_REGISTRATIONS
 
-MOST_DOUBLINGS = 6
-"""Of the pause after attempts that were called off."""
+MOST_DOUBLINGS, MOST_LENGTHENINGS = 6, 3
+"""Of the pause after attempts that were called off, and of the times in which secrets are told and committees get ready."""
 
 MAX_PROSPECTS = 8
 _PROSPECTS: dict[tuple[int, ...], tuple[object, EpochDocument]] = {}
@@ -68,8 +68,8 @@ def advanced(register: Register, rules: Rules, attempt: int, time: int) -> Regis
         if register.phase is RegisterPhase.REVEAL and not _is_possible(register, rules, attempt):
             return _called_off(register, rules, time)
         return structs.replace(register, phase=RegisterPhase(register.phase + 1), since=time)
-    parameters = rules.parameters
-    limits = {RegisterPhase.HANDOFF: parameters.handoff_time, RegisterPhase.SETTLEMENT: parameters.settle_time}
+    handoff = _grown(rules.parameters.handoff_time, register)
+    limits = {RegisterPhase.HANDOFF: handoff, RegisterPhase.SETTLEMENT: rules.parameters.settle_time}
     if register.phase in limits and time >= register.since + limits[register.phase]:
         return _called_off(register, rules, time)
     return register
@@ -194,11 +194,16 @@ def _is_over(register: Register, rules: Rules, attempt: int, time: int) -> bool:
             return _is_due(register, rules, time) and _are_enough(register, rules)
         case RegisterPhase.REVEAL:
             all_told = len(register.secrets) == len(register.registrations) and len(register.loads) == shards
-            return all_told or time >= register.since + rules.parameters.reveal_time
+            return all_told or time >= register.since + _grown(rules.parameters.reveal_time, register)
         case RegisterPhase.HANDOFF:
             return bool(register.ready) and _have_quorums(register.ready, prospect(register, rules, attempt))
         case _:
             return len(register.settled) == shards
+
+
+def _grown(length: int, register: Register) -> int:
+    """How long a phase may be: longer after failures, as it may be delays that they come of."""
+    return length << min(register.failures, MOST_LENGTHENINGS)
 
 
 def _called_off(register: Register, rules: Rules, time: int) -> Register:

@@ -78,9 +78,9 @@ class Parameters(Struct, frozen=True, kw_only=True):
     """Nodes have so long to register, at least; longer after attempts that were called off: twice as long after each, up to 64
     times."""
     reveal_time: _Positive = 10_000
-    """Nodes have so long to tell their secrets."""
+    """Nodes have so long to tell their secrets; twice as long after each attempt that was called off, up to 8 times."""
     handoff_time: _Positive = 300_000
-    """The next epoch's committees have so long to get ready."""
+    """The next epoch's committees have so long to get ready; likewise."""
     settle_time: _Positive = 90_000
     """All shards have so long to decide their payments across shards; then the attempt is called off."""
 

@@ -164,6 +164,6 @@ class Changing(Ledgers):
     def call_off(self) -> None:
         """The attempt under way: too few are ready in time."""
         self.enter(RegisterPhase.HANDOFF)
-        self.now += TIMES["handoff_time"]
+        self.now += TIMES["handoff_time"] * min(2**self.register.failures, 8)
         self.write()
         assert self.register.phase is RegisterPhase.REGISTRATION

@@ -295,8 +295,11 @@ def test_reveal_ends_in_time_without_those_that_keep_silent(two: Changing) -> No
 def test_an_attempt_without_a_document_is_called_off_and_the_next_waits_longer(one: Changing) -> None:
     for failures in range(1, 9):
         one.enter(REVEAL)
-        one.now += TIMES["reveal_time"]
+        one.now += TIMES["reveal_time"] * min(2 ** (failures - 1), 8) - 1
         one.write(*one.disclosures(one.nodes[:3]))
+        assert one.register.phase is REVEAL, "secrets have longer to come after each failure"
+        one.now += 1
+        one.write()
         pause = PAUSE * min(2**failures, 64)
         assert one.register == Register(REGISTRATION, one.now, one.now + pause, called=True, failures=failures)
         assert (one.change(0).attempt, one.change(0).stage) == (failures + 1, Stage.MINING)
@@ -321,6 +324,21 @@ def test_handoff_ends_with_a_quorum_of_each_committee_or_in_vain(two: Changing) 
     two.now += 1
     two.write()
     assert (two.register.phase, two.register.failures) == (REGISTRATION, 1)
+
+
+def test_committees_have_longer_to_get_ready_after_each_failure_and_shards_as_long_to_settle(two: Changing) -> None:
+    for failures in range(5):
+        two.enter(HANDOFF)
+        two.now += TIMES["handoff_time"] * min(2**failures, 8) - 1
+        two.write()
+        assert two.register.phase is HANDOFF
+        two.now += 1
+        two.write()
+        assert (two.register.phase, two.register.failures) == (REGISTRATION, failures + 1)
+    two.enter(SETTLEMENT)
+    two.now = two.register.since + TIMES["settle_time"]
+    two.write()
+    assert two.register.phase is REGISTRATION
 
 
 def test_the_next_document_is_what_everybody_computes_from_the_closing_register(two: Changing) -> None:

@@ -275,7 +275,8 @@ class ChangingLedger(Ledger):
                 self.call_off()
 
     def is_late(self, parameter: str) -> bool:
-        return bool(self.time >= self.register.since + self.network.parameters[parameter])
+        patience = 1 if parameter == "settle_time" else min(2**self.register.failures, 8)
+        return bool(self.time >= self.register.since + patience * self.network.parameters[parameter])
 
     def may_close_the_roll(self) -> bool:
         register, parameters = self.register, self.network.parameters

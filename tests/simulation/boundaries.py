@@ -129,7 +129,7 @@ class Day:
         for host in world.hosts[4 * plan.committees :][: plan.joining]:
             world.after(self._chance.randint(1, plan.late), host.start)
         honest = [host for host in world.hosts[: 4 * plan.committees] if host.liar is None]
-        for host in self._chance.sample(honest, plan.leaving):
+        for host in self._chance.sample(honest, min(plan.leaving, len(honest))):
             assert host.node is not None
             world.after(self._chance.randint(0, plan.busy), lambda host=host: host.node and host.node.leave())  # type: ignore[misc]
         for host in honest:

@@ -30,11 +30,8 @@ COVERED = [*PYTEST, "-p", "scripts.coverage"]
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
 """How many they are says tests/conftest.py."""
 FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]  # of what others leave
-CHECKS = {
-    "lint": [*PYTHON, "ruff", "check", "."],
-    "format": [*PYTHON, "ruff", "format", "--check", "."],
-    "types": [*PYTHON, "mypy"],
-}
+STYLE = {"lint": [*PYTHON, "ruff", "check", "."], "format": [*PYTHON, "ruff", "format", "--check", "."]}
+TYPES = {"types": [*PYTHON, "mypy"]}
 UNCACHED = ["-p", "no:cacheprovider"]
 MEASURING, NETWORK, COMPUTING = ["tests/bench"], ["tests/network"], ["tests/mutation", "tests/simulation"]
 QUICK_TESTS = {"tests": [*PYTEST, *WORKERS, "tests/unit"]}
@@ -76,6 +73,7 @@ class Checks:
     def __init__(self) -> None:
         self.results: list[str] = []
         self._beside: dict[str, Beside] = {}
+        self._finished: dict[str, Beside] = {}
 
     @property
     def failed(self) -> bool:
@@ -95,14 +93,17 @@ class Checks:
             self._beside[name] = Beside(command, ROOT, {**os.environ, **(environment or {})})
 
     def finish_beside(self) -> None:
-        """Wait for them."""
+        """Wait for them, and end what they left behind."""
         for name, one in self._beside.items():
             print(f"== waiting for: {name}", flush=True)
             self._note(name, one.wait(), "")
+            one.end()
+        self._finished |= self._beside
+        self._beside = {}
 
     def show_beside(self) -> None:
         """What they said, the last one's at the end."""
-        for name, one in self._beside.items():
+        for name, one in self._finished.items():
             print(f"== {name}", flush=True)
             one.show()
 
@@ -126,9 +127,10 @@ def check_all(checks: Checks, other_python: str | None) -> None:
         try:
             if other_python:
                 checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, place)
-            checks.run(CHECKS | OTHER_TESTS)
+            checks.begin_beside(TYPES)
+            checks.run(STYLE | OTHER_TESTS)
+            checks.finish_beside()
             if other_python:
-                checks.finish_beside()
                 checks.run({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, "tests/unit"]}, place)
             checks.begin_beside(COMPUTING_TESTS)
             checks.run(NETWORK_TESTS)
@@ -142,7 +144,7 @@ def check_all(checks: Checks, other_python: str | None) -> None:
 
 
 def check_quickly(checks: Checks) -> None:
-    checks.run(CHECKS)
+    checks.run(STYLE | TYPES)
     print(*checks.results, sep="\n")
     checks.run(QUICK_TESTS)
 

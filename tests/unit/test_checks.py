@@ -32,6 +32,8 @@ def test_what_runs_beside_gives_way_and_is_shown_when_all_is_done(capfd: pytest.
     )
     checks.run({"first": python("import os; print('first, nice', os.nice(0))")})
     checks.finish_beside()
+    checks.finish_beside()
+    assert sum("beside: passed" in line for line in checks.results) == 1
     checks.show_beside()
     said = capfd.readouterr().out
     assert f"first, nice {os.nice(0)}\n" in said
@@ -59,7 +61,7 @@ WHOLE = """
 import sys
 from scripts import checks
 sleeper = [sys.executable, "-c", {slow!r}]
-checks.CHECKS = {{}}
+checks.STYLE = checks.TYPES = {{}}
 checks.OTHER_TESTS = {{}}
 checks.COMPUTING_TESTS = {{"computing": [*sleeper, sys.argv[1]]}}
 checks.NETWORK_TESTS = {{"network": [*sleeper, sys.argv[2]]}}

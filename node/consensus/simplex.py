@@ -54,18 +54,18 @@ from msgspec import Struct
 
 from node.consensus.adopting import Adopting, Forged
 from node.consensus.fetching import Fetching
-from node.consensus.journal import FinalizeRecord, JournalRecord, ProposalRecord, journaled
+from node.consensus.journal import JournalRecord
 from node.consensus.justification import build_bridge, is_canonical
 from node.consensus.patience import Patience, Timeouts
 from node.consensus.round import Seat
 from node.consensus.tree import Draft, Missing, PendingBlock, Tree, Verdict
 from node.consensus.views import Views
+from node.consensus.voting import Voting
 from node.effects import Ban, Broadcast, Journal, LoseVotes, Send
 from node.protocol.block import Block, Header
 from node.protocol.certificate import Certificate, FinalBlock, Finality, Vote, VoteKind, path_heights
-from node.protocol.crypto import ZERO_HASH
 from node.protocol.limits import MAX_VIEWS_AHEAD
-from node.protocol.messages import Ballot, Certified, Proposal, TransactionsRequest
+from node.protocol.messages import Certified, Proposal, TransactionsRequest
 from node.protocol.reports import Notable
 
 MAX_PROPOSALS = 2
@@ -126,7 +126,6 @@ class Simplex(Generic[Draft]):
         turn: the proposal this member may make, once there is no next effect; None: not its view, made already, or the parent
             is not at hand.
         view: the current one. head: hash of the block notarized last, which is the one to build on.
-        has_votes: whether this member may sign.
         suspicion: of the leaders. view_timeouts: views given up on a timer since the start.
 
     Raises:
@@ -149,11 +148,11 @@ class Simplex(Generic[Draft]):
         self._now = now
         self._final_certificate = certificate
         self.view = final.view
-        self.has_votes = has_votes
         self.view_timeouts = 0
         self.tree: Tree[Draft] = Tree(final, peaks)
         self.head = self.tree.root_hash
         self.views = Views(seat.electorate, final.view)
+        self._voting = Voting(seat, self.views, has_votes)
         self._effects: deque[Said | Execute[Draft] | Finalized[Draft]] = deque()
         self._fetching = Fetching(seat.member, seat.electorate, self.views, max(_MIN_FETCH, timeouts.retransmit // _FETCH_AGAIN))
         self._adopting = Adopting(seat.electorate)
@@ -164,12 +163,11 @@ class Simplex(Generic[Draft]):
         self._welcomed: list[bytes] = []
         """Hashes of the current view's proposals, those under check by the caller too."""
         self._entry: Certificate | None = None
-        self._best_finalization: Certificate | None = None
         self._repeated = 0
         self.turn: Turn | None = None
         self._is_settled = self._is_due = False
-        if has_votes:
-            self._reload(records)
+        for block in self._voting.restore(records if has_votes else ()):
+            self.tree.add(block.header.hash, block)
         self._enter(self.view + 1)
 
     # -- what the member may do in this view ------------------------------------------------------------------------
@@ -185,7 +183,7 @@ class Simplex(Generic[Draft]):
         vote = self.seat.vote(VoteKind.NOTARIZE, turn.view, block.header.hash)
         pending = self.tree.add(vote.block, block)
         pending.draft, pending.verdict = draft, Verdict.VALID
-        self._accept(Proposal(block.compact(), vote, turn.notarization, turn.nullifications), vote)
+        self._notarize(Proposal(block.compact(), vote, turn.notarization, turn.nullifications))
         return True
 
     # -- events ----------------------------------------------------------------------------------------------------
@@ -289,7 +287,7 @@ class Simplex(Generic[Draft]):
         if known.contradicts(vote):
             known.accuse(vote)
             self._effects.append(Notable(f"member {vote.signer} voted twice in view {vote.view}"))
-        elif (certificate := known.count(vote, self._electorate)) is not None:
+        elif (certificate := self.views.count(vote)) is not None:
             self._on_held(certificate)
 
     def on_own_vote(self, sender: bytes, vote: Vote, now: int) -> None:
@@ -350,6 +348,11 @@ class Simplex(Generic[Draft]):
         return min(self._patience.deadline, self._fetching.deadline)
 
     @property
+    def has_votes(self) -> bool:
+        """Whether this member may sign."""
+        return self._voting.has_votes
+
+    @property
     def knows_of_work(self) -> bool:
         """Whether ``work_waits`` was called in this view."""
         return self._patience.knows_of_work
@@ -365,7 +368,7 @@ class Simplex(Generic[Draft]):
 
     def catch_up_help(self, view: int) -> Certified | None:
         """What a member at an earlier ``view`` needs to join this one."""
-        held = [c for c in (self._best_finalization or self._final_certificate, self._entry) if c is not None]
+        held = [c for c in (self.views.finalization or self._final_certificate, self._entry) if c is not None]
         return Certified(tuple(held)) if held and view < self.view else None
 
     def last_vote_of(self, member: int) -> Vote | None:
@@ -423,7 +426,7 @@ class Simplex(Generic[Draft]):
                 continue
             if not self.tree.is_refused(block_hash):
                 if self.tree.is_ready(block_hash):
-                    self._accept(proposal, self.seat.vote(VoteKind.NOTARIZE, self.view, block_hash))
+                    self._notarize(proposal)
                     return
                 self._make_ready(block_hash, self.view)
                 if self._effects:
@@ -458,8 +461,8 @@ class Simplex(Generic[Draft]):
 
     def _finish(self) -> None:
         """Make final what the best finalization makes final, as soon as the blocks are at hand."""
-        best = self._best_finalization
-        if best is None or best.view <= self.views.final:
+        best = self.views.finalization
+        if best is None:
             return
         if not self.tree.is_ready(best.block):
             self._make_ready(best.block, best.view)
@@ -543,8 +546,6 @@ class Simplex(Generic[Draft]):
 
     def _set_final(self, header: Header, certificate: Certificate | None) -> None:
         self._final_certificate = certificate
-        if self._best_finalization is not None and self._best_finalization.view <= header.view:
-            self._best_finalization = None
         self.views.prune(header.view)
         self.tree.prune(header)
         self._fetching.clear(header.view)
@@ -567,11 +568,7 @@ class Simplex(Generic[Draft]):
     def _on_held(self, certificate: Certificate) -> None:
         """A certificate is held, new or known before: whatever follows from it, follows (rule 2)."""
         if certificate.kind is VoteKind.NOTARIZE:
-            own = self.views.read(certificate.view).own
-            if VoteKind.NULLIFY not in own and VoteKind.FINALIZE not in own:
-                self._finalize(certificate)
-        elif certificate.kind is VoteKind.FINALIZE:
-            self._note_finalization(certificate)
+            self._effects += self._voting.finalize(certificate)
         if certificate.view >= self.view:
             if certificate.kind is not VoteKind.NULLIFY:
                 self._patience.progressed()
@@ -589,7 +586,7 @@ class Simplex(Generic[Draft]):
         self.view = view
         leader = self.leader_of(view)
         skips = self._patience.enter(leader, self._now, view - self.views.final, is_expected)
-        self._say_again(view)
+        self._effects += self._voting.say_again(view, is_current=True)
         if skips and not is_behind:
             self._nullify(view)
         elif is_expected and leader != self.seat.member:
@@ -613,45 +610,16 @@ class Simplex(Generic[Draft]):
         self._proposals.clear()
         self._welcomed.clear()
 
-    def _accept(self, proposal: Proposal, vote: Vote) -> None:
-        """Vote notarize, the proposal and its whole block on disk before the vote leaves (rule 1)."""
-        pending = self.tree.get(vote.block)
+    def _notarize(self, proposal: Proposal) -> None:
+        pending = self.tree.get(proposal.vote.block)
         assert pending is not None, "it was executed"
-        self.views.write(vote.view).proposal = proposal
-        record = ProposalRecord(pending.block, proposal.vote, proposal.notarization, proposal.nullifications)
-        self._effects.append(journaled(vote.view, record))
-        is_own = proposal.block.header.proposer == self.seat.member
-        self._cast(vote, vote, Broadcast(proposal) if is_own else Broadcast(Ballot(vote)))
+        self._effects += self._voting.notarize(proposal, pending.block)
 
     def _nullify(self, view: int) -> bool:
-        """Vote nullify, unless that or finalize was voted in the view before. Returns whether it did."""
-        own = self.views.read(view).own
-        if VoteKind.NULLIFY in own or VoteKind.FINALIZE in own or not self.has_votes:
-            return False
-        vote = self.seat.vote(VoteKind.NULLIFY, view, ZERO_HASH)
-        self._cast(vote, vote, Broadcast(Ballot(vote)))
-        return True
-
-    def _finalize(self, notarization: Certificate) -> None:
-        if self.has_votes:
-            vote = self.seat.vote(VoteKind.FINALIZE, notarization.view, notarization.block)
-            self._cast(vote, FinalizeRecord(vote, notarization), Broadcast(Ballot(vote)))
-
-    def _cast(self, vote: Vote, record: JournalRecord, message: Broadcast) -> None:
-        """Vote: on disk, then on the way (rule 1), then counted."""
-        self.views.write(vote.view).own[vote.kind] = vote
-        self._effects += (journaled(vote.view, record), message)
-        self._count_own(vote)
-
-    def _count_own(self, vote: Vote) -> None:
-        """Count an own vote; it may complete a finalization of any view after the last final one."""
-        certificate = self.views.write(vote.view).count(vote, self._electorate)
-        if certificate is not None and certificate.kind is VoteKind.FINALIZE:
-            self._note_finalization(certificate)
-
-    def _note_finalization(self, certificate: Certificate) -> None:
-        if self._best_finalization is None or certificate.view > self._best_finalization.view:
-            self._best_finalization = certificate
+        """Returns whether it did."""
+        cast = self._voting.nullify(view)
+        self._effects += cast
+        return bool(cast)
 
     def _time_out(self) -> None:
         """The deadline passed: give the view up, unless it is about to be final, and say again what was said."""
@@ -668,62 +636,29 @@ class Simplex(Generic[Draft]):
 
     def _remembers_part_in(self, certificate: Certificate) -> bool:
         """As ``_remembers``, of this member's signature in a certificate, if there is one."""
-        signers, signatures = certificate.signers, certificate.signatures
-        if self.seat.member not in signers or len(signers) != len(signatures):
-            return True
-        signature = signatures[signers.index(self.seat.member)]
-        return self._remembers(Vote(certificate.kind, certificate.view, certificate.block, self.seat.member, signature))
+        vote = self._voting.part_in(certificate)
+        return vote is None or self._remembers(vote)
 
     def _remembers(self, vote: Vote) -> bool:
         """Whether a vote with this member's name is its own. If it is, and is not among its votes, they are not all (rule 9)."""
-        own = self.views.read(vote.view).own.get(vote.kind)
-        if not self.has_votes or vote.view <= self.views.final or (own is not None and own.block == vote.block):
+        if self._voting.is_known(vote):
             return True
         if not vote.is_valid(self._electorate):
             return False
-        self.has_votes = False
-        told = f"this node's key signed in view {vote.view} what its database does not hold: it is a copy, or an older one. "
-        advice = "It follows and signs nothing more in this epoch; see that no second node runs with this key"
-        self._effects += (LoseVotes(), Notable(told + advice))
+        self._effects += self._voting.lose(vote)
         return True
 
     # -- saying it again -------------------------------------------------------------------------------------------
 
-    def _reload(self, records: Sequence[JournalRecord]) -> None:
-        """Take back what this member had persisted of views after its last final block."""
-        own: list[Vote] = []
-        for record in records:
-            vote = record if isinstance(record, Vote) else record.vote
-            if vote.view <= self.views.final:
-                continue
-            known = self.views.write(vote.view)
-            match record:
-                case ProposalRecord(block, _, notarization, nullifications):
-                    known.proposal = record.proposal
-                    self.tree.add(vote.block, block)
-                    for certificate in (*((notarization,) if notarization is not None else ()), *nullifications):
-                        self._take_back(certificate)
-                    continue
-                case FinalizeRecord(_, notarization):
-                    self._take_back(notarization)
-            known.own[vote.kind] = vote
-            own.append(vote)
-        for vote in own:
-            self._count_own(vote)
-
-    def _take_back(self, certificate: Certificate) -> None:
-        if certificate.view > self.views.final:
-            self.views.keep(certificate)
-
     def _retransmit(self) -> None:
         """Repeat the current view, and of those since the last final block a few each time (rule 8)."""
-        self._say_again(self.view)
+        self._effects += self._voting.say_again(self.view, is_current=True)
         first = max(self._repeated, self.views.final + 1)
         last = min(first + _REPEATED_VIEWS, self.view)
         self._repeated = last if last < self.view else 0  # the next turn begins with the oldest, whatever views come meanwhile
         certificates: list[Certificate] = []
         for view in range(first, last):
-            self._say_again(view)
+            self._effects += self._voting.say_again(view, is_current=False)
             held = self.views.read(view).certificates
             certificates += held
             if not held:
@@ -732,10 +667,3 @@ class Simplex(Generic[Draft]):
             self._effects.append(Broadcast(Certified(tuple(certificates))))
         if (help_for_all := self.catch_up_help(0)) is not None:
             self._effects.append(Broadcast(help_for_all))
-
-    def _say_again(self, view: int) -> None:
-        """Repeat own votes of a view, the leader's of the current one with its proposal: all are on disk already."""
-        known = self.views.read(view)
-        for vote in known.own.values():
-            is_mine = view == self.view and known.proposal is not None and known.proposal.vote == vote
-            self._effects.append(Broadcast(known.proposal if is_mine and known.proposal else Ballot(vote)))

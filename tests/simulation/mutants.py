@@ -14,11 +14,12 @@ from node import duty
 from node.client import blocks
 from node.client.decisions import Decisions
 from node.client.follower import Follower
-from node.consensus import catching_up, simplex
+from node.consensus import catching_up, voting
 from node.consensus.fetching import Fetching
 from node.consensus.journal import ProposalRecord, journaled
 from node.consensus.round import Round
 from node.consensus.simplex import Simplex
+from node.consensus.voting import Voting
 from node.effects import Broadcast, Commit, Effect, Journal, Tell
 from node.ledger import admission, bulkhead, channels, execution, transfer, two_phase_commit
 from node.ledger.checkpoint import Checkpointing
@@ -131,19 +132,16 @@ def _quorum_2f(_: Original) -> Any:
     return property(lambda self: 2 * self.faults_tolerated)
 
 
-def _finalize_what_was_nullified(_: Original) -> Any:
-    def on_held(self: Consensus, certificate: Any) -> None:
-        if certificate.kind is VoteKind.NOTARIZE and VoteKind.FINALIZE not in self.views.read(certificate.view).own:
-            self._finalize(certificate)
-        elif certificate.kind is VoteKind.FINALIZE:
-            self._note_finalization(certificate)
-        if certificate.view >= self.view:
-            if certificate.kind is not VoteKind.NULLIFY:
-                self.head = certificate.block
-            self._entry = certificate
-            self._enter(certificate.view + 1, certificate.view == self.view)
+def _finalize_what_was_nullified(original: Original) -> Any:
+    def finalize(self: Voting, notarization: Any) -> Any:
+        own = self._views.read(notarization.view).own
+        nullify = own.pop(VoteKind.NULLIFY, None)
+        cast = original(self, notarization)
+        if nullify is not None:
+            own[VoteKind.NULLIFY] = nullify
+        return cast
 
-    return on_held
+    return finalize
 
 
 def _nullify_what_was_finalized(original: Original) -> Any:
@@ -215,6 +213,10 @@ def _any_transactions(_: Original) -> Any:
 
 def _nothing(_: Original) -> Any:
     return lambda *arguments, **names: None
+
+
+def _none_of_them(_: Original) -> Any:
+    return lambda *arguments, **names: []
 
 
 def _false(_: Original) -> Any:
@@ -797,12 +799,12 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "quorum-2f": Mutant("certificates need 2f signatures", 5, _on(Electorate, "quorum", _quorum_2f), "equivocating proposer"),
     "finalize-after-nullify": Mutant(
-        "finalize is voted in a view that was nullified", 5, _on(Simplex, "_on_held", _finalize_what_was_nullified)
+        "finalize is voted in a view that was nullified", 5, _on(Voting, "finalize", _finalize_what_was_nullified)
     ),
     "nullify-after-finalize": Mutant(
         "a finalize vote is no reason not to nullify, and its notarization is not kept",
         30,
-        _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Simplex, "_take_back", _nothing),
+        _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Voting, "_take_back", _nothing),
     ),
     "votes-for-both-proposals": Mutant(
         "an equivocating leader gets two votes",
@@ -817,7 +819,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(Round, "keep", _believe_certificates),
         "forged certificates",
     ),
-    "votes-not-reloaded": Mutant("a restart forgets own votes", 5, _on(Simplex, "_reload", _nothing)),
+    "votes-not-reloaded": Mutant("a restart forgets own votes", 5, _on(Voting, "restore", _none_of_them)),
     "votes-deleted-too-early": Mutant(
         "a commit deletes votes of later views from the disk", 5, _on(Replica, "_finish", _forget_votes_of_later_views)
     ),
@@ -825,7 +827,7 @@ MUTANTS: dict[str, Mutant] = {
         "a body that is missing is not asked for", 20, _on(Fetching, "ask", _no_effects), "equivocating proposer", first=2
     ),
     "journal-without-bodies": Mutant(
-        "the transactions of a block voted for do not reach the disk", 5, _on(simplex, "journaled", _journal_without_bodies)
+        "the transactions of a block voted for do not reach the disk", 5, _on(voting, "journaled", _journal_without_bodies)
     ),
     "leaves-unchecked": Mutant(
         "the leaves of a proposal need not be those of its header",

@@ -8,12 +8,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from node.consensus.journal import JournalRecord, ProposalRecord
+from node.consensus.journal import ProposalRecord
 from node.consensus.simplex import Simplex
 from node.consensus.suspicion import Suspicion
+from node.effects import Journal
 from node.protocol.block import Header
 from node.protocol.certificate import Certificate, Electorate, VoteKind
 from node.protocol.messages import PeerMessage, Proposal
@@ -143,9 +145,10 @@ class TwoFQuorum(Electorate, frozen=True):
 class FinalizesWhatItNullified(Simplex[Header]):
     def _on_held(self, certificate: Certificate) -> None:
         own = self.views.read(certificate.view).own
-        if certificate.kind is VoteKind.NOTARIZE and VoteKind.NULLIFY in own and VoteKind.FINALIZE not in own:
-            self._finalize(certificate)
+        nullify = own.pop(VoteKind.NULLIFY, None) if certificate.kind is VoteKind.NOTARIZE else None
         super()._on_held(certificate)
+        if nullify is not None:
+            own[VoteKind.NULLIFY] = nullify
 
 
 class NullifiesWhatItFinalized(Simplex[Header]):
@@ -169,22 +172,25 @@ class SendsBeforeItPersists(Simplex[Header]):
 
 
 class SendsFinalizeBeforeItPersists(Simplex[Header]):
-    def _finalize(self, notarization: Certificate) -> None:
-        super()._finalize(notarization)
-        self._effects[-1], self._effects[-2] = self._effects[-2], self._effects[-1]
+    def _on_held(self, certificate: Certificate) -> None:
+        first = len(self._effects)
+        super()._on_held(certificate)
+        if len(self._effects) > first and isinstance(effect := self._effects[first], Journal) and effect.slot == "finalize":
+            self._effects[first], self._effects[first + 1] = self._effects[first + 1], effect
 
 
 class ForgetsItsVotes(Simplex[Header]):
-    def _reload(self, records: object) -> None:
-        return
+    def __init__(self, *arguments: Any) -> None:
+        without: Any = [() if number == 5 else argument for number, argument in enumerate(arguments)]
+        super().__init__(*without)
 
 
 class StoresNamesOnly(Simplex[Header]):
     """What it stores with a vote says which transactions the block has, and does not hold them: others shall give them again."""
 
-    def _reload(self, records: Sequence[JournalRecord]) -> None:
-        super()._reload(records)
-        for record in records:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        for record in arguments[5]:
             if isinstance(record, ProposalRecord):
                 self.tree.discard(record.vote.block)
 

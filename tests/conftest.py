@@ -19,5 +19,5 @@ if threading.current_thread() is threading.main_thread():
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """``-n auto``: as many as there are cores; ``-n logical``: one more, as some tests mostly wait. Called by pytest-xdist."""
-    return (os.cpu_count() or 1) + int(config.option.numprocesses == "logical")
+    """``-n auto``: as many as there are cores; ``-n logical``: two more, as many tests mostly wait. Called by pytest-xdist."""
+    return (os.cpu_count() or 1) + (2 if config.option.numprocesses == "logical" else 0)

@@ -225,6 +225,8 @@ def test_a_gateway_that_lies_is_not_believed(
     home: Home, funded: Funded, world: World, liar: tuple[str, dict[str, Callable[[Any], Any]]], capsys: Any
 ) -> None:
     url, lies = liar
+    assert (funded.pay("1.00"), funded.took()) == (DONE, "1.00"), "there is a proof of an earlier payment"
+    capsys.readouterr()
     lies["network"] = lambda told: told | {"network": "00" * 16}
     assert home.make("create", "--words-file", f"{home.folder}/none", gateway=url) == REFUSED
     assert "another network" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Signatures are checked beside the loop, a few at a time: floods of bad ones keep neither proposals nor the loop waiting."""
+"""Signatures are checked a few at a time: floods of bad ones keep neither proposals nor the loop waiting."""
 
 import trio
 from msgspec import structs
@@ -8,7 +8,7 @@ from node.events import For, SignaturesChecked
 from node.protocol.chain import Chain
 from node.protocol.crypto import KeyPair
 from node.protocol.transaction import Transaction
-from node.verifying import MAX_UNCHECKED, Verifying
+from node.verifying import MAX_UNCHECKED, SIGNATURES, Verifying
 from tests.chains import Network, key
 from tests.waiting import trio_until
 
@@ -62,6 +62,19 @@ async def test_what_a_proposal_waits_for_overtakes_what_clients_sent_before(nurs
     await trio_until(lambda: len(answers) > 2)
     assert answers[2] == For(CHAIN, SignaturesChecked(1, (False,) * 500))
     assert verifying.has_room
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_loop_has_a_turn_after_a_few_signatures_each(nursery: trio.Nursery) -> None:
+    answers: list[For] = []
+    verifying = Verifying(answers.append)
+    verifying.check(CHAIN, CheckSignatures(1, (GOOD,) * 20 * SIGNATURES))
+    nursery.start_soon(verifying.run)
+    turns = 0
+    while not answers:
+        await trio.lowlevel.checkpoint()
+        turns += 1
+    assert 20 <= turns < 30, "in another thread each would wait for the interpreter, for many turns"
     nursery.cancel_scope.cancel()
 
 

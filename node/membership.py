@@ -64,12 +64,10 @@ class Membership:
     """
 
     def __init__(self, genesis: Genesis, key: KeyPair, name: str, addresses: tuple[str, ...], stored: Stored) -> None:
-        """Raises InvalidDocument when the stored document is damaged."""
-        if stored.accepted is not None:
-            stored.accepted.check(genesis)
+        """A stored document that is damaged is as good as none: the coordinator has it."""
         self._genesis, self._key, self._name, self._addresses = genesis, key, name, addresses
         self._entropy = stored.entropy
-        self.accepted = stored.accepted
+        self.accepted = stored.accepted if stored.accepted is not None and _proves_itself(stored.accepted, genesis) else None
         self.pledge = next((pledge for pledge in stored.pledges if pledge.epoch == FIRST_EPOCH), None)
         self.attempt, self.phase = self._stored_place()
         self._puzzle_asked = False
@@ -184,8 +182,9 @@ class Membership:
             if self.begun or isinstance(content, SignedDocument):
                 return []
             content.check_quorums()
-            self.accepted = content
-            return [AcceptDocument(content)]
+            assert isinstance(self.accepted, SignedDocument), "it has not begun"
+            self.accepted = Opening(self.accepted, content.quorums)  # whatever the signature is that came this time
+            return [AcceptDocument(self.accepted)]
         content.check(self._genesis)
         is_bound = pledge is not None and pledge.attempt == document.attempt and pledge.roll
         if pledge is not None and is_bound and pledge.roll != document.roll.hash:
@@ -278,6 +277,14 @@ def _where(announcement: Announcement) -> tuple[int, Phase]:
     if notice.epoch > FIRST_EPOCH and isinstance(content, Opening):
         return content.document.attempt, Phase.MINING
     return notice.attempt, notice.phase
+
+
+def _proves_itself(accepted: SignedDocument | Opening, genesis: Genesis) -> bool:
+    try:
+        accepted.check(genesis)
+    except InvalidDocument:
+        return False
+    return True
 
 
 def is_bound(document: EpochDocument, public_key: bytes, pledge: Pledge | None) -> bool:

@@ -40,7 +40,7 @@ class Node:
         renewal: what it does for a seat in the next.
 
     Raises:
-        InvalidDocument: from the constructor, when a stored document or succession is damaged.
+        InvalidDocument: from the constructor, when a stored succession is damaged.
         Diverged: from ``handle``: this node must stop.
     """
 

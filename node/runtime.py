@@ -77,7 +77,7 @@ class Runtime:
     Raises:
         StorageError: a database cannot be used.
         Diverged: the committee finalized what does not execute here.
-        InvalidDocument: from the constructor, when the stored document is damaged.
+        InvalidDocument: from the constructor, when a stored succession is damaged.
         OSError: a port is taken.
     """
 

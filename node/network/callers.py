@@ -1,7 +1,7 @@
 """Who may begin a handshake: what strangers cost a process is bounded before any of them has proved a key.
 
-Each source address has a rate of its own, so that one that calls all the time keeps none of the others out, and when too many
-handshakes are under way, the oldest of the address with the most is ended.
+Each source address has a share of its own. One that has used it up has a part in what all others leave, so that a few that call
+all the time keep nobody out; and when too many handshakes are under way, the oldest of the address with the most is ended.
 """
 
 from collections import Counter, OrderedDict
@@ -15,8 +15,11 @@ MAX_HANDSHAKES = 128
 """Inbound connections without a stream yet: an honest one takes milliseconds."""
 CALLS_PER_SECOND, CALLS_AT_ONCE = 20.0, 300.0
 """Handshakes begun, from all addresses. One costs five to ten milliseconds of CPU."""
-ADDRESS_CALLS_PER_SECOND, ADDRESS_CALLS_AT_ONCE = 10.0, 256.0
-"""The same from one address: all nodes of a small network may share it."""
+ADDRESS_CALLS_PER_SECOND, ADDRESS_CALLS_AT_ONCE = 1.0, 8.0
+"""One address's own share."""
+KEPT = CALLS_AT_ONCE / 2
+"""Of those from all addresses for who has some of its own share left. The rest one address may use: all nodes of a small network
+may share it."""
 MAX_ADDRESSES = 1024
 
 
@@ -32,10 +35,11 @@ class Callers:
         """Whether this caller is heard; if so, a handshake that takes too much room is cancelled. ``host``: an IP address."""
         address = source_of(host)
         bucket = self._bucket(address)
-        if not self._all.has_any(now) or not bucket.has_any(now):
+        has_own = bucket.has_any(now)
+        if not self._all.has_any(now, beyond=0 if has_own else KEPT):
             return False
         self._all.take(1, now)
-        bucket.take(1, now)
+        bucket.take(has_own, now)
         self._handshakes[handshake] = address
         if len(self._handshakes) > MAX_HANDSHAKES:
             (most, _), *_ = Counter(self._handshakes.values()).most_common(1)

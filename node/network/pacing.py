@@ -20,10 +20,10 @@ class Bucket:
         self._fill(now)
         return max(0.0, -self._level / self._rate)
 
-    def has_any(self, now: float) -> bool:
-        """Whether something may be taken now."""
+    def has_any(self, now: float, beyond: float = 0.0) -> bool:
+        """Whether something may be taken now, of what is ``beyond`` so much."""
         self._fill(now)
-        return self._level > 0
+        return self._level > beyond
 
     def _fill(self, now: float) -> None:
         if self._at:

@@ -28,6 +28,7 @@ from node.network.connection import (
     public_key_of,
 )
 from node.network.links import Links, Visits, first_reason
+from node.network.names import Names
 from node.network.stream import Stream
 from node.protocol.crypto import KeyPair
 from node.protocol.limits import MAX_FRAME_BYTES
@@ -103,6 +104,7 @@ class Transport(Links):
             OSError: the address cannot be listened on.
         """
         host, port = self._listen
+        trio.socket.set_custom_hostname_resolver(Names())
         try:
             listeners = await trio.open_tcp_listeners(port, host=host)
             self.addresses = tuple(_multiaddr(listener.socket.getsockname()) for listener in listeners)

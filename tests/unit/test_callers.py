@@ -4,9 +4,9 @@ import trio
 
 from node.network.callers import (
     ADDRESS_CALLS_AT_ONCE,
-    ADDRESS_CALLS_PER_SECOND,
     CALLS_AT_ONCE,
     CALLS_PER_SECOND,
+    KEPT,
     MAX_HANDSHAKES,
     Callers,
     source_of,
@@ -25,9 +25,23 @@ def heard(callers: Callers, hosts: list[str], now: float) -> int:
 
 def test_an_address_that_calls_all_the_time_keeps_no_other_out() -> None:
     callers = Callers()
-    assert heard(callers, ["10.0.0.1"] * 1000, now=1) == ADDRESS_CALLS_AT_ONCE
-    assert heard(callers, ["10.0.0.2"] * 10, now=1) == 10
-    assert heard(callers, ["10.0.0.1"] * 1000, now=2) == ADDRESS_CALLS_PER_SECOND
+    assert heard(callers, ["10.0.0.1"] * 1000, now=1) == CALLS_AT_ONCE - KEPT
+    assert heard(callers, ["10.0.0.2"] * 10, now=1) == ADDRESS_CALLS_AT_ONCE
+
+
+def test_a_few_that_call_all_the_time_keep_out_nobody_who_calls_now_and_then() -> None:
+    callers, calls = Callers(), list[tuple[float, str]]()
+    calls += [(1 + second / 500, f"10.0.0.{second % 10}") for second in range(60 * 500)]
+    calls += [(1 + 1.5 * turn, "192.0.2.1") for turn in range(40)]
+    answers = [(host, heard(callers, [host], now)) for now, host in sorted(calls)]
+    assert sum(count for host, count in answers if host == "192.0.2.1") == 40
+    assert sum(count for _, count in answers) < 60 * CALLS_PER_SECOND + CALLS_AT_ONCE + 1
+
+
+def test_one_address_that_many_nodes_share_has_what_others_leave() -> None:
+    callers = Callers()
+    answers = [heard(callers, ["10.0.0.1"] * 50, now=1 + second) for second in range(60)]
+    assert answers[-1] == CALLS_PER_SECOND
 
 
 def test_many_addresses_together_have_a_rate_too() -> None:

@@ -1,6 +1,7 @@
 """The node's mind: from a seat to a replica, and what a restart believes."""
 
 import pytest
+from msgspec import structs
 
 from node.effects import AcceptDocument, Ban, ChainEffect, In, Journal, Meet, NodeEffect, Pledge, Recover, Send, Subscribe, Tell
 from node.events import Bulletined, Event, For, Recovered, Stored, Tick
@@ -71,6 +72,26 @@ def test_a_seat_is_persisted_before_peers_are_met_and_mining_before_the_ledger_i
     assert effects[:2] == [In(CHAIN, PLEDGE), AcceptDocument(OPENING)], "its secret goes where its votes will be"
     assert Subscribe(CHAIN, entries=True) in recover(mind, effects)
     assert mind.replica is not None
+
+
+def test_what_is_kept_of_an_opening_is_as_good_at_the_next_start_whatever_signature_came_with_it() -> None:
+    unsigned = structs.replace(OPENING, signed=structs.replace(SIGNED, signature=bytes(64)))
+    mind = node()
+    mind.handle(says(Phase.ASSIGNMENT), at(0))
+    said = structs.replace(NETWORK.announcement(Phase.MINING), content=unsigned)
+    effects = mind.handle(Message(NETWORK.coordinator.public, encode(said)), at(0))
+    (stored,) = [effect.accepted for effect in effects if isinstance(effect, AcceptDocument)]
+    assert stored == OPENING
+    assert node(stored).membership.begun
+
+
+def test_a_stored_document_that_is_damaged_is_as_good_as_none_and_comes_again() -> None:
+    damaged = structs.replace(OPENING, signed=structs.replace(SIGNED, signature=SIGNED.signature[::-1]))
+    mind = node(damaged, pledge=None)
+    assert mind.start() == []
+    effects = mind.handle(says(Phase.MINING), at(0))
+    assert AcceptDocument(OPENING) in effects
+    assert Recover in kinds(effects)
 
 
 def test_one_replica_is_made_however_often_the_coordinator_speaks_meanwhile() -> None:

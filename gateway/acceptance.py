@@ -20,8 +20,9 @@ from gateway.owners import Owners
 from gateway.problems import Problem
 from gateway.projection import Account, Status, Tracked, lines_of
 from gateway.rows import owed_rows, posting_row, transfer_row
-from gateway.statements import ADD_POSTING, ADD_TRANSFER, CLAIM, CLAIMS, FUNDS, OWE, TRANSFERS
+from gateway.statements import ADD_POSTING, ADD_TRANSFER, CLAIM, CLAIMS, FUNDS, OWE, OWED, TRANSFERS
 from node.protocol.codes import Code
+from node.protocol.limits import MAX_AMOUNT
 from node.protocol.terms import Terms
 
 _MOST_AT_ONCE = 256
@@ -79,8 +80,8 @@ class Acceptance:
             Short: it cannot be paid, and is not ``last``.
         """
         if offer.also is not None or offer.before is not None:  # which may fail: then nobody else's payment fails with them
-            (result,) = await self._database.write(partial(self._accept, offers=[offer]))
-            if isinstance(result, Exception):
+            result = await self._database.write(partial(self._accept_alone, offer=offer))
+            if isinstance(result, Short):
                 raise result
             return result
         done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
@@ -110,6 +111,12 @@ class Acceptance:
                 return [error]
         return [(await self._try([offer]))[0] for offer in offers]  # each on its own, so that only the culprit fails
 
+    def _accept_alone(self, connection: Connection, offer: Offer) -> Accepted | Short:
+        (result,) = self._accept(connection, [offer])
+        if isinstance(result, Problem):
+            raise result  # here, so that what was done ``before`` is undone
+        return result
+
     def _accept(self, connection: Connection, offers: list[Offer]) -> list[Result]:
         decision = Decision(self._terms)
         keys = {(offer.user_id, offer.key.key) for offer in offers if offer.key is not None}
@@ -120,7 +127,10 @@ class Acceptance:
             if offer.before is not None:
                 offer.before(connection, offer.tracked.id)
         payers = {leg.payer for offer in fresh for leg in offer.tracked.legs}
-        decision.funds = {(bytes(address), asset): units for address, asset, units in FUNDS.run(connection, list(payers))}
+        decision.funds, decision.owing = (
+            {(bytes(address), asset): units for address, asset, units in asked.run(connection, list(payers))}
+            for asked in (FUNDS, OWED)
+        )
         foreign = [offer.tracked.id for offer in fresh if offer.unsigned is None]
         decision.known = {bytes(row[0]) for row in TRANSFERS.run(connection, foreign)}
         results = [decision.earlier(offer) or decision.take(offer) for offer in offers]
@@ -150,6 +160,7 @@ class Decision:
     Attributes:
         claimed: (fingerprint, what was made) by user and idempotency key.
         funds: what the payers can spend.
+        owing: what is going to come off their accounts already.
         known: of the transactions signed elsewhere, those that are here already.
         taken, claims, owed: what is to be written.
     """
@@ -158,6 +169,7 @@ class Decision:
         self._terms = terms
         self.claimed: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         self.funds: dict[Account, int] = {}
+        self.owing: dict[Account, int] = {}
         self.known = set[bytes]()
         self.taken: list[Offer] = []
         self.claims: list[dict[str, object]] = []
@@ -178,6 +190,8 @@ class Decision:
         code = Code.OK if offer.unsigned is None else shortfall(self._terms, due, self.funds)
         if code is not Code.OK and not offer.last:
             return Short()
+        if code is Code.OK and not known and any(self.owing.get(one, 0) + units > MAX_AMOUNT for one, units in due.items()):
+            return Problem(422, Code.LIMIT_EXCEEDED, "its payer would owe more than there can be of an asset")
         if offer.key is not None:
             self.claimed[offer.user_id, offer.key.key] = (offer.key.fingerprint, tracked.id)
             row = {"user_id": offer.user_id, "key": offer.key.key, "fingerprint": offer.key.fingerprint}
@@ -188,6 +202,7 @@ class Decision:
             tracked.status, tracked.finalized_at, tracked.encoded = Status.QUEUED, None, offer.signed
             for account, units in due.items():
                 self.funds[account] = self.funds.get(account, 0) - units
+                self.owing[account] = self.owing.get(account, 0) + units
                 self.owed[account] = self.owed.get(account, 0) + units
         else:  # what cannot be paid has no signature anywhere, so that no block can ever take it
             tracked.status, tracked.finalized_at, tracked.encoded = Status.REJECTED, tracked.created_at, offer.unsigned()

@@ -41,6 +41,7 @@ from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
 from node.protocol.chain import Chain
 from node.protocol.epoch import EpochDocument
+from node.protocol.limits import MAX_AMOUNT
 
 _REMEMBERED = 20_000
 _LATENCY_WINDOW = 60.0
@@ -261,6 +262,11 @@ def _read_places(connection: Connection, since: int) -> dict[Chain, Place]:
     return {Chain(epoch, shard): Place(height, bytes(block_hash), at) for epoch, shard, height, block_hash, at in rows}
 
 
+def _parts(units: int) -> list[int]:
+    """As numbers that a database can take: payers could owe more once."""
+    return [min(MAX_AMOUNT, units - done) for done in range(0, units, MAX_AMOUNT)]
+
+
 def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> None:
     for tracked in update.found:
         tracked.created_at = now
@@ -270,7 +276,7 @@ def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> N
         tracked.finalized_at = now
     ADD_TRANSFER.run_all(connection, [transfer_row(tracked, None) for tracked in update.found])
     MOVE.run_all(connection, [move_row(tracked) for tracked in changed])
-    OWE.run_all(connection, owed_rows((account, -units) for account, units in update.paid_off.items()))
+    OWE.run_all(connection, owed_rows((account, -part) for account, units in update.paid_off.items() for part in _parts(units)))
     put_postings(connection, update.postings, now)
     epoch, header = update.chain.epoch, update.last.header
     rows = [balance_row(c.address, c.asset, c.balance, epoch, height) for c, height in update.balances.values()]

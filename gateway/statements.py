@@ -191,6 +191,7 @@ FUNDS = Lookup(
     "balances AS b LEFT JOIN owed AS o ON o.address = b.address AND o.asset = b.asset WHERE b.address = asked.a",
 )
 """What addresses can spend: their verified balances less what is owed. May be negative."""
+OWED = Lookup("o.address, o.asset, o.units", "owed AS o WHERE o.address = asked.a")
 WALLETS = Lookup("w.address, w.id", "wallets AS w WHERE w.address = asked.a")
 RECEIVING = Lookup("r.address, coalesce(r.wallet_id, '')", "receiving_addresses AS r WHERE r.address = asked.a")
 TRANSFER_COLUMNS = tuple(Transfer.__table__.columns.keys())

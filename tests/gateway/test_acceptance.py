@@ -51,6 +51,7 @@ class Till:
         raw: Transaction | None = None,
         last: bool = True,
         also: Callable[..., None] | None = None,
+        before: Callable[..., None] | None = None,
     ) -> Accepted:
         made = raw or NETWORK.pay(PAYER, PAYEE, units)
         tracked = tracked_order(made.order, made.id, encode(made), NETWORK.document, own=True)
@@ -58,7 +59,7 @@ class Till:
         unsigned = encode(Transaction(made.order, tuple(Witness(one.public_key, bytes(64)) for one in made.witnesses)))
         once = Idempotency(key, asked) if key else None
         return await self.acceptance.accept(
-            Offer(tracked, "u", encode(made), None if raw else lambda: unsigned, once, last, also=also)
+            Offer(tracked, "u", encode(made), None if raw else lambda: unsigned, once, last, before, also)
         )
 
     async def owed(self) -> int:

@@ -3,9 +3,12 @@
 import base64
 from typing import Any
 
+from msgspec import structs
+
 from node.protocol.address import address_of, decode_address, encode_address
 from node.protocol.codec import encode
 from node.protocol.keys import generate
+from node.protocol.limits import MAX_AMOUNT
 from node.protocol.transaction import Order, Transaction
 from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.test_accounts import problem
@@ -58,11 +61,13 @@ def test_transactions_that_cannot_be_right_are_refused_at_the_door(world: World)
     def other(of: bytes = network.chains.document.network_id, valid_until: int = good.order.valid_until) -> bytes:
         return encode(Order(of, good.order.legs, "", valid_until, bytes(8)).sign([pair]))
 
+    most = structs.replace(good.order.legs[0], amount=MAX_AMOUNT)
     for encoded, code in (
         (encode(Transaction(good.order, network.sign(pair, payee, 2).witnesses)), "bad_signature"),
         (other(valid_until=1), "expired"),
         (other(of=bytes(16)), "wrong_network"),
         (other(valid_until=2**52), "limit_exceeded"),
+        (encode(network.chains.sign([pair], most, most, valid_until=good.order.valid_until)), "limit_exceeded"),
         (encode(good)[:-1], "malformed"),
         (b"\xc1", "malformed"),
     ):

@@ -1,0 +1,106 @@
+"""What is going to come off accounts: never more than there can be of an asset, so that the database can tell it exactly."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select
+
+from gateway.database import IdempotencyKey, Owed, Transfer
+from gateway.events.outbox import Outbox
+from gateway.ledger import Ledger
+from gateway.owners import Owners
+from gateway.problems import Problem
+from gateway.projection import tracked_order
+from gateway.rows import owed_rows, transfer_row
+from gateway.statements import ADD_TRANSFER, OWE
+from node.client.blocks import prove_block
+from node.protocol.chain import Chain
+from node.protocol.codec import encode
+from node.protocol.codes import Code
+from node.protocol.limits import MAX_AMOUNT
+from node.protocol.transaction import Transaction
+from tests.chains import Network, key, leg
+from tests.gateway.test_acceptance import Till, told
+
+EMPTY, PAYEE = key("has nothing"), key("payee of nothing")
+
+
+def signed(network: Network, *amounts: int, **order: Any) -> Transaction:
+    """By one who has nothing."""
+    return network.sign([EMPTY], *(leg(EMPTY, PAYEE, "USD", amount) for amount in amounts), **order)
+
+
+@pytest.fixture
+def till(tmp_path: Path) -> Till:
+    return Till(tmp_path)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one after the other"])
+def test_a_payer_cannot_owe_more_than_there_can_be(till: Till, at_once: bool) -> None:
+    network = Network()
+    first, second = signed(network, MAX_AMOUNT - 1), signed(network, 2)
+
+    async def story() -> None:
+        asked = [till.pay(0, raw=first), till.pay(0, raw=second, key="k")]
+        if at_once:
+            results = await asyncio.gather(*asked, return_exceptions=True)
+        else:
+            results = [(await asyncio.gather(one, return_exceptions=True))[0] for one in asked]
+        refused = results[1]
+        assert isinstance(refused, Problem)
+        assert (refused.status, refused.code) == (422, Code.LIMIT_EXCEEDED)
+        assert [await till.count(table) for table in (Transfer, IdempotencyKey)] == [1, 0], "nothing is left of it"
+        assert await till.pay(0, raw=first) == (first.id, None), "it is there already"
+        await till.pay(0, raw=signed(network, 1), key="k")
+        assert await till.owed() == MAX_AMOUNT
+
+    told(till, story)
+
+
+def test_the_legs_of_one_order_count_together(till: Till) -> None:
+    async def story() -> None:
+        with pytest.raises(Problem, match="more than there can be"):
+            await till.pay(0, raw=signed(Network(), MAX_AMOUNT, MAX_AMOUNT))
+        assert [await till.count(table) for table in (Transfer, Owed)] == [0, 0]
+
+    told(till, story)
+
+
+def test_nothing_stays_of_what_was_done_before_such_an_order_was_refused(till: Till) -> None:
+    def release(connection: Connection, _: bytes) -> None:
+        OWE.run_all(connection, owed_rows([((bytes(20), "USD"), 5)]))
+
+    async def story() -> None:
+        with pytest.raises(Problem):
+            await till.pay(0, raw=signed(Network(), MAX_AMOUNT, 1), before=release)
+        assert await till.count(Owed) == 0
+
+    told(till, story)
+
+
+def test_what_was_accepted_before_there_was_a_limit_ends_and_holds_nothing_up(till: Till) -> None:
+    network = Network()
+    shard = network.shard_of(EMPTY)
+    made = [signed(network, MAX_AMOUNT, valid_until=network.genesis.time + 1000) for _ in range(2)]
+    ledger = Ledger(till.database, Outbox(till.database), Owners())
+    ledger.documents = [network.document]
+
+    def accept_all(connection: Connection) -> None:
+        for one in made:
+            tracked = tracked_order(one.order, one.id, encode(one), network.document, own=True)
+            ADD_TRANSFER.run(connection, transfer_row(tracked, "u"))
+            OWE.run_all(connection, owed_rows(tracked.due().items()))
+
+    async def story() -> None:
+        await till.database.write(accept_all)
+        block = prove_block(shard.add(after=2000), shard.electorate)
+        assert block is not None
+        await ledger.apply(Chain(1, shard.number), [block])
+        ends = await till.database.read(lambda c: list(c.execute(select(Transfer.status)).scalars()))
+        assert ends == ["expired", "expired"]
+        assert await till.owed() == 0
+        assert (await till.pay(10)).tracked is not None
+
+    told(till, story)

@@ -19,8 +19,8 @@ from gateway.idempotency import Idempotency, matching
 from gateway.owners import Owners
 from gateway.problems import Problem
 from gateway.projection import Account, Status, Tracked, lines_of
-from gateway.rows import owed_rows, posting_row, transfer_row
-from gateway.statements import ADD_POSTING, ADD_TRANSFER, CLAIM, CLAIMS, FUNDS, OWE, OWED, TRANSFERS
+from gateway.rows import known_rows, owed_rows, posting_row, transfer_row
+from gateway.statements import ADD_POSTING, ADD_TRANSFER, CLAIM, CLAIMS, FUNDS, OWE, OWED
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.terms import Terms
@@ -120,6 +120,7 @@ class Acceptance:
     def _accept(self, connection: Connection, offers: list[Offer]) -> list[Result]:
         decision = Decision(self._terms)
         keys = {(offer.user_id, offer.key.key) for offer in offers if offer.key is not None}
+        decision.known = known_rows(connection, [offer.tracked.id for offer in offers])
         for user, key, fingerprint, made in CLAIMS.run(connection, list(keys)):
             decision.claimed[user, key] = bytes(fingerprint), bytes(made)
         fresh = [offer for offer in offers if decision.earlier(offer) is None]
@@ -131,8 +132,6 @@ class Acceptance:
             {(bytes(address), asset): units for address, asset, units in asked.run(connection, list(payers))}
             for asked in (FUNDS, OWED)
         )
-        foreign = [offer.tracked.id for offer in fresh if offer.unsigned is None]
-        decision.known = {bytes(row[0]) for row in TRANSFERS.run(connection, foreign)}
         results = [decision.earlier(offer) or decision.take(offer) for offer in offers]
         self._write(connection, decision, self._owners.of(connection, payers))
         return results
@@ -161,7 +160,7 @@ class Decision:
         claimed: (fingerprint, what was made) by user and idempotency key.
         funds: what the payers can spend.
         owing: what is going to come off their accounts already.
-        known: of the transactions signed elsewhere, those that are here already.
+        known: those of them that are here already, by id.
         taken, claims, owed: what is to be written.
     """
 
@@ -170,13 +169,15 @@ class Decision:
         self.claimed: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         self.funds: dict[Account, int] = {}
         self.owing: dict[Account, int] = {}
-        self.known = set[bytes]()
+        self.known: dict[bytes, Tracked] = {}
         self.taken: list[Offer] = []
         self.claims: list[dict[str, object]] = []
         self.owed: dict[Account, int] = {}
 
     def earlier(self, offer: Offer) -> Result | None:
-        """What its key is bound to already."""
+        """What it has come to, or its key is bound to, already."""
+        if offer.unsigned is not None and (known := self.known.get(offer.tracked.id)) is not None:
+            return Accepted(known.id, known)  # nobody else has its salt: it became durable, and nobody heard of it
         if offer.key is None or (bound := self.claimed.get((offer.user_id, offer.key.key))) is None:
             return None
         try:
@@ -207,7 +208,7 @@ class Decision:
         else:  # what cannot be paid has no signature anywhere, so that no block can ever take it
             tracked.status, tracked.finalized_at, tracked.encoded = Status.REJECTED, tracked.created_at, offer.unsigned()
         tracked.code = code
-        self.known.add(tracked.id)
+        self.known[tracked.id] = tracked
         self.taken.append(offer)
         return Accepted(tracked.id, tracked)
 

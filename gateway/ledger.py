@@ -18,6 +18,7 @@ from gateway.projection import Facts, Status, Tracked, Update, addresses_of, pro
 from gateway.rows import (
     balance_row,
     change_row,
+    known_rows,
     move_row,
     owed_rows,
     put_postings,
@@ -35,7 +36,6 @@ from gateway.statements import (
     PUT_BALANCE,
     PUT_CURSOR,
     TRANSFER_COLUMNS,
-    TRANSFERS,
 )
 from node.client.blocks import ProvenBlock
 from node.protocol.block import Balance
@@ -210,9 +210,7 @@ class Ledger:
                 unknown.append(one)
             else:
                 known[one] = tracked
-        for row in TRANSFERS.run(connection, unknown):
-            tracked = tracked_row(dict(zip(TRANSFER_COLUMNS, row, strict=True)))
-            known[tracked.id] = tracked
+        known |= known_rows(connection, unknown)
         parties = {address for tracked in known.values() for leg in tracked.legs for address in (leg.payer, leg.payee)}
         wallets |= self._owners.of(connection, parties - asked)
         when = {"epoch": run.chain.epoch, "shard": run.chain.shard, "time": blocks[-1].header.time}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from gateway.database import UNDER_WAY, WAITING, Transfer
 from gateway.projection import Sent, Status, Tracked
-from gateway.statements import ADD_POSTING
+from gateway.statements import ADD_POSTING, TRANSFER_COLUMNS, TRANSFERS
 from node.protocol.block import Balance
 from node.protocol.chain import Chain
 from node.protocol.codes import Code
@@ -63,6 +63,12 @@ def tracked_row(row: Any) -> Tracked:
         read_heights(row["committed_in"]),
         Code(row["hint"]),
     )
+
+
+def known_rows(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, Tracked]:
+    """Those of some transactions that are here."""
+    found = (tracked_row(dict(zip(TRANSFER_COLUMNS, row, strict=True))) for row in TRANSFERS.run(connection, ids))
+    return {tracked.id: tracked for tracked in found}
 
 
 def rows_left(connection: Connection, home: Chain, most: int) -> list[Tracked]:

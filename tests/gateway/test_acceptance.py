@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, event, insert, select
 
 from gateway.acceptance import Acceptance, Accepted, Offer, Short
 from gateway.database import AccountBalance, Database, IdempotencyKey, Owed, Transfer, Wallet, open_engine
@@ -33,7 +33,7 @@ class Till:
 
     def __init__(self, folder: Path) -> None:
         engine = open_engine(f"sqlite:///{folder}/gateway.db")
-        self.database = Database(engine)
+        self.engine, self.database = engine, Database(engine)
         self.acceptance = Acceptance(self.database, Outbox(self.database), Owners(), Terms(NETWORK.genesis))
         wallet = {"id": "w", "user_id": "u", "label": "", "address": ADDRESS, "public_key": b"", "archived": False}
         funds = {"address": ADDRESS, "asset": "USD", "available": 10, "held": 0, "frozen": False, "height": 1}
@@ -141,5 +141,31 @@ def test_what_is_written_with_a_payment_undoes_it_when_it_fails_and_nobody_elses
         done = await asyncio.gather(till.pay(3), till.pay(4, also=fail), till.pay(7), return_exceptions=True)
         assert isinstance(done[1], ArithmeticError)
         assert (await till.owed(), await till.count(Transfer)) == (10, 2)
+
+    told(till, story)
+
+
+@pytest.mark.parametrize("keys", [("", ""), ("k", "l")], ids=["without keys", "under keys"])
+def test_what_became_durable_though_nobody_heard_of_it_is_accepted_once(till: Till, keys: tuple[str, str]) -> None:
+    lost = list[str]()
+
+    def lose(connection: Connection) -> None:
+        """The first time it is durable, and then the connection breaks."""
+        if not lost:
+            lost.append("an answer")
+            connection.exec_driver_sql("COMMIT")
+            raise ConnectionError("the answer is lost")
+
+    async def story() -> None:
+        event.listen(till.engine, "commit", lose)
+        done = await asyncio.gather(*(till.pay(units, key=key) for units, key in zip((6, 5), keys, strict=True)))
+        assert [one.tracked.status for one in done if one.tracked is not None] == [Status.QUEUED, Status.REJECTED]
+        assert (await till.owed(), await till.count(Transfer), await till.count(Event)) == (6, 2, 1)
+        assert lost
+        query = select(Transfer.transaction_id, Transfer.payload).where(Transfer.status == "queued")
+        row = await till.database.read(lambda c: tuple(c.execute(query).one()))
+        first = done[0].tracked
+        assert first is not None
+        assert (first.id, first.encoded) == row, "so that it is sent at once"
 
     told(till, story)

@@ -15,6 +15,7 @@ from gateway.problems import Problem
 from gateway.projection import Tracked, tracked_order
 from gateway.receiving import Receiving
 from gateway.relay import Relay
+from gateway.rows import known_rows
 from gateway.sources import gather
 from gateway.statements import FUNDS
 from gateway.wallets import Wallets
@@ -149,7 +150,8 @@ class Payments:
         return accepted
 
     async def hand_in(self, user_id: str, encoded: bytes, key: Idempotency | None) -> Accepted:
-        """Take in a transaction signed elsewhere. Raises Problem (422) with the ledger's code."""
+        """Take in a transaction signed elsewhere; of one that is here already the time may be over. Raises Problem (422) with the
+        ledger's code."""
         try:
             transaction = decode_transaction(encoded)
         except DecodeError as error:
@@ -161,6 +163,14 @@ class Payments:
             raise Problem(422, Code.UNKNOWN_ASSET, f"this network has no {min(unknown)}")
         if not transaction.has_valid_signatures():
             raise Problem(422, Code.BAD_SIGNATURE, "a signature does not fit")
+        if not await self._database.read(lambda c: known_rows(c, [order.id])):
+            self._check_new(order)
+        tracked = tracked_order(order, order.id, encoded, self._epochs.require(), own=True)
+        tracked.kind, tracked.created_at = "raw", now_ms()
+        return await self._accept(Offer(tracked, user_id, encoded, key=key))
+
+    def _check_new(self, order: Order) -> None:
+        """Raises Problem (422) with the ledger's code."""
         block_time = self._block_time(order.legs[0].payer)
         if order.valid_until < block_time:
             raise Problem(422, Code.EXPIRED, "valid_until has passed")
@@ -168,9 +178,6 @@ class Payments:
             raise Problem(422, code, "it pays too little of a fee, or somebody less than the smallest balance")
         if order.valid_until > self._genesis.parameters.latest_valid_until(max(block_time, now_ms())):
             raise Problem(422, Code.LIMIT_EXCEEDED, "valid_until is too far ahead")
-        tracked = tracked_order(order, order.id, encoded, self._epochs.require(), own=True)
-        tracked.kind, tracked.created_at = "raw", now_ms()
-        return await self._accept(Offer(tracked, user_id, encoded, key=key))
 
     async def pay(
         self,

@@ -1,6 +1,7 @@
 """What anybody may see, transactions signed elsewhere, and what operators look at."""
 
 import base64
+import time
 from typing import Any
 
 from msgspec import structs
@@ -10,6 +11,7 @@ from node.protocol.codec import encode
 from node.protocol.keys import generate
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.transaction import Order, Transaction
+from tests.chains import key, leg
 from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.test_accounts import problem
 from tests.gateway.world import World
@@ -73,6 +75,29 @@ def test_transactions_that_cannot_be_right_are_refused_at_the_door(world: World)
     ):
         assert problem(bob.post("/v1/transactions", {"transaction": encoded.hex()})) == (422, code)
     assert problem(bob.post("/v1/transactions", {"transaction": "?"})) == (422, "malformed")
+
+
+def test_what_is_handed_in_again_when_its_time_is_over_is_answered_with_what_became_of_it(world: World) -> None:
+    bob, pair, network = world.person(), key("pays once"), world.network
+    empty, wallet = network.chains.person(network.chains.shard_of(pair).number, 9), bob.wallet(key=pair)
+    network.hand_in(network.sign(USD_ISSUER, address_of(pair.public), 1000))
+    until(lambda: bob.balance(wallet) == ("10.00", "0.00"), "funded")
+    soon = int(time.time() * 1000) + 4000
+    paid = network.chains.sign([pair], leg(pair, key("payee"), "USD", 400), valid_until=soon)
+    body = {"transaction": encode(paid).hex()}
+    assert bob.post("/v1/transactions", body, key="once", wait=10).json()["status"] == "committed"
+
+    def is_over() -> bool:
+        """By the time of the same shard's blocks."""
+        other = network.chains.sign([empty], leg(empty, pair, "USD", 1), valid_until=soon)
+        code: str | None = bob.post("/v1/transactions", {"transaction": encode(other).hex()}).json().get("code")
+        return code == "expired"
+
+    until(is_over, "the time is over")
+    for once in ("once", "another", None):
+        again = bob.post("/v1/transactions", body, key=once)
+        assert (again.status_code, again.json()["status"]) == (200, "committed")
+    assert bob.balance(wallet) == ("6.00", "0.00")
 
 
 def test_the_network_as_it_is(world: World) -> None:

@@ -20,12 +20,14 @@ from gateway.owners import Owners
 from gateway.problems import Problem
 from gateway.projection import Account, Status, Tracked, lines_of
 from gateway.rows import known_rows, owed_rows, posting_row, transfer_row
-from gateway.statements import ADD_POSTING, ADD_TRANSFER, CLAIM, CLAIMS, FUNDS, OWE, OWED
+from gateway.statements import ADD_POSTING, ADD_TRANSFER, CLAIM, CLAIMS, FUNDS, OWE, OWED, WAITING_OF
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.terms import Terms
 
 _MOST_AT_ONCE = 256
+MAX_HANDED_IN = 1000
+"""Transactions signed elsewhere that a user has under way at most: nobody looks whether they can be paid."""
 
 Before = Callable[[Connection, bytes], None]
 """What is done in the same transaction before it is looked whether the payers can pay: given the transaction's id."""
@@ -132,6 +134,8 @@ class Acceptance:
             {(bytes(address), asset): units for address, asset, units in asked.run(connection, list(payers))}
             for asked in (FUNDS, OWED)
         )
+        foreign = {offer.user_id for offer in fresh if offer.unsigned is None}
+        decision.waiting = dict(WAITING_OF.run(connection, list(foreign)))
         results = [decision.earlier(offer) or decision.take(offer) for offer in offers]
         self._write(connection, decision, self._owners.of(connection, payers))
         return results
@@ -161,6 +165,7 @@ class Decision:
         funds: what the payers can spend.
         owing: what is going to come off their accounts already.
         known: those of them that are here already, by id.
+        waiting: by user, how many transactions signed elsewhere wait to be taken in.
         taken, claims, owed: what is to be written.
     """
 
@@ -170,6 +175,7 @@ class Decision:
         self.funds: dict[Account, int] = {}
         self.owing: dict[Account, int] = {}
         self.known: dict[bytes, Tracked] = {}
+        self.waiting: dict[str, int] = {}
         self.taken: list[Offer] = []
         self.claims: list[dict[str, object]] = []
         self.owed: dict[Account, int] = {}
@@ -191,8 +197,8 @@ class Decision:
         code = Code.OK if offer.unsigned is None else shortfall(self._terms, due, self.funds)
         if code is not Code.OK and not offer.last:
             return Short()
-        if code is Code.OK and not known and any(self.owing.get(one, 0) + units > MAX_AMOUNT for one, units in due.items()):
-            return Problem(422, Code.LIMIT_EXCEEDED, "its payer would owe more than there can be of an asset")
+        if code is Code.OK and not known and (problem := self._beyond(offer, due)) is not None:
+            return problem
         if offer.key is not None:
             self.claimed[offer.user_id, offer.key.key] = (offer.key.fingerprint, tracked.id)
             row = {"user_id": offer.user_id, "key": offer.key.key, "fingerprint": offer.key.fingerprint}
@@ -208,9 +214,20 @@ class Decision:
         else:  # what cannot be paid has no signature anywhere, so that no block can ever take it
             tracked.status, tracked.finalized_at, tracked.encoded = Status.REJECTED, tracked.created_at, offer.unsigned()
         tracked.code = code
+        if offer.unsigned is None:
+            self.waiting[offer.user_id] = self.waiting.get(offer.user_id, 0) + 1
         self.known[tracked.id] = tracked
         self.taken.append(offer)
         return Accepted(tracked.id, tracked)
+
+    def _beyond(self, offer: Offer, due: Mapping[Account, int]) -> Problem | None:
+        """Which limit an order is beyond that is to be sent."""
+        if offer.unsigned is None and self.waiting.get(offer.user_id, 0) >= MAX_HANDED_IN:
+            detail = f"at most {MAX_HANDED_IN} transactions signed elsewhere may be under way"
+            return Problem(429, "too_many_under_way", detail, retry_after=10)
+        if any(self.owing.get(account, 0) + units > MAX_AMOUNT for account, units in due.items()):
+            return Problem(422, Code.LIMIT_EXCEEDED, "its payer would owe more than there can be of an asset")
+        return None
 
 
 def shortfall(terms: Terms, owed: Mapping[Account, int], funds: Mapping[Account, int]) -> Code:

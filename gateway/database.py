@@ -79,6 +79,8 @@ UNDER_WAY = text("status IN ('queued', 'submitted', 'prepared')")
 """Of transfers; in these words, so that the index is used."""
 WAITING = text("status IN ('queued', 'submitted')")
 """Of transfers: no block of their home shard has taken them in."""
+HANDED_IN = text("kind = 'raw' AND status IN ('queued', 'submitted')")
+"""Of transfers: those of them that were signed elsewhere."""
 
 
 class Transfer(Base):
@@ -90,7 +92,10 @@ class Transfer(Base):
     """
 
     __tablename__ = "transfers"
-    __table_args__ = (Index("transfers_under_way", "valid_until", sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY),)
+    __table_args__ = (
+        Index("transfers_under_way", "valid_until", sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY),
+        Index("transfers_handed_in", "user_id", sqlite_where=HANDED_IN, postgresql_where=HANDED_IN),
+    )
     transaction_id: Mapped[bytes] = mapped_column(primary_key=True)
     user_id: Mapped[str | None] = mapped_column(String(32))
     kind: Mapped[str] = mapped_column(String(12))

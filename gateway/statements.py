@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import (
+    HANDED_IN,
     UNDER_WAY,
     WAITING,
     AccountBalance,
@@ -192,6 +193,8 @@ FUNDS = Lookup(
 )
 """What addresses can spend: their verified balances less what is owed. May be negative."""
 OWED = Lookup("o.address, o.asset, o.units", "owed AS o WHERE o.address = asked.a")
+WAITING_OF = Lookup("user_id, count(*)", f"transfers WHERE user_id = asked.a AND {HANDED_IN} GROUP BY user_id")
+"""How many transactions signed elsewhere each of some users has that no block has taken in."""
 WALLETS = Lookup("w.address, w.id", "wallets AS w WHERE w.address = asked.a")
 RECEIVING = Lookup("r.address, coalesce(r.wallet_id, '')", "receiving_addresses AS r WHERE r.address = asked.a")
 TRANSFER_COLUMNS = tuple(Transfer.__table__.columns.keys())

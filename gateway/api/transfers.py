@@ -165,6 +165,7 @@ async def transfer_status(transfer_id: str, user: UserId, gateway: GatewayPart, 
         "422 fee_missing",
         "422 below_smallest_balance",
         "422 limit_exceeded",
+        "429 too_many_under_way",
         "503 not_ready",
     ),
 )

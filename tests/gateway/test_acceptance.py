@@ -31,10 +31,10 @@ ADDRESS = address_of(PAYER.public)
 class Till:
     """A gateway's acceptance, and a payer who has 10 units."""
 
-    def __init__(self, folder: Path) -> None:
-        engine = open_engine(f"sqlite:///{folder}/gateway.db")
+    def __init__(self, url: str) -> None:
+        engine = open_engine(url)
         self.engine, self.database = engine, Database(engine)
-        self.acceptance = Acceptance(self.database, Outbox(self.database), Owners(), Terms(NETWORK.genesis))
+        self.acceptance = self.another()
         wallet = {"id": "w", "user_id": "u", "label": "", "address": ADDRESS, "public_key": b"", "archived": False}
         funds = {"address": ADDRESS, "asset": "USD", "available": 10, "held": 0, "frozen": False, "height": 1}
         with engine.begin() as connection:
@@ -42,10 +42,15 @@ class Till:
             connection.execute(insert(Wallet), {**wallet, "created_at": 0})
             connection.execute(insert(AccountBalance), funds)
 
+    def another(self) -> Acceptance:
+        """As another process has it."""
+        return Acceptance(self.database, Outbox(self.database), Owners(), Terms(NETWORK.genesis))
+
     async def pay(
         self,
         units: int,
         *,
+        user: str = "u",
         key: str = "",
         asked: bytes = b"",
         raw: Transaction | None = None,
@@ -59,7 +64,7 @@ class Till:
         unsigned = encode(Transaction(made.order, tuple(Witness(one.public_key, bytes(64)) for one in made.witnesses)))
         once = Idempotency(key, asked) if key else None
         return await self.acceptance.accept(
-            Offer(tracked, "u", encode(made), None if raw else lambda: unsigned, once, last, before, also)
+            Offer(tracked, user, encode(made), None if raw else lambda: unsigned, once, last, before, also)
         )
 
     async def owed(self) -> int:
@@ -71,7 +76,7 @@ class Till:
 
 @pytest.fixture
 def till(tmp_path: Path) -> Till:
-    return Till(tmp_path)
+    return Till(f"sqlite:///{tmp_path}/gateway.db")
 
 
 def told(till: Till, story: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -1,12 +1,15 @@
-"""What is going to come off accounts: never more than there can be of an asset, so that the database can tell it exactly."""
+"""What has been accepted without a look at whether it can be paid has bounds: in units, and of one user in number."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select
 
+from gateway import acceptance
+from gateway.acceptance import Accepted
 from gateway.database import IdempotencyKey, Owed, Transfer
 from gateway.events.outbox import Outbox
 from gateway.ledger import Ledger
@@ -14,7 +17,7 @@ from gateway.owners import Owners
 from gateway.problems import Problem
 from gateway.projection import tracked_order
 from gateway.rows import owed_rows, transfer_row
-from gateway.statements import ADD_TRANSFER, OWE
+from gateway.statements import ADD_TRANSFER, MARK, OWE
 from node.client.blocks import prove_block
 from node.protocol.chain import Chain
 from node.protocol.codec import encode
@@ -32,9 +35,9 @@ def signed(network: Network, *amounts: int, **order: Any) -> Transaction:
     return network.sign([EMPTY], *(leg(EMPTY, PAYEE, "USD", amount) for amount in amounts), **order)
 
 
-@pytest.fixture
-def till(tmp_path: Path) -> Till:
-    return Till(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def till(request: pytest.FixtureRequest, tmp_path: Path, new_database: Callable[[], str]) -> Till:
+    return Till(f"sqlite:///{tmp_path}/gateway.db" if request.param == "sqlite" else new_database())
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one after the other"])
@@ -80,7 +83,36 @@ def test_nothing_stays_of_what_was_done_before_such_an_order_was_refused(till: T
     told(till, story)
 
 
-def test_what_was_accepted_before_there_was_a_limit_ends_and_holds_nothing_up(till: Till) -> None:
+def test_a_user_has_so_many_under_way_that_were_signed_elsewhere_and_pays_as_ever(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptance, "MAX_HANDED_IN", 3)
+    network = Network()
+    first, *others = (signed(network, 1) for _ in range(6))
+
+    async def story() -> None:
+        await till.pay(0, raw=first)
+        results = await asyncio.gather(*(till.pay(0, raw=one) for one in others[:3]), return_exceptions=True)
+        assert [isinstance(one, Accepted) for one in results] == [True, True, False]
+        till.acceptance = till.another()
+        with pytest.raises(Problem) as refused:
+            await till.pay(0, raw=others[2], key="k")
+        assert (refused.value.status, refused.value.code, refused.value.retry_after) == (429, "too_many_under_way", 10)
+        assert await till.pay(0, raw=first) == (first.id, None), "it is there already"
+        assert (await till.pay(3)).tracked is not None
+        assert (await till.pay(0, raw=others[3], user="v")).tracked is not None
+
+        taken_in = {"id": first.id, "old": "queued", "new": "prepared"}
+        await till.database.write(lambda c: MARK.run(c, taken_in) and None)
+        assert (await till.pay(0, raw=others[2], key="k")).tracked is not None
+        with pytest.raises(Problem):
+            await till.pay(0, raw=others[4])
+
+    told(till, story)
+
+
+def test_what_sqlite_accepted_before_there_was_a_limit_ends_and_holds_nothing_up(tmp_path: Path) -> None:
+    till = Till(f"sqlite:///{tmp_path}/gateway.db")
     network = Network()
     shard = network.shard_of(EMPTY)
     made = [signed(network, MAX_AMOUNT, valid_until=network.genesis.time + 1000) for _ in range(2)]

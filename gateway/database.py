@@ -178,8 +178,8 @@ class AccountBalance(Base):
 
 
 class Owed(Base):
-    """What is going to come off what an address has of an asset: transfers under way that no block of their home shard has taken
-    in, and reservations."""
+    """What is going to come off what an address has of an asset: reservations, and transfers under way, until a block of the
+    address's shard says what they take, or their home shard that they take nothing."""
 
     __tablename__ = "owed"
     address: Mapped[bytes] = mapped_column(primary_key=True)

@@ -12,7 +12,7 @@ in the prepare that a participant took in - the latter only while the home shard
 because otherwise its verdict has been seen already and would never come again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -217,8 +217,8 @@ class _Projection:
         at_home = self._chain == tracked.home
         if at_home:
             tracked.height = header.height
-            self._pay_off(tracked)
         if receipt.outcome == Outcome.COMMITTED:
+            self._pay_off(tracked, {header.shard})
             tracked.committed = {**tracked.committed, header.shard: header.height}
             self._update.changed[tracked.id] = tracked
             if tracked.committed.keys() >= tracked.shards:
@@ -229,10 +229,12 @@ class _Projection:
             elif at_home:
                 tracked.status = Status.PREPARED
         elif at_home and receipt.outcome == Outcome.PREPARED:
+            self._pay_off(tracked, {header.shard})
             tracked.status = Status.PREPARED
             self._update.changed[tracked.id] = tracked
         elif at_home:  # a participant's release follows from the home shard's verdict and adds nothing to it
             status = Status.EXPIRED if receipt.outcome == Outcome.EXPIRED else Status.REJECTED
+            self._pay_off(tracked, tracked.shards)
             self._finish(tracked, status, receipt.code)
 
     def _keep_found(self, found: list[Tracked]) -> None:
@@ -252,13 +254,18 @@ class _Projection:
             tracked = self._active.get(one.id) or copy(one)
             if tracked.is_waiting and one.id not in self._update.changed and tracked.valid_until < last.time:
                 self._active[one.id] = tracked
-                self._pay_off(tracked)
+                self._pay_off(tracked, tracked.shards)
                 self._finish(tracked, Status.EXPIRED, Code.EXPIRED)
 
-    def _pay_off(self, tracked: Tracked) -> None:
-        """The verified balances say by themselves now what became of it."""
-        if tracked.own and tracked.is_waiting:
-            for account, units in tracked.due().items():
+    def _pay_off(self, tracked: Tracked, shards: Collection[int]) -> None:
+        """The verified balances in these shards say by themselves now what became of it. To be called before its state changes,
+        which says where they did before: at home since it was prepared, elsewhere since it was committed there."""
+        if not tracked.own:
+            return
+        past = set(tracked.committed) | (set() if tracked.is_waiting else {tracked.home.shard})
+        for account, units in tracked.due().items():
+            shard = self._document.shards.shard_of(account[0])
+            if shard in shards and shard not in past:
                 self._update.paid_off[account] = self._update.paid_off.get(account, 0) + units
 
     def _finish(self, tracked: Tracked, status: Status, code: Code) -> None:

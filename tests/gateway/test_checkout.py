@@ -407,6 +407,23 @@ class TestAuthorization:
         assert carl.pay(purse, made.till["address"], "0.75", wait=15).json()["status"] == "committed"
         assert made.bob.balance(made.till) == ("6.00", "0.00")
 
+    def test_what_is_captured_in_several_shards_can_be_spent_in_none_meanwhile(self, world: World) -> None:
+        made = world.deal()
+        carl, friend = world.person(), world.person().wallet(1)
+        purse = carl.wallet(1, USD="3.00")
+        carl.http.patch("/v1/me", json={"default_wallet": purse["id"]})
+        assert made.ann.pay(made.purse, carl.email, "4.00", wait=15).json()["status"] == "committed"
+        intent = ask(made, "7.00", capture_method="manual")
+        assert confirm(carl, intent, purse).json()["status"] == "requires_capture"
+        with world.network.switched(slow_commit=True):
+            captured = capture(made, intent).json()
+            assert captured["status"] == "processing"
+            transfer = f"/v1/transactions/{captured['transfer_id']}"
+            until(lambda: made.bob.get(transfer).json()["status"] == "prepared")
+            assert carl.pay(purse, friend["address"], "0.01").json()["code"] == "insufficient_funds"
+        until(lambda: made.bob.get(f"/v1/payment-intents/{intent['id']}").json()["status"] == "succeeded")
+        assert carl.balance(purse) == ("0.00", "0.00")
+
     def test_a_wallet_whose_key_is_elsewhere_can_authorize_nothing(self, world: World) -> None:
         made = world.deal()
         own = made.ann.wallet(key=key("own key of checkout"))

@@ -187,6 +187,27 @@ def test_what_is_under_way_is_owed_until_the_home_shard_has_said_what_became_of_
         assert books.owed[payer, "USD"] == 7
 
 
+@pytest.mark.parametrize("order", sorted(set(permutations([0, 0, 1, 1]))))
+@pytest.mark.parametrize("frozen", [False, True], ids=["committed", "rejected"])
+def test_a_payer_elsewhere_owes_until_that_shard_has_committed_or_home_has_rejected(frozen: bool, order: tuple[int, ...]) -> None:
+    books, second = Books(), NETWORK.person(1, 1)
+    here, there = (address_of(PAYER.public), "USD"), (address_of(second.public), "USD")
+    payment = NETWORK.sign([PAYER, second], leg(PAYER, PAYEE, "USD", 5), leg(second, PAYEE, "USD", 3))
+    ending = Outcome.REJECTED if frozen else Outcome.COMMITTED
+    receipts = {0: iter((Outcome.PREPARED, ending)), 1: iter((None, ending))}
+    books.track(payment)
+    owed, said = {here: 5, there: 3}, set[tuple[int, Outcome | None]]()
+    for shard in order:
+        outcome = next(receipts[shard])
+        said.add((shard, outcome))
+        told = () if outcome is None else (Receipt(payment.id, outcome),)
+        effects = structs.replace(NETWORK.shards[shard].build().execution.effects, receipts=told)
+        books.apply([proven(NETWORK.shards[shard].forge(effects=effects))])
+        owed[here] = 0 if any(place == 0 for place, _ in said) else 5
+        owed[there] = 0 if ((0 if frozen else 1), ending) in said else 3
+        assert {account: books.owed[account] for account in owed} == owed
+
+
 def test_refusals_are_hints_of_the_home_committee_while_it_waits_and_no_verdict() -> None:
     books, hints = Books(), list[Code]()
     tracked = books.track(PAYMENT)

@@ -5,11 +5,11 @@ of it is lost (``row_tables``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, assert_never
 
-from node.database import Database, row_checksum
+from node.database import Database, StorageDamaged, row_checksum
 from node.effects import BeginHandoff, Checkpoint, Commit, FinishHandoff, Hold, Journal, LoseVotes, Pledge, Row, StoreParts
 from node.protocol.block import skip_height
 from node.protocol.checkpoint import Beginning, CertifiedCheckpoint
@@ -46,8 +46,7 @@ class Storage(Database):
 
     def write(self, effects: Sequence[Row]) -> None:
         """Store all of ``effects`` in order, in one durable transaction."""
-        with self._writing, self._explained(), self._writer:
-            self._writer.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             for effect in effects:
                 match effect:
                     case Journal(view, slot, data):
@@ -71,11 +70,23 @@ class Storage(Database):
     ) -> None:
         """Store what a chain that follows on others begins with, in one durable transaction: all rows, and its replay set, as
         ``ledger.replay.Piece``. Nothing of the chain may be stored before."""
-        with self._writing, self._explained(), self._writer:
-            self._writer.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             self._rows.fill(self._writer, rows)
             self._rows.include(self._writer, included)
             self._upsert("meta", (_BEGINNING,), encode(beginning))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """What is written meanwhile is stored durably, all or nothing, and so is what is known of it here."""
+        with self._writing, self._explained():
+            oldest = self._oldest
+            try:
+                with self._writer:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                    yield
+            except BaseException:
+                self._oldest = oldest
+                raise
 
     def beginning(self) -> Beginning | None:
         """What ``begin`` was given, but for the rows: these are those of height 0."""
@@ -112,7 +123,12 @@ class Storage(Database):
         if first < self._oldest:
             return []
         query = "SELECT height, data, sum FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
-        return self._consecutive("blocks", (first,), limit_bytes, query, (first, count))
+        try:
+            return self._consecutive("blocks", (first,), limit_bytes, query, (first, count))
+        except StorageDamaged:
+            if first < self._oldest:  # it went meanwhile, or is left without the next ones: this is known before they go
+                return []
+            raise
 
     def blocks_descending(self) -> Iterator[tuple[int, bytes]]:
         """(height, encoded block), newest first, read as it is iterated."""

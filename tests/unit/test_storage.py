@@ -15,9 +15,13 @@ import pytest
 from msgspec import structs
 
 from node.database import StorageDamaged, StorageError, set_aside
-from node.effects import Checkpoint, Commit, Hold, Journal, Pledge
+from node.effects import Checkpoint, Commit, FinishHandoff, Hold, Journal, Pledge
 from node.protocol.block import skip_height
+from node.protocol.checkpoint import CertifiedCheckpoint
+from node.protocol.crypto import ZERO_HASH
 from node.storage import Storage
+from tests.chains import Network
+from tests.unit.interrupted import interrupting
 
 NETWORK = bytes(32)
 
@@ -156,6 +160,33 @@ def test_without_a_whole_checkpoint_no_block_goes(storage: Storage) -> None:
     for height in range(1, 200):
         storage.write([structs.replace(commit(height), past=height - 1)])
     assert (storage.oldest, storage.block(1)) == (1, block(1))
+
+
+def handed_over(height: int) -> FinishHandoff:
+    """Of a checkpoint at this height; only what is stored of it counts."""
+    final = Network(committees=1).shards[0].add()
+    header, later = (structs.replace(final.block.header, height=at, view=at) for at in (height, height + 1))
+    return FinishHandoff(CertifiedCheckpoint(header, final.finality, later, final.finality, ZERO_HASH, ZERO_HASH, ()))
+
+
+def test_blocks_that_go_while_they_are_asked_for_are_not_taken_for_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block 224 alone of them is kept: skips of later blocks lead to it."""
+    meanwhile = interrupting(monkeypatch)
+    with closing(Storage(path, NETWORK)) as storage:
+        storage.write([handed_over(200), *(commit(height) for height in range(201, 401)), Checkpoint(390, (), 395)])
+        meanwhile["FROM blocks"] = lambda: storage.write([structs.replace(commit(401), past=300)])
+        assert storage.blocks(224, 10**6) == []
+        assert (storage.oldest, storage.block(224)) == (233, block(224))
+        assert meanwhile == {}, "it was asked for before"
+
+
+def test_blocks_that_should_have_gone_with_a_write_that_fails_are_still_kept(storage: Storage) -> None:
+    storage.write([*(commit(height) for height in range(1, 101)), Checkpoint(90, (), 95)])
+    with pytest.raises(TypeError):
+        storage.write([structs.replace(commit(101), past=80), Journal(102, "vote", object())])  # type: ignore[arg-type]
+    assert (storage.oldest, storage.blocks(1, 1)) == (1, [block(1)])
+    storage.write([structs.replace(commit(101), past=80)])
+    assert (storage.oldest, storage.blocks(1, 1)) == (33, [])
 
 
 def test_bundles_come_by_destination_and_sequence(storage: Storage) -> None:

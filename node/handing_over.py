@@ -7,7 +7,7 @@ from node.protocol.block import Header, skip_height
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows, work_of
 from node.protocol.codec import DecodeError, decode
-from node.protocol.crypto import ZERO_HASH
+from node.protocol.crypto import HASH_BYTES, ZERO_HASH
 from node.protocol.limits import MAX_PART_ROWS, MAX_STORED_BYTES
 from node.storage import Storage
 
@@ -97,8 +97,10 @@ def _read_part(storage: Storage, height: int, place: bytes) -> Rows | Ids | None
 
 
 def _read_ids(storage: Storage, height: int, key: bytes) -> Ids | None:
-    """As the row with this key had them at the checkpoint."""
+    """As the row with this key had them at the checkpoint. None: they cannot be read any more."""
     value = storage.row(height, key)
     if value is None:
         return None
-    return Ids(key, storage.ids(key, decode(Replayed, value, len(value)).count))
+    count = decode(Replayed, value, len(value)).count
+    ids = storage.ids(key, count)
+    return Ids(key, ids) if len(ids) == count * HASH_BYTES else None  # fewer: the checkpoint was let go meanwhile

@@ -187,8 +187,7 @@ class RowTables:
         at = 0
         while (at := read("SELECT min(height) FROM recent WHERE height > ?", at)[0][0] or height + 1) <= height:
             take("recent WHERE height = ?", at)
-        if self.held == height:
-            take(f"kept WHERE held = {height:d}")
+        take(f"kept WHERE held = {height:d}")  # also if it is let go just now: then it is still in what is read
         rows = ((key, row) for key, row in sorted(found.items()) if row[1] is not None)
         return [(key, self._intact("state", (path, key), value, checksum)) for key, (path, value, checksum) in rows]
 

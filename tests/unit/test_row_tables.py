@@ -25,6 +25,7 @@ from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Rows
 from node.protocol.codec import encode
 from node.recovery import recover
 from node.storage import Storage
+from tests.unit.interrupted import interrupting
 from tests.unit.test_recovery import HISTORY, SHARD, committed
 
 LABEL = b"network!"
@@ -91,6 +92,25 @@ def test_the_held_checkpoint_stays_as_it_was_until_it_is_let_go(storage: Storage
         storage.write([Checkpoint(41, (), None)])
     with closing(sqlite3.connect(path)) as inside:
         assert inside.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_a_part_that_is_read_while_its_checkpoint_is_let_go_is_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meanwhile = interrupting(monkeypatch)
+    with closing(Storage(path, LABEL)) as storage:
+        storage.write([Checkpoint(2, ((NAMES[0], b"old"),), 4), Hold(2), Checkpoint(4, ((NAMES[0], b"new"),), 6)])
+        storage.write([Checkpoint(6, (), None)])
+        meanwhile["FROM state"] = lambda: storage.write([Hold(None), Checkpoint(6, (), None)])
+        assert storage.part(2, b"") == [(NAMES[0], b"old")]
+        assert storage.part(2, b"") is None
+
+
+def test_ids_that_go_while_they_are_read_are_not_handed_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meanwhile, row = interrupting(monkeypatch), replay_key(0, 7, 0)
+    with closing(Storage(path, LABEL)) as storage:
+        storage.write([commit(1, (row, 0, bytes(32))), Checkpoint(2, ((row, encode(Replayed(1, bytes(32)))),), 4)])
+        storage.write([Checkpoint(3, (), None)])
+        meanwhile["FROM replay"] = lambda: storage.write([Checkpoint(4, ((row, None),), 6)])
+        assert read_parts(storage, 2, [row]) == ()
 
 
 def test_another_checkpoint_can_be_held_at_once(storage: Storage) -> None:

@@ -228,10 +228,16 @@ def _becomes_free(port: int) -> bool:
 
 
 def bound_log(log: Path) -> None:
-    """Begin a log anew when it has grown large, and keep one older one. Its writers append, so they may go on meanwhile."""
-    with suppress(FileNotFoundError):
+    """Begin a log anew when it has grown large, and keep one older one. Its writers append, so they may go on meanwhile. Where
+    that cannot be, as on a full disk, the log stays as it is."""
+    older = log.with_name(log.name + ".1")
+    with suppress(OSError):
         if log.stat().st_size > MAX_LOG_BYTES:
-            shutil.copyfile(log, log.with_name(log.name + ".1"))
+            try:
+                shutil.copyfile(log, older)
+            except OSError:
+                older.unlink(missing_ok=True)  # the half of it that there was room for
+                raise
             os.truncate(log, 0)
 
 

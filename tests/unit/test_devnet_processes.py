@@ -1,6 +1,7 @@
 """Starting, finding, restarting and ending processes, with small stand-ins for the real ones."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -196,6 +198,32 @@ def test_a_large_log_begins_anew_and_the_old_one_is_kept(folder: Folder, monkeyp
     assert (log.read_text(), log.with_name("a.log.1").read_text()) == ("", "x" * 101)
 
 
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """The file-size limit stands for it: beyond it every write fails, as on a full one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_large_log_without_room_for_a_copy_stays_and_is_begun_anew_when_there_is_some(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MAX_LOG_BYTES", 100)
+    log = folder.log("a")
+    log.parent.mkdir()
+    log.with_name("a.log.1").write_text("older")
+    log.write_bytes(bytes(1 << 20))
+    with full_disk(1 << 19):
+        processes.bound_log(log)
+    assert [(path.name, path.stat().st_size) for path in log.parent.iterdir()] == [("a.log", 1 << 20)], "and no half copy"
+    processes.bound_log(log)
+    assert (log.stat().st_size, log.with_name("a.log.1").stat().st_size) == (0, 1 << 20)
+
+
 def supervising(folder: Folder, code: str = SLEEPER) -> "subprocess.Popen[bytes]":
     script = subprocess.Popen([sys.executable, "-c", SUPERVISING, str(folder.data), code], cwd=ROOT, stdout=subprocess.DEVNULL)
     until(lambda: processes.supervisor(folder) == script.pid)
@@ -227,6 +255,7 @@ def test_down_finds_what_a_killed_supervisor_left_and_else_ends_it_first_so_that
 
 LEAVING = """
 import sys, time
+from contextlib import contextmanager
 from pathlib import Path
 from node.leaving import is_leaving, note_left
 print('up', flush=True)

@@ -17,7 +17,7 @@ from node.leaving import has_left
 from node.protocol import keys
 from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Asset, Genesis, Parameters, read_genesis, write_genesis
-from scripts.devnet.layout import LOOPBACK, ROOT, Devnet, Folder, Ports
+from scripts.devnet.layout import LOOPBACK, MAX_GATEWAYS, MAX_NODES, ROOT, Devnet, Folder, Ports
 
 PROFILE = ROOT / "config" / "devnet.toml"
 
@@ -168,9 +168,10 @@ def clear(folder: Folder) -> None:
 
 
 def _owned(folder: Folder) -> list[Path]:
-    names = ("genesis.json", "genesis.draft", "keys", "config", "coordinator", "gateway", "dashboard", "shop", "logs", "run")
-    numbered = [path for name in ("node", "gateway") for path in sorted(folder.data.glob(f"{name}-[0-9]*"))]
-    return [folder.data / name for name in names] + numbered
+    names = ["genesis.json", "genesis.draft", "keys", "config", "coordinator", "gateway", "dashboard", "shop", "logs", "run"]
+    names += [f"node-{number}" for number in range(MAX_NODES)]
+    names += [f"gateway-{number}" for number in range(2, MAX_GATEWAYS + 1)]
+    return [folder.data / name for name in names]
 
 
 def _devnet(folder: Folder, state: DevnetState) -> Devnet:

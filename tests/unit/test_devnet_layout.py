@@ -139,9 +139,11 @@ def test_a_folder_is_taken_up_again_and_cleared_of_what_the_scripts_wrote_only(t
     new(tmp_path)
     assert kept == {path: path.read_bytes() for path in folder.keys.iterdir()}
     (tmp_path / "thesis.txt").write_text("years of work")
-    (tmp_path / "node-modules").mkdir()
+    theirs = {"node-modules", "node-0.bak", "node-3-before-upgrade", "node-007", "node-250", "gateway-1", "gateway-2024-backup"}
+    for name in theirs:
+        (tmp_path / name).mkdir()
     folders.clear(folder)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["node-modules", "thesis.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.txt", *theirs}
 
 
 def test_somebody_elses_folder_is_neither_cleared_nor_written_to(tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from zlib import crc32
 
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB, sum INTEGER);"
-_NETWORK = ":network"  # key in meta
+_NETWORK, _MADE = ":network", ":tables"  # keys in meta
 _SUFFIXES, _LOCK = ("", "-wal", "-shm"), ".lock"
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_WRITE_VERSION, _WRITABLE = 18, b"\x02"
+"""The byte of a file that says whether SQLite may write it, and the last value with which it does."""
 _UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
 
@@ -58,15 +60,17 @@ class Database:
         """
         self.path = path
         self._writing, self._reading = Lock(), Lock()
-        self._is_closed = False
+        self._form = form
+        self._is_open = self._is_closed = False
         self._lock_file = self._claim()
         try:
             with self._explained():
                 self._writer = self._connect()
-                self._prepare(network, form, tables)
+                self._prepare(network, tables)
                 self._reader = self._connect()
             for table in ("meta", *small):
                 self._check(table)
+            self._is_open = True
         except BaseException:
             self.close()
             raise
@@ -107,14 +111,22 @@ class Database:
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 
-    def _prepare(self, network: bytes, form: int, tables: str) -> None:
+    def _prepare(self, network: bytes, tables: str) -> None:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and not self._writer.execute("SELECT 1 FROM sqlite_master").fetchone():
             with self._writer:
-                self._writer.executescript(f"BEGIN IMMEDIATE;{_META}{tables}PRAGMA user_version = {form};")
+                self._writer.executescript(f"BEGIN IMMEDIATE;{_META}{tables}PRAGMA user_version = {self._form};")
                 self._upsert("meta", (_NETWORK,), network)
-        elif version != form:
-            raise StorageError(f"{self.path} was not written by this version (format {version}, not {form})")
+                self._note_tables()
+        elif version != self._form:
+            with suppress(sqlite3.OperationalError):  # another program's has no such table
+                if self._are_tables_as_made():
+                    raise self._damaged(f"format {version}, not {self._form}")
+            raise StorageError(f"{self.path} was not written by this version (format {version}, not {self._form})")
+        elif (as_made := self._are_tables_as_made()) is None:  # it is of before tables were noted
+            self._note_tables()
+        elif not as_made:
+            raise self._damaged("its tables")
 
         row = self._writer.execute("SELECT value, sum FROM meta WHERE key = ?", (_NETWORK,)).fetchone()
         stored = self._intact("meta", (_NETWORK,), *(row or (None, 0)))
@@ -122,6 +134,24 @@ class Database:
             raise StorageError(
                 f"{self.path} belongs to network {stored.hex()}, not {network.hex()}: point 'data' or 'genesis' elsewhere"
             )
+
+    def _note_tables(self) -> None:
+        """Within the transaction that makes or changes them, if one does."""
+        self._upsert("meta", (_MADE,), self._tables())
+
+    def _are_tables_as_made(self) -> bool | None:
+        """Whether they are those that were noted last, with this format; None: none were."""
+        noted = self._writer.execute("SELECT value, sum FROM meta WHERE key = ?", (_MADE,)).fetchone()
+        if noted is None:
+            return None
+        tables = self._tables()
+        return bool(noted == (tables, row_checksum("meta", (_MADE,), tables)))
+
+    def _tables(self) -> bytes:
+        """A hash of what SQLite finds rows by and no row's checksum covers: where its table begins, for one."""
+        texts = ", ".join(f"hex({column})" for column in ("type", "name", "tbl_name", "sql"))  # damaged ones are no text
+        rows = self._writer.execute(f"SELECT rootpage, {texts} FROM sqlite_master ORDER BY rowid").fetchall()
+        return sha256(repr((self._form, rows)).encode()).digest()
 
     def _check(self, table: str) -> None:
         """Look over a table's structure. Blocks and bundles, the bulk, are checked when read."""
@@ -163,12 +193,24 @@ class Database:
             code = extended & 0xFF
             if code == sqlite3.SQLITE_FULL or extended in _UNWRITABLE:
                 raise StorageFull(f"no space left for {self.path}: free some, nothing is lost ({error})") from None
-            if code in _DAMAGE:
+            if self._is_damage(code):
                 raise self._damaged(str(error)) from None
             kind = StorageClosed if self._is_closed else StorageError
             raise kind(f"cannot use {self.path}: {error}") from None
         except UnicodeDecodeError:  # sqlite3 quotes a damaged table's name in its errors
             raise self._damaged("its tables") from None
+
+    def _is_damage(self, code: int) -> bool:
+        """Whether an error with this code comes of what is stored."""
+        match code:
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                return True
+            case sqlite3.SQLITE_ERROR:
+                return not self._is_open  # what is asked for then is right, so the tables are not
+            case sqlite3.SQLITE_READONLY:
+                with suppress(OSError), self.path.open("rb") as file:
+                    return file.read(_WRITE_VERSION + 1)[_WRITE_VERSION:] > _WRITABLE
+        return False
 
 
 def row_checksum(table: str, key: tuple[Any, ...], data: bytes) -> int:

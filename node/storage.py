@@ -248,6 +248,7 @@ class Storage(Database):
         """Of the ledger before nothing is left; blocks and bundles would have a gap."""
         header = finish.checkpoint.header
         self._rows.adopt(self._writer)
+        self._note_tables()
         for table in ("blocks", "bundles"):
             self._writer.execute(f"DELETE FROM {table}")
         self._writer.execute("DELETE FROM journal WHERE view <= ?", (header.view,))

@@ -33,12 +33,14 @@ _MOST_CLAIMED = 1000
 
 
 class Unclaimed(NamedTuple):
-    """``payer``: the user who paid. ``returned``: the latest transfer that was to give it back."""
+    """``payer``: the user who paid. ``returned``: the latest transfer that was to give it back. ``held``: what the address can
+    spend, by asset."""
 
     sealed_key: bytes
     payer: str
     paid: Tracked
     returned: Tracked | None
+    held: dict[str, int]
 
 
 class Fresh:
@@ -147,7 +149,9 @@ class Receiving:
             transfers = {one["transaction_id"]: one for one in found}
             paid, returned = transfers[row.transaction_id], transfers.get(row.returned)
             back = None if returned is None else tracked_row(returned)
-            return Unclaimed(row.sealed_key, paid["user_id"], tracked_row(paid), back)
+            balances = select(AccountBalance.asset, AccountBalance.available).where(AccountBalance.address == address)
+            held = dict(connection.execute(balances).tuples().all())
+            return Unclaimed(row.sealed_key, paid["user_id"], tracked_row(paid), back, held)
 
         return await self._database.read(find)
 

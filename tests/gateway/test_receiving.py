@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +17,9 @@ from gateway.identity.tables import User
 from gateway.jobs import Jobs
 from gateway.receiving import Receiving
 from gateway.sources import MOST, gather
+from node.protocol.address import address_of, decode_address
+from node.protocol.transaction import Action, Leg
+from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.registered import ann_registered
 from tests.gateway.test_payments import events_of
 from tests.gateway.world import World
@@ -29,6 +34,31 @@ def pay(payer: Person, wallet: dict[str, Any], email: str, amount: str) -> dict[
     assert (answer.status_code, answer.json()["status"]) == (200, "committed"), answer.text
     view: dict[str, Any] = answer.json()
     return view
+
+
+def written(world: World, sql: str, *values: Any) -> list[Any]:
+    """What a statement finds, which may change the gateway's database."""
+    with sqlite3.connect(world.folder / "gateway.db", timeout=10) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+_RETURN_OF = "kind = 'return' AND subject = (SELECT lower(hex(address)) FROM receiving_addresses WHERE email = ?)"
+
+
+def return_now(world: World, email: str) -> None:
+    """The 30 days of what was paid to an e-mail address are over."""
+    written(world, f"UPDATE jobs SET due_at = 0 WHERE {_RETURN_OF}", email)
+
+
+def jobs_of(world: World, email: str) -> list[Any]:
+    """When what was paid to an e-mail address is to go back."""
+    return written(world, f"SELECT due_at FROM jobs WHERE {_RETURN_OF}", email)
+
+
+def freeze(world: World, address: str, action: Action) -> None:
+    """Or unfreeze."""
+    leg = Leg(address_of(USD_ISSUER.public), decode_address(address), "USD", 0, action)
+    world.network.hand_in(world.network.chains.sign([USD_ISSUER], leg, valid_until=int(time.time() * 1000) + 60_000))
 
 
 def test_each_payment_to_an_e_mail_address_shows_its_payer_one_address_that_nothing_else_is_seen_of(world: World) -> None:
@@ -73,12 +103,61 @@ def test_what_nobody_claims_in_time_goes_back_and_can_be_claimed_no_more(world: 
     ann = world.person()
     purse, email = ann.wallet(0, USD="10.00"), f"late-{ann.email}"
     pay(ann, purse, email, "4.00")
-    with sqlite3.connect(world.folder / "gateway.db", timeout=10) as connection:
-        connection.execute("UPDATE jobs SET due_at = 0 WHERE kind = 'return'")
+    return_now(world, email)
     until(lambda: ann.balance(purse) == ("10.00", "0.00"))
     late = Person(world.gateway.url, email)
     wallet = late.wallet()
     assert (late.balance(wallet), late.history(wallet)) == (("0.00", "0.00"), [])
+
+
+def test_what_was_gathered_from_several_addresses_goes_back_whole(world: World) -> None:
+    ann, bob = world.person(), world.person()
+    purse, till, email = ann.wallet(0, USD="10.00"), bob.wallet(0, USD="4.00"), f"gathered-{ann.email}"
+    ann.http.patch("/v1/me", json={"default_wallet": purse["id"]})
+    pay(bob, till, ann.email, "4.00")
+    paid = pay(ann, purse, email, "13.00")
+    assert [leg["amount"] for leg in paid["legs"]] == ["10.00", "3.00"]
+    return_now(world, email)
+    until(lambda: jobs_of(world, email) == [], "the return has ended")
+    assert ann.balance(purse) == ("14.00", "0.00")
+
+
+def test_what_goes_back_pays_its_fee_and_what_that_would_leave_too_little_of_stays_to_be_claimed(
+    new_world: Callable[..., World],
+) -> None:
+    world = new_world(terms={"USD": (3, 50)})
+    world.start_gateway()
+    ann, bob = world.person(), world.person()
+    purse, till, email = ann.wallet(0, USD="10.03"), bob.wallet(0, USD="4.03"), f"gathered-{ann.email}"
+    ann.http.patch("/v1/me", json={"default_wallet": purse["id"]})
+    pay(bob, till, ann.email, "4.00")
+    paid = pay(ann, purse, email, "10.50")
+    assert [leg["amount"] for leg in paid["legs"]] == ["10.00", "0.50", "0.03", "0.03"]
+    return_now(world, email)
+    until(lambda: jobs_of(world, email) == [], "the return has ended")
+    assert ann.balance(purse) == ("13.94", "0.00"), "less two fees of the payment, and one"
+    pay(ann, purse, f"little-{ann.email}", "0.52")
+    return_now(world, f"little-{ann.email}")
+    until(lambda: jobs_of(world, f"little-{ann.email}") == [], "there is nothing to return")
+    late = Person(world.gateway.url, f"little-{ann.email}")
+    assert late.balance(late.wallet()) == ("0.52", "0.00")
+
+
+def test_a_return_that_is_rejected_is_tried_again_an_hour_later(world: World) -> None:
+    ann = world.person()
+    purse, email = ann.wallet(0, USD="10.00"), f"frozen-{ann.email}"
+    pay(ann, purse, email, "4.00")
+    freeze(world, purse["address"], Action.FREEZE)
+    until(lambda: ann.get(f"/v1/wallets/{purse['id']}").json()["balances"]["USD"]["frozen"])
+    return_now(world, email)
+    ((due,),) = until(lambda: [job for job in jobs_of(world, email) if job[0] > (time.time() + 3000) * 1000])
+    assert due < (time.time() + 3600) * 1000
+    assert [kind for kind, _ in events_of(world, ann.email)].count("transfer.rejected") == 1
+    freeze(world, purse["address"], Action.UNFREEZE)
+    until(lambda: not ann.get(f"/v1/wallets/{purse['id']}").json()["balances"]["USD"]["frozen"])
+    written(world, "UPDATE transfers SET created_at = created_at - 3600000 WHERE kind = 'return'")
+    return_now(world, email)
+    until(lambda: ann.balance(purse) == ("10.00", "0.00"))
 
 
 def test_outside_a_devnet_only_a_verified_address_claims_what_was_paid_to_it(tmp_path: Path) -> None:

@@ -118,12 +118,12 @@ class Receiving:
                 mine = update(ReceivingAddress).where(ReceivingAddress.address == row.address, *free).values(wallet_id=wallet_id)
                 if connection.execute(mine).rowcount:
                     given[row.address] = row.transaction_id
-            self._tell(connection, wallet_id, given)
+            self._tell(connection, user_id, wallet_id, given)
             return len(given)
 
         return await self._outbox.write(give)
 
-    def _tell(self, connection: Connection, wallet_id: str, payments: Mapping[bytes, bytes]) -> None:
+    def _tell(self, connection: Connection, user_id: str, wallet_id: str, payments: Mapping[bytes, bytes]) -> None:
         """History lines and events of payments that are committed; those of others come with their block."""
         query = select(Transfer.__table__).where(
             Transfer.transaction_id.in_(payments.values()), Transfer.status == Status.COMMITTED
@@ -134,7 +134,7 @@ class Receiving:
             paid = [(number, tracked.legs[number]) for number in legs]
             lines = [Sent(wallet_id, tracked.id, number, "received", leg.asset, leg.payer) for number, leg in paid]
             put_postings(connection, lines, now_ms())
-        self._outbox.emit_received(connection, [tracked.id for tracked in done], now_ms())
+        self._outbox.emit_claimed(connection, user_id, [tracked.id for tracked in done])
 
     async def unclaimed(self, address: bytes) -> Unclaimed | None:
         """What was paid to an address that is nobody's yet; None when it is somebody's, or there is no such address."""

@@ -70,18 +70,23 @@ class Outbox:
 
     def emit(self, connection: Connection, user_id: str, kind: str, data: dict[str, Any]) -> None:
         """Tell a user of ``data``, an object with an ``id``, in the caller's write."""
-        row = {"user_id": user_id, "type": kind, "subject": data["id"], "data": json.dumps(data), "created_at": now_ms()}
-        connection.execute(insert(connection, Event).values(**row))
+        self._put(connection, user_id, kind, data["id"], json.dumps(data))
 
     def emit_ends(self, connection: Connection, ends: Sequence[tuple[bytes, str]], now: int) -> None:
         """Tell who is concerned how transfers ended, (id, status) each; those who were paid only when it is committed."""
         rows = [{"id": one, "subject": one.hex(), "type": f"transfer.{status}", "now": now} for one, status in ends]
         _TOLD.run_all(connection, rows)
-        self.emit_received(connection, [one for one, status in ends if status == "committed"], now)
+        committed = [one for one, status in ends if status == "committed"]
+        _RECEIVED.run_all(connection, [{"id": one, "subject": one.hex(), "now": now} for one in committed])
 
-    def emit_received(self, connection: Connection, transfers: Sequence[bytes], now: int) -> None:
-        """Tell those whose history has a line of what they received by a transfer."""
-        _RECEIVED.run_all(connection, [{"id": one, "subject": one.hex(), "now": now} for one in transfers])
+    def emit_claimed(self, connection: Connection, user_id: str, transfers: Sequence[bytes]) -> None:
+        """Tell a user, and nobody else, of payments that were committed before they were this user's."""
+        for one in transfers:
+            self._put(connection, user_id, "transfer.received", one.hex(), "")
+
+    def _put(self, connection: Connection, user_id: str, kind: str, subject: str, data: str) -> None:
+        row = {"user_id": user_id, "type": kind, "subject": subject, "data": data, "created_at": now_ms()}
+        connection.execute(insert(connection, Event).values(**row))
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """A write of the database after which there may be new events."""

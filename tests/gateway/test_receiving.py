@@ -1,6 +1,7 @@
 """Paying an e-mail address: its owner's addresses stay unknown, money waits for who has no account yet, and goes back in time."""
 
 import asyncio
+import random
 import sqlite3
 import time
 from collections.abc import Callable
@@ -97,6 +98,19 @@ def test_what_was_paid_before_somebody_signed_up_is_theirs_with_the_first_wallet
     assert [(line["id"], line["direction"]) for line in new.history(wallet)] == [(paid["id"], "received")]
     assert events_of(world, email) == [("transfer.received", paid["id"])]
     assert pay(new, wallet, purse["address"], "4.00")["status"] == "committed"
+
+
+def test_who_claims_a_part_of_a_payment_is_told_of_it_and_the_other_payees_are_not_told_again(world: World) -> None:
+    ann, shop, email = world.person(), world.person(), f"part-{random.randbytes(4).hex()}@example.org"
+    purse, till = ann.wallet(0, USD="10.00"), shop.wallet()
+    legs = [{"to": to, "asset": "USD", "amount": "5.00"} for to in (till["address"], email)]
+    paid = ann.post("/v1/transfers", {"from_wallet": purse["id"], "legs": legs}, wait=30).json()
+    told = [("transfer.received", paid["id"])]
+    assert (paid["status"], events_of(world, shop.email)) == ("committed", told)
+    claimer = Person(world.gateway.url, email)
+    wallet = claimer.wallet()
+    assert (claimer.balance(wallet), events_of(world, email)) == (("5.00", "0.00"), told)
+    assert events_of(world, shop.email) == told
 
 
 def test_what_nobody_claims_in_time_goes_back_and_can_be_claimed_no_more(world: World) -> None:

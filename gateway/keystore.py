@@ -4,6 +4,9 @@ A key leaves and enters as PKCS #8 PEM, encrypted under a passphrase (PBES2 of R
 which OpenSSL reads and writes, too.
 """
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 from Crypto.IO import PEM, PKCS8
 from Crypto.Util.asn1 import DerObject, DerObjectId, DerSequence
 
@@ -15,6 +18,8 @@ _LABEL = "ENCRYPTED PRIVATE KEY"
 _PROTECTION = "PBKDF2WithHMAC-SHA512AndAES256-CBC"
 _ITERATIONS = 210_000
 _MOST_ITERATIONS = 2_000_000
+_ONE = ThreadPoolExecutor(1, "keys")
+"""A thread beside those that everybody shares: who sends a key says how long it takes to open it."""
 _PBES2, _PBKDF2 = "1.2.840.113549.1.5.13", "1.2.840.113549.1.5.12"
 
 
@@ -53,6 +58,11 @@ def decrypt_key(pem: str, passphrase: str) -> KeyPair:
         raise ValueError("another passphrase, or a damaged file") from None
     plain = PKCS8.wrap(key.private_key, key.oid, key_params=_decoded(key.params))
     return from_pem(PEM.encode(plain, "PRIVATE KEY").encode())
+
+
+async def open_key(pem: str, passphrase: str) -> KeyPair:
+    """``decrypt_key`` of one after the other. Raises ValueError."""
+    return await asyncio.get_running_loop().run_in_executor(_ONE, decrypt_key, pem, passphrase)
 
 
 def _decoded(der: bytes | None) -> DerObject:

@@ -73,6 +73,11 @@ class Wallets:
                 return await self.wallet(user_id, wallet_id)
         raise Problem(503, "not_ready", "the account changes too fast to be taken over now", retry_after=2)
 
+    async def check_room(self, user_id: str) -> None:
+        """Raises Problem (409): this user can have no more wallets."""
+        if await self._database.read(lambda c: _has_most(c, user_id)):
+            raise _too_many()
+
     async def _account(self, address: bytes) -> Known:
         """What an account holds already, as of the block at which the database stands, or a later one."""
         await self._ledger.look()
@@ -85,9 +90,8 @@ class Wallets:
         address = row["address"]
         if any(any(lookup.run(connection, [address])) for lookup in (WALLETS, RECEIVING)):
             return Problem(409, "key_taken", "a wallet with this key exists already")
-        mine = select(func.count()).select_from(Wallet).where(Wallet.user_id == row["user_id"])
-        if connection.execute(mine).scalar_one() >= MAX_WALLETS:
-            return Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
+        if _has_most(connection, row["user_id"]):
+            return _too_many()
         if account is not None:
             home, held = account
             height = connection.execute(_height_of(home)).scalar()
@@ -157,6 +161,15 @@ class Wallets:
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return row
+
+
+def _has_most(connection: Connection, user_id: str) -> bool:
+    mine = select(func.count()).select_from(Wallet).where(Wallet.user_id == user_id)
+    return connection.execute(mine).scalar_one() >= MAX_WALLETS
+
+
+def _too_many() -> Problem:
+    return Problem(409, "limit_exceeded", f"at most {MAX_WALLETS} wallets")
 
 
 def _height_of(chain: Chain) -> Select[int]:

@@ -11,8 +11,8 @@ from gateway.api.errors import errors
 from gateway.api.reads import Lines
 from gateway.api.requests import ON_PASSWORD, GatewayPart, Login, UserId, scope
 from gateway.identity.text import one_line
-from gateway.identity.throttle import Attempt
-from gateway.keystore import MAX_PEM, decrypt_key, encrypt_key, proves_ownership
+from gateway.identity.throttle import Attempt, Limit
+from gateway.keystore import MAX_PEM, encrypt_key, open_key, proves_ownership
 from gateway.languages import Unfit
 from gateway.problems import Problem
 from gateway.reads.lines import Wanted
@@ -24,7 +24,8 @@ from node.protocol.keys import public_key_from
 
 router = APIRouter(prefix="/v1/wallets", tags=["wallets"], dependencies=[scope("payments")])
 
-
+_KEYS_BROUGHT = Limit("key", 10, 60.0)
+"""By one user: it takes a second to find out that a passphrase is another."""
 Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(one_line)]
 Passphrase = Annotated[SecretStr, Field(min_length=12, max_length=200)]
 
@@ -101,7 +102,9 @@ class WalletWithBalances(WalletView):
 @router.post(
     "",
     status_code=201,
-    responses=errors("409 key_taken", "409 limit_exceeded", "422 bad_signature", "422 invalid_key", "503 not_ready"),
+    responses=errors(
+        "409 key_taken", "409 limit_exceeded", "422 bad_signature", "422 invalid_key", "429 too_many_attempts", "503 not_ready"
+    ),
 )
 async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletView:
     """Create a wallet: one key pair, any number of assets."""
@@ -112,7 +115,9 @@ async def create(body: NewWallet, user: UserId, gateway: GatewayPart) -> WalletV
             if not proves_ownership(public, bytes.fromhex(body.signature), network_id, user):
                 raise Problem(422, "bad_signature", "the signature does not prove that you have this key")
         if body.encrypted_key is not None and body.passphrase is not None:
-            pair = await asyncio.to_thread(decrypt_key, body.encrypted_key, body.passphrase.get_secret_value())
+            await gateway.wallets.check_room(user)
+            await gateway.identity.throttle.check(Attempt(_KEYS_BROUGHT, user))
+            pair = await open_key(body.encrypted_key, body.passphrase.get_secret_value())
     except ValueError as error:
         raise Problem(422, "invalid_key", str(error)) from None
     made = await gateway.wallets.create(user, body.label, public, pair)

@@ -1,5 +1,6 @@
 """Wallets: keys that are kept elsewhere, taken along and brought along; names; what is put aside."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from Crypto.IO import PEM
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from gateway.keystore import decrypt_key, encrypt_key, ownership, proves_ownership
+from gateway.keystore import decrypt_key, encrypt_key, open_key, ownership, proves_ownership
 from node.protocol.address import address_of, encode_address
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate
@@ -86,6 +87,41 @@ def test_an_encrypted_key_that_would_take_minutes_to_open_is_refused_at_once() -
     for junk in ("", "junk", PEM.encode(b"\x30\x00", label), PEM.encode(wrapped[:40], label), PEM.encode(wrapped, "PRIVATE KEY")):
         with pytest.raises(ValueError, match=r".+"):
             decrypt_key(junk, PASSPHRASE)
+
+
+def test_a_user_brings_few_keys_a_minute_whether_or_not_they_can_be_opened(world: World) -> None:
+    ann, bob, junk = world.person(), world.person(), {"encrypted_key": "junk", "passphrase": PASSPHRASE}
+    assert {problem(ann.post("/v1/wallets", junk)) for _ in range(10)} == {(422, "invalid_key")}
+    refused = ann.post("/v1/wallets", junk)
+    assert problem(refused) == (429, "too_many_attempts")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert problem(bob.post("/v1/wallets", junk)) == (422, "invalid_key")
+    assert ann.wallet()["custodial"], "a new key costs nothing"
+
+
+def test_no_key_is_opened_for_who_may_have_no_more_wallets(world: World) -> None:
+    ann = world.person()
+    for _ in range(100):
+        ann.wallet()
+    assert problem(ann.post("/v1/wallets", {"encrypted_key": "junk", "passphrase": PASSPHRASE})) == (409, "limit_exceeded")
+
+
+def test_keys_that_are_brought_along_take_no_threads_from_others() -> None:
+    pem = encrypt_key(KeyPair(bytes(31) + b"\x07"), PASSPHRASE)
+
+    async def story() -> tuple[int, bytes]:
+        opening = [asyncio.create_task(open_key(pem, PASSPHRASE)) for _ in range(40)]
+        await asyncio.sleep(0)  # all have begun
+        await asyncio.to_thread(lambda: None)
+        done = sum(task.done() for task in opening)
+        pair = await opening[0]
+        for task in opening:
+            task.cancel()
+        return done, pair.secret
+
+    done, secret = asyncio.run(story())
+    assert done < 5, "what others do in threads waits for few of them"
+    assert secret == bytes(31) + b"\x07"
 
 
 def test_a_wallet_is_renamed_and_put_aside(world: World) -> None:

@@ -52,14 +52,26 @@ class Refunds:
 
     async def begin(self, user_id: str, field: str, source_id: str, amount: str | None, key: Idempotency | None) -> str:
         """Refund a user's purchase or payment intent; the id of the refund."""
-        if key is not None and (earlier := await self._database.read(lambda c: claimed(c, user_id, key))) is not None:
-            return await self._records.made_by(Refund, earlier)
+        if (earlier := await self._earlier(user_id, key)) is not None:
+            return earlier
         if (source := self.sources.get(field)) is None:
             raise Problem(404, "payment_intent_not_found", "there is no such payment intent")
-        accepted = await source.begin(user_id, source_id, amount, key)
+        try:
+            accepted = await source.begin(user_id, source_id, amount, key)
+        except Problem:
+            # The same request may have come twice at once, and the other have left nothing to refund.
+            if (earlier := await self._earlier(user_id, key)) is not None:
+                return earlier
+            raise
         refund_id = await self._records.made_by(Refund, accepted.id)
         self._records.tell(refund_id)
         return refund_id
+
+    async def _earlier(self, user_id: str, key: Idempotency | None) -> str | None:
+        """The id of the refund that was made under a key, if it was. Raises Problem (409): something else was."""
+        if key is None or (made := await self._database.read(lambda c: claimed(c, user_id, key))) is None:
+            return None
+        return await self._records.made_by(Refund, made)
 
     def add(
         self,

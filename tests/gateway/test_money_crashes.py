@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from gateway import jobs
 from gateway.__main__ import main
+from gateway.acceptance import Accepted
 from gateway.database import AccountBalance, Transfer, Wallet, insert, open_engine
 from gateway.events.targets import Targets
+from gateway.idempotency import Idempotency
 from gateway.identity.tables import User
 from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
 from gateway.money import coins, command, payouts, purchases, refunds, testbank
 from gateway.money.cards import Card
 from gateway.money.limits import Limits
+from gateway.money.refunds import Refunds
 from gateway.money.tables import Payout, Purchase, Refund
 from gateway.problems import Problem
 from gateway.service import Gateway
@@ -286,6 +289,39 @@ def test_burned_coins_are_minted_again_however_often_that_expires(
 
     with world.network.switched(deaf=0):
         asyncio.run(story())
+
+
+def test_a_refund_asked_for_twice_at_once_under_one_key_is_one_though_the_first_leaves_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    class Overtaken:
+        """Before it begins, the same request that came at the same time has been answered."""
+
+        def __init__(self, refunds: Refunds, key: Idempotency) -> None:
+            self._refunds, self._key, self._source = refunds, key, refunds.sources["purchase_id"]
+            self.first = ""
+
+        async def begin(self, user_id: str, source_id: str, amount: str | None, key: Idempotency | None) -> Accepted:
+            self._refunds.sources["purchase_id"] = self._source
+            self.first = await self._refunds.begin(user_id, "purchase_id", source_id, amount, self._key)
+            return await self._source.begin(user_id, source_id, amount, key)
+
+        async def settle(self, refund: Row[Any]) -> float | None:
+            return await self._source.settle(refund)
+
+    async def story() -> None:
+        async with opened(world, tmp_path) as desk:
+            user, wallet = await desk.customer()
+            bought = await desk.end(Purchase, user, await desk.buy(user, wallet))
+            overtaken = Overtaken(desk.money.refunds, Idempotency("all of it", bytes(32)))
+            desk.money.refunds.sources["purchase_id"] = overtaken
+            key = Idempotency("all of it", bytes(32))
+            second = await desk.money.refunds.begin(user, "purchase_id", bought["id"], None, key)
+            assert (second, key.replayed) == (overtaken.first, True)
+            with pytest.raises(Problem, match="all of this purchase is refunded"):
+                await desk.money.refunds.begin(user, "purchase_id", bought["id"], None, Idempotency("more", bytes(32)))
+
+    asyncio.run(story())
 
 
 def test_the_next_gateway_goes_on_and_reconciliation_names_each_difference(

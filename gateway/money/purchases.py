@@ -157,6 +157,8 @@ class Purchases:
                 return await self._await_confirmation(purchase)
             case "minting":
                 return await self._mint(purchase)
+            case "completed":
+                await self._check_undisputed(purchase)
         return None
 
     async def _charge(self, purchase: Row[Any]) -> float | None:
@@ -245,6 +247,11 @@ class Purchases:
         for one in await self._database.read(lambda c: list(c.execute(query).scalars())):
             await self._dispute(one)
         return _DISPUTES_EVERY
+
+    async def _check_undisputed(self, purchase: Row[Any]) -> None:
+        """It may have been disputed before it was completed: if that is long ago, no look for disputes goes back so far."""
+        if (await self.require().states([purchase.id]))[purchase.id].state is ChargeState.DISPUTED:
+            await self._dispute(purchase.id)
 
     async def _dispute(self, purchase_id: str) -> None:
         await self._records.write(lambda c: self._records.move(c, Purchase, purchase_id, "completed", "disputed"), purchase_id)

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 
 from gateway import jobs
 from gateway.__main__ import main
 from gateway.acceptance import Accepted
-from gateway.database import AccountBalance, Transfer, Wallet, insert, open_engine
+from gateway.database import AccountBalance, Transfer, Wallet, insert, now_ms, open_engine
 from gateway.events.targets import Targets
 from gateway.idempotency import Idempotency
 from gateway.identity.tables import User
 from gateway.identity.throttle import Counts, Limit, SharedCounts, Throttle
-from gateway.money import coins, command, payouts, purchases, refunds, testbank
-from gateway.money.cards import Card
-from gateway.money.limits import Limits
+from gateway.money import coins, command, payouts, purchases, refunds, tables, testbank
+from gateway.money.cards import Card, ChargeState
+from gateway.money.limits import DAY_MS, Limits
 from gateway.money.refunds import Refunds
-from gateway.money.tables import Payout, Purchase, Refund
+from gateway.money.tables import Payout, Purchase, Refund, StatusChange
 from gateway.problems import Problem
 from gateway.service import Gateway
 from gateway.vault import Vault
@@ -37,7 +37,8 @@ from tests.gateway.world import World
 from tests.waiting import until
 
 T = TypeVar("T")
-PAID, RETURNED, SLOW = "DE89370400440532013000", "DE40370400440532010002", "4000000000000077"
+PAID, RETURNED = "DE89370400440532013000", "DE40370400440532010002"
+SLOW, DISPUTED = "4000000000000077", "4000000000000259"
 ENDS = {"completed", "declined", "failed", "refunded", "paid", "returned", "succeeded", "disputed"}
 
 
@@ -320,6 +321,32 @@ def test_a_refund_asked_for_twice_at_once_under_one_key_is_one_though_the_first_
             assert (second, key.replayed) == (overtaken.first, True)
             with pytest.raises(Problem, match="all of this purchase is refunded"):
                 await desk.money.refunds.begin(user, "purchase_id", bought["id"], None, Idempotency("more", bytes(32)))
+
+    asyncio.run(story())
+
+
+def test_a_purchase_that_was_disputed_days_before_it_could_be_minted_is_told_as_disputed(world: World, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(world, tmp_path) as desk:
+            database, now = desk.gateway.database, now_ms()
+            user, wallet = await desk.customer()
+            with world.network.switched(deaf=float("inf")):
+                bought = await desk.buy(user, wallet, DISPUTED)
+
+                async def is_disputed() -> bool | None:
+                    return (await desk.money.purchases.require().states([bought]))[bought].state is ChargeState.DISPUTED or None
+
+                await eventually(is_disputed)
+                earlier = update(tables.TestCharge).where(tables.TestCharge.id == bought).values(disputed_at=now - 2 * DAY_MS)
+                await database.write(lambda c: c.execute(earlier) and None)
+                other = {"kind": "purchase", "subject": secrets.token_hex(16), "status": "disputed", "at": now}
+                await database.write(lambda c: c.execute(insert(c, StatusChange).values(**other)) and None)
+
+            async def told() -> list[str] | None:
+                history = (await desk.money.records.view(Purchase, user, bought))["history"]
+                return [line["status"] for line in history] if history[-1]["status"] == "disputed" else None
+
+            assert (await eventually(told))[-3:] == ["minting", "completed", "disputed"]
 
     asyncio.run(story())
 

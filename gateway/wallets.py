@@ -94,8 +94,10 @@ class Wallets:
             return _too_many()
         if account is not None:
             home, held = account
-            height = connection.execute(_height_of(home)).scalar()
-            if home != self._epochs.home_of(address) or (height is not None and height > held.height):
+            height, epoch = connection.execute(select(_height_of(home).scalar_subquery(), func.max(Cursor.epoch))).one()
+            # Another process may follow an epoch already that this one has not heard of.
+            later = (epoch or 0) > home.epoch or (height or 0) > held.height
+            if later or home != self._epochs.home_of(address):
                 return False
             self._ledger.put_balances(connection, address, home.epoch, held.height, list(held.balances))
         connection.execute(insert(connection, Wallet).values(**row))

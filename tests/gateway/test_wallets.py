@@ -1,17 +1,29 @@
 """Wallets: keys that are kept elsewhere, taken along and brought along; names; what is put aside."""
 
 import asyncio
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import pytest
 from Crypto.IO import PEM
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from gateway.database import Cursor, insert
+from gateway.events.outbox import Outbox
 from gateway.keystore import decrypt_key, encrypt_key, open_key, ownership, proves_ownership
+from gateway.ledger import Ledger
+from gateway.owners import Owners
+from gateway.problems import Problem
+from gateway.vault import Vault
+from gateway.wallets import Wallets
 from node.protocol.address import address_of, encode_address
+from node.protocol.block import Balance
+from node.protocol.chain import Chain
 from node.protocol.crypto import KeyPair
 from node.protocol.keys import generate
+from node.protocol.queries import Account
+from tests.gateway.registered import ann_registered
 from tests.gateway.test_accounts import problem
 from tests.gateway.world import World
 from tests.person import PASSWORD
@@ -40,6 +52,39 @@ def test_an_account_that_nobody_tells_of_is_not_registered_until_somebody_does(w
     assert owner.balance(wallet) == ("3.00", "0.00")
     assert payer.pay(payer.wallet(USD="1.00"), wallet["address"], "1.00", wait=20).json()["status"] == "committed"
     assert owner.balance(wallet) == ("4.00", "0.00")
+
+
+def test_what_a_key_holds_is_not_taken_from_an_epoch_that_another_process_has_gone_beyond(tmp_path: Path) -> None:
+    home, pair = Chain(1, 0), generate()
+
+    class Behind:
+        """This process's epochs, and what the first one's committee says to the end: it has not heard of the second."""
+
+        electorates: ClassVar[dict[Chain, None]] = {home: None}
+
+        def home_of(self, _: bytes) -> Chain:
+            return home
+
+        async def account(self, *_: object) -> Account:
+            return Account(5, (("USD", Balance(100, 0, False)),))
+
+    async def story() -> None:
+        async with ann_registered(tmp_path) as database:
+            outbox, behind = Outbox(database), cast(Any, Behind())
+            wallets = Wallets(database, Vault(bytes(32)), behind, Ledger(database, outbox, Owners()), behind)
+
+            async def followed(epoch: int, height: int) -> None:
+                place = {"epoch": epoch, "shard": 0, "height": height, "hash": b"", "time": 0}
+                await database.write(lambda c: c.execute(insert(c, Cursor).values(**place)) and None)
+
+            await followed(1, 5)
+            assert (await wallets.create("ann", "", generate().public)).sealed_key is None
+            await followed(2, 0)
+            with pytest.raises(Problem) as refused:
+                await wallets.create("ann", "", pair.public)
+            assert refused.value.code == "not_ready"
+
+    asyncio.run(story())
 
 
 def test_a_proof_of_ownership_is_good_for_one_user_of_one_network() -> None:

@@ -13,6 +13,7 @@ from gateway.api.requests import GatewayPart, account_address
 from gateway.api.views import Address, Amount, Hash, Height, LegView, Outcome, Time, TransferId, View
 from gateway.api.views import Asset as AssetCode
 from gateway.api.views import Shard as ShardNumber
+from gateway.at_once import AtOnce
 from gateway.follower import ShardFollower, summary_of
 from gateway.history import legs_view
 from gateway.problems import Problem
@@ -34,6 +35,8 @@ Shard = Annotated[int, Query(ge=0)]
 Epoch = Annotated[int, Field(ge=1, examples=[1])]
 EpochAsked = Annotated[int | None, Query(ge=1, le=2**53, description="This one by default.")]
 T = TypeVar("T")
+_fetching = AtOnce(4, "too many blocks are being asked of members")
+"""Lists of blocks: each has members read, and this process check, up to 100."""
 
 
 class AssetTerms(View):
@@ -285,7 +288,8 @@ async def pending(gateway: GatewayPart, limit: Limit = 50) -> PendingOrders:
 
 
 async def _fetch(gateway: Gateway, chain: Chain, first: int, count: int) -> list[dict[str, Any]]:
-    found = await _ask(gateway.followers[chain].fetch(first, count))
+    with _fetching:
+        found = await _ask(gateway.followers[chain].fetch(first, count))
     return [msgspec.to_builtins(summary_of(chain.epoch, proven)) for proven in found or []]
 
 

@@ -1,12 +1,12 @@
 """Makes proofs out of blocks that members still have. Each is checked here as anybody would check it, before it is handed out."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import select
 
+from gateway.at_once import AtOnce
 from gateway.database import AccountBalance, Database, Transfer
 from gateway.epochs import StoredEpochs
 from gateway.follower import ShardFollower
@@ -52,7 +52,7 @@ class Proofs:
         self, genesis: Genesis, database: Database, epochs: StoredEpochs, followers: Mapping[Chain, ShardFollower]
     ) -> None:
         self._genesis, self._database, self._epochs, self._followers = genesis, database, epochs, followers
-        self._under_way = 0
+        self._making = AtOnce(MAX_AT_ONCE, "too many proofs are being made")
 
     async def of_transaction(self, transaction_id: bytes) -> TransactionProof:
         """What became of a transaction that is final.
@@ -73,7 +73,7 @@ class Proofs:
         places = [(Chain(epoch, home), row["height"])]
         if status is Status.COMMITTED:
             places += sorted((Chain(epoch, shard), height) for shard, height in committed.items() if shard != home)
-        with self._making():
+        with self._making:
             blocks = await self._blocks(places)
             return await self._made(epoch, lambda lineage: transaction_proof(self._genesis, lineage, row["payload"], blocks))
 
@@ -90,7 +90,7 @@ class Proofs:
                 404, "account_not_followed", "this gateway has seen no change of this account: it follows its wallets only"
             )
         shards = {epoch: self._epochs.table(epoch).shard_of(address) for epoch, _ in places}
-        with self._making():
+        with self._making:
             followed = await self._blocks((Chain(epoch, shards[epoch]), height) for epoch, height in places if height)
             blocks = [block for block in followed if _changes_account(block, address)]
             if not blocks:
@@ -111,16 +111,6 @@ class Proofs:
             return await asyncio.to_thread(make, lineage)
         except Refused as refused:
             raise Problem(409, "not_provable", f"what the committees have certified does not prove it: {refused}") from None
-
-    @contextmanager
-    def _making(self) -> Iterator[None]:
-        if self._under_way >= MAX_AT_ONCE:
-            raise Problem(503, "overloaded", "too many proofs are being made", retry_after=1)
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
 
 
 def transaction_proof(genesis: Genesis, lineage: Lineage, transaction: bytes, blocks: Sequence[ProvenBlock]) -> TransactionProof:

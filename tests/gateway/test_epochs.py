@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_a_gateway_that_was_away_for_three_epochs_catches_up_by_itself_even_if_i
     assert made.available() == ("10.00", "3.00")
     ends = {chain: len(shard.chain) for chain, shard in network.chains.chains.items() if chain.epoch < 4}
     assert {chain: height for chain, height in cursors(changing).items() if chain[0] < 4} == ends
+
+
+def test_few_lists_of_blocks_are_asked_of_members_at_a_time(changing: World) -> None:
+    change(changing)
+    until(lambda: (2, 0) in cursors(changing), "the first epoch has been followed to its end")
+
+    def listed(_: int) -> tuple[int, str | None]:
+        answer = changing.gateway.http.get("/v1/blocks", params={"epoch": 1, "limit": 100}).json()
+        return answer.get("status", 200), answer.get("code")
+
+    with changing.network.switched(absent=set(range(4))), ThreadPoolExecutor(20) as pool:
+        assert {*pool.map(listed, range(20))} == {(200, None), (503, "overloaded")}
+    assert changing.gateway.http.get("/v1/blocks", params={"epoch": 1}).json()["items"], "those before have ended"
 
 
 def test_what_no_block_took_in_before_the_boundary_is_sent_to_its_new_home(changing: World) -> None:

@@ -56,11 +56,16 @@ def public_key_from(data: bytes | str) -> bytes:
 
 
 def write_key_file(path: Path, key: KeyPair) -> None:
-    """Write the key as PEM, readable by its owner only. Raises FileExistsError rather than replace a key."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(to_pem(key))
-        file.flush()
-        os.fsync(file.fileno())
+    """Write the key as PEM, readable by its owner only, whole or not at all. Raises FileExistsError rather than replace a key."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(to_pem(key))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_key_file(path: Path) -> KeyPair:

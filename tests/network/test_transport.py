@@ -400,8 +400,8 @@ async def test_a_stranger_too_many_takes_the_place_of_the_oldest_never_of_who_is
 async def test_calls_beyond_the_rate_are_hung_up_on_before_a_handshake(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callers, "ADDRESS_CALLS_AT_ONCE", 3.0)
-    monkeypatch.setattr(callers, "ADDRESS_CALLS_PER_SECOND", 2.0)
+    monkeypatch.setattr(callers, "CALLS_AT_ONCE", 3.0)
+    monkeypatch.setattr(callers, "CALLS_PER_SECOND", 2.0)
     a = await start(nursery)
     greeted = 0
     for _ in range(10):

@@ -117,6 +117,14 @@ def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     assert keys.read_key_file(path).secret == key.secret
 
 
+def test_a_key_file_is_there_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that ended before would find one without a key, and never start."""
+    path, seen = tmp_path / "key.pem", list[bool]()
+    monkeypatch.setattr("os.fsync", lambda _: seen.append(path.exists()))
+    keys.write_key_file(path, keys.generate())
+    assert (seen, list(tmp_path.iterdir())) == ([False], [path])
+
+
 # -- addresses -------------------------------------------------------------------------------------------------------
 
 

@@ -42,11 +42,12 @@ class Sampler:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._used: dict[int, float] = {}
+        self._is_writing = False
 
     def start(self, output: Path) -> None:
         """Only in the main thread."""
         signal.signal(signal.SIGPROF, lambda _, frame: self.sample(frame))
-        signal.signal(signal.SIGUSR2, lambda _, frame: self._write(frame, output))
+        signal.signal(signal.SIGUSR2, lambda _, frame: self.write(frame, output))
         start_timer()
 
     def sample(self, interrupted: FrameType | None) -> None:
@@ -61,11 +62,16 @@ class Sampler:
                 is_main = thread is threading.main_thread()
                 self.seconds[place(interrupted) if is_main else f"{THREAD}{thread.name.rstrip(NUMBERS).strip()}"] += spent
 
-    def _write(self, interrupted: FrameType | None, output: Path) -> None:
+    def write(self, interrupted: FrameType | None, output: Path) -> None:
+        """The seconds so far to ``output``. Does nothing when it interrupted itself: signals come while others are handled."""
+        if self._is_writing:
+            return
+        self._is_writing = True
         self.sample(interrupted)
         draft = output.with_name(output.name + ".draft")
         draft.write_text(json.dumps(self.seconds))
         draft.replace(output)
+        self._is_writing = False
 
 
 class _Event(ctypes.Structure):

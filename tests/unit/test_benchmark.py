@@ -263,6 +263,21 @@ def test_a_program_tells_where_its_cpu_time_went(tmp_path: Path) -> None:
     assert program.returncode == 0, "it ends as it would without"
 
 
+def test_a_profile_that_is_asked_for_while_it_is_written_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take the draft away from the one that it has interrupted, and that end the program."""
+    sampler, output, replace = profiled.Sampler(), tmp_path / "profile", Path.replace
+
+    def interrupted(draft: Path, target: Path) -> Path:
+        sampler.write(None, output)
+        return replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    for _ in range(2):
+        sampler.write(None, output)
+        assert json.loads(output.read_text()).keys() == sampler.seconds.keys()
+        output.unlink()
+
+
 def test_parts_are_folders_and_libraries_with_their_dearest_files() -> None:
     seconds = {"node/ledger/state.py": 3.0, "node/ledger/rules.py": 1.0, "node/runtime.py": 1.0, "trio": 2.95, "msgspec": 0.05}
     seconds |= {"thread write": 0.5, "thread verdicts": 1.5}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from node.ledger.admission import admit
-from node.ledger.execution import InvalidBlock, execute
+from node.ledger.execution import Execution, InvalidBlock, execute
 from node.ledger.rows import ANSWERED
 from node.ledger.state import Overlay
 from node.ledger.transfer import apply, pay, reserve, routed
@@ -19,7 +19,6 @@ from node.protocol.codes import Code
 from node.protocol.limits import MAX_AMOUNT
 from node.protocol.transaction import Action, Leg, Transaction
 from tests.unit.ledger_driver import COMMITTED, REJECTED, START, Ledgers
-from tests.waiting import until
 
 
 @pytest.fixture
@@ -340,19 +339,22 @@ def test_forks_on_one_parent_do_not_see_each_other(one: Ledgers) -> None:
 
 
 def test_overlays_do_not_pile_up(one: Ledgers) -> None:
-    pending, overlays = one.execute(0), []
-    for _ in range(20):
-        overlays.append(weakref.ref(pending.overlay))
-        child = one.execute(0, one.pay(one.account(0), one.account(0, 1), 1), parent=pending)
-        one.states[0].commit(pending.overlay)
-        pending = child
-        assert len(pending.overlay.uncommitted()) == 1
+    overlays: list[weakref.ref[Overlay]] = []
 
-    def alive() -> int:
-        gc.collect()  # does nothing while another thread is at it
-        return sum(overlay() is not None for overlay in overlays)
+    def execute_and_commit(blocks: int) -> Execution:  # its frame is over when they are counted: tools that look at it keep them
+        pending = one.execute(0)
+        for _ in range(blocks):
+            overlays.append(weakref.ref(pending.overlay))
+            child = one.execute(0, one.pay(one.account(0), one.account(0, 1), 1), parent=pending)
+            one.states[0].commit(pending.overlay)
+            pending = child
+            assert len(pending.overlay.uncommitted()) == 1
+        return pending
 
-    until(lambda: alive() <= 1)
+    pending = execute_and_commit(20)
+    gc.collect()
+    assert sum(overlay() is not None for overlay in overlays) <= 1
+    assert pending.overlay.stands_on(one.states[0])
 
 
 def test_taking_in_a_deadline_costs_the_same_however_many_are_later(one: Ledgers) -> None:

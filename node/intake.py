@@ -115,10 +115,12 @@ class Intake:
         self._transaction_bytes -= size
 
     async def wait(self, until: float, transactions: bool = True) -> None:
-        """Until something is here, ``transactions`` if they are wanted, or that time, trio's seconds."""
-        if self._events or self._peers or (self._transactions and transactions):
-            await trio.lowlevel.checkpoint()
-            return
-        self._alarm.set(until)
-        await self._arrived.wait()
-        self._arrived = trio.Event()
+        """Until something is here, ``transactions`` if they are wanted, or that time, trio's seconds. Others have a turn,
+        unless what is here answers what was just done: to take that costs less than a turn."""
+        if not self._events:
+            if self._peers or (self._transactions and transactions):
+                await trio.lowlevel.checkpoint()
+            else:
+                self._alarm.set(until)
+                await self._arrived.wait()
+        self._arrived = trio.Event()  # what is here is taken next, and need not wake anybody once more

@@ -1,21 +1,20 @@
 """The node's shell on trio: it tells the mind of what comes in and performs its effects - all that persist first, durably (the
 rows of each chain in one transaction; ``persisting`` says what may wait), then the rest in order.
 
-One loop owns the mind. Everything that takes long (disk, signatures, mining) happens elsewhere and comes back as an event;
-while it waits for the disk, further events gather and are handled, persisted and answered together.
+One loop owns the mind. What takes long happens elsewhere (mining, recovery, reading) or a little between its turns (signatures),
+and comes back as an event. While it stores what binds the node (``writing``), further events gather, and are handled, persisted
+and answered together.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 import trio
 
 from config.settings import NodeSettings
-from node.database import StorageFull
 from node.effects import (
     Ban,
     Broadcast,
@@ -60,12 +59,10 @@ from node.reporter import Reporter
 from node.stores import Stores
 from node.talking import Talking
 from node.verifying import Verifying
+from node.writing import Writing
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
-_FULL_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
 _FAREWELL = 0.1
 """Seconds for the last report to reach the broker."""
@@ -107,7 +104,7 @@ class Runtime:
         self._persisting = Persisting()
         self._verifying = Verifying(self._intake.put)
         self._reading = Reading(stores, self._talking)
-        self._disk = trio.CapacityLimiter(1)
+        self._writing = Writing(stores, self._metrics, self.reporter.notable)
         self._mining: dict[Chain | None, trio.CancelScope] = {}
         """By chain; None: of the node itself."""
         self._nursery: trio.Nursery
@@ -171,30 +168,12 @@ class Runtime:
 
     async def _perform(self, effects: Sequence[NodeEffect]) -> None:
         for chain, rows in self._persisting.take(effects, self._at.now):
-            started = time.perf_counter()
-            await self._despite_full(self._stores.write, chain, rows, limiter=self._disk)
-            self._metrics.write_seconds(time.perf_counter() - started)
+            await self._writing.write(chain, rows)
         if records := [effect for effect in effects if isinstance(effect, Persist)]:
-            await self._despite_full(self._stores.remember, records, limiter=self._disk)
+            await self._writing.remember(records)
         with self._talking.transport.together():
             for effect in effects:
                 self._do(effect)
-
-    async def _despite_full(self, work: Callable[..., T], *arguments: object, limiter: trio.CapacityLimiter | None = None) -> T:
-        """Do it in a thread, again while the disk is full. The loop waits so long: nothing is sent that is not stored."""
-        is_full = False
-        while True:
-            try:
-                done = await trio.to_thread.run_sync(work, *arguments, limiter=limiter)
-            except StorageFull as error:
-                if not is_full:
-                    self.reporter.notable(f"standing still: {error}")
-                is_full = True
-                await trio.sleep(_FULL_SECONDS)
-                continue
-            if is_full:
-                self.reporter.notable("there is room on the disk again; going on")
-            return done
 
     def _do(self, effect: NodeEffect) -> None:
         """Perform an effect that is not about the disk; none of them waits."""
@@ -262,7 +241,7 @@ class Runtime:
             self._say(reply)
 
     async def _recover(self, chain: Chain, wanted: Recover) -> None:
-        answer = await self._despite_full(bring_back, wanted, self._stores.open)
+        answer = await self._writing.despite_full(bring_back, wanted, self._stores.open)
         self._intake.put(For(chain, answer))
 
     def _mine(self, chain: Chain | None, wanted: Mine | StopMining) -> None:

@@ -15,6 +15,7 @@ from node.protocol.queries import GetStatus, Query
 
 FRAME = Message(b"peer", b"frame")
 CHAIN, OTHER = Chain(1, 0), Chain(2, 0)
+ANSWER = For(CHAIN, SignaturesChecked(1, (True,)))
 QUESTION = Query(bytes(16), "client", -1, GetStatus())
 
 
@@ -38,7 +39,7 @@ async def test_answers_to_effects_come_before_frames() -> None:
     peers = Inbox(lambda: None)
     intake = Intake(peers)
     peers.put(FRAME)
-    intake.put(For(CHAIN, SignaturesChecked(1, (True,))))
+    intake.put(ANSWER)
     assert kinds(intake) == [SignaturesChecked, Message]
 
 
@@ -135,6 +136,40 @@ async def test_waiting_ends_at_the_time_it_was_last_given(autojump_clock: MockCl
     await intake.wait(began + 5)
     assert trio.current_time() == began + 40, "past already"
     nursery.cancel_scope.cancel()
+
+
+async def test_who_has_taken_what_was_there_is_not_woken_for_it(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    peers = Inbox(lambda: None)
+    intake = Intake(peers)
+    nursery.start_soon(intake.run)
+    peers.put(FRAME)
+    await intake.wait(inf)
+    assert kinds(intake) == [Message]
+    intake.put(ANSWER)
+    await intake.wait(inf)
+    assert kinds(intake) == [SignaturesChecked]
+    await intake.wait(trio.current_time() + 10)
+    assert trio.current_time() >= 10
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_to_what_was_just_done_is_taken_before_others_have_a_turn(nursery: trio.Nursery) -> None:
+    peers = Inbox(lambda: None)
+    intake, others = Intake(peers), trio.Event()
+    nursery.start_soon(_set, others)
+    for _ in range(2):  # of those who have a turn, any may be the first
+        intake.put(ANSWER)
+        await intake.wait(inf)
+        assert kinds(intake) == [SignaturesChecked]
+    assert not others.is_set()
+    peers.put(FRAME)
+    for _ in range(2):
+        await intake.wait(inf)
+    assert others.is_set()
+
+
+async def _set(event: trio.Event) -> None:
+    event.set()
 
 
 @pytest.mark.parametrize("is_frame", [False, True])

@@ -1046,7 +1046,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(TakingOver, "_is_hopeless", _false),
         "old checkpoint",
         is_of_handoff=True,
-        first=5,
+        first=8,
     ),
     "silent-source-waited-for": Mutant(
         "who is silent is waited for, and nobody else asked",
@@ -1156,7 +1156,7 @@ MUTANTS: dict[str, Mutant] = {
         CAPTURED,
     ),
     "kept-too-few": Mutant(
-        "blocks that a member needs which is a little behind are not kept", 12, _on(Retention, "past", _keep_none), first=7
+        "blocks that a member needs which is a little behind are not kept", 12, _on(Retention, "past", _keep_none), first=12
     ),
     "replayed-signatures": Mutant(
         "what a participant relied on counts again once it is decided",

@@ -116,11 +116,13 @@ class Intake:
 
     async def wait(self, until: float, transactions: bool = True) -> None:
         """Until something is here, ``transactions`` if they are wanted, or that time, trio's seconds. Others have a turn,
-        unless what is here answers what was just done: to take that costs less than a turn."""
-        if not self._events:
-            if self._peers or (self._transactions and transactions):
-                await trio.lowlevel.checkpoint()
-            else:
-                self._alarm.set(until)
-                await self._arrived.wait()
+        unless what is here answers what was just done: to take that costs less than a turn. Not while transactions wait: each
+        of very many could have its own answer."""
+        if self._events and not self._transactions:
+            pass
+        elif self._events or self._peers or (self._transactions and transactions):
+            await trio.lowlevel.checkpoint()
+        else:
+            self._alarm.set(until)
+            await self._arrived.wait()
         self._arrived = trio.Event()  # what is here is taken next, and need not wake anybody once more

@@ -121,7 +121,7 @@ class Membership:
     def received(self, frame: bytes) -> list[MembershipEffect]:
         """A frame from the coordinator. What is wrong with it is reported, and changes nothing."""
         try:
-            message: FromCoordinator = decode(FromCoordinator, frame, MAX_FRAME_BYTES)  # type: ignore[arg-type]
+            message: FromCoordinator = decode(FromCoordinator, frame, MAX_FRAME_BYTES)  # type: ignore[arg-type]  # a union
             if isinstance(message, ApplicationRefused):
                 self._applied = False  # what stood against it may pass
                 return self._complain(f"registration refused: {message.reason}")

@@ -60,7 +60,10 @@ class Stores:
         return frozenset(Chain(int(match[1]), int(match[2])) for match in found if match)
 
     def open(self, chain: Chain) -> Storage:
-        """What is stored of a chain, to be written; nothing yet, if there was no file."""
+        """What is stored of a chain, to be written; nothing yet, if there was no file. One that is open is not waited for while
+        others are opened to be read."""
+        if (storage := self._open.get(chain)) is not None:
+            return storage
         with self._opening:
             if chain not in self._open:
                 self._open[chain] = self._take(chain)

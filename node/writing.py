@@ -31,6 +31,7 @@ class Writing:
     def __init__(self, stores: Stores, metrics: Metrics, notable: Callable[[str], None]) -> None:
         self._stores, self._metrics = stores, metrics
         self._notable = notable
+        self._thread = trio.CapacityLimiter(1)  # of its own: those that read may all be in use
         self._usual = 0.0
         """Seconds of a write."""
 
@@ -44,17 +45,22 @@ class Writing:
 
     async def _store(self, work: Callable[..., None], *arguments: object) -> None:
         started = perf_counter()
-        await self.despite_full(work, *arguments, on_the_spot=self._usual < QUICK)
+        await self.despite_full(work, *arguments, on_the_spot=self._usual < QUICK, limiter=self._thread)
         took = perf_counter() - started
         self._usual += (took - self._usual) * _SHARE
         self._metrics.write_seconds(took)
 
-    async def despite_full(self, work: Callable[..., T], *arguments: object, on_the_spot: bool = False) -> T:
-        """Do it, in a thread unless ``on_the_spot``, and again while the disk is full."""
+    async def despite_full(
+        self, work: Callable[..., T], *arguments: object, on_the_spot: bool = False, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        """Do it, in a thread unless ``on_the_spot``, and again while the disk is full. ``limiter``: of threads; None: trio's."""
         is_full = False
         while True:
             try:
-                done = work(*arguments) if on_the_spot else await trio.to_thread.run_sync(work, *arguments)
+                if on_the_spot:
+                    done = work(*arguments)
+                else:
+                    done = await trio.to_thread.run_sync(work, *arguments, limiter=limiter)
             except StorageFull as error:
                 if not is_full:
                     self._notable(f"standing still: {error}")

@@ -37,7 +37,7 @@ class CardFields(BaseModel):
     exp_year: Annotated[int, Field(ge=2000, le=2100, examples=[2030]), WHOLE]
     cvc: Annotated[SecretStr, Field(max_length=4, examples=["123"])]
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field  # type: ignore[prop-decorator]  # pydantic goes beyond what mypy knows of properties
     @property
     def last4(self) -> str:
         return self.digits[-4:]

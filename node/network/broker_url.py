@@ -22,7 +22,7 @@ class BrokerUrl:
                 does not show it: it may hold a password.
         """
         try:
-            self._read(dict(parse_url(url)))  # type: ignore[no-untyped-call]
+            self._read(dict(parse_url(url)))  # type: ignore[no-untyped-call]  # redis-py has no types there
         except (ValueError, TypeError, OSError):
             raise ValueError("the broker's URL must look like redis://[:password@]host:port or rediss://...") from None
 

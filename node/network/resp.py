@@ -68,12 +68,10 @@ class Reader:
             return []
         self._buffer += memoryview(data)[self._passing :]
         self._passing = 0
-        found, end = [], 0
-        for end, item in self._items():  # noqa: B007  # the last one is used
-            if item is not None:
-                found.append(item)
-        del self._buffer[:end]
-        return found
+        items = list(self._items())
+        if items:
+            del self._buffer[: items[-1][0]]
+        return [item for _, item in items if item is not None]
 
     def _items(self) -> Iterator[tuple[int, Published | Answer | None]]:
         """Each complete item of the buffer with where it ends; None for what is nobody's."""

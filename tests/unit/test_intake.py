@@ -168,6 +168,17 @@ async def test_an_answer_to_what_was_just_done_is_taken_before_others_have_a_tur
     assert others.is_set()
 
 
+async def test_others_have_a_turn_before_an_answer_is_taken_while_transactions_wait(nursery: trio.Nursery) -> None:
+    """Else a flood of those that are checked on the spot would hold up everybody."""
+    intake, others = Intake(Inbox(lambda: None)), trio.Event()
+    nursery.start_soon(_set, others)
+    intake.offer_transactions(CHAIN, [b"x"])
+    intake.put(ANSWER)
+    for _ in range(2):
+        await intake.wait(inf)
+    assert others.is_set()
+
+
 async def _set(event: trio.Event) -> None:
     event.set()
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -11,6 +12,7 @@ from node.effects import Abandon, AcceptDocument, Begin, Journal, Pledge, Retire
 from node.protocol.chain import Chain
 from node.protocol.change import Bulletin, Change
 from node.protocol.succession import Succession
+from node.storage import Storage
 from node.stores import MAX_READ, Stores
 from tests.chains import Network
 
@@ -46,6 +48,31 @@ def test_each_chain_has_a_file_of_its_own(opened: Stores, tmp_path: Path) -> Non
         assert [record.view for record in again.open(LATER).journal()] == [2]
         assert again.find(OTHER) is None
         assert again.chains == {FIRST, LATER}, "to look for one does not make it"
+
+
+def test_a_chain_that_is_written_does_not_wait_while_another_is_opened(opened: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.write(FIRST, [VOTE])
+    opened.write(OTHER, [VOTE])
+    opened.remember([Retire(OTHER)])
+    begun, go_on = Event(), Event()
+    open_slowly = Storage.__init__
+
+    def slow(self: Storage, path: Path, network: bytes) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        open_slowly(self, path, network)
+
+    monkeypatch.setattr(Storage, "__init__", slow)
+    reader, writer = Thread(target=opened.find, args=(OTHER,)), Thread(target=opened.write, args=(FIRST, [VOTE]))
+    reader.start()
+    assert begun.wait(60)
+    writer.start()
+    writer.join(30)
+    is_stuck = writer.is_alive()
+    go_on.set()
+    for thread in (reader, writer):
+        thread.join()
+    assert not is_stuck
 
 
 def test_pledges_are_remembered_by_epoch_until_it_begins(opened: Stores, tmp_path: Path) -> None:

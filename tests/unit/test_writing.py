@@ -92,6 +92,20 @@ async def test_a_full_disk_is_waited_for_and_told_of_once(
     assert trio.current_time() > 0
 
 
+async def test_a_slow_disk_is_written_though_all_other_threads_are_in_use(
+    disk: Disk, writes: Writing, nursery: trio.Nursery
+) -> None:
+    """Peers may ask for as much as keeps them busy."""
+    await disk.write_often(writes, 5 * QUICK, 20)
+    others = trio.to_thread.current_default_thread_limiter()
+    others.total_tokens = 1
+    await others.acquire_on_behalf_of("a peer")
+    with trio.fail_after(60):
+        await disk.write_often(writes, 0, 1)
+    others.release_on_behalf_of("a peer")
+    assert disk.on_the_spot == [False]
+
+
 @pytest.mark.parametrize("is_slow", [False, True])
 async def test_damage_is_raised_wherever_it_is_found(disk: Disk, writes: Writing, is_slow: bool) -> None:
     await disk.write_often(writes, 5 * QUICK if is_slow else 0, 20)

@@ -258,7 +258,7 @@ class Coordinator:
         if self._spoken[peer] > MAX_MESSAGES_PER_SECOND:
             return self._drop(peer, "too many messages")
         try:
-            message: ToCoordinator = decode(ToCoordinator, frame, MAX_MESSAGE_BYTES)  # type: ignore[arg-type]
+            message: ToCoordinator = decode(ToCoordinator, frame, MAX_MESSAGE_BYTES)  # type: ignore[arg-type]  # a union
         except DecodeError as error:
             return self._drop(peer, f"not a message: {error}")
         match message:

@@ -62,7 +62,7 @@ class Storage:
             rows = self._database.execute("SELECT body FROM registrations WHERE epoch = ?", (epoch,))
             registrations = tuple(decode(Registration, row, MAX_FRAME_BYTES) for (row,) in rows)
             away = dict(self._database.execute("SELECT public_key, attempt FROM away WHERE epoch = ?", (epoch,)).fetchall())
-            content: Content | None = decode(Content, body, MAX_FRAME_BYTES) if body else None  # type: ignore[arg-type]
+            content: Content | None = decode(Content, body, MAX_FRAME_BYTES) if body else None  # type: ignore[arg-type]  # a union
             rows = self._database.execute("SELECT body FROM successions ORDER BY number")
             successions = tuple(decode(Succession, row, MAX_FRAME_BYTES) for (row,) in rows)
             return Saved(attempt, Phase(phase), since, registrations, content, away, successions)

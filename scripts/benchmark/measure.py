@@ -23,8 +23,7 @@ class Usage(Struct, frozen=True):
 
 def usage(nodes: Sequence[int], metrics_ports: Sequence[int]) -> Usage:
     """``nodes``: process ids. Raises psutil.Error, OSError when one does not run any more."""
-    memory = tuple(sum(map(proportional_memory, family(pid))) for pid in nodes)
-    return Usage(cpu_seconds(nodes), sum(metric(port, "bytes_in_total") for port in metrics_ports), memory)
+    return Usage(cpu_seconds(nodes), sum(metric(port, "bytes_in_total") for port in metrics_ports), memory(nodes))
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -37,6 +36,11 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time of processes and their descendants so far."""
     times = [process.cpu_times() for pid in pids for process in family(pid)]
     return sum(one.user + one.system for one in times)
+
+
+def memory(pids: Iterable[int]) -> tuple[int, ...]:
+    """Bytes of each process with its descendants."""
+    return tuple(sum(map(proportional_memory, family(pid))) for pid in pids)
 
 
 def proportional_memory(process: psutil.Process) -> int:

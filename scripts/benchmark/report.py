@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -53,7 +54,7 @@ def engine_figures(load: Sample, trickle: Sample, costs: Costs, committees: int,
         "R2": round(tps * committee_size * costs.check.median / (os.cpu_count() or 1), 3),
         "R4": round(received / costs.transaction_bytes, 2),
         "transaction_bytes": round(costs.transaction_bytes),
-        "memory_mb": memory_mb(costs.after),
+        "memory_mb": memory_mb(costs.after.memory),
         "cores": os.cpu_count(),
     }
 
@@ -67,9 +68,9 @@ def cost_us(cost: Cost) -> dict[str, float]:
     return {"median": round(cost.median * 1e6, 1), "p10": round(cost.low * 1e6, 1), "p90": round(cost.high * 1e6, 1)}
 
 
-def memory_mb(usage: Usage) -> dict[str, float]:
-    """Of a node: the mean and the largest."""
-    memory = usage.memory or (0,)
+def memory_mb(memory: Sequence[int]) -> dict[str, float]:
+    """Of a node, given the bytes of each: the mean and the largest."""
+    memory = memory or (0,)
     return {"mean": round(sum(memory) / len(memory) / 2**20, 1), "largest": round(max(memory) / 2**20, 1)}
 
 
@@ -124,7 +125,7 @@ def empty_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         part = results[name]
         share, cost = f"{part['cpu_share']:.1%} of a core a node", f"{part['checks_per_block']} checks a block"
         text = f"{part['blocks_per_s']} blocks/s in each of {part['nodes']} nodes: {share}, {cost}"
-        rows.append((name, f"{text}, {part['memory_mb']['mean']} MB"))
+        rows.append((name, f"{text} of {part['check_us']['median']} us, {part['memory_mb']['mean']} MB"))
     return rows
 
 

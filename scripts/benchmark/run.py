@@ -92,7 +92,7 @@ def measure_network(network: Network, options: argparse.Namespace) -> dict[str, 
         busy = measure_busy(network, client, payers, options) if options.empty else None
         results = measure_engine(network, client, payers, options) | gateway
     if idle and busy:
-        results["empty"] = empty_figures(idle, busy, results["check_us"]["loaded"]["median"] / 1e6)
+        results["empty"] = empty_figures(idle, busy)
     return results
 
 

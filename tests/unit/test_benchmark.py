@@ -192,14 +192,15 @@ def test_a_run_with_anything_unexpected_fails_and_says_what() -> None:
     assert "WRONG" not in table(fine)
 
 
-def test_an_empty_block_costs_what_a_node_used_for_each_of_its_blocks() -> None:
-    start, end = Usage(1.0, 0.0, (50 << 20,) * 8), Usage(1.8, 0.0, (60 << 20,) * 8)
-    idle, busy = Quiet(start, end, 10.0, 80), Quiet(start, end, 10.0, 1600)
-    found = empty_figures(idle, busy, 50e-6)
+def test_an_empty_block_costs_what_a_node_used_for_each_of_its_blocks_in_checks_as_dear_as_they_were_meanwhile() -> None:
+    memory = (60 << 20,) * 8
+    idle = Quiet(0.8, memory, 10.0, 80, Cost(50e-6, 50e-6, 50e-6))
+    busy = Quiet(0.8, memory, 10.0, 1600, Cost(25e-6, 25e-6, 25e-6))
+    found = empty_figures(idle, busy)
     assert (found["idle"]["checks_per_block"], found["idle"]["blocks_per_s"], found["idle"]["cpu_share"]) == (200.0, 1.0, 0.01)
-    assert (found["R6"], found["busy"]["blocks_per_s"], found["busy"]["memory_mb"]["mean"]) == (10.0, 20.0, 60.0)
+    assert (found["R6"], found["busy"]["blocks_per_s"], found["busy"]["memory_mb"]["mean"]) == (20.0, 20.0, 60.0)
     shown = table(results() | {"empty": found})
-    assert "1.0 blocks/s in each of 8 nodes: 1.0% of a core a node, 200.0 checks a block, 60.0 MB" in shown
+    assert "1.0 blocks/s in each of 8 nodes: 1.0% of a core a node, 200.0 checks a block of 50.0 us, 60.0 MB" in shown
 
 
 def test_the_ratio_to_postgres_is_to_the_mean_of_before_and_after() -> None:

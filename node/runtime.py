@@ -45,6 +45,7 @@ from node.leaving import is_leaving, note_left
 from node.listening import Listening
 from node.metrics import Metrics
 from node.mining import Miner
+from node.network.beat import next_beat
 from node.network.broker import Broker
 from node.network.connection import VERSIONS
 from node.node import Node
@@ -136,8 +137,8 @@ class Runtime:
 
     async def _leave_when_told(self) -> None:
         """Whatever is told, and when, stands in the folder: before a start, while the node starts, and after a restart."""
-        while not is_leaving(self._folder):  # noqa: ASYNC110  # a file tells nobody
-            await trio.sleep(_LOOK_SECONDS)
+        while not is_leaving(self._folder):  # a file tells nobody
+            await next_beat(_LOOK_SECONDS)
         self.reporter.notable("leaving the network")
         self.node.leave()
         self._intake.wake()

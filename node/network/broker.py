@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 import trio
 
+from node.network.beat import next_beat
 from node.network.broker_url import BrokerUrl, packed
 from node.network.pacing import Bucket
 from node.network.resp import Answer, Published, Reader
@@ -36,7 +37,6 @@ MESSAGE_COST = 4 << 10
 _BATCH_BYTES = 1 << 20
 _READ_BYTES = 256 << 10
 _PING_SECONDS = 1.0
-"""On average."""
 _MAX_PINGS = 2
 """Unanswered: what is older than this many seconds when it is read is not worth reading, so that a flood's end is its end."""
 _SILENCE_SECONDS = 3.0
@@ -156,8 +156,9 @@ class Broker:
             while self._pings <= _MAX_PINGS:
                 self._pings += 1
                 self._command("PING")
-                # Not all whom a flood leaves behind begin anew at once: what some are not there to hear, others hear.
-                await trio.sleep(_PING_SECONDS * random.uniform(0.5, 1.5))
+                await next_beat(_PING_SECONDS)
+            # Not all whom a flood leaves behind begin anew at once: what some are not there to hear, others hear.
+            await trio.sleep(random.uniform(0, _PING_SECONDS))
             raise EOFError("too far behind: beginning anew")
 
     async def _write(self, stream: trio.abc.Stream) -> None:

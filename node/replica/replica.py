@@ -141,7 +141,8 @@ class Replica:
         self._answering = Answering(name, self.seat, state, self.consensus, self.mempool)
         self._telling = Telling(self.member, self.electorate)
         self._retention = Retention(keep_blocks, self.parameters.validity_window)
-        self._next_standing = at.now
+        self._half_beat = beat
+        self._next_standing = at.now - beat
         self._at = at
         self._effects: list[Effect] = [Checkpoint(*part) for part in recovered.slices]
 
@@ -279,11 +280,11 @@ class Replica:
     def deadline(self) -> int:
         """When the next ``on_tick`` is due (ms, monotonic)."""
         if self.is_closed:
-            return min(self._next_standing, self._refusing.deadline, self._delivering.deadline)
+            return min(self._latest_standing, self._refusing.deadline, self._delivering.deadline)
         is_waiting = self.taking_over.waits(self._at.now)
         fetching = self.taking_over.deadline if is_waiting else min(self.catching_up.deadline, self.taking_over.deadline)
         channels = min(self._delivering.deadline, self._collecting.deadline)
-        own = min(self._proposing.deadline, self._refusing.deadline, self._next_standing)
+        own = min(self._proposing.deadline, self._refusing.deadline, self._latest_standing)
         return min(self.consensus.deadline, own, fetching, channels)
 
     @property
@@ -550,11 +551,10 @@ class Replica:
         if not self.is_closed:
             self.consensus.tick(at.now)
             self._follow_consensus()
-        if at.now >= self._next_standing:
-            self._next_standing = _FAR_AWAY if self._are_all_closed() else at.now + self.parameters.heartbeat
-            self._effects.append(Broadcast(self._standing()))
         if not self.is_closed:
             self._work(at)
+        if at.now >= self._next_standing:
+            self._tell_standing(at.now)
         self._effects += self._delivering.poll(at.now)
         self._effects += self._refusing.publish(at.now)
         self._effects += self._serving.handing_over.poll(at.now)
@@ -582,6 +582,16 @@ class Replica:
             self._effects.append(Send(peer, ChainRequest(first)))
         if self.taking_over.chosen is not None and self.is_handed_over:
             self._effects.append(FinishHandoff(self.taking_over.chosen))
+
+    def _tell_standing(self, now: int) -> None:
+        """Together with something else for all members, which is to wake them anyway; or alone, if nothing comes in time."""
+        if now >= self._latest_standing or any(isinstance(effect, Broadcast) for effect in self._effects):
+            self._next_standing = _FAR_AWAY if self._are_all_closed() else now + self.parameters.heartbeat
+            self._effects.append(Broadcast(self._standing()))
+
+    @property
+    def _latest_standing(self) -> int:
+        return self._next_standing + (0 if self.is_closed else self._half_beat)
 
     def _are_all_closed(self) -> bool:
         """Whether all members have the closing block: nobody needs to be told of it any more, but who comes back."""

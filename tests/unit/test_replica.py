@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from node.effects import Checkpoint, Commit, Publish, Send
+from node.effects import Broadcast, Checkpoint, Commit, Effect, Publish, Send
 from node.events import Instant
 from node.protocol.certificate import FinalBlock, VoteKind, sign_vote
 from node.protocol.codec import encode
@@ -41,6 +41,28 @@ def payment(network: Network = NETWORK, valid_for: int = 60_000, salt: int = 0) 
 def led(replica: Replica, now: int = 60) -> Proposal:
     (proposal,) = proposals(replica.on_tick(at(now)))
     return proposal
+
+
+def standings(effects: list[Effect]) -> int:
+    return sum(isinstance(effect, Broadcast) and isinstance(effect.message, Standing) for effect in effects)
+
+
+def test_a_member_says_how_far_it_is_with_what_it_sends_to_all_or_alone_half_a_heartbeat_late() -> None:
+    """Each message of its own wakes all members once more."""
+    leader, voter, deaf = (replica_of(NETWORK, member) for member in (1, 0, 2))
+    heartbeat = PARAMETERS.heartbeat
+    assert [standings(replica.start(at(0))) for replica in (leader, voter, deaf)] == [1, 1, 1]
+    effects = leader.on_tick(at(heartbeat))
+    (proposal,) = proposals(effects)
+    assert standings(effects) == 1
+    assert standings(voter.on_tick(at(heartbeat))) == 0
+    effects = voter.on_message(PEERS[1], proposal, at(heartbeat + 1))
+    assert (votes(effects), standings(effects)) == ([VoteKind.NOTARIZE], 1)
+    assert standings(voter.on_message(PEERS[1], proposal, at(heartbeat + 2))) == 0
+    late = heartbeat + heartbeat // 2
+    assert standings(deaf.on_tick(at(late - 1))) == 0
+    assert deaf.deadline <= late
+    assert standings(deaf.on_tick(at(late))) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,18 +172,13 @@ def test_a_question_to_another_member_is_not_answered() -> None:
     assert [bool(effects) for effects in answers] == [True, True, False]
 
 
-def test_a_member_tells_its_standing_every_heartbeat_and_to_who_connects() -> None:
-    replica, heartbeat = replica_of(NETWORK, 0), PARAMETERS.heartbeat
-    told = [
-        replica.start(at(0)),
-        replica.on_tick(at(heartbeat - 1)),
-        replica.on_tick(at(heartbeat)),
-        replica.on_peer_up(PEERS[2], at(heartbeat + 1)),
-        replica.on_peer_up(key("stranger").public, at(heartbeat + 2)),
-    ]
-    messages = [[getattr(effect, "message", None) for effect in effects] for effects in told]
-    assert [sum(isinstance(m, Standing) for m in sent) for sent in messages] == [1, 0, 1, 1, 0]
-    assert any(isinstance(effect, Send) for effect in told[3])
+def test_a_member_tells_its_standing_to_who_connects() -> None:
+    replica = replica_of(NETWORK, 0)
+    replica.start(at(0))
+    (told,) = replica.on_peer_up(PEERS[2], at(1))
+    assert isinstance(told, Send)
+    assert (told.peer, told.message) == (PEERS[2], Standing(0, 1))
+    assert replica.on_peer_up(key("stranger").public, at(2)) == []
 
 
 def test_a_final_block_is_stored_published_by_its_proposer_and_what_it_took_is_forgotten() -> None:

@@ -805,13 +805,14 @@ MUTANTS: dict[str, Mutant] = {
         "a finalize vote is no reason not to nullify, and its notarization is not kept",
         30,
         _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Voting, "_take_back", _nothing),
+        first=4,
     ),
     "votes-for-both-proposals": Mutant(
         "an equivocating leader gets two votes",
         12,
         _on(Simplex, "_vote_for_proposal", _vote_for_every_proposal),
         "equivocating proposer",
-        first=3,
+        first=4,
     ),
     "certificates-unchecked": Mutant(
         "certificates received whole are believed",
@@ -840,13 +841,13 @@ MUTANTS: dict[str, Mutant] = {
         12,
         _on(Assembling, "answered", _any_transactions),
         "other transactions",
-        first=3,
+        first=10,
     ),
     "fetched-unchecked": Mutant(
         "the signatures of what a proposal brings are not checked", 12, _on(Checking, "proposal", _nothing), "invalid blocks"
     ),
     "roots-unchecked": Mutant(
-        "voters do not compare the roots", 12, _on(execution.Execution, "gives", _true), "invalid blocks", first=2
+        "voters do not compare the roots", 12, _on(execution.Execution, "gives", _true), "invalid blocks", first=6
     ),
     "signatures-unchecked": Mutant(
         "voters do not look at the verdicts on signatures",
@@ -855,7 +856,7 @@ MUTANTS: dict[str, Mutant] = {
         "invalid blocks",
     ),
     "block-time-unchecked": Mutant(
-        "a block may be far in the future", 30, _on(Replica, "_is_timely", _true), "invalid blocks", first=7
+        "a block may be far in the future", 30, _on(Replica, "_is_timely", _true), "invalid blocks", first=8
     ),
     "abort-after-commit": Mutant(
         "home commits late, and tells participants to abort", 5, _on(TwoPhaseCommit, "_decide", _commit_becomes_abort)
@@ -911,7 +912,7 @@ MUTANTS: dict[str, Mutant] = {
         + _on(Collecting, "_ask_for_missing", _no_effects)
         + _on(Collecting, "ask_for_more", _no_effects),
         "withheld bundles",
-        first=5,
+        first=7,
     ),
     "bundles-not-passed-on": Mutant(
         "who is brought a bundle keeps it to itself", 12, _on(Collecting, "_pass_on", _no_effects), "hoarded bundles"
@@ -929,7 +930,7 @@ MUTANTS: dict[str, Mutant] = {
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)
     ),
     "duplicate-in-fork": Mutant(
-        "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below), first=3
+        "duplicates are not looked for in blocks that are not final yet", 20, _on(Overlay, "has_seen", _seen_only_below), first=7
     ),
     "expired-included": Mutant("a transaction is included after its time", 5, _admission(Code.EXPIRED), first=2),
     "network-unchecked": Mutant("a payment of another network is taken", 12, _admission(Code.WRONG_NETWORK), first=4),
@@ -945,7 +946,7 @@ MUTANTS: dict[str, Mutant] = {
         4,
         _on(Replica, "_execute", _execute_of_any_document) + _on(Finality, "proves", _proves_of_any_document),
         "another document",
-        first=2,
+        first=3,
     ),
     "network-of-genesis-only": Mutant(
         "payments of one document count under all of a genesis", 1, _on(EpochDocument, "network_id", _network_of_genesis)
@@ -955,7 +956,7 @@ MUTANTS: dict[str, Mutant] = {
         9,
         _on(catching_up, "_MAX_REQUESTS", _one),
         "silent boaster",
-        first=2,
+        first=8,
     ),
     "one-queue": Mutant(
         "who waits for one shard takes the room of who waits for another",
@@ -964,10 +965,10 @@ MUTANTS: dict[str, Mutant] = {
         limits={"waiting": 1},
         first=3,
     ),
-    "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks", first=11),
+    "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks", first=14),
     "unfunded-included": Mutant("who holds nothing gets block space", 5, _admission(Code.INSUFFICIENT_FUNDS)),
     "unfunded-voted-for": Mutant(
-        "voters do not ask whether a payer holds anything", 12, _on(execution, "is_funded", _true), "invalid blocks", first=7
+        "voters do not ask whether a payer holds anything", 12, _on(execution, "is_funded", _true), "invalid blocks", first=4
     ),
     "fee-unchecked": Mutant("orders need not pay fees, nor more than dust", 12, _on(Terms, "breach", _no_breach), first=2),
     "dust-left": Mutant(
@@ -977,13 +978,16 @@ MUTANTS: dict[str, Mutant] = {
         first=2,
     ),
     "one-payer-takes-all": Mutant(
-        "transactions go into blocks in order of arrival", 12, _on(Mempool, "in_turn", _arrival_order), first=2
+        "transactions go into blocks in order of arrival", 12, _on(Mempool, "in_turn", _arrival_order), first=7
     ),
     "refusal-taken-for-verdict": Mutant("a gateway believes refusals", 5, _on(Tracked, "refused", _believe_refusals)),
-    "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored)),
+    "frozen-ignored": Mutant("frozen accounts pay", 12, _on(transfer, "_refusal", _frozen_ignored), first=2),
     "funds-unchecked": Mutant("payments across shards need no funds", 5, _on(transfer, "_needs", _overdraft)),
     "checkpoint-keeps-deleted-rows": Mutant(
-        "a checkpoint keeps rows that are gone", 20, _on(Checkpointing, "advance", _skip_deleted_rows)
+        "a checkpoint keeps rows that are gone",
+        20,
+        _on(Checkpointing, "advance", _skip_deleted_rows),
+        first=12,
     ),
     "slice-skipped": Mutant("some rows of a checkpoint are not stored", 12, _on(Checkpointing, "advance", _skip_the_first_slice)),
     "checkpoint-whole-too-early": Mutant(
@@ -1046,7 +1050,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(TakingOver, "_is_hopeless", _false),
         "old checkpoint",
         is_of_handoff=True,
-        first=8,
+        first=12,
     ),
     "silent-source-waited-for": Mutant(
         "who is silent is waited for, and nobody else asked",
@@ -1088,6 +1092,7 @@ MUTANTS: dict[str, Mutant] = {
         12,
         _on(Delivering, "newly_taken", _believe_one_claim),
         "claimed bundles",
+        first=3,
     ),
     "skip-unchecked": Mutant(
         "voters do not look where a header skips to", 12, _on(Replica, "_is_linked", _true), "invalid blocks", first=11

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,14 +48,15 @@ class World:
         lines = [f"{k} = {str(v).lower() if isinstance(v, bool | int) else repr(v)}" for k, v in values.items()]
         text = "\n".join([*lines, "[issuer_keys]", f"USD = '{folder}/usd.pem'", ""])
         environment = os.environ | {name: secrets.token_hex(32) for name in SECRETS}
-        self._settings = {setting: value for setting, value in values.items() if setting != "port"}
         return ProgramProcess("gateway", folder, text, port, environment)
 
     def another(self, name: str, **settings: object) -> ProgramProcess:
         """One more process of the gateway, on its database, not started."""
         folder, first = self.folder / name, self.gateway
         folder.mkdir()
-        made = self.gateway_in(folder, {**self._settings, "name": name, **settings})
+        shared = tomllib.loads(first.config.read_text())
+        del shared["port"], shared["issuer_keys"]
+        made = self.gateway_in(folder, {**shared, "name": name, **settings})
         made.environment = first.environment
         return made
 

@@ -12,7 +12,7 @@ async def next_beat(seconds: float) -> None:
     try:
         phase = _phase.get()
     except LookupError:  # trio's clock begins anywhere, too, but at the same place in processes forked from one
-        phase = random.random()
+        phase = random.uniform(0, 60)
         _phase.set(phase)
     now = trio.current_time()
     beat = ((now - phase) // seconds + 1) * seconds + phase

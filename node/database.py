@@ -21,7 +21,7 @@ _NETWORK, _MADE = ":network", ":tables"  # keys in meta
 _SUFFIXES, _LOCK = ("", "-wal", "-shm"), ".lock"
 _WRITE_VERSION, _WRITABLE = 18, b"\x02"
 """The byte of a file that says whether SQLite may write it, and the last value with which it does."""
-_UNWRITABLE = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
+_UNWRITABLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE}
 
 
 class StorageError(RuntimeError):
@@ -42,6 +42,11 @@ class StorageDamaged(StorageError):
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(f"{path} is damaged ({what}): check the disk")
         self.path = path
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether it says that nothing can be written, while what is there can be read."""
+    return getattr(error, "sqlite_errorcode", 0) in _UNWRITABLE
 
 
 class Database:
@@ -191,7 +196,7 @@ class Database:
         except sqlite3.Error as error:
             extended = getattr(error, "sqlite_errorcode", 0)
             code = extended & 0xFF
-            if code == sqlite3.SQLITE_FULL or extended in _UNWRITABLE:
+            if is_full(error):
                 raise StorageFull(f"no space left for {self.path}: free some, nothing is lost ({error})") from None
             if self._is_damage(code):
                 raise self._damaged(str(error)) from None

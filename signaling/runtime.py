@@ -26,7 +26,7 @@ from node.protocol.reports import CoordinatorFigures, Notable, Report
 from node.protocol.topics import asks_topic, bulletins_topic, epoch_topic, reports_topic
 from signaling.epochs import Publish
 from signaling.phases import MAX_MESSAGE_BYTES, Announce, Coordinator, Drop, Effect, Persist, SendTo
-from signaling.storage import Storage
+from signaling.storage import Storage, StorageFull
 
 TICK = 1.0
 """Seconds between announcements."""
@@ -34,6 +34,7 @@ FAREWELL = 0.1
 """Seconds for the last events to reach the broker."""
 MAX_BATCH = 256
 """Events handled between two disk writes."""
+_FULL_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -121,7 +122,7 @@ class Runtime:
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
         if durable := [effect for effect in effects if isinstance(effect, Persist)]:
-            await trio.to_thread.run_sync(self._storage.write, durable)
+            await self._store(durable)
         for effect in effects:
             match effect:
                 case SendTo(peer, message):
@@ -138,8 +139,27 @@ class Runtime:
                 case Publish(topic, body):
                     self._broker.publish(topic, body)
                 case Notable(text):
-                    log.info(text)
-                    self._publish(effect)
+                    self._notable(text)
+
+    async def _store(self, durable: Sequence[Persist]) -> None:
+        """Durably; while the disk is full it stands still, and says nothing that it has not stored."""
+        is_full = False
+        while True:
+            try:
+                await trio.to_thread.run_sync(self._storage.write, durable)
+            except StorageFull as error:
+                if not is_full:
+                    self._notable(f"standing still: {error}")
+                is_full = True
+                await trio.sleep(_FULL_SECONDS)
+                continue
+            if is_full:
+                self._notable("there is room on the disk again; going on")
+            return
+
+    def _notable(self, text: str) -> None:
+        log.info(text)
+        self._publish(Notable(text))
 
     def _report(self) -> None:
         c, m, notice = self._coordinator, self._metrics, self._coordinator.announcement.notice

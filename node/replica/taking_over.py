@@ -205,8 +205,9 @@ class TakingOver:
 
     def waits(self, now: int) -> bool:
         """Whether blocks need not be asked for now: a state is on its way, or may be. For one who has nothing any answer is worth
-        as long as one may take: the first block takes the choice away."""
-        patience = _TIMEOUT if self._has_nothing else _SLOW
+        as long as one may take, where more are asked than may lie: the first block takes the choice away."""
+        is_worth_it = self._has_nothing and len(self._requests) > self._electorate.faults_tolerated
+        patience = _TIMEOUT if is_worth_it else _SLOW
         return self.chosen is not None or any(now - request.at < patience for request in self._requests.values())
 
     def _is_getting_blocks(self, now: int) -> bool:

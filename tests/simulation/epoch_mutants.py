@@ -448,7 +448,7 @@ MUTANTS = {
     "any-parts": _mutant("parts of a state are not checked", PARTS, Mutation(taking_over, "_is_right", _true), seed=2),
     "no-guests": _mutant("newcomers are not let in", _impatient(SPLIT), Mutation(Duties, "_guests_of", _nobody)),
     "stale-pledge": _mutant("the secret stays where it was", _impatient(STAY), Mutation(Node, "_go_on", _leave_the_pledge)),
-    "vote-again": _mutant("who lost its disk votes again", WIPED, _swap(duty, "is_bound", lambda *_: True)),
+    "vote-again": _mutant("who lost its disk votes again", WIPED, _swap(duty, "is_bound", lambda *_: True), seed=2),
 }
 
 

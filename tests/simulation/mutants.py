@@ -956,7 +956,6 @@ MUTANTS: dict[str, Mutant] = {
         9,
         _on(catching_up, "_MAX_REQUESTS", _one),
         "silent boaster",
-        first=8,
     ),
     "one-queue": Mutant(
         "who waits for one shard takes the room of who waits for another",
@@ -965,10 +964,10 @@ MUTANTS: dict[str, Mutant] = {
         limits={"waiting": 1},
         first=3,
     ),
-    "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks", first=14),
+    "duplicate-included": Mutant("a transaction is included twice", 20, _admission(Code.DUPLICATE), "invalid blocks", first=5),
     "unfunded-included": Mutant("who holds nothing gets block space", 5, _admission(Code.INSUFFICIENT_FUNDS)),
     "unfunded-voted-for": Mutant(
-        "voters do not ask whether a payer holds anything", 12, _on(execution, "is_funded", _true), "invalid blocks", first=4
+        "voters do not ask whether a payer holds anything", 12, _on(execution, "is_funded", _true), "invalid blocks", first=2
     ),
     "fee-unchecked": Mutant("orders need not pay fees, nor more than dust", 12, _on(Terms, "breach", _no_breach), first=2),
     "dust-left": Mutant(
@@ -1050,7 +1049,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(TakingOver, "_is_hopeless", _false),
         "old checkpoint",
         is_of_handoff=True,
-        first=12,
+        first=5,
     ),
     "silent-source-waited-for": Mutant(
         "who is silent is waited for, and nobody else asked",

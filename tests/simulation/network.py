@@ -1,13 +1,14 @@
 """The wires: delays, losses, repetitions and cuts, between nodes and over the broker."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
 from node.events import For, Transactions
 from node.network.events import Message, PeerDown, PeerUp
 from node.protocol.chain import Chain
-from node.protocol.codec import decode, encode
+from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import Frame, PeerMessage
 from node.protocol.topics import blocks_topic, refusals_topic
@@ -144,7 +145,8 @@ class Network:
             return
         self._world.monitor.on_arrival(source, target, frame)
         if target.adversary is not None:
-            target.adversary.hears(source.key.public, decode(Frame, frame, MAX_FRAME_BYTES).message)
+            with suppress(DecodeError):  # another adversary's
+                target.adversary.hears(source.key.public, decode(Frame, frame, MAX_FRAME_BYTES).message)
         target.put(Message(source.key.public, frame))
 
 

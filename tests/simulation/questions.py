@@ -102,5 +102,7 @@ class Inquirer:
                 return kind == _PENDING and len(listed) == min(limit, total) and ids == [one for one, _ in listed]
             case GetBlocks(first, count):
                 asked = chain.blocks[first - 1 : first - 1 + count]
-                found = [[block, effects] for block, _, effects in rest[0]]
-                return kind == _BLOCKS and found == asked[: len(found)] and (bool(found) or node.disk.height < first)
+                listed, oldest = rest
+                found = [[block, effects] for block, _, effects in listed]
+                are_there = oldest == node.disk.oldest <= first <= node.disk.height
+                return kind == _BLOCKS and found == asked[: len(found)] and bool(found) == are_there

@@ -97,6 +97,19 @@ def test_what_is_not_answered(peer: bytes, asked: PeerMessage) -> None:
     assert answers(replica.on_message(peer, asked, at(600))) == []
 
 
+@pytest.mark.parametrize(("height", "told"), [(0, True), (1, False), (2, False), (3, False)])
+def test_who_is_blocks_behind_is_told_at_once_how_far_this_one_is(height: int, told: bool) -> None:
+    network = Network()
+    shard = network.shards[0]
+    for _ in range(2):
+        shard.add()
+    replica = replica_of(network, 3, number=0)
+    catch_up(replica, shard)
+    effects = replica.on_message(shard.electorate.keys[1], Standing(height, replica.consensus.view), at(600))
+    own = Send(shard.electorate.keys[1], Standing(2, replica.consensus.view))
+    assert [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Standing)] == [own] * told
+
+
 def test_bundles_are_forgotten_once_f_plus_1_of_the_destination_have_taken_them() -> None:
     """One of four may lie; who asks for a bundle has taken all before it. Nobody else is heard."""
     network = Network()

@@ -388,13 +388,13 @@ def test_parts_nobody_asked_for_are_ignored(source: Source) -> None:
 
 
 def test_who_is_silent_is_asked_ever_more_rarely_and_nobody_waits_for_it(source: Source) -> None:
-    member, times = beginner(source, PEERS[:1]), [0]
+    member, times = beginner(source, PEERS[:2]), [0]
     assert requests(member.next_requests(0))
     assert member.waits(2_999)
     assert not member.waits(3_000)
     while len(times) < 4:
         now = member.deadline
-        times += [now] * len(requests(member.next_requests(now)))
+        times += [now] * bool(requests(member.next_requests(now)))
     assert [second - first for first, second in pairwise(times)] == [4_000, 5_000, 7_000]
 
 
@@ -408,6 +408,17 @@ def test_who_has_a_state_asks_for_blocks_while_an_offer_is_slow_and_who_has_none
     assert empty.waits(500)
     assert behind.waits(499)
     assert not behind.waits(500)
+
+
+def test_who_has_nothing_does_not_wait_long_for_the_only_one_that_claims_to_have_a_state(source: Source) -> None:
+    member = beginner(source, PEERS[:1])
+    assert requests(member.next_requests(0))
+    assert member.waits(499)
+    assert member.deadline == 500
+    assert not member.waits(500), "it may be a liar"
+    member.heard(PEERS[1], len(source.shard.chain))
+    assert requests(member.next_requests(600))
+    assert member.waits(2_999)
 
 
 def test_a_silent_peer_and_one_that_lost_the_checkpoint_do_not_stop_it(source: Source) -> None:

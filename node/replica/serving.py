@@ -55,11 +55,18 @@ class Serving:
                 return self.handing_over.answer(peer, request, now) if self._may(peer, type(request), now) else []
             case ChainRequest(first) if first <= self._state.height and self._may(peer, ChainRequest, now):
                 return [SendBlocks(peer, first)]
-            case BodyRequest(_, hash) if (block := self._consensus.body(hash)) is not None and self._may(peer, BodyRequest, now):
-                return [Send(peer, BodyReply(block))]
+            case BodyRequest() if (reply := self._body(request)) is not None and self._may(peer, BodyRequest, now):
+                return [Send(peer, reply)]
             case TransactionsRequest(hash, places) if (block := self._consensus.body(hash)) is not None:
                 return self._transactions(peer, block, hash, places, now)
         return []
+
+    def _body(self, request: BodyRequest) -> BodyReply | Standing | None:
+        """The block; or how far this one is, once it is not in the tree any more because later ones are final."""
+        if (block := self._consensus.body(request.hash)) is not None:
+            return BodyReply(block)
+        is_past = request.view <= self._consensus.views.final
+        return Standing(self._state.height, self._consensus.view) if is_past else None
 
     def _transactions(
         self, peer: bytes, block: Block, block_hash: bytes, places: Sequence[int], now: int

@@ -292,7 +292,7 @@ class Monitor:
 
     def on_arrival(self, source: "Host", target: "Host", frame: bytes) -> None:
         """Once nothing is lost any more, what another shard brings to an honest member is soon with all of its committee, but for
-        those that it is brought to first."""
+        those that it is brought to first, and those that have no room for it yet."""
         is_brought = frame[_PLACE : _PLACE + 2] == _DELIVERY and not source.shares_committee(target) and target.is_honest
         if not is_brought or not self._is_calm or target.replica is None:
             return
@@ -304,18 +304,19 @@ class Monitor:
             return
         committee = self._world.committee(shard)
         hands = first_hands(bundle, target.replica.electorate)
-        others = [(node, node.replica) for node in committee if node.is_honest and node.key.public not in hands]
+        others = [node for node in committee if node.is_honest and node.key.public not in hands]
+        takers = [(node, node.replica) for node in others if _has_room(node, bundle)]
         if not _has(target, bundle):
-            self._world.after(_KEEPING, lambda: self._begin_spread(target, others, bundle))
+            self._world.after(_KEEPING, lambda: self._begin_spread(target, takers, bundle))
 
-    def _begin_spread(self, target: "Host", others: "_Keepers", bundle: Bundle) -> None:
+    def _begin_spread(self, target: "Host", takers: "_Keepers", bundle: Bundle) -> None:
         if _has(target, bundle):  # else it was not valid, or there was no room
-            self._world.after(_SPREADING, lambda: self._check_spread(target, others, bundle))
+            self._world.after(_SPREADING, lambda: self._check_spread(target, takers, bundle))
 
-    def _check_spread(self, target: "Host", others: "_Keepers", bundle: Bundle) -> None:
+    def _check_spread(self, target: "Host", takers: "_Keepers", bundle: Bundle) -> None:
         """Who has taken a state over meanwhile begins anew: what it was brought before is gone."""
-        there = [node for node, replica in others if replica is not None and node.replica is replica]
-        if without := [node for node in there if not _has(node, bundle) and _has_room(node, bundle)]:
+        there = [node for node, replica in takers if node.replica is replica]
+        if without := [node for node in there if not _has(node, bundle)]:
             violated("spread", f"{target} has bundle {bundle.sequence} of shard {bundle.source}, {without[0]} has not")
 
     def has_recovered(self) -> bool:

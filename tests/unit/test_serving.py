@@ -110,6 +110,20 @@ def test_who_is_blocks_behind_is_told_at_once_how_far_this_one_is(height: int, t
     assert [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Standing)] == [own] * told
 
 
+@pytest.mark.parametrize(("view", "told"), [(1, True), (2, True), (3, False)])
+def test_who_asks_for_a_block_that_is_final_long_since_is_told_at_once_how_far_this_one_is(view: int, told: bool) -> None:
+    network = Network()
+    shard = network.shards[0]
+    for _ in range(2):
+        shard.add()
+    replica, peer = replica_of(network, 3, number=0), shard.electorate.keys[1]
+    catch_up(replica, shard)
+    assert replica.consensus.views.final == 2
+    effects = [effect for now in (600, 601) for effect in replica.on_message(peer, BodyRequest(view, ZERO_HASH), at(now))]
+    own = Send(peer, Standing(2, replica.consensus.view))
+    assert [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Standing)] == [own] * told
+
+
 def test_bundles_are_forgotten_once_f_plus_1_of_the_destination_have_taken_them() -> None:
     """One of four may lie; who asks for a bundle has taken all before it. Nobody else is heard."""
     network = Network()

@@ -48,6 +48,14 @@ MAX_GROUP = 500
 _REST = 2.0
 """Times as long as a group took, its thread rests, but not longer than ``_LONGEST_REST`` seconds."""
 _LONGEST_REST = 0.004
+_PRAGMAS = (
+    "page_size=2048",  # of a new file: a payment changes a row here and there in a dozen indexes, and each is a page in the log
+    "busy_timeout=10000",
+    "journal_mode=WAL",
+    "wal_autocheckpoint=8192",  # pages: what is changed again within 16 MB is copied out of the log once
+    "synchronous=FULL",
+    "foreign_keys=ON",
+)
 _WRITES = "writes"
 _WRITE_LOCK = 0x73686172647061  # of this database alone: any number that nobody else takes
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -256,7 +264,7 @@ def open_engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins no transactions of its own: ours, below, cover reads and DDL too
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 

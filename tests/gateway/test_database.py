@@ -19,7 +19,10 @@ from sqlalchemy.exc import IntegrityError
 import gateway.service  # noqa: F401 - imports all tables
 from gateway.database import Base, Database, open_engine
 from gateway.identity.tables import User
-from gateway.rows import tracked_row
+from gateway.projection import Tracked
+from gateway.rows import tracked_row, transfer_row
+from gateway.statements import ADD_TRANSFER
+from node.protocol.chain import Chain
 from node.protocol.codec import encode
 from tests.chains import Network, key
 
@@ -162,6 +165,29 @@ def test_an_error_shows_nothing_of_what_was_to_be_stored(tmp_path: Path) -> None
     engine.dispose()
     assert "users" in str(error.value)
     assert not any(str(value) in str(error.value) for value in (row["email"], row["password_hash"]))
+
+
+def test_what_is_here_and_there_in_a_table_is_written_in_small_pieces_and_copied_out_of_the_log_rarely(tmp_path: Path) -> None:
+    engine, log = open_engine(f"sqlite:///{tmp_path}/gateway.db"), tmp_path / "gateway.db-wal"
+    connection = engine.connect()
+
+    def add(numbers: range) -> None:
+        legs = Network().pay(key("a"), key("b"), 5).order.legs
+        made = [Tracked(number.to_bytes(4) * 8, legs, "", bytes(300), Chain(1, 0), frozenset({0}), 0, True) for number in numbers]
+        with connection.begin():
+            ADD_TRANSFER.run_all(connection, [transfer_row(tracked, "u") for tracked in made])
+
+    add(range(0, 1 << 16, 20))
+    connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.rollback()
+    for number in range(10, 1 << 16, 1 << 11):
+        add(range(number, number + 1))
+    assert log.stat().st_size < 32 * (10 << 10), "each in a transaction of its own"
+    for number in range(30, 1 << 16, 1 << 8):
+        add(range(number, number + (1 << 8), 20))
+    assert 5 << 20 < log.stat().st_size < 20 << 20
+    connection.close()
+    engine.dispose()
 
 
 def differences(engine: Engine) -> list[Any]:

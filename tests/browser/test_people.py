@@ -191,6 +191,7 @@ def test_a_forgotten_password_is_replaced_by_mail(visitor: Make, world: World) -
     ann = visitor(PHONE)
     ann.open()
     ann.follow("login.forgot")
+    ann.at("forgot")
     ann.fill("field.email", person.email)
     ann.press("forgot.send")
     ann.sees(ann.t("forgot.sent"))

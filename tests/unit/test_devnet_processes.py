@@ -234,7 +234,7 @@ def test_ctrl_c_ends_the_supervisor_and_all_it_runs(folder: Folder) -> None:
     script = supervising(folder, STUBBORN)
     until(said(folder, "node-1", "grandchild"))
     script.send_signal(signal.SIGINT)
-    assert script.wait(5) == 0
+    assert script.wait(30) == 0
     assert processes.marked(folder) == []
 
 
@@ -249,7 +249,7 @@ def test_down_finds_what_a_killed_supervisor_left_and_else_ends_it_first_so_that
 
     script = supervising(folder)
     assert session.down(folder) == "Ended 2 processes: node-0, node-1 and the script that supervised them."
-    assert script.wait(1) == 0
+    assert script.wait(30) == 0
     assert processes.marked(folder) == []
 
 

@@ -183,7 +183,7 @@ class Replica:
     def on_peer_up(self, peer: bytes, at: Instant) -> list[Effect]:
         """A node is connected."""
         if peer in self._members or peer in self.guests:
-            self._effects.append(Send(peer, self._standing()))
+            self._effects.append(Send(peer, self._serving.standing))
         return self._finish(at)
 
     def on_peer_down(self, peer: bytes, at: Instant) -> list[Effect]:
@@ -342,9 +342,9 @@ class Replica:
                 self.catching_up.heard(peer, message.height)
                 if message.height < self.state.height:
                     self._next_standing = min(self._next_standing, self._at.now + self.parameters.heartbeat)
-                self._effects += self._serving.help(peer, member, message, self._standing(), self._at.now)
+                self._effects += self._serving.help(peer, member, message, self._at.now)
             case Standing():
-                self._effects += self._serving.tell(peer, self._standing(), self._at.now)
+                self._effects += self._serving.tell(peer, self._at.now)
             case ChainRequest() | CheckpointRequest() | PartsRequest():
                 self._effects += self._serving.answer(peer, message, self._at.now)
 
@@ -460,7 +460,7 @@ class Replica:
         self.taking_over.heard(peer, standing.height)
         if standing.view:  # an observer has none: it does not vote yet
             self.consensus.suspicion.came(self._members[peer])
-        self._effects += self._serving.help(peer, self._members[peer], standing, self._standing(), self._at.now)
+        self._effects += self._serving.help(peer, self._members[peer], standing, self._at.now)
 
     # -- what consensus says ---------------------------------------------------------------------------------------
 
@@ -587,7 +587,7 @@ class Replica:
         """Together with something else for all members, which is to wake them anyway; or alone, if nothing comes in time."""
         if now >= self._latest_standing or any(isinstance(effect, Broadcast) for effect in self._effects):
             self._next_standing = _FAR_AWAY if self._are_all_closed() else now + self.parameters.heartbeat
-            self._effects.append(Broadcast(self._standing()))
+            self._effects.append(Broadcast(self._serving.standing))
 
     @property
     def _latest_standing(self) -> int:
@@ -597,9 +597,6 @@ class Replica:
         """Whether all members have the closing block: nobody needs to be told of it any more, but who comes back."""
         told = self.catching_up.told
         return self.is_closed and len(told) == len(self._members) - 1 and told[-1] >= self.state.height
-
-    def _standing(self) -> Standing:
-        return Standing(self.state.height, self.consensus.view)
 
 
 def _is_inside(rules: Rules, transaction: Transaction) -> bool:

@@ -48,6 +48,11 @@ class Serving:
         self._given: dict[tuple[bytes, int, int], set[int]] = {}
         """Bundles that were named and each peer was given, by channel, the last ``WINDOW`` of them."""
 
+    @property
+    def standing(self) -> Standing:
+        """How far this member is."""
+        return Standing(self._state.height, self._consensus.view)
+
     def answer(self, peer: bytes, request: Request, now: int) -> Sequence[SendBlocks | Answer]:
         """To a member of the own shard, or a guest."""
         match request:
@@ -65,8 +70,7 @@ class Serving:
         """The block; or how far this one is, once it is not in the tree any more because later ones are final."""
         if (block := self._consensus.body(request.hash)) is not None:
             return BodyReply(block)
-        is_past = request.view <= self._consensus.views.final
-        return Standing(self._state.height, self._consensus.view) if is_past else None
+        return self.standing if request.view <= self._consensus.views.final else None
 
     def _transactions(
         self, peer: bytes, block: Block, block_hash: bytes, places: Sequence[int], now: int
@@ -113,17 +117,17 @@ class Serving:
         given -= {number for number in given if number <= sequence - WINDOW}
         return True
 
-    def tell(self, peer: bytes, standing: Standing, now: int) -> list[Send]:
+    def tell(self, peer: bytes, now: int) -> list[Send]:
         """Answer a guest's standing with the own one."""
-        return [Send(peer, standing)] if self._may(peer, Standing, now) else []
+        return [Send(peer, self.standing)] if self._may(peer, Standing, now) else []
 
-    def help(self, peer: bytes, member: int, standing: Standing, own: Standing, now: int) -> list[Send]:
+    def help(self, peer: bytes, member: int, standing: Standing, now: int) -> list[Send]:
         """What a member in an earlier view needs to join this one's; its own last vote, lest it has forgotten it; and the own
         standing, if it is blocks behind."""
         if not self._may(peer, Standing, now):
             return []
         certified, vote = self._consensus.catch_up_help(standing.view), self._consensus.last_vote_of(member)
-        ahead = own if standing.height < own.height - 1 else None  # one block less is as usual
+        ahead = self.standing if standing.height < self._state.height - 1 else None  # one block less is as usual
         messages = [certified, Ballot(vote) if vote is not None else None, ahead]
         return [Send(peer, message) for message in messages if message is not None]
 

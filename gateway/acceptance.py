@@ -5,6 +5,7 @@ that transaction, so that no two processes can promise the same coin.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -66,12 +67,13 @@ class Offer:
 
 
 Result = Accepted | Problem | Short
+Asked = tuple[Offer, "asyncio.Future[Accepted]"]
 
 
 class Acceptance:
     def __init__(self, database: Database, outbox: Outbox, owners: Owners, terms: Terms) -> None:
         self._database, self._outbox, self._owners, self._terms = database, outbox, owners, terms
-        self._waiting: list[tuple[Offer, asyncio.Future[Accepted]]] = []
+        self._waiting: deque[Asked] = deque()
         self._working: asyncio.Task[None] | None = None
 
     async def accept(self, offer: Offer) -> Accepted:
@@ -95,8 +97,8 @@ class Acceptance:
     async def _work(self) -> None:
         """Accept what waits, and what comes meanwhile."""
         while self._waiting:
-            batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
-            for (_, done), result in zip(batch, await self._try([offer for offer, _ in batch]), strict=True):
+            batch = list[Asked]()
+            for (_, done), result in zip(batch, await self._try(batch), strict=True):
                 if done.cancelled():
                     continue
                 if isinstance(result, Exception):
@@ -105,13 +107,27 @@ class Acceptance:
                     done.set_result(result)
         self._working = None
 
-    async def _try(self, offers: list[Offer]) -> Sequence[Accepted | Exception]:
+    async def _try(self, batch: list[Asked]) -> Sequence[Accepted | Exception]:
+        """Accept a batch; if it is empty, what waits once the database's turn has come: whoever waits for that joins."""
+
+        def accept(connection: Connection) -> list[Result]:
+            if not batch:
+                self._take(batch)
+            return self._accept(connection, [offer for offer, _ in batch])
+
         try:
-            return await self._database.write(partial(self._accept, offers=offers))
+            return await self._database.write(accept)
         except Exception as error:
-            if len(offers) == 1:
+            if not batch:  # its turn did not come
+                self._take(batch)
+                return [error] * len(batch)
+            if len(batch) == 1:
                 return [error]
-        return [(await self._try([offer]))[0] for offer in offers]  # each on its own, so that only the culprit fails
+        return [(await self._try([one]))[0] for one in batch]  # each on its own, so that only the culprit fails
+
+    def _take(self, batch: list[Asked]) -> None:
+        """Move what waits; in whichever thread: nobody else takes, and who adds does so at the other end."""
+        batch.extend(self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE)))
 
     def _accept_alone(self, connection: Connection, offer: Offer) -> Accepted | Short:
         (result,) = self._accept(connection, [offer])

@@ -92,7 +92,7 @@ class Ledger:
         self._places: dict[Chain, Place] = {}
         self._under_way: OrderedDict[bytes, Tracked] = OrderedDict()
         self._leads = False
-        self._runs: list[_Run] = []
+        self._runs: deque[_Run] = deque()
         self._turn = asyncio.Lock()
         self.on_final: Callable[[Tracked], None] = lambda _: None
         self.documents: Sequence[EpochDocument] = ()
@@ -146,6 +146,7 @@ class Ledger:
 
     async def lead(self) -> None:
         """This process alone applies blocks from now on."""
+        self._runs.clear()  # of whoever was cancelled when it last did
         self._under_way.clear()
         await self._look(1)
         self._leads = True
@@ -166,22 +167,35 @@ class Ledger:
         self._runs.append(run)
         async with self._turn:
             if not run.done:
-                runs, self._runs = self._runs, []
-                await self._take_in(runs)
+                await self._take_in()
         if run.error is not None:
             raise run.error
 
-    async def _take_in(self, runs: list[_Run]) -> None:
-        for run in runs:
-            run.done = True
+    async def _take_in(self) -> None:
+        """All that waits once the database's turn has come."""
+        runs = list[_Run]()
+
+        def write(connection: Connection) -> list[Update]:
+            if not runs:
+                self._take(runs)
+            return self._write(connection, runs)
+
         try:
-            updates = await self._database.write(lambda c: self._write(c, runs))
+            updates = await self._database.write(write)
         except Exception as error:
+            if not runs:  # its turn did not come
+                self._take(runs)
             for run in runs:
                 run.error = error
             return
         for update in updates:
             self._tell(update)
+
+    def _take(self, runs: list[_Run]) -> None:
+        """Move what waits; in whichever thread: nobody else takes, and who adds does so at the other end."""
+        runs.extend(self._runs.popleft() for _ in range(len(self._runs)))
+        for run in runs:
+            run.done = True
 
     def _write(self, connection: Connection, runs: Sequence[_Run]) -> list[Update]:
         updates, now, places = list[Update](), now_ms(), _read_places(connection, min(run.chain.epoch for run in runs))

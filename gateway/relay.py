@@ -24,8 +24,6 @@ log = structlog.get_logger()
 
 MAX_PENDING = 100_000
 _FIRST_RETRY, _LAST_RETRY = 1.0, 10.0
-_GATHER = 0.002
-"""Seconds a transaction may wait for others to share its message."""
 
 
 class Relay(Mapping[bytes, Tracked]):
@@ -94,7 +92,6 @@ class Relay(Mapping[bytes, Tracked]):
                 try:
                     async with asyncio.timeout(delay):
                         await self._wake.wait()
-                    await asyncio.sleep(_GATHER)
                 except TimeoutError:
                     pass
             await self._send_due()

@@ -1,6 +1,7 @@
 """What becomes of orders that are accepted together: as if they came one after the other."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
@@ -172,5 +173,48 @@ def test_what_became_durable_though_nobody_heard_of_it_is_accepted_once(till: Ti
         first = done[0].tracked
         assert first is not None
         assert (first.id, first.encoded) == row, "so that it is sent at once"
+
+    told(till, story)
+
+
+def test_who_comes_while_the_database_is_busy_with_others_joins_those_who_wait_for_it(till: Till) -> None:
+    begun = list[object]()
+    event.listen(till.engine, "begin", begun.append)
+
+    async def story() -> None:
+        arrived, later = threading.Event(), list[asyncio.Task[Accepted]]()
+        loop = asyncio.get_running_loop()
+
+        def come(units: int = 1) -> None:
+            """One in each turn of the loop."""
+            later.append(loop.create_task(till.pay(units)))
+            loop.call_soon(come, units + 1) if units < 5 else loop.call_soon(arrived.set)
+
+        def others(_: Connection) -> None:
+            loop.call_soon_threadsafe(come)
+            assert arrived.wait(10)
+
+        await till.database.write(others)
+        done = await asyncio.gather(*later)
+        assert [one.tracked.status for one in done if one.tracked] == [Status.QUEUED] * 4 + [Status.REJECTED]
+        assert len(begun) == 2
+
+    told(till, story)
+
+
+def test_when_the_database_is_lost_before_their_turn_all_who_wait_are_told_and_who_comes_later_is_accepted(till: Till) -> None:
+    lost = [True]
+
+    def lose(_: Connection) -> None:
+        if lost[0]:
+            raise ConnectionError("it is gone")
+
+    async def story() -> None:
+        event.listen(till.engine, "begin", lose)
+        done = await asyncio.gather(till.pay(1), till.pay(2), return_exceptions=True)
+        assert list(map(type, done)) == [ConnectionError] * 2
+        lost[0] = False
+        assert (await till.pay(3)).tracked is not None
+        assert (await till.owed(), await till.count(Transfer)) == (3, 1)
 
     told(till, story)

@@ -1,18 +1,20 @@
 """What follows the chains, from epoch to epoch: nothing of a chain before all of those that it comes from."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import cast
 
 import pytest
+from sqlalchemy import Connection, event
 
-from gateway.database import Database, open_engine
+from gateway.database import FENCE, Database, open_engine
 from gateway.epochs import StoredEpochs
 from gateway.events.outbox import Outbox
 from gateway.following import Following
-from gateway.lease import Lease
+from gateway.lease import Lease, Lost
 from gateway.ledger import Ledger
 from gateway.owners import Owners
 from gateway.projection import tracked_order
@@ -20,6 +22,7 @@ from gateway.queries import Queries
 from gateway.relay import Relay
 from gateway.rows import transfer_row, waiting_rows
 from gateway.statements import ADD_TRANSFER
+from node.client.blocks import ProvenBlock, prove_block
 from node.client.line import Line
 from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
@@ -56,7 +59,8 @@ class Process:
     """A gateway's following half, on a database in a folder; it knows all epochs."""
 
     def __init__(self, folder: Path) -> None:
-        self.database, line = Database(open_engine(f"sqlite:///{folder}/gateway.db")), Line("redis://localhost")
+        self.engine, line = open_engine(f"sqlite:///{folder}/gateway.db"), Line("redis://localhost")
+        self.database = Database(self.engine)
         self.committees = Committees()
         self.epochs = StoredEpochs(NETWORK.genesis, self.database, lambda _: None)
         self.ledger = Ledger(self.database, Outbox(self.database), Owners())
@@ -80,6 +84,11 @@ class Process:
 
     def heights(self) -> dict[Chain, int]:
         return {chain: self.ledger.place(chain).height for chain in ALL}
+
+    def first_blocks(self) -> Mapping[Chain, ProvenBlock]:
+        """Of the chains of epoch 1."""
+        found = {chain: prove_block(NETWORK.chains[chain].chain[0], NETWORK.chains[chain].electorate) for chain in ALL[:2]}
+        return {chain: block for chain, block in found.items() if block is not None}
 
     async def until(self, done: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -161,5 +170,84 @@ def test_it_says_which_block_of_a_chain_that_is_over_nobody_gives_any_more_and_g
             await process.until(lambda: process.following.missing() == ["shard 1 of epoch 1: no node keeps block 1 any more"])
             process.committees.silent = set()
             await process.until(lambda: not process.following.missing())
+
+    asyncio.run(follow())
+
+
+def test_blocks_that_come_while_the_database_is_busy_are_written_with_those_that_wait_for_it(tmp_path: Path) -> None:
+    async def follow() -> None:
+        process, begun, loop = Process(tmp_path), list[object](), asyncio.get_running_loop()
+        arrived, later, blocks = threading.Event(), list[asyncio.Task[None]](), list(process.first_blocks().items())
+
+        def come() -> None:
+            """One in each turn of the loop."""
+            if blocks:
+                chain, block = blocks.pop()
+                later.append(loop.create_task(process.ledger.apply(chain, [block])))
+                loop.call_soon(come)
+            else:
+                arrived.set()
+
+        def others(_: Connection) -> None:
+            loop.call_soon_threadsafe(come)
+            assert arrived.wait(10)
+
+        with closing(process.database):
+            await process.ledger.lead()
+            event.listen(process.engine, "begin", begun.append)
+            await process.database.write(others)
+            await asyncio.gather(*later)
+        assert len(begun) == 2
+        assert {process.heights()[chain] for chain in process.first_blocks()} == {1}
+
+    asyncio.run(follow())
+
+
+def test_when_the_database_is_lost_before_their_turn_all_blocks_that_wait_are_refused(tmp_path: Path) -> None:
+    async def follow() -> None:
+        process = Process(tmp_path)
+
+        def lose(_: Connection) -> None:
+            raise ConnectionError("it is gone")
+
+        def take_in() -> Awaitable[list[BaseException | None]]:
+            runs = (process.ledger.apply(chain, [block]) for chain, block in process.first_blocks().items())
+            return asyncio.gather(*runs, return_exceptions=True)
+
+        with closing(process.database):
+            event.listen(process.engine, "begin", lose)
+            assert list(map(type, await take_in())) == [ConnectionError] * 2
+            event.remove(process.engine, "begin", lose)
+            assert await take_in() == [None, None]
+
+    asyncio.run(follow())
+
+
+def test_blocks_that_wait_when_the_lease_is_lost_are_forgotten(tmp_path: Path) -> None:
+    async def follow() -> None:
+        process, other = Process(tmp_path), Process(tmp_path)
+        blocks = process.first_blocks()
+
+        def refuse(_: Connection) -> None:
+            raise Lost("another process has the lease")
+
+        with closing(process.database), closing(other.database):
+            await process.ledger.lead()
+            FENCE.set(refuse)
+            tasks = [asyncio.create_task(process.ledger.apply(chain, [block])) for chain, block in blocks.items()]
+            await asyncio.sleep(0)  # both have come
+            for task in tasks:
+                task.cancel()
+            assert list(map(type, await asyncio.gather(*tasks, return_exceptions=True))) == [asyncio.CancelledError] * 2
+            FENCE.set(None)
+            for chain, block in blocks.items():
+                await other.ledger.apply(chain, [block])
+            await process.ledger.lead()
+            assert {process.heights()[chain] for chain in blocks} == {1}
+            chain = next(iter(blocks))
+            second = prove_block(NETWORK.chains[chain].chain[1], NETWORK.chains[chain].electorate)
+            assert second is not None
+            await process.ledger.apply(chain, [second])
+            assert process.heights()[chain] == 2
 
     asyncio.run(follow())

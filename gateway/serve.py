@@ -34,17 +34,12 @@ from node.protocol.crypto import KeyPair
 from node.protocol.genesis import Genesis, read_genesis
 from node.protocol.keys import read_key_file
 
-_SWITCH_SECONDS = 0.0005
-"""After so long a thread gives way to one that waits for the interpreter: those of the database do for each row, and would wait
-for ten times as long by Python's default whenever the loop is busy."""
-
 
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT. Exit code 2: wrong settings; 1: failed while running."""
     parser = argparse.ArgumentParser(prog="python -m gateway", description="The wallet gateway: accounts and payments over HTTP.")
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="settings (TOML), see config/settings.py")
     options = parser.parse_args(arguments)
-    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         settings = read_settings(GatewaySettings, options.config)
         return _serve(settings)

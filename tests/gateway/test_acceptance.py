@@ -24,6 +24,7 @@ from node.protocol.terms import Terms
 from node.protocol.transaction import Transaction, Witness, decode_transaction
 from tests.chains import Network
 
+PATIENCE = 20.0
 NETWORK = Network()
 PAYER, PAYEE = NETWORK.person(0), NETWORK.person(1)
 ADDRESS = address_of(PAYER.public)
@@ -82,7 +83,7 @@ def till(tmp_path: Path) -> Till:
 
 def told(till: Till, story: Callable[[], Coroutine[None, None, None]]) -> None:
     with closing(till.database):
-        asyncio.run(story())
+        asyncio.run(asyncio.wait_for(story(), PATIENCE))
 
 
 def test_each_takes_what_those_before_it_have_left(till: Till) -> None:

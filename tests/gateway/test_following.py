@@ -200,7 +200,7 @@ def test_blocks_that_come_while_the_database_is_busy_are_written_with_those_that
         assert len(begun) == 2
         assert {process.heights()[chain] for chain in process.first_blocks()} == {1}
 
-    asyncio.run(follow())
+    asyncio.run(asyncio.wait_for(follow(), PATIENCE))
 
 
 def test_when_the_database_is_lost_before_their_turn_all_blocks_that_wait_are_refused(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_when_the_database_is_lost_before_their_turn_all_blocks_that_wait_are_re
             event.remove(process.engine, "begin", lose)
             assert await take_in() == [None, None]
 
-    asyncio.run(follow())
+    asyncio.run(asyncio.wait_for(follow(), PATIENCE))
 
 
 def test_blocks_that_wait_when_the_lease_is_lost_are_forgotten(tmp_path: Path) -> None:
@@ -250,4 +250,4 @@ def test_blocks_that_wait_when_the_lease_is_lost_are_forgotten(tmp_path: Path) -
             await process.ledger.apply(chain, [second])
             assert process.heights()[chain] == 2
 
-    asyncio.run(follow())
+    asyncio.run(asyncio.wait_for(follow(), PATIENCE))

@@ -7,15 +7,14 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-
-_LOWEST = 19
 
 
 class Beside:
-    """One such command, in a session of its own: an interrupt of the terminal does not reach it."""
+    """One such command, in a session of its own: an interrupt of the terminal does not reach it. ``nice``: up to 19, the most."""
 
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str], nice: int) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this lives
         self._process = subprocess.Popen(
             command,
@@ -25,7 +24,7 @@ class Beside:
             stdout=self._said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_give_way,
+            preexec_fn=partial(_give_way, nice),
         )
 
     def interrupt(self) -> None:
@@ -51,8 +50,8 @@ class Beside:
         sys.stdout.flush()
 
 
-def _give_way() -> None:
+def _give_way(nice: int) -> None:
     """As a session, too: where Linux shares the processor between sessions first, to be nice within one is not enough."""
-    os.nice(_LOWEST)
+    os.nice(nice)
     with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_LOWEST))
+        Path("/proc/self/autogroup").write_text(str(nice))

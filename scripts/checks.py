@@ -1,6 +1,7 @@
 """``scripts/test``: lint, formatting, types, tests - and a summary that ends with pytest's own.
 
-Tests of networks mostly wait, so what only computes runs beside them, with what they leave of the processor.
+Tests of networks mostly wait, and those of single processes now and then, so what only computes runs beside all of them, with what
+they leave of the processor.
 """
 
 import os
@@ -18,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 USAGE = """usage: ./scripts/test [--quick | --also-with PYTHON | PYTEST ARGUMENTS...]
 
 Checks lint (ruff), formatting, types (mypy --strict) and runs all tests, with their coverage by package. For the working day:
-  ./scripts/test --quick                      the same checks, but of the tests only the folder tests/unit
-  ./scripts/test --also-with python3.13       everything, and tests/unit with another Python, in an environment made for it
+  ./scripts/test --quick                      the same checks, but of the tests only the folder tests/unit, without the long ones
+  ./scripts/test --also-with python3.13       everything, and these with another Python, in an environment made for it
   ./scripts/test tests/unit -k ledger -x      only pytest, with these arguments
 The first use makes .venv/ with the development tools. The exit code is not 0 when anything fails.
 """
@@ -29,12 +30,15 @@ PYTEST = [*PYTHON, "pytest"]
 COVERED = [*PYTEST, "-p", "scripts.coverage"]
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
 """How many they are says tests/conftest.py."""
+NICE, NICEST = 10, 19
+"""What is waited for soon goes before what has time until the end."""
 FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]  # of what others leave
 STYLE = {"lint": [*PYTHON, "ruff", "check", "."], "format": [*PYTHON, "ruff", "format", "--check", "."]}
 TYPES = {"types": [*PYTHON, "mypy"]}
 UNCACHED = ["-p", "no:cacheprovider"]
 MEASURING, NETWORK, COMPUTING = ["tests/bench"], ["tests/network"], ["tests/mutation", "tests/simulation"]
-QUICK_TESTS = {"tests": [*PYTEST, *WORKERS, "tests/unit"]}
+SHORT = ["-m", "not long", "tests/unit"]
+QUICK_TESTS = {"tests": [*PYTEST, *WORKERS, *SHORT]}
 MEASURING_TESTS = {"tests that measure": [*PYTEST, *MEASURING]}
 NETWORK_TESTS = {"tests of whole networks": [*COVERED, *NETWORK]}
 COMPUTING_TESTS = {"tests that compute": [*COVERED, *FEWER_WORKERS, *COMPUTING]}
@@ -86,11 +90,11 @@ class Checks:
             began = time.monotonic()
             self._note(name, run(command, environment), f", {time.monotonic() - began:.0f} s")
 
-    def begin_beside(self, commands: Commands, environment: dict[str, str] | None = None) -> None:
-        """Each at once, with what others leave of the processor."""
+    def begin_beside(self, commands: Commands, nice: int, environment: dict[str, str] | None = None) -> None:
+        """Each at once, with what others that are less nice leave of the processor."""
         for name, command in commands.items():
             print(f"== beside what follows, and shown at the end: {name}", flush=True)
-            self._beside[name] = Beside(command, ROOT, {**os.environ, **(environment or {})})
+            self._beside[name] = Beside(command, ROOT, {**os.environ, **(environment or {})}, nice)
 
     def finish_beside(self) -> None:
         """Wait for them, and end what they left behind."""
@@ -126,13 +130,12 @@ def check_all(checks: Checks, other_python: str | None) -> None:
         place = {"SHARDPAY_ENVIRONMENT": environment}
         try:
             if other_python:
-                checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, place)
-            checks.begin_beside(TYPES)
+                checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, NICE, place)
+            checks.begin_beside(TYPES, NICE)
+            checks.begin_beside(COMPUTING_TESTS, NICEST)
             checks.run(STYLE | OTHER_TESTS)
-            checks.finish_beside()
             if other_python:
-                checks.run({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, "tests/unit"]}, place)
-            checks.begin_beside(COMPUTING_TESTS)
+                checks.run({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, *SHORT]}, place)
             checks.run(NETWORK_TESTS)
             checks.finish_beside()
             checks.run(MEASURING_TESTS)

@@ -161,6 +161,8 @@ def test_a_shop_of_ones_own_gets_a_key_and_webhooks(inside: Inside, world: World
     expect(ann.page.get_by_label(ann.t("developer.secret_once"), exact=True)).to_have_value(re.compile("^whsec_"))
     (wallet,) = person.get("/v1/wallets").json()["items"]
     assert person.pay(wallet, "somebody@example.org", "1.00", wait=15).json()["status"] == "committed"
+    (endpoint,) = person.get("/v1/webhook-endpoints").json()["items"]
+    until(lambda: person.get(f"/v1/webhook-endpoints/{endpoint['id']}/deliveries").json()["items"], "a delivery")
     ann.page.get_by_text(ann.t("developer.deliveries"), exact=True).click()
     ann.sees("transfer.committed")
     ann.looks_right("developer")

@@ -42,6 +42,7 @@ def there(document: EpochDocument) -> Keys:
 # -- what holds in every history -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(histories())
 def test_every_committee_is_full_and_who_told_has_one_seat_or_stands_by(history: tuple[int, list[Step]]) -> None:
@@ -58,6 +59,7 @@ def test_every_committee_is_full_and_who_told_has_one_seat_or_stands_by(history:
         assert len(document.committees) == min(told, 2 * len(previous.committees))
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(histories())
 def test_ranges_partition_the_space_and_each_is_that_of_its_origins(history: tuple[int, list[Step]]) -> None:
@@ -85,6 +87,7 @@ def test_ranges_partition_the_space_and_each_is_that_of_its_origins(history: tup
             assert len(origins) == 1 or (origins[0][0], origins[-1][1]) == (low, high)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(histories())
 def test_what_comes_of_a_shard_is_kept_by_who_kept_it(history: tuple[int, list[Step]]) -> None:
@@ -105,6 +108,7 @@ def test_what_comes_of_a_shard_is_kept_by_who_kept_it(history: tuple[int, list[S
                 assert sorted(len(stayers & now[child]) for child in children)[0] >= len(stayers) // 2
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(histories(), st.randoms(use_true_random=False))
 def test_the_order_in_which_things_were_written_down_moves_nobody(history: tuple[int, list[Step]], random: Random) -> None:
@@ -117,6 +121,7 @@ def test_the_order_in_which_things_were_written_down_moves_nobody(history: tuple
         assert following(previous, mixed, size) == document
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(histories())
 def test_a_second_implementation_of_the_text_comes_to_the_same(history: tuple[int, list[Step]]) -> None:

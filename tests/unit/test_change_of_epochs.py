@@ -255,6 +255,7 @@ class Story:
         return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3, 6))
 def test_blocks_do_what_the_second_implementation_says_over_several_epochs(seed: int) -> None:
     story = Story(seed)

@@ -68,6 +68,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "node.db"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("open_one", [chain, chain_handed_over, remembered])
 def test_after_any_flip_all_is_there_and_can_be_written_or_the_file_is_damaged(
     path: Path, open_one: Callable[[Path], Opened]

@@ -102,6 +102,7 @@ def weighing(size: int, sequence: int) -> CertifiedBundle:
     return bundle(sequence, 0, Prepare(bytes(proof), 0))
 
 
+@pytest.mark.long
 def test_several_bundles_share_a_block_up_to_its_limits_and_one_goes_in_whatever_its_size() -> None:
     half = MAX_BLOCK_RECORDS // 2
     assert accepted(bundle(1, 0, *[VOTE] * half), bundle(2, 0, *[VOTE] * half))

@@ -233,6 +233,7 @@ class History:
         return ways
 
 
+@pytest.mark.long
 def test_any_history_conserves_money_and_ends_without_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "MAX_REPLAY_PART", 3)
     ways: set[tuple[Outcome, ...]] = set()
@@ -251,6 +252,7 @@ def test_any_history_conserves_money_and_ends_without_holds(monkeypatch: pytest.
     assert ways >= final | {(PREPARED, outcome) for outcome in (COMMITTED, REJECTED, EXPIRED)}, "else the histories are too tame"
 
 
+@pytest.mark.long
 def test_any_history_conserves_money_while_the_tallies_begin_again() -> None:
     """Two round trips of almost 2^63 - 1 leave each tally some hundred units below 2^64."""
 

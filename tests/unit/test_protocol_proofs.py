@@ -54,6 +54,7 @@ def holds(thing: Any) -> bool:
     return bool(thing.is_valid(GENESIS if isinstance(thing, PhaseNotice) else COMMITTEE))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "good",
     [*OF_A_COMMITTEE, EXCHANGE, REGISTRATIONS[0], NETWORK.sign_roll(NETWORK.roll), NETWORK.opening, NOTICE],

@@ -116,6 +116,7 @@ def test_what_is_not_the_protocol_or_beyond_its_bounds_ends_the_reading(said: by
         reader.feed(said)
 
 
+@pytest.mark.long
 def test_whatever_a_broker_says_little_is_kept() -> None:
     reader = Reader(LIMITS)
     for piece in (line(b"*8000"), *[b":1\r\n"] * 8000):

@@ -1,7 +1,8 @@
 """The load's client: hands batches of signed transactions to the broker and reads what became of them in proven blocks."""
 
+import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from node.client.blocks import prove_block, read_block
@@ -10,10 +11,11 @@ from node.client.questions import Question
 from node.protocol.block import Outcome, Receipt
 from node.protocol.chain import Chain
 from node.protocol.codec import encode
-from node.protocol.genesis import Phase
+from node.protocol.genesis import Phase, read_genesis
 from node.protocol.limits import MAX_BROKER_BATCH_BYTES, MAX_BROKER_BODY_BYTES
 from node.protocol.queries import BlockList
 from node.protocol.topics import TransactionBatch, blocks_topic, transactions_topic
+from scripts.benchmark.network import Network
 from scripts.devnet.client import ANSWER_SECONDS, Client, ClientError
 
 
@@ -106,6 +108,14 @@ class LoadClient:
     def _keep(self, chain: Chain, progress: Progress) -> None:
         for block in progress.blocks:
             self._receipts += [(chain, r) for r in block.certified.effects.receipts if r.outcome is not Outcome.PREPARED]
+
+
+@contextlib.contextmanager
+def load_client(network: Network) -> Iterator[LoadClient]:
+    """A client of this network. Raises ClientError."""
+    devnet = network.devnet
+    with Client(devnet.broker_url, read_genesis(devnet.folder.genesis)) as client:
+        yield LoadClient(client)
 
 
 def batches(encoded: Sequence[bytes]) -> Iterable[list[bytes]]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from node.protocol.keys import read_key_file
 from scripts.benchmark import measure
 from scripts.benchmark.checks import checks_timed, idle_cost
 from scripts.benchmark.client import LoadClient
@@ -15,8 +16,17 @@ from scripts.benchmark.network import Network
 from scripts.benchmark.profile import profile_figures, sampled
 from scripts.benchmark.report import Costs, engine_figures, rate, say
 
+ACCOUNTS_PER_SHARD = 500
 WARM_UP = 2_000
 TRICKLE_PER_SECOND = 8.0
+
+
+def funded_payers(network: Network, client: LoadClient) -> Payers:
+    """New accounts that can pay a million times. Raises BenchError, ClientError."""
+    say("funding accounts ...")
+    payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
+    payers.fund(read_key_file(network.devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
+    return payers
 
 
 def measure_engine(network: Network, client: LoadClient, payers: Payers, options: argparse.Namespace) -> dict[str, Any]:

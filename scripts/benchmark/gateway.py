@@ -46,11 +46,7 @@ class Wallet(NamedTuple):
 
 def measure_gateway(network: Network, options: argparse.Namespace) -> dict[str, Any]:
     """R7 is that of the most clients. Raises BenchError, CustomerError, httpx.HTTPError, OSError."""
-    network.start(*network.gateways)
-    for port in network.devnet.gateway_ports:
-        _until(partial(answers_http, port, "/readyz"), START_SECONDS, "the gateway is not ready")
-    say("customers register and are funded over HTTP ...")
-    wallets = open_wallets(network.devnet.gateway_url, read_genesis(network.devnet.folder.genesis).parameters.committees)
+    wallets = funded_wallets(network)
     loops = []
     for clients in CLIENTS:
         say(f"{clients} clients over HTTP for {options.seconds:.0f} s ...")
@@ -62,6 +58,15 @@ def measure_gateway(network: Network, options: argparse.Namespace) -> dict[str, 
     network.stop(*network.gateways)
     setting = {"processes": len(network.gateways), "database": "PostgreSQL" if options.postgresql else "SQLite"}
     return setting | {"waiting": loops, "accepting": accepting, "R7": loops[-1]["R7"]}
+
+
+def funded_wallets(network: Network) -> list[Wallet]:
+    """Of a gateway that is started unless it runs. Raises BenchError, CustomerError, httpx.HTTPError, OSError."""
+    network.start(*network.gateways)
+    for port in network.devnet.gateway_ports:
+        _until(partial(answers_http, port, "/readyz"), START_SECONDS, "the gateway is not ready")
+    say("customers register and are funded over HTTP ...")
+    return open_wallets(network.devnet.gateway_url, read_genesis(network.devnet.folder.genesis).parameters.committees)
 
 
 def open_wallets(url: str, shards: int) -> list[Wallet]:

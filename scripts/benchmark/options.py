@@ -37,6 +37,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="1, 2 and 4 committees, --cross 0, 0.5 and 1; one Markdown table")
     parser.add_argument("--port-base", type=port_base, default=18_000, metavar="P", help="of an own network (18000)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="measure the network that runs in this folder")
+    against = "instead: take turns with the network that runs in this folder, of another version, say; ratios with their error"
+    parser.add_argument("--against", type=Path, metavar="DIR", help=against)
+    parser.add_argument("--turns", type=turns, default=20, metavar="T", help="with --against: of each, as long as --seconds (20)")
     parser.add_argument("--json", action="store_true", help="print one JSON object; with --table, a list of them")
     options = parser.parse_args(arguments)
     if not 0 <= options.cross <= 1 or options.in_flight < 1:
@@ -44,11 +47,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     own = options.profile or options.table or options.postgresql or options.gateways != 1
     if own and options.data is not None:
         parser.error("--profile, --table, --gateways and --postgresql start networks of their own: leave out --data")
+    more = options.table or options.profile or options.pgbench or options.empty or options.dead
+    if more and options.against is not None:
+        parser.error("--against measures full load and, with --gateway, HTTP: no other option adds to it")
     if not 1 <= options.gateways <= MAX_GATEWAYS:
         parser.error(f"--gateways is 1 to {MAX_GATEWAYS}")
     if options.profile and options.table and not options.json:
         parser.error("the profiles of --table are shown with --json only")
     return options
+
+
+def turns(text: str) -> int:
+    """Of fewer than two no error can be told. Raises ArgumentTypeError, which argparse shows."""
+    if text.isdecimal() and (count := int(text)) >= 2:
+        return count
+    raise argparse.ArgumentTypeError("must be 2 or more")
 
 
 def positive(text: str) -> float:

@@ -5,33 +5,30 @@ import contextlib
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
 import psutil
 
-from node.protocol.genesis import read_genesis
-from node.protocol.keys import read_key_file
 from scripts.benchmark import network as networks
-from scripts.benchmark.client import LoadClient
+from scripts.benchmark.client import load_client
 from scripts.benchmark.empty import empty_figures, measure_busy, measure_idle
-from scripts.benchmark.engine import measure_engine
+from scripts.benchmark.engine import funded_payers, measure_engine
 from scripts.benchmark.gateway import measure_gateway
-from scripts.benchmark.load import ASSET, BenchError, Payers
+from scripts.benchmark.load import BenchError
 from scripts.benchmark.network import Network
 from scripts.benchmark.options import parse
 from scripts.benchmark.postgres import measure_postgres, postgres_figures
 from scripts.benchmark.report import say, table
 from scripts.benchmark.series import markdown, settings
-from scripts.devnet.client import Client, ClientError
+from scripts.benchmark.turns import take_turns, turns_table
+from scripts.devnet.client import ClientError
 from scripts.devnet.customer import CustomerError
 from scripts.devnet.folder import FolderError
 from scripts.devnet.postgres import PostgresError, find_programs, running_server, url_of
 from scripts.devnet.processes import ProcessError
 
-ACCOUNTS_PER_SHARD = 500
 FAILURES = (
     BenchError,
     ClientError,
@@ -62,13 +59,19 @@ def main(arguments: Sequence[str]) -> int:
         code = 130
     if options.json and runs:
         print(json.dumps(runs if options.table else runs[0]))
+    elif runs and options.against:
+        print(turns_table(runs[0]))
     elif runs:
         print(markdown(runs) if options.table else table(runs[0]))
-    return code or int(any(map(went_wrong, runs)))
+    return code or int(not options.against and any(map(went_wrong, runs)))
 
 
 def run(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
     """All that is asked for, each run on a network of its own. ``runs``: gets their results, as soon as each is over."""
+    if options.against:
+        with chosen_network(options) as network:
+            runs.append(take_turns(network, networks.existing(options.against), options))
+        return
     programs = find_programs("pgbench") if options.pgbench else None
     before = measure_postgres(programs, options.seconds) if programs else {}
     for one in settings(options):
@@ -86,9 +89,7 @@ def measure_network(network: Network, options: argparse.Namespace) -> dict[str, 
     idle = measure_idle(network, options.empty) if options.empty else None
     gateway = {"gateway": measure_gateway(network, options)} if options.gateway else {}
     with load_client(network) as client:
-        say("funding accounts ...")
-        payers = Payers(client, ACCOUNTS_PER_SHARD, seed=time.time_ns())
-        payers.fund(read_key_file(network.devnet.folder.issuer_key(ASSET)), ASSET, 1_000_000)
+        payers = funded_payers(network, client)
         busy = measure_busy(network, client, payers, options) if options.empty else None
         results = measure_engine(network, client, payers, options) | gateway
     if idle and busy:
@@ -114,13 +115,6 @@ def chosen_network(options: argparse.Namespace) -> Iterator[Network]:
         if options.postgresql:
             database = url_of(stack.enter_context(running_server(find_programs())))
         yield stack.enter_context(networks.own(options, database))
-
-
-@contextlib.contextmanager
-def load_client(network: Network) -> Iterator[LoadClient]:
-    devnet = network.devnet
-    with Client(devnet.broker_url, read_genesis(devnet.folder.genesis)) as client:
-        yield LoadClient(client)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -29,6 +30,7 @@ from scripts.benchmark.profile import profile_figures
 from scripts.benchmark.report import Costs, engine_figures, rate, table
 from scripts.benchmark.run import went_wrong
 from scripts.benchmark.series import markdown, settings
+from scripts.benchmark.turns import compare, take_alternately, turns_table
 from scripts.devnet import postgres, processes
 from scripts.devnet.customer import Purse
 from scripts.devnet.layout import Devnet, Folder, Ports, Program
@@ -326,6 +328,7 @@ def test_a_table_runs_one_two_and_four_committees() -> None:
             "--table --profile",
             "--port-base 5",
         ),
+        *("--turns 1", "--against x --table", "--against x --empty", "--against x --pgbench", "--against x --dead 1"),
         *("--gateways 0", "--gateways 99", "--gateways 2 --data x", "--postgresql --data x"),
     ],
 )
@@ -351,3 +354,25 @@ def test_nodes_and_every_process_of_the_gateway_are_profiled(monkeypatch: pytest
     devnet = Devnet(Folder(tmp_path), Ports(20_000), 1, (), gateways=2)
     Network(devnet, programs, is_profiled=True).start(*names)
     assert {program.name for program in started if "scripts.benchmark.profiled" in program.argv} == {*names} - {"broker"}
+
+
+def test_two_networks_take_turns_and_who_was_last_is_first_in_the_next() -> None:
+    order: list[str] = []
+    rates = {"this": iter([9.0, 110.0, 130.0, 120.0]), "other": iter([9.0, 100.0, 100.0, 200.0])}
+
+    def run(name: str) -> dict[str, float]:
+        order.append(name)
+        return {"tps": next(rates[name])}
+
+    found = take_alternately("full load", [partial(run, "this"), partial(run, "other")], 3)
+    assert order == ["other", "this", "this", "other", "other", "this", "this", "other"]
+    assert [(this["tps"], other["tps"]) for this, other in found] == [(110, 100), (130, 100), (120, 200)], "the first warms up"
+
+
+def test_the_ratio_is_the_mean_of_those_within_the_turns_and_has_an_error() -> None:
+    turns = [({"tps": 110.0}, {"tps": 100.0}), ({"tps": 260.0}, {"tps": 200.0})]
+    compared = compare(turns)
+    assert compared == {"tps": {"this": 185.0, "other": 150.0, "ratio": pytest.approx(1.2), "error": pytest.approx(0.1)}}
+    shown = turns_table({"turns": 2, "seconds": 5.0, "cross_share": 0.5, "engine": compared})
+    assert shown.splitlines()[0] == "2 turns of 5 s each, 50% cross-shard"
+    assert "185.0 against    150.0   ratio 1.200, standard error 0.100" in shown

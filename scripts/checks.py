@@ -1,7 +1,7 @@
 """``scripts/test``: lint, formatting, types, tests - and a summary that ends with pytest's own.
 
-Tests of networks mostly wait, and those of single processes now and then, so what only computes runs beside all of them, with what
-they leave of the processor.
+Tests of networks mostly wait, those of single processes now and then: what only computes runs beside all of them, with what they
+leave of the processor.
 """
 
 import os

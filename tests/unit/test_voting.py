@@ -7,7 +7,7 @@ from node.consensus.views import Views
 from node.consensus.voting import Voting
 from node.effects import Broadcast
 from node.protocol.messages import Ballot
-from tests.unit.test_simplex import A1, B2, C3, FOUR, KEYS, NOTARIZE, finalized, notarized, proposal, vote
+from tests.unit.member import A1, B2, C3, FOUR, KEYS, NOTARIZE, finalized, notarized, proposal, vote
 
 OWN_VIEW = 1
 """Led by member 1."""

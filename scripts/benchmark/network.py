@@ -32,7 +32,7 @@ class Network:
         """Process ids of programs. Raises ProcessError when one does not run."""
         running = processes.programs_running(self.devnet.folder)
         if missing := [name for name in names if name not in running]:
-            raise ProcessError(f"{missing[0]} does not run")
+            raise ProcessError(f"{missing[0]} does not run in {self.devnet.folder.data}")
         return [running[name].pid for name in names]
 
     def metrics_ports(self) -> list[int]:

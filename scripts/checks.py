@@ -132,8 +132,8 @@ def check_all(checks: Checks, other_python: str | None) -> None:
             if other_python:
                 checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, NICE, place)
             checks.begin_beside(TYPES, NICE)
-            checks.begin_beside(COMPUTING_TESTS, NICEST)
             checks.run(STYLE | OTHER_TESTS)
+            checks.begin_beside(COMPUTING_TESTS, NICEST)
             if other_python:
                 checks.run({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, *SHORT]}, place)
             checks.run(NETWORK_TESTS)

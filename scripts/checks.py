@@ -1,6 +1,6 @@
 """``scripts/test``: lint, formatting, types, tests - and a summary that ends with pytest's own.
 
-Tests of networks mostly wait, those of single processes now and then: what only computes runs beside all of them, with what they
+Tests of networks mostly wait: what only computes runs beside them, and beside the unit tests with another Python, with what they
 leave of the processor.
 """
 

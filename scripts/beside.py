@@ -7,14 +7,15 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
+
+_LOWEST = 19
 
 
 class Beside:
-    """One such command, in a session of its own: an interrupt of the terminal does not reach it. ``nice``: up to 19, the most."""
+    """One such command, in a session of its own: an interrupt of the terminal does not reach it."""
 
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str], nice: int) -> None:
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this lives
         self._process = subprocess.Popen(
             command,
@@ -24,7 +25,7 @@ class Beside:
             stdout=self._said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=partial(_give_way, nice),
+            preexec_fn=_give_way,
         )
 
     def interrupt(self) -> None:
@@ -50,8 +51,8 @@ class Beside:
         sys.stdout.flush()
 
 
-def _give_way(nice: int) -> None:
+def _give_way() -> None:
     """As a session, too: where Linux shares the processor between sessions first, to be nice within one is not enough."""
-    os.nice(nice)
+    os.nice(_LOWEST)
     with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice))
+        Path("/proc/self/autogroup").write_text(str(_LOWEST))

@@ -30,8 +30,6 @@ PYTEST = [*PYTHON, "pytest"]
 COVERED = [*PYTEST, "-p", "scripts.coverage"]
 WORKERS = ["-n", "logical", "--dist", "worksteal"]  # the slowest tests are neighbours: who is done takes some of them
 """How many they are says tests/conftest.py."""
-NICE, NICEST = 10, 19
-"""What is waited for soon goes before what has time until the end."""
 FEWER_WORKERS = ["-n", "auto", "--dist", "worksteal"]  # of what others leave
 STYLE = {"lint": [*PYTHON, "ruff", "check", "."], "format": [*PYTHON, "ruff", "format", "--check", "."]}
 TYPES = {"types": [*PYTHON, "mypy"]}
@@ -90,11 +88,11 @@ class Checks:
             began = time.monotonic()
             self._note(name, run(command, environment), f", {time.monotonic() - began:.0f} s")
 
-    def begin_beside(self, commands: Commands, nice: int, environment: dict[str, str] | None = None) -> None:
-        """Each at once, with what others that are less nice leave of the processor."""
+    def begin_beside(self, commands: Commands, environment: dict[str, str] | None = None) -> None:
+        """Each at once, with what others leave of the processor."""
         for name, command in commands.items():
             print(f"== beside what follows, and shown at the end: {name}", flush=True)
-            self._beside[name] = Beside(command, ROOT, {**os.environ, **(environment or {})}, nice)
+            self._beside[name] = Beside(command, ROOT, {**os.environ, **(environment or {})})
 
     def finish_beside(self) -> None:
         """Wait for them, and end what they left behind."""
@@ -130,10 +128,11 @@ def check_all(checks: Checks, other_python: str | None) -> None:
         place = {"SHARDPAY_ENVIRONMENT": environment}
         try:
             if other_python:
-                checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, NICE, place)
-            checks.begin_beside(TYPES, NICE)
+                checks.begin_beside({f"environment for {other_python}": [*other, "--version"]}, place)
+            checks.begin_beside(TYPES)
             checks.run(STYLE | OTHER_TESTS)
-            checks.begin_beside(COMPUTING_TESTS, NICEST)
+            checks.finish_beside()
+            checks.begin_beside(COMPUTING_TESTS)
             if other_python:
                 checks.run({f"unit tests with {other_python}": [*other, *WORKERS, *UNCACHED, *SHORT]}, place)
             checks.run(NETWORK_TESTS)

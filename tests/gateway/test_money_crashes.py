@@ -232,10 +232,8 @@ def test_a_request_cut_off_at_the_processor_ends_as_that_has_it(
                 await cut_off_before(*arguments)
 
             user, wallet = await desk.customer()
-            for cut_off, lost_after in (
-                (cut_off_before, 0),
-                (cut_off_after, 2_000),
-            ):  # ms: what the second does, it may do slowly
+            lost_after_ms = {cut_off_before: 0, cut_off_after: 2_000}  # what the second does, it may do slowly
+            for cut_off, lost_after in lost_after_ms.items():
                 monkeypatch.setattr(processor, "authorize", cut_off)
                 monkeypatch.setattr(purchases, "_LOST_AFTER_MS", lost_after)
                 with pytest.raises(Died):

@@ -15,7 +15,7 @@ def test_the_bench_compares_networks_that_run_and_spends_nobodys_money(network: 
         monkeypatch.setattr(module, name, few)
     monkeypatch.setattr(turns, "CLIENTS", (8,))
     here, compared = ["--data", str(network.folder.data), "--against", str(network.folder.data)], list[dict[str, Any]]()
-    run(parse([*here, "--turns", "2", "--seconds", "0.5", "--in-flight", "50", "--cross", "0.5", "--gateway"]), compared)
+    run(parse([*here, "--turns", "2", "--seconds", "1.5", "--in-flight", "50", "--cross", "0.5", "--gateway"]), compared)
     (found,) = compared
     assert {name for part in ("engine", "gateway") for name in found[part]} == turns.NAMES.keys()
     for one in (found["engine"]["tps"], found["gateway"]["committed_per_s"]):

@@ -28,7 +28,7 @@ def python(text: str) -> list[str]:
 def test_what_runs_beside_gives_way_and_is_shown_when_all_is_done(capfd: pytest.CaptureFixture[str]) -> None:
     checks = Checks()
     checks.begin_beside(
-        {"beside": python("import os; print('beside, nice', os.nice(0), os.environ['WHERE'])")}, 12, {"WHERE": "here"}
+        {"beside": python("import os; print('beside, nice', os.nice(0), os.environ['WHERE'])")}, {"WHERE": "here"}
     )
     checks.run({"first": python("import os; print('first, nice', os.nice(0))")})
     checks.finish_beside()
@@ -37,7 +37,7 @@ def test_what_runs_beside_gives_way_and_is_shown_when_all_is_done(capfd: pytest.
     checks.show_beside()
     said = capfd.readouterr().out
     assert f"first, nice {os.nice(0)}\n" in said
-    assert said.endswith(f"== beside\nbeside, nice {min(os.nice(0) + 12, 19)} here\n")
+    assert said.endswith("== beside\nbeside, nice 19 here\n")
     assert not checks.failed
 
 
@@ -46,7 +46,7 @@ def test_one_failure_is_a_failure_of_all(beside: bool) -> None:
     checks = Checks()
     bad = {"bad": python("raise SystemExit(3)")}
     if beside:
-        checks.begin_beside(bad, 19)
+        checks.begin_beside(bad)
     else:
         checks.run(bad)
     checks.run({"good": python("")})
@@ -95,7 +95,7 @@ def test_an_interrupt_ends_everything(tmp_path: Path, how: signal.Signals, befor
 def test_what_a_command_beside_has_started_ends_with_it_even_who_ignores_an_interrupt(tmp_path: Path) -> None:
     file = tmp_path / "child"
     child = [*python(STUBBORN + SLOW), str(file)]
-    beside = Beside(python(f"import subprocess, time; subprocess.Popen({child!r}); time.sleep(600)"), ROOT, dict(os.environ), 19)
+    beside = Beside(python(f"import subprocess, time; subprocess.Popen({child!r}); time.sleep(600)"), ROOT, dict(os.environ))
     pid = int(until(lambda: file.exists() and file.read_text(), within=PATIENCE) or 0)
     child_process = psutil.Process(pid)
     beside.interrupt()

@@ -122,7 +122,7 @@ class ShardFollower:
         """Its closing block is known now."""
         if (end := self._end()) is not None and self._chain is not None:
             self._chain.finish(end)
-            if self._pause is not None:
+            if self._pause is not None and not self._pause.expired():  # else it ends in the next turn anyway, and refuses this
                 self._pause.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:

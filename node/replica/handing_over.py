@@ -52,7 +52,7 @@ class HandingOver:
             return [Send(peer, PartsReply(height, ()))]
         if found is held:
             self._asked_at = now
-        if not all(_is_part(found, place) for place in request.places):
+        if not all(map(_is_place, request.places)):
             return [*effects, Ban(peer, "it asked for parts that there are not")]
         known = (Branching(place, found.branches[place]) if place in found.branches else place for place in request.places)
         return [*effects, SendParts(peer, height, tuple(known))]
@@ -65,6 +65,7 @@ class HandingOver:
         return [Hold(None)]
 
 
-def _is_part(outline: Outline, place: bytes) -> bool:
-    """Whether somebody who has the parts above may ask for this one. To read any other subtree could mean to read all rows."""
-    return not place or place.endswith(REPLAYED) or (place[-1] < 16 and place[:-1] in outline.branches)
+def _is_place(place: bytes) -> bool:
+    """Whether there is such a part, in some tree. Also one below a part that is here may be asked for: another peer may have sent
+    the hashes of its children instead of its rows. Whatever is not among the branches has few rows."""
+    return place.endswith(REPLAYED) or all(digit < 16 for digit in place)

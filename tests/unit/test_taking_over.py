@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from msgspec import structs
+from msgspec import Raw, structs
 
 from node import handing_over as reading
 from node.consensus.catching_up import CatchingUp
@@ -31,11 +31,13 @@ from node.effects import (
 from node.events import ChainEvent, For, Stored, Tick, Transactions
 from node.ledger import checkpoint as checkpoints
 from node.ledger import replay
+from node.ledger.commitment import EMPTY_TREE, branches, updated
 from node.network.events import Message
 from node.node import Node
 from node.protocol.certificate import VoteKind, sign_vote
 from node.protocol.checkpoint import Branching, CertifiedCheckpoint, Ids, Part, Rows, work_of
 from node.protocol.codec import encode
+from node.protocol.limits import MAX_PART_ROWS
 from node.protocol.messages import (
     Ballot,
     ChainRequest,
@@ -387,6 +389,25 @@ def test_parts_nobody_asked_for_are_ignored(source: Source) -> None:
     run(source, member, 200)
 
 
+def test_who_is_told_the_hashes_below_a_part_instead_of_its_rows_is_given_what_is_below_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (checkpoints, reading):
+        monkeypatch.setattr(module, "MAX_PART_ROWS", MAX_PART_ROWS)  # all rows are one part
+    source = Source(tmp_path / "source.db")
+    with closing(source.storage):
+        member = chosen(source)
+        ((peer, request),) = requests(member.next_requests(200)).items()
+        assert isinstance(request, PartsRequest)
+        (whole,) = source.answer(request).parts
+        assert isinstance(whole, Rows)
+        tree = updated(EMPTY_TREE, [(name, Raw(value)) for name, value in whole.rows])
+        told = Branching(b"", branches(tree, len(whole.rows) - 1)[b""])
+        member.received(peer, PartsReply(request.height, (told,)), 200)
+        run(source, member, 200)
+        assert member.rows == len(whole.rows)
+
+
 def test_who_is_silent_is_asked_ever_more_rarely_and_nobody_waits_for_it(source: Source) -> None:
     member, times = beginner(source, PEERS[:2]), [0]
     assert requests(member.next_requests(0))
@@ -603,9 +624,8 @@ def test_a_checkpoint_is_held_from_the_first_request_for_a_part_until_nobody_ask
     assert gone == [Send(PEERS[1], PartsReply(first.header.height, ()))]
 
 
-@pytest.mark.parametrize("place", [b"\x10", b"\0\0\0\0", b"\0" * 64, b"junk"])
+@pytest.mark.parametrize("place", [b"\x10", b"\0\0\x10\0", b"\x10" * 64, b"junk"])
 def test_who_asks_for_a_part_that_there_is_not_is_dropped_and_nothing_is_read(source: Source, place: bytes) -> None:
-    """What would be read could be all rows."""
     effects = source.serving.answer(PEERS[0], PartsRequest(source.offer.header.height, (b"", place)), 0)
     assert not [effect for effect in effects if isinstance(effect, SendParts)]
     assert Ban(PEERS[0], "it asked for parts that there are not") in effects

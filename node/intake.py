@@ -13,6 +13,8 @@ from node.protocol.queries import Query
 
 MAX_FRAMES = 2_000
 """Of peers, handled in one turn."""
+_FRAMES_SECONDS = 0.02
+"""In which no further frame is begun in the same turn: what the first ones led to, votes for one, waits for the last."""
 MAX_QUESTIONS = 64
 """Waiting, or being answered from storage."""
 MAX_NEWS_BYTES = 4 << 20
@@ -98,8 +100,11 @@ class Intake:
                     self._news[type(event)] -= 1
                     self._news_bytes[type(event)] -= size
             yield event
+        until = trio.current_time() + _FRAMES_SECONDS
         for _ in range(min(len(self._peers), MAX_FRAMES)):
             yield self._peers.receive_nowait()
+            if trio.current_time() > until:
+                break
         if self._transactions and transactions:
             chain = self._transactions[0][0]
             yield For(chain, Transactions(tuple(self._next_batch(chain))))

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 
 from node.protocol.block import Header
 from node.protocol.certificate import Electorate, FinalBlock
@@ -9,6 +10,13 @@ from node.protocol.certificate import Electorate, FinalBlock
 
 class Forged(Exception):
     """A peer sent what no honest one sends."""
+
+
+def are_final(blocks: Sequence[FinalBlock], electorate: Electorate) -> bool:
+    """Whether these consecutive blocks are: the last one is, and so all that it goes back to. That costs one certificate."""
+    follow = all(block.block.header.parent == before.block.header.hash for before, block in pairwise(blocks))
+    have_theirs = all(final.block.payload_root() == final.block.header.payload_root for final in blocks)
+    return follow and have_theirs and blocks[-1].finality.proves(blocks[-1].block.header, electorate)
 
 
 class Adopting:

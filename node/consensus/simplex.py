@@ -202,12 +202,14 @@ class Simplex(Generic[Draft]):
             return False
         if header.view < self.view:
             self.on_vote(vote, now)
-            return self._is_due_late(vote)
+            return self._is_due_late(vote) and self._has_its_payload(proposal)
         if header.proposer != leader or not vote.is_valid(self._electorate):
             self._ban(leader, "a proposal it did not sign")
             return False
-        if not self._take_justification(proposal) or proposal.block.payload_root() != header.payload_root:
-            self._ban(leader, "a proposal with another justification, or payload, than it says")
+        if not self._take_justification(proposal):
+            self._ban(leader, "a proposal with another justification than it says")
+            return False
+        if not self._has_its_payload(proposal):
             return False
         if self.view != header.view:
             self.on_vote(vote, now)
@@ -219,6 +221,13 @@ class Simplex(Generic[Draft]):
             self._effects.append(Notable(f"member {leader} proposed two blocks in view {vote.view}"))
         self._welcomed.append(vote.block)
         return True
+
+    def _has_its_payload(self, proposal: Proposal) -> bool:
+        """Else its leader sent something else, and is dropped."""
+        is_it = proposal.block.payload_root() == proposal.block.header.payload_root
+        if not is_it:
+            self._ban(proposal.vote.signer, "a proposal with another payload than it says")
+        return is_it
 
     def _is_one_too_many(self, view: int) -> bool:
         return view == self.view and len(self._welcomed) >= MAX_PROPOSALS

@@ -48,6 +48,10 @@ class _Check(Struct, frozen=True, dict=True):
         return 0
 
 
+def _is_body(waiting: Waiting | None, block: Block) -> bool:
+    return isinstance(waiting, BodyReply) and waiting.block.header == block.header
+
+
 def _size_of(block: Block) -> int:
     return sum(map(len, (*block.bundles, *block.transactions, *block.entries)))
 
@@ -97,7 +101,10 @@ class Checking:
         return self._make_wait(_Check(unknown, prepared, assembled, payload=payload))
 
     def reply(self, peer: bytes, reply: ChainReply | BodyReply, blocks: Iterable[Block]) -> list[CheckSignatures] | None:
-        """Have checked what the bundles in blocks from another member prepare. None when there is nothing to check."""
+        """Have checked what the bundles in blocks from another member prepare, once at a time. None when there is nothing to
+        check."""
+        if isinstance(reply, BodyReply) and any(_is_body(check.waiting, reply.block) for check in self._checks.values()):
+            return []
         prepared = to_check(self._rules, (bundle for block in blocks for bundle in read_bundles(block)))
         return self._make_wait(_Check((), prepared, reply, peer)) if prepared else None
 

@@ -25,6 +25,10 @@ class Delivery(Struct, frozen=True):
     encoded: bytes
 
 
+class Unproven(Exception):
+    """A bundle that its shard has not certified: no honest node sends one."""
+
+
 class Inbox:
     """Keeps at most WINDOW bundles and MAX_CHANNEL_BYTES per source shard, and the next one."""
 
@@ -47,17 +51,21 @@ class Inbox:
 
     def receive(self, certified: CertifiedBundle, cursor: int) -> Delivery | None:
         """Keep a bundle if it is valid, new, not too large for a block, and within the window after ``cursor``, and if there is
-        room or it is the next one. Returns it if it was kept: its turn comes once its witnesses are checked (``settle``)."""
+        room or it is the next one. Returns it if it was kept: its turn comes once its witnesses are checked (``settle``).
+
+        Raises:
+            Unproven: it would have been kept, and does not prove itself.
+        """
         bundle = certified.bundle
         channel = self._channels.get(bundle.source)
         if channel is None or bundle.destination != self._shard or bundle.sequence in channel:
             return None
         self.heard_of(bundle.source, bundle.sequence)
         encoded = encode(certified)
-        if not self.has_room(bundle.source, bundle.sequence, cursor, len(encoded)):
+        if len(encoded) > MAX_BUNDLE_BYTES or not self.has_room(bundle.source, bundle.sequence, cursor, len(encoded)):
             return None
-        if len(encoded) > MAX_BUNDLE_BYTES or not certified.is_valid(self._electorates[bundle.source]):
-            return None
+        if not certified.is_valid(self._electorates[bundle.source]):
+            raise Unproven
         delivery = channel[bundle.sequence] = Delivery(certified, encoded)
         self._received[encoded] = certified
         return delivery
@@ -83,8 +91,8 @@ class Inbox:
         """What came of checking the witnesses of what a bundle prepares; None: it is not here, or not checked."""
         return self._verdicts.get(encoded)
 
-    def verified(self, encoded: bytes) -> CertifiedBundle | None:
-        """The bundle in a proposal's payload, checked, or known to have been; None when it is not valid."""
+    def read(self, encoded: bytes) -> CertifiedBundle | None:
+        """A bundle in a block; None when it is none from another shard to this one."""
         received = self._received.get(encoded)
         if received is not None:
             return received
@@ -93,10 +101,11 @@ class Inbox:
         except DecodeError:
             return None
         bundle = certified.bundle
-        channel = self._channels.get(bundle.source)
-        if channel is None or bundle.destination != self._shard:
-            return None
-        return certified if certified.is_valid(self._electorates[bundle.source]) else None
+        return certified if bundle.source in self._channels and bundle.destination == self._shard else None
+
+    def proves(self, encoded: bytes, certified: CertifiedBundle) -> bool:
+        """Whether a bundle that was read proves itself, or is known to."""
+        return encoded in self._received or certified.is_valid(self._electorates[certified.bundle.source])
 
     def following(self, source: int, cursor: int) -> Iterator[Delivery]:
         """The checked deliveries right after ``cursor``, without a gap."""

@@ -37,16 +37,14 @@ def may_fill(transactions: Sequence[bytes], parameters: Parameters) -> bool:
 
 
 def read_bundles(encoded: Sequence[bytes], inbox: Inbox) -> tuple[CertifiedBundle, ...] | None:
-    """The bundles of a block. None when they are too large together, or one does not prove itself."""
-    bundles = []
-    for one in encoded:
-        certified = inbox.verified(one)
-        if certified is None:
-            return None
-        bundles.append(certified)
+    """The bundles of a block. None when one is there twice, they are too large together, or one does not prove itself: that is
+    looked at last, for it costs the most."""
+    bundles = [certified for one in encoded if (certified := inbox.read(one)) is not None]
+    if len(bundles) < len(encoded) or len(set(encoded)) < len(encoded):
+        return None
     if len(bundles) > 1 and not fits(sum(map(len, encoded)), sum(len(certified.bundle.records) for certified in bundles)):
         return None
-    return tuple(bundles)
+    return tuple(bundles) if all(map(inbox.proves, encoded, bundles)) else None
 
 
 def read_entries(encoded: Sequence[bytes]) -> tuple[Entry, ...] | None:

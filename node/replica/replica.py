@@ -6,6 +6,7 @@ Pure: each method is one event and returns the effects to perform, in order (see
 from collections.abc import Sequence
 from functools import partial
 
+from node.consensus.adopting import are_final
 from node.consensus.catching_up import CatchingUp
 from node.consensus.patience import Timeouts
 from node.consensus.round import Seat
@@ -59,7 +60,7 @@ from node.replica.counters import Counters
 from node.replica.delivering import Delivering, certify_bundles
 from node.replica.desk import Desk
 from node.replica.drafts import Branches, Draft, Payload
-from node.replica.inbox import Inbox
+from node.replica.inbox import Inbox, Unproven
 from node.replica.mempool import Mempool, Pooled
 from node.replica.observer import LAG
 from node.replica.pace import Pace
@@ -350,7 +351,7 @@ class Replica:
 
     def _on_channel(
         self, peer: bytes, message: BundleDelivery | BundleName | BundleRequest | BundleWanted
-    ) -> Sequence[Send | SendBundles]:
+    ) -> Sequence[Send | SendBundles | Ban]:
         """Of a channel from or to this shard, from a member of either of the two."""
         now = self._at.now
         match message:
@@ -370,9 +371,12 @@ class Replica:
                     return self._serving.bundles(peer, message, now)
         return []
 
-    def _on_bundle(self, peer: bytes, certified: CertifiedBundle) -> list[Send]:
+    def _on_bundle(self, peer: bytes, certified: CertifiedBundle) -> Sequence[Send | Ban]:
         cursor = self.state.cursor(certified.bundle.source)
-        delivery = self.inbox.receive(certified, cursor)
+        try:
+            delivery = self.inbox.receive(certified, cursor)
+        except Unproven:
+            return [Ban(peer, "it sent a bundle that does not prove itself")]
         if delivery is not None:
             self.counters.bundles_in += 1
             self._effects += self._checking.delivery(delivery)
@@ -439,11 +443,22 @@ class Replica:
 
     def _on_reply(self, peer: bytes, reply: ChainReply | BodyReply, blocks: Sequence[Block]) -> None:
         """Blocks that this member asked for: consensus sees them once the witnesses of what they prepare are checked."""
+        if not self._may_be_worked_on(reply):
+            self._effects.append(Ban(peer, "it sent a block that does not prove itself"))
+            return
         checks = self._checking.reply(peer, reply, blocks)
         if checks is None:
             self._go_on(Checked([], reply, peer))
         else:
             self._effects += checks
+
+    def _may_be_worked_on(self, reply: ChainReply | BodyReply) -> bool:
+        """Whether the blocks are what they say, if they have bundles, which cost time."""
+        match reply:
+            case ChainReply(blocks):
+                return not any(final.block.bundles for final in blocks) or are_final(blocks, self.electorate)
+            case BodyReply(block):
+                return block.payload_root() == block.header.payload_root
 
     def _is_timely(self, header: Header) -> bool:
         return header.time <= self._at.wall + self.parameters.clock_skew

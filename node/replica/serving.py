@@ -109,8 +109,10 @@ class Serving:
         return [found] if self._is_first(peer, wanted) or self._may(peer, BundleWanted, now) else []
 
     def _is_first(self, peer: bytes, wanted: BundleWanted) -> bool:
+        """Of the last of the channel, which it was not given yet. Of what was brought here few are kept."""
         given, sequence = self._given.setdefault((peer, wanted.source, wanted.destination), set()), wanted.sequence
-        oldest = max(given, default=0) - WINDOW
+        latest = self._state.sequence(wanted.destination) if wanted.source == self._shard else max(given, default=0)
+        oldest = latest - WINDOW
         if sequence <= oldest or sequence in given:
             return False
         given.add(sequence)

@@ -771,7 +771,7 @@ DROPPED_FOR = {
     "forged certificates": "it sent a certificate that is not valid",
     "twin network": "it sent a certificate that is not valid",
     "other transactions": "it sent other transactions than it proposed",
-    "swapped bodies": "it sent a proposal with another justification, or payload, than it says",
+    "swapped bodies": "it sent a proposal with another payload than it says",
     "out of turn": "it sent a proposal that is not the leader's",
 }
 """Why liars that can be told from others by what they send are dropped."""

@@ -6,13 +6,14 @@ import pytest
 from msgspec import structs
 
 from node.protocol.block import Block
+from node.protocol.certificate import Electorate
 from node.protocol.channel import CertifiedBundle, Prepare, PrepareVote, Record
 from node.protocol.codec import encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BLOCK_PAYLOAD_BYTES, MAX_BLOCK_RECORDS
-from node.replica.inbox import MAX_CHANNEL_BYTES, WINDOW, Inbox
+from node.replica.inbox import MAX_CHANNEL_BYTES, WINDOW, Inbox, Unproven
 from node.replica.mempool import Mempool
-from node.replica.payloads import read_payload
+from node.replica.payloads import read_bundles, read_payload
 from tests.chains import Network
 from tests.unit.replicas import forge_bundle
 
@@ -47,15 +48,30 @@ def of_shard(source: int) -> CertifiedBundle:
         (bundle(10), False),
         (bundle(11 + WINDOW), False),
         (bundle(11, 2), False),
-        (unproven(11), False),
+        (unproven(10), False),
         (of_shard(7), False),
     ],
-    ids=["next", "last of the window", "taken already", "beyond the window", "for another shard", "unproven", "unknown source"],
+    ids=[
+        "next",
+        "last of the window",
+        "taken already",
+        "beyond the window",
+        "for another shard",
+        "not looked at",
+        "unknown source",
+    ],
 )
 def test_a_bundle_is_kept_if_it_is_proven_new_and_near(certified: CertifiedBundle, kept: bool) -> None:
     box = inbox()
     assert (box.receive(certified, 10) is not None) == kept
     assert not box.receive(certified, 10), "not twice"
+
+
+def test_a_bundle_that_would_be_kept_and_does_not_prove_itself_is_a_lie() -> None:
+    box = inbox()
+    with pytest.raises(Unproven):
+        box.receive(unproven(11), 10)
+    assert not box.holds(1, 11)
 
 
 def test_bundles_follow_without_a_gap_until_the_chain_has_taken_them() -> None:
@@ -87,7 +103,19 @@ def test_bundles_follow_without_a_gap_until_the_chain_has_taken_them() -> None:
     ids=["proven", "no bundle", "for another shard", "unproven", "unknown source"],
 )
 def test_a_bundle_in_a_block_has_to_prove_itself(encoded: bytes, valid: bool) -> None:
-    assert (inbox().verified(encoded) is not None) == valid
+    assert (read_bundles([encoded], inbox()) is not None) == valid
+
+
+def test_bundles_in_a_block_prove_themselves_only_once_nothing_else_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That costs a quorum of signatures each."""
+    looked_at = list[Electorate]()
+    monkeypatch.setattr(CertifiedBundle, "is_valid", lambda _, electorate: looked_at.append(electorate) or True)
+    many = [bundle(sequence, 0, *[VOTE] * MAX_BLOCK_RECORDS) for sequence in (1, 2)]
+    for wrong in ([bundle(), bundle()], [bundle(), of_shard(7)], many):
+        assert read_bundles(list(map(encode, wrong)), inbox()) is None
+    assert looked_at == []
+    assert read_bundles([encode(bundle()), encode(bundle(2))], inbox()) is not None
+    assert len(looked_at) == 2
 
 
 def accepted(*bundles: CertifiedBundle) -> bool:

@@ -35,6 +35,22 @@ async def test_a_bounded_number_of_frames_is_taken_in_a_turn_and_the_rest_waits(
     assert kinds(intake) == [Tick]
 
 
+async def test_frames_that_take_long_to_handle_are_not_taken_in_one_turn(mock_clock: MockClock) -> None:
+    """Until it ends nothing is stored or sent: no vote."""
+    peers = Inbox(lambda: None)
+    intake = Intake(peers)
+    for _ in range(20):
+        peers.put(FRAME)
+    turns = []
+    while peers:
+        handled = 0
+        for _ in intake.take():
+            handled += 1
+            mock_clock.jump(0.006)
+        turns.append(handled)
+    assert turns == [4] * 5
+
+
 async def test_answers_to_effects_come_before_frames() -> None:
     peers = Inbox(lambda: None)
     intake = Intake(peers)

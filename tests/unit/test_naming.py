@@ -6,6 +6,7 @@ from node.effects import Effect, Send, SendBundles
 from node.protocol.channel import PrepareVote
 from node.protocol.codes import Code
 from node.protocol.messages import BundleDelivery, BundleName, BundleRequest, BundleWanted, PeerMessage
+from node.replica import serving
 from node.replica.delivering import first_hands
 from node.replica.inbox import WINDOW
 from node.replica.replica import Replica
@@ -122,6 +123,20 @@ def test_a_member_gives_its_committee_what_it_was_brought_and_a_destination_what
     make_final(sender, home)
     asked = BundleWanted(home.number, there.number, 1)
     assert sender.on_message(peer, asked, at(50)) == [SendBundles(peer, there.number, 1, is_alone=True)]
+
+
+def test_of_what_was_sent_long_ago_one_is_given_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes the bundles in needs the last ones only; all there ever were would be a lot to read."""
+    monkeypatch.setattr(serving, "WINDOW", 2)
+    network = Network(committees=2)
+    home = network.shard_of(network.issuers["USD"])
+    there = network.shards[1 - home.number]
+    for amount in range(1, 6):
+        home.add(network.pay(network.issuers["USD"], network.person(there.number), amount))
+    sender, peer = replica_of(network, 0, number=home.number), there.electorate.keys[0]
+    make_final(sender, home)
+    given = [bool(sender.on_message(peer, BundleWanted(home.number, there.number, n), at(50))) for n in (1, 2, 3, 4, 5, 4)]
+    assert given == [True, False, False, True, True, False]
 
 
 @pytest.mark.parametrize(

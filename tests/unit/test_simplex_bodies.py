@@ -115,6 +115,19 @@ def test_what_a_late_proposal_lacks_is_asked_for_if_a_quorum_notarized_it() -> N
         assert requests(bench) == asked_of
 
 
+def test_who_sends_another_payload_than_a_quorum_notarized_is_dropped_and_the_body_is_waited_for_still() -> None:
+    bench = Bench()
+    bench.hear(notarized(A1), finalized(A1))
+    assert requests(bench)
+    whole = proposal(A1)
+    bench.hear(structs.replace(whole, block=structs.replace(whole.block, leaves=())))
+    assert bench.banned() == [1]
+    assert bench.simplex.wants(A1.header.hash)
+    assert bench.final_blocks == []
+    bench.hear(whole)
+    assert bench.final_blocks == [A1]
+
+
 def test_nobody_is_asked_for_a_proposal_whose_view_is_over_unless_a_quorum_notarized_it() -> None:
     for end, is_awaited in ((nullified(1), False), (notarized(A1), True)):
         bench = Bench()

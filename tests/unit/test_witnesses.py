@@ -1,19 +1,20 @@
 """Signatures of what other shards prepare are checked off the loop: a block is executed on what came of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from msgspec import structs
 
-from node.effects import Commit
+from node.effects import Ban, Commit, Effect, Send
 from node.protocol import transaction as transactions
+from node.protocol.block import Block
 from node.protocol.certificate import FinalBlock, VoteKind
 from node.protocol.channel import CertifiedBundle, Prepare, PrepareVote
 from node.protocol.codec import decode, encode
 from node.protocol.codes import Code
 from node.protocol.limits import MAX_BUNDLE_BYTES
-from node.protocol.messages import BodyReply, BundleDelivery, ChainReply, Proposal, Standing
+from node.protocol.messages import BodyReply, BodyRequest, BundleDelivery, Certified, ChainReply, Proposal, Standing
 from node.protocol.transaction import Transaction
 from node.replica.replica import Replica
 from tests.chains import Network, leg
@@ -150,6 +151,66 @@ def test_a_view_begins_when_the_blocks_before_it_are_checked_however_long_that_t
     behind.on_signatures_checked(check.token, [True], at(late))
     assert behind.state.height == 2
     assert votes(behind.on_tick(at(late + network.genesis.parameters.view_timeout))) == []
+
+
+def waiting_for_a_body() -> tuple[Replica, Block]:
+    """A voter that a quorum has told of a block with something to check, and which asks for it."""
+    block, voter = THERE.build(bundles=[bundle(MINT)]).block, member(0)
+    final = THERE.certificate(VoteKind.FINALIZE, block.header.view, block.header.hash, (1, 2, 3))
+    effects = voter.on_message(PEERS[1], Certified((final,)), at(1))
+    assert any(isinstance(effect, Send) and isinstance(effect.message, BodyRequest) for effect in effects)
+    return voter, block
+
+
+def test_a_body_is_checked_once_at_a_time_whoever_sends_it() -> None:
+    voter, block = waiting_for_a_body()
+    assert len(checks(voter.on_message(PEERS[1], BodyReply(block), at(10_001)))) == 1
+    assert checks(voter.on_message(PEERS[2], BodyReply(block), at(10_002))) == []
+
+
+def test_nothing_of_another_body_than_that_asked_for_is_checked_and_who_sends_it_is_dropped() -> None:
+    voter, block = waiting_for_a_body()
+    effects = voter.on_message(PEERS[1], BodyReply(structs.replace(block, bundles=block.bundles * 2)), at(10_001))
+    assert (checks(effects), bans(effects)) == ([], [PEERS[1]])
+    assert len(checks(voter.on_message(PEERS[2], BodyReply(block), at(10_002)))) == 1
+
+
+@pytest.mark.parametrize("lie", ["a bundle more", "not linked", "not final"])
+def test_nothing_of_final_blocks_that_are_none_is_checked_and_who_sends_them_is_dropped(lie: str) -> None:
+    network = Network(committees=2)
+    there = network.shards[1 - network.shard_of(network.issuers["USD"]).number]
+    network.fund(network.person(there.number), 5)
+    behind, peer = replica_of(network, 0, number=there.number), there.electorate.keys[1]
+    first, *others, last = (FinalBlock(c.block, c.finality) for c in there.chain)
+    forged = {
+        "a bundle more": lambda: (first, *others, altered(last)),
+        "not linked": lambda: (of_its_own(altered(first)), *others, last),
+        "not final": lambda: (first, *others, structs.replace(last, finality=first.finality)),
+    }[lie]()
+    behind.on_message(peer, Standing(1_000, 1), at(1))
+    effects = behind.on_message(peer, ChainReply(forged), at(2))
+    assert (checks(effects), bans(effects), behind.state.height) == ([], [peer], 0)
+
+
+def altered(final: FinalBlock) -> FinalBlock:
+    return structs.replace(final, block=structs.replace(final.block, bundles=(*final.block.bundles, encode(bundle(MINT)))))
+
+
+def of_its_own(final: FinalBlock) -> FinalBlock:
+    """With a header that commits to its payload."""
+    header = structs.replace(final.block.header, payload_root=final.block.payload_root())
+    return structs.replace(final, block=structs.replace(final.block, header=header))
+
+
+def bans(effects: Iterable[Effect]) -> list[bytes]:
+    return [effect.peer for effect in effects if isinstance(effect, Ban)]
+
+
+def test_who_brings_a_bundle_that_does_not_prove_itself_is_dropped() -> None:
+    voter, good = member(0), bundle(MINT)
+    forged = structs.replace(good, bundle=structs.replace(good.bundle, sequence=2))
+    assert bans(voter.on_message(HOME.electorate.keys[0], BundleDelivery(forged), at(1))) == [HOME.electorate.keys[0]]
+    assert bans(voter.on_message(HOME.electorate.keys[0], BundleDelivery(good), at(2))) == []
 
 
 def test_a_body_nobody_asked_for_is_not_checked() -> None:

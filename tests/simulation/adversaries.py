@@ -770,6 +770,7 @@ DROPPED_FOR = {
     "another document": "it sent a vote it did not sign",
     "forged certificates": "it sent a certificate that is not valid",
     "twin network": "it sent a certificate that is not valid",
+    "forged bundles": "it sent a bundle that does not prove itself",
     "other transactions": "it sent other transactions than it proposed",
     "swapped bodies": "it sent a proposal with another payload than it says",
     "out of turn": "it sent a proposal that is not the leader's",

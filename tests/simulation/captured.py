@@ -36,7 +36,7 @@ from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
 from node.protocol.messages import BundleDelivery, BundleRequest, PeerMessage
 from node.protocol.transaction import Action, Leg, Order, Transaction, Witness, decode_transaction
-from tests.simulation.adversaries import Adversary
+from tests.simulation.adversary import Adversary
 from tests.simulation.host import START
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Puppet(Adversary):
     """A member of the captured committee: it says nothing of its own."""
 
     def __init__(self, node: "Host", captor: Captor) -> None:
-        super().__init__(node, ())
+        super().__init__(node)
         self._captor = captor
 
     def hears(self, peer: bytes, message: PeerMessage) -> None:

@@ -60,7 +60,7 @@ from node.replica.replica import Replica
 from tests.simulation.disk import Disk
 
 if TYPE_CHECKING:
-    from tests.simulation.adversaries import Adversary
+    from tests.simulation.adversary import Adversary
     from tests.simulation.world import World
 
 Rows = Sequence[tuple[Chain, Sequence[Row]]]

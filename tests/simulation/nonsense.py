@@ -17,7 +17,7 @@ from node.replica.mempool import read_pooled
 from node.replica.proposing import build_block
 
 if TYPE_CHECKING:
-    from tests.simulation.adversaries import Adversary
+    from tests.simulation.adversary import Adversary
 
 
 def _with_header(**changes: object) -> Callable[["Adversary", Proposal], Block | None]:

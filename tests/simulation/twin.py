@@ -28,7 +28,7 @@ from node.protocol.limits import MAX_FRAME_BYTES
 from node.protocol.messages import Ballot, BundleDelivery, Certified, ChainReply, ChainRequest, PeerMessage
 
 if TYPE_CHECKING:
-    from tests.simulation.adversaries import Adversary
+    from tests.simulation.adversary import Adversary
 
 _DOCUMENT = digest("epoch document", b"of the twin")
 

@@ -80,7 +80,7 @@ class World(Loop):
         self.shuttle = Shuttle(self) if "tallies" in plan.limits else None
         self.inquirer = Inquirer(self) if plan.asked else None
         for index, behaviours in plan.byzantine:
-            self.nodes[index].adversary = adversaries.Adversary(self.nodes[index], behaviours)
+            self.nodes[index].adversary = adversaries.lying(self.nodes[index], behaviours)
         self.captor = Captor(self, self.captured, ISSUERS["USD"]) if self.captured is not None else None
 
     def _make_nodes(self) -> tuple[list[Host], EpochDocument]:

@@ -15,7 +15,7 @@ from node.replica.assembling import Assembled, Assembling
 from node.replica.mempool import Mempool, read_pooled
 from node.replica.replica import Replica
 from tests.chains import Network, key
-from tests.simulation.adversaries import sign_again
+from tests.simulation.adversary import sign_again
 from tests.unit.replicas import asked, at, checks, replica_of, settle, signed, take_in, votes
 
 NETWORK = Network(committees=1)

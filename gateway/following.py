@@ -17,8 +17,8 @@ from gateway.follower import ShardFollower
 from gateway.lease import Lease, Lost
 from gateway.ledger import Ledger, Superseded
 from gateway.queries import Queries
-from gateway.relay import Relay
-from gateway.rows import waiting_rows, waiting_since
+from gateway.relay import MAX_PENDING, Relay
+from gateway.rows import Place, waiting_rows, waiting_since
 from node.client.line import Line
 from node.protocol.certificate import Electorate
 from node.protocol.chain import Chain
@@ -29,7 +29,7 @@ from node.protocol.topics import blocks_topic
 _RESEND_EVERY = 5.0
 _RESEND_AFTER_MS = 15_000
 """What has waited for so long is sent by this process, too: the one that took it in may be gone."""
-_RESEND_AT_ONCE = 2000
+_LOOKED_AT_AT_ONCE = 2000
 _BEGINS_WITHIN_MS = 60_000
 """So long a chain that begins may be without a block, and who has followed all before has caught up."""
 
@@ -153,11 +153,18 @@ class Following:
             for chain in self._of(len(self._epochs.documents) - 1):
                 if self.chains[chain].is_complete:
                     await self._ledger.leave(chain)
-            rows = await self._database.read(partial(waiting_rows, most=_RESEND_AT_ONCE, before=before))
-            for tracked in rows:
-                self._relay.add(tracked)
+            await self._hand_over(before)
             await asyncio.sleep(_RESEND_EVERY)
             before = now_ms() - _RESEND_AFTER_MS
+
+    async def _hand_over(self, before: int) -> None:
+        """To the relay, as far as it has room: all that waits and was handed in earlier than ``before``."""
+        place: Place | None = (0, b"")
+        while place is not None and (room := MAX_PENDING - len(self._relay)) > 0:
+            look = partial(waiting_rows, after=place, before=before, most=_LOOKED_AT_AT_ONCE, known=self._relay)
+            rows, place = await self._database.read(look)
+            for tracked in rows[:room]:
+                self._relay.add(tracked)
 
 
 async def _run(duty: Callable[[], Awaitable[None]]) -> None:

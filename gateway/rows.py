@@ -1,12 +1,12 @@
 """Transfers, their lines and balances as rows of the database, and back."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, tuple_
 
 from gateway.database import UNDER_WAY, WAITING, Transfer
 from gateway.projection import Sent, Status, Tracked
@@ -16,6 +16,8 @@ from node.protocol.chain import Chain
 from node.protocol.codes import Code
 from node.protocol.transaction import decode_transaction
 
+Place = tuple[int, bytes]
+"""Of a transfer among those under way: ``valid_until`` and id, in the order of the index."""
 read_heights = msgspec.json.Decoder(dict[int, int]).decode
 """``Transfer.committed_in``."""
 
@@ -84,11 +86,18 @@ def waiting_since(connection: Connection) -> int | None:
     return connection.execute(query).scalar()
 
 
-def waiting_rows(connection: Connection, most: int, before: int) -> list[Tracked]:
-    """Transfers handed in here earlier than ``before`` that no block of their home shard has taken in, the oldest first."""
-    query = select(Transfer.__table__).where(UNDER_WAY, WAITING, Transfer.user_id.is_not(None), Transfer.created_at < before)
-    rows = connection.execute(query.order_by(Transfer.created_at).limit(most)).mappings()
-    return [tracked_row(row) for row in rows]
+def waiting_rows(
+    connection: Connection, after: Place, before: int, most: int, known: Container[bytes]
+) -> tuple[list[Tracked], Place | None]:
+    """Looks at ``most`` transfers handed in here earlier than ``before`` that no block of their home shard has taken in, those
+    that end first. Those beyond ``after`` whose ids are not ``known``, and the place of the last one looked at; None: there is
+    none any more."""
+    place = Transfer.valid_until, Transfer.transaction_id
+    query = select(*place).where(UNDER_WAY, WAITING, Transfer.user_id.is_not(None), Transfer.created_at < before)
+    found = connection.execute(query.where(tuple_(*place) > after).order_by(*place).limit(most))
+    places = [(valid_until, transaction_id) for valid_until, transaction_id in found]
+    rows = known_rows(connection, [transaction_id for _, transaction_id in places if transaction_id not in known])
+    return list(rows.values()), places[-1] if places else None
 
 
 def move_row(tracked: Tracked) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """What follows the chains, from epoch to epoch: nothing of a chain before all of those that it comes from."""
 
 import asyncio
+import secrets
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, update
 
-from gateway.database import FENCE, Database, open_engine
+from gateway.database import FENCE, Database, Transfer, open_engine
 from gateway.epochs import StoredEpochs
 from gateway.events.outbox import Outbox
 from gateway.following import Following
@@ -64,7 +65,8 @@ class Process:
         self.committees = Committees()
         self.epochs = StoredEpochs(NETWORK.genesis, self.database, lambda _: None)
         self.ledger = Ledger(self.database, Outbox(self.database), Owners())
-        parts = Lease(self.database, "here"), self.ledger, Relay(self.database, line, NETWORK.genesis.network)
+        self.relay = Relay(self.database, line, NETWORK.genesis.network)
+        parts = Lease(self.database, "here"), self.ledger, self.relay
         self.following = Following(self.database, line, self.epochs, NETWORK.genesis.network, *parts)
         queries = cast(Queries, self.committees)
         for body in (NETWORK.opening, *NETWORK.successions):
@@ -73,6 +75,13 @@ class Process:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        with closing(self.database):
+            async with self.leading():
+                yield
+
+    @asynccontextmanager
+    async def leading(self) -> AsyncIterator[None]:
+        """For a while."""
         task = asyncio.create_task(self.following.run())
         try:
             yield
@@ -80,7 +89,6 @@ class Process:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            self.database.close()
 
     def heights(self) -> dict[Chain, int]:
         return {chain: self.ledger.place(chain).height for chain in ALL}
@@ -155,11 +163,78 @@ def test_what_was_handed_in_for_a_chain_after_it_was_left_finds_its_new_home_wit
         process = Process(tmp_path)
         async with process.running():
             await process.until(lambda: not process.following.missing())
-            (row,) = await process.database.read(lambda c: waiting_rows(c, 1, 1 << 60))
+            ((row,), _) = await process.database.read(lambda c: waiting_rows(c, (0, b""), 1 << 60, 1, ()))
         return row.home
 
     assert asyncio.run(follow()).epoch == 1
     assert asyncio.run(home()).epoch == 3
+
+
+def put_waiting(process: Process, count: int) -> Awaitable[None]:
+    """Transfers that no block has taken in, by sevens valid as long as each other."""
+    payer = NETWORK.person(0)
+    payment = NETWORK.pay(payer, NETWORK.person(1), 1)
+    row = transfer_row(tracked_order(payment.order, payment.id, encode(payment), NETWORK.documents[0], own=True), "ann")
+    times = ((payment.order.valid_until + number // 7, row["created_at"] - 60_000 + number) for number in range(count))
+    rows = [{**row, "transaction_id": secrets.token_bytes(32), "valid_until": until, "created_at": at} for until, at in times]
+    return process.database.write(lambda c: ADD_TRANSFER.run_all(c, rows))
+
+
+def test_all_that_waits_is_sent_again_by_who_takes_over_however_much_it_is(tmp_path: Path) -> None:
+    async def follow() -> None:
+        process = Process(tmp_path)
+        await put_waiting(process, 4500)
+        async with process.running():
+            await process.until(lambda: len(process.relay) == 4500)
+
+    asyncio.run(follow())
+
+
+def test_no_more_is_sent_again_than_there_is_room_for_and_the_rest_once_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.following.MAX_PENDING", 3000)
+
+    async def follow() -> None:
+        process, sent = Process(tmp_path), set[bytes]()
+        await put_waiting(process, 4500)
+        with closing(process.database):
+            for most in (3000, 1500):
+                async with process.leading():
+                    await process.until(lambda most=most: len(process.relay) >= most)  # type: ignore[misc]
+                assert len(process.relay) == most
+                sent.update(process.relay)
+                taken_in = update(Transfer).where(Transfer.transaction_id.in_(sent)).values(status="prepared")
+                await process.database.write(lambda c, taken_in=taken_in: c.execute(taken_in) and None)  # type: ignore[misc]
+                for transaction_id in sent:
+                    process.relay.forget(transaction_id)
+        assert len(sent) == 4500
+
+    asyncio.run(follow())
+
+
+def test_who_looks_for_what_waits_reads_what_is_sent_already_no_further_than_its_id_and_sorts_nothing(tmp_path: Path) -> None:
+    async def look() -> None:
+        process, plans = Process(tmp_path), list[str]()
+
+        def explain(connection: Connection, cursor: Any, text: str, parameters: Any, *_: object) -> None:
+            if "FROM transfers" in text:
+                plans.extend(row[3] for row in connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {text}", parameters))
+
+        await put_waiting(process, 30)
+        event.listen(process.engine, "before_cursor_execute", explain)
+        with closing(process.database):
+            rows, place = await process.database.read(lambda c: waiting_rows(c, (0, b""), 1 << 60, 10, ()))
+            assert place is not None
+            known = {tracked.id for tracked in rows}
+            again, same = await process.database.read(lambda c: waiting_rows(c, (0, b""), 1 << 60, 10, known))
+            rest, _ = await process.database.read(lambda c: waiting_rows(c, place, 1 << 60, 100, known))
+        assert (len(rows), again, same) == (10, [], place)
+        assert len({tracked.id for tracked in rest} - known) == 20
+        assert any("transfers_under_way (valid_until>" in plan for plan in plans), plans
+        assert not any(plan.startswith(("SCAN", "USE TEMP B-TREE FOR ORDER BY")) for plan in plans), plans
+
+    asyncio.run(look())
 
 
 def test_it_says_which_block_of_a_chain_that_is_over_nobody_gives_any_more_and_goes_on_once_somebody_does(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from node.protocol.certificate import Electorate
 from node.protocol.queries import BlockList, GetBlocks
 
 _REPLY_TIMEOUT = 1.5
+"""Seconds that a member has for blocks that a person wants to see."""
 _TRIES = 3
 _RECENT = 100
 _SMALL = 8 << 10
@@ -137,7 +138,7 @@ class ShardFollower:
                     await self._keep(chain.published(await self._read(bodies), clock()))
                 if (asked := chain.ask(clock())) is not None:
                     try:
-                        blocks, oldest = await self._ask(asked.member, asked.request) or (None, 1)
+                        blocks, oldest = await self._ask(asked.member, asked.request, asked.patience) or (None, 1)
                     except BrokerUnavailable:
                         await self._keep(chain.answered(None, clock(), is_sent=False))
                     else:
@@ -154,7 +155,7 @@ class ShardFollower:
             BrokerUnavailable: the question could not be sent.
         """
         member, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
-        answer = await self._ask(member, GetBlocks(first, count))
+        answer = await self._ask(member, GetBlocks(first, count), _REPLY_TIMEOUT)
         return None if answer is None else [block for block in answer[0] if block is not None]
 
     async def block(self, height: int) -> ProvenBlock:
@@ -168,9 +169,9 @@ class ShardFollower:
             raise Problem(503, "not_ready", "the broker cannot be reached", retry_after=2) from None
         raise Problem(503, "no_answer", "no member gives this block now", retry_after=2)
 
-    async def _ask(self, member: int, request: GetBlocks) -> tuple[list[ProvenBlock | None], int] | None:
+    async def _ask(self, member: int, request: GetBlocks, timeout: float) -> tuple[list[ProvenBlock | None], int] | None:
         """The blocks, and the height of the first that the member keeps."""
-        answer = await self._queries.ask_one(self._electorate, member, request, _REPLY_TIMEOUT)
+        answer = await self._queries.ask_one(self._electorate, member, request, timeout)
         if not isinstance(answer, BlockList):
             return None
         blocks = await asyncio.to_thread(lambda: [prove_block(block, self._electorate) for block in answer.blocks])

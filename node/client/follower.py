@@ -4,7 +4,7 @@ Blocks are published and may be lost, so whoever follows also asks members for w
 
     follower.published([read_block(body, electorate), ...], now)   what came over the blocks topic
     follower.ask(now)                                              what to ask, and whom, if anything is due
-    follower.answered([prove_block(block, electorate), ...], now)  what the member said; None: it did not
+    follower.answered([prove_block(block, electorate), ...], now)  what the member said; None: it did not, in the time it has
 
 The first and the last return what they add to the chain. ``due`` says when to call ``ask`` again at the latest.
 """
@@ -23,18 +23,21 @@ STALL = 2.5
 """Seconds without a new block after which a member is asked (an idle shard makes one a second), and between fruitless rounds."""
 REORDERING = 0.1
 """Seconds a missing block is given to arrive late before it is asked for."""
-BATCH = 128
-"""Blocks asked for at a time."""
+PACES = ((128, 1.5), (32, 3.0), (8, 6.0), (1, 12.0))
+"""Blocks asked for at a time, and the seconds that a member has for its answer: at first, and after each time that all members
+were asked for a block that is there and none gave it."""
+_LAST_PACE = len(PACES) - 1
 MAX_AHEAD = 64
 """Blocks kept that wait for one before them; those further ahead are asked for when it is their turn."""
 _REMEMBERED = 256
 
 
 class Ask(Struct, frozen=True):
-    """A request to put to a member."""
+    """A request to put to a member, and how many seconds to wait for its answer."""
 
     member: int
     request: GetBlocks
+    patience: float
 
 
 class Progress(Struct, frozen=True):
@@ -57,7 +60,7 @@ class Follower:
         nonsense: blocks of the chain whose content makes no sense, though a quorum has certified them.
         end: header of the closing block; None while it is not known, or not there yet.
         is_cut_off: whether every member says that it does not keep the next block any more: only an archive can help. Of a chain
-            that is over, whether none gives it: who deleted all of it does not answer.
+            that is over, whether none gives it, alone and with the greatest patience: who deleted all of it does not answer.
     """
 
     def __init__(self, electorate: Electorate, height: int = 0, block_hash: bytes = b"", *, from_now: bool = False) -> None:
@@ -70,7 +73,8 @@ class Follower:
         self._contradictions: set[bytes] = set()
         self._next_member = self._last_asked = 0
         self._asking = False
-        self._fruitless, self._heard_one = 0, False
+        self._fruitless, self._heard_one, self._silence = 0, False, False
+        self._pace, self._asked_at = 0, 0.0
         self._gap_since: float | None = None
         self._grown = self._rest = -math.inf
         self.height, self.hash, self.known = height, block_hash, height
@@ -103,9 +107,10 @@ class Follower:
         if now < self.due:
             return None
         if not self._asking:
-            self._asking, self._fruitless, self._heard_one = True, 0, False
+            self._asking, self._fruitless, self._heard_one, self._silence = True, 0, False, False
+        self._asked_at, (count, patience) = now, PACES[self._pace]
         self._last_asked, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
-        return Ask(self._last_asked, GetBlocks(self.height + 1, BATCH))
+        return Ask(self._last_asked, GetBlocks(self.height + 1, count), patience)
 
     def published(self, blocks: Iterable[ProvenBlock | None], now: float) -> Progress:
         """Take in published blocks; None stands for one that was not proven."""
@@ -118,20 +123,43 @@ class Follower:
         self, blocks: Iterable[ProvenBlock | None] | None, now: float, oldest: int = 1, *, is_sent: bool = True
     ) -> Progress:
         """Take in a member's answer; None: it gave none. ``oldest``: height of the first block it keeps. ``is_sent``: whether the
-        question left at all. The next one is asked until f+1 in a row had nothing new."""
+        question left at all. The next one is asked until f+1 in a row had nothing new; or all of them, ever more patiently, if
+        some are silent and a block is known to be there."""
         progress = self._take(blocks or (), now)
         if blocks is not None:
             progress = self._note_oldest(progress, oldest)
-        elif is_sent and self.end is not None:
+        elif is_sent and self.end is not None and self._pace == _LAST_PACE:
             progress = self._lacks(progress, "gives")
         if not self._asking:
             return progress
         self._heard_one |= blocks is not None
-        self._fruitless = 0 if progress.blocks else self._fruitless + 1
+        self._silence |= blocks is None and is_sent
+        if progress.blocks:
+            self._fruitless, self._silence = 0, False
+            self._pace = self._pace_after(now - self._asked_at)
+            return progress
+        self._fruitless += 1
+        if self._silence and is_sent and self._is_behind:
+            if self._fruitless < len(self._electorate.keys):
+                return progress
+            if self._pace < _LAST_PACE:
+                self._pace, self._fruitless, self._silence = self._pace + 1, 0, False
+                return progress
         if self._fruitless > self._electorate.faults_tolerated:
             self._asking, self._grown, self._rest = False, now, now + STALL
             self.caught_up |= self._heard_one and self.height >= self.known and not self._without
         return progress
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the next block is known to be there."""
+        return not self.is_complete and (self.end is not None or self.height < self.known)
+
+    def _pace_after(self, seconds: float) -> int:
+        """The quickest pace at which a member that has just taken so long would need half of its time, or the present one."""
+        count = PACES[self._pace][0]
+        fits = (pace for pace, (more, patience) in enumerate(PACES[: self._pace]) if seconds * more / count <= patience / 2)
+        return next(fits, self._pace)
 
     def _note_oldest(self, progress: Progress, oldest: int) -> Progress:
         if progress.blocks or oldest <= self.height + 1:
@@ -163,6 +191,8 @@ class Follower:
             self._grown, self._rest = now, -math.inf
         self._gap_since = None if self.height >= self.known else now if self._gap_since is None else self._gap_since
         self._look_for_end()
+        if not self._is_behind:
+            self._pace = 0
         return Progress(tuple(run), tuple(notables))
 
     def _look_for_end(self) -> None:

@@ -16,7 +16,7 @@ from node.protocol.limits import MAX_BROKER_BATCH_BYTES, MAX_BROKER_BODY_BYTES
 from node.protocol.queries import BlockList
 from node.protocol.topics import TransactionBatch, blocks_topic, transactions_topic
 from scripts.benchmark.network import Network
-from scripts.devnet.client import ANSWER_SECONDS, Client, ClientError
+from scripts.devnet.client import Client, ClientError
 
 
 class LoadClient:
@@ -82,7 +82,7 @@ class LoadClient:
             self._take_answer(chain, now)
             if chain not in self._asked and (asked := follower.ask(now)) is not None:
                 question = self._client.ask(self._client.epochs.electorates[chain], asked.request, asked.member)
-                self._asked[chain] = (question, now + ANSWER_SECONDS)
+                self._asked[chain] = (question, now + asked.patience)
         found, self._receipts = self._receipts, []
         return found
 

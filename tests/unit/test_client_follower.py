@@ -1,12 +1,14 @@
 """Following a chain that is lost in parts, out of order, forged, forked, or nonsense that a captured committee has certified."""
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from node.client.blocks import ProvenBlock, prove_block, read_block
-from node.client.follower import BATCH, MAX_AHEAD, REORDERING, STALL, Ask, Follower
+from node.client.follower import MAX_AHEAD, PACES, REORDERING, STALL, Ask, Follower
 from node.protocol.certificate import CertifiedBlock
 from node.protocol.codec import encode
 from node.protocol.queries import GetBlocks
@@ -14,6 +16,8 @@ from tests.chains import Network
 
 NETWORK = Network()
 ELECTORATE = NETWORK.document.electorates[0]
+MEMBERS = len(ELECTORATE.keys)
+MOST, PATIENCE = PACES[0]
 
 
 def proven(certified: CertifiedBlock) -> ProvenBlock:
@@ -100,6 +104,120 @@ def test_of_a_chain_that_is_over_nobody_answers_any_more_who_deleted_it(is_over:
     assert (follower.is_cut_off, follower.is_complete) == (False, is_over)
 
 
+def behind(known: int = 10) -> Follower:
+    """It has nothing at time 0, and has seen a block that is as high."""
+    follower = Follower(ELECTORATE)
+    follower.published([CHAIN[known - 1]], 0.0)
+    return follower
+
+
+def serve(follower: Follower, blocks: Sequence[ProvenBlock], members: Mapping[int, float], seconds: float) -> list[Ask]:
+    """What it asks until it has caught up or for so long. ``members``: who answers, with how many blocks a second."""
+    asks, now = list[Ask](), 1.0
+    while now < seconds and follower.height < len(blocks):
+        if (ask := follower.ask(now)) is None:
+            now = follower.due
+            continue
+        asks.append(ask)
+        given = blocks[ask.request.first - 1 :][: ask.request.count]
+        takes = len(given) / members[ask.member] if ask.member in members else math.inf
+        now += min(takes, ask.patience)
+        follower.answered(given if takes < ask.patience else None, now)
+    return asks
+
+
+def test_while_nobody_gives_what_is_there_it_asks_for_less_and_waits_longer() -> None:
+    follower, now = behind(), 1.0
+    for count, patience in PACES:
+        for member in range(MEMBERS):
+            assert follower.ask(now) == Ask(member, GetBlocks(1, count), patience)
+            follower.answered(None, now)
+    assert follower.ask(now) is None
+    assert follower.due == now + STALL
+    assert (PACES[0], PACES[-1]) == ((128, 1.5), (1, 12.0))
+
+
+def test_who_has_one_quick_answer_asks_for_much_again() -> None:
+    follower = behind()
+    for _ in range(2 * MEMBERS):
+        assert follower.ask(1.0)
+        follower.answered(None, 1.0)
+    assert follower.ask(1.0) == Ask(0, GetBlocks(1, PACES[2][0]), PACES[2][1])
+    follower.answered(CHAIN[:1], 1.02)
+    assert follower.ask(1.02) == Ask(1, GetBlocks(2, MOST), PATIENCE)
+
+
+@pytest.mark.parametrize("rate", [0.2, 1.0, 5.3, 12.0, 50.0, 1000.0], ids=str)
+def test_a_slow_link_is_followed_at_its_speed_and_fails_only_while_that_is_found_out(rate: float) -> None:
+    blocks = chain_of(Network(), 300)
+    follower = Follower(ELECTORATE)
+    follower.published([blocks[-1]], 0.0)
+    asks = serve(follower, blocks, dict.fromkeys(range(MEMBERS), rate), 10_000)
+    assert follower.height == len(blocks)
+    failed = [place for place, ask in enumerate(asks[1:]) if ask.request.first == asks[place].request.first]
+    assert failed == list(range(len(failed))), "all at first"
+    assert len(failed) <= MEMBERS * (len(PACES) - 1)
+
+
+@pytest.mark.parametrize("stopped", [{1}, {0, 2}, {0, 1, 3}], ids=str)
+def test_members_that_are_stopped_do_not_make_it_ask_the_others_for_less(stopped: set[int]) -> None:
+    blocks = chain_of(Network(), 300)
+    follower = Follower(ELECTORATE)
+    follower.published([blocks[-1]], 0.0)
+    asks = serve(follower, blocks, {member: 1e6 for member in range(MEMBERS) if member not in stopped}, 60)
+    assert follower.height == len(blocks)
+    assert {(ask.request.count, ask.patience) for ask in asks} == {PACES[0]}
+
+
+def test_where_nothing_is_known_to_be_missing_silence_makes_nobody_wait_longer() -> None:
+    follower = caught_up(CHAIN[:3])
+    for now in (10.0, 20.0, 30.0):
+        for _ in range(ELECTORATE.faults_tolerated + 1):
+            ask = follower.ask(now)
+            assert ask is not None
+            assert ask.patience == PATIENCE
+            follower.answered(None, now)
+        assert follower.ask(now) is None
+
+
+def test_once_nothing_is_missing_it_has_the_patience_of_the_beginning() -> None:
+    follower = behind(known=3)
+    for _ in range(MEMBERS):
+        assert follower.ask(1.0)
+        follower.answered(None, 1.0)
+    follower.published(CHAIN[:2], 1.0)
+    assert follower.height == 3
+    assert follower.ask(1.0 + STALL) == Ask(0, GetBlocks(4, MOST), PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "told", [[(None, False)] * 2, [(None, True), (None, False)], [(None, False), ([], True)]], ids=["none", "one", "the second"]
+)
+def test_a_question_that_could_not_be_sent_is_no_silence(told: list[tuple[list[ProvenBlock] | None, bool]]) -> None:
+    follower = behind()
+    for now in (10.0, 20.0, 30.0, 40.0, 50.0):
+        for blocks, is_sent in told:
+            ask = follower.ask(now)
+            assert ask is not None
+            assert (ask.request.count, ask.patience) == PACES[0]
+            follower.answered(blocks, now, is_sent=is_sent)
+        assert follower.ask(now) is None
+
+
+def test_that_nobody_gives_a_block_is_said_only_after_all_were_asked_for_one_alone_with_the_greatest_patience() -> None:
+    follower, now, waited = Follower(ELECTORATE), 10.0, list[float]()
+    follower.finish(CHAIN[8].header)
+    while not follower.is_cut_off:
+        if (ask := follower.ask(now)) is None:
+            now = follower.due
+        else:
+            now += ask.patience
+            waited.append(ask.patience)
+            follower.answered(None, now)
+    assert waited[-MEMBERS:] == [PACES[-1][1]] * MEMBERS
+    assert now < 10.0 + 100.0, "in time"
+
+
 def test_a_liar_that_keeps_nothing_holds_nobody_up_for_long() -> None:
     follower = Follower(ELECTORATE)
     for now in (10, 14):
@@ -163,15 +281,15 @@ def test_what_is_not_proven_is_refused() -> None:
 
 def test_it_asks_first_then_member_after_member_until_f_plus_1_in_a_row_have_nothing() -> None:
     follower = Follower(ELECTORATE)
-    assert follower.ask(100.0) == Ask(0, GetBlocks(1, BATCH))
+    assert follower.ask(100.0) == Ask(0, GetBlocks(1, MOST), PATIENCE)
     assert heights(follower.answered(CHAIN[:3], 100.0).blocks) == [1, 2, 3]
-    assert follower.ask(100.0) == Ask(1, GetBlocks(4, BATCH))
+    assert follower.ask(100.0) == Ask(1, GetBlocks(4, MOST), PATIENCE)
     follower.answered([], 100.0)
-    assert follower.ask(100.0) == Ask(2, GetBlocks(4, BATCH))
+    assert follower.ask(100.0) == Ask(2, GetBlocks(4, MOST), PATIENCE)
     follower.answered(CHAIN[3:5], 100.0)
     for member in (3, 0):
         assert not follower.caught_up
-        assert follower.ask(100.0) == Ask(member, GetBlocks(6, BATCH))
+        assert follower.ask(100.0) == Ask(member, GetBlocks(6, MOST), PATIENCE)
         follower.answered([], 100.0)
     assert follower.caught_up
     assert follower.ask(100.0) is None

@@ -49,7 +49,7 @@ def summary_of(epoch: int, proven: ProvenBlock) -> BlockSummary:
 
 class ShardFollower:
     """``end`` is the chain's closing block, once it is known. ``place`` tells how far the chain has been followed, by whichever
-    process. ``apply`` is awaited with runs of consecutive blocks.
+    process. ``apply`` is awaited with runs of consecutive blocks. ``queries`` are for following, ``lookups`` for all else.
 
     Attributes:
         recent: summaries of the latest blocks applied here.
@@ -59,12 +59,13 @@ class ShardFollower:
         self,
         electorate: Electorate,
         queries: Queries,
+        lookups: Queries,
         end: Callable[[], Header | None],
         place: Callable[[], Place],
         apply: Callable[[list[ProvenBlock]], Awaitable[None]],
     ) -> None:
         self._electorate = electorate
-        self._queries = queries
+        self._queries, self._lookups = queries, lookups
         self._end, self._place, self._apply = end, place, apply
         self._chain: Follower | None = None
         self._unread, self._seldom = Unread(), Seldom()
@@ -138,7 +139,7 @@ class ShardFollower:
                     await self._keep(chain.published(await self._read(bodies), clock()))
                 if (asked := chain.ask(clock())) is not None:
                     try:
-                        blocks, oldest = await self._ask(asked.member, asked.request, asked.patience) or (None, 1)
+                        blocks, oldest = await self._ask(self._queries, asked.member, asked.request, asked.patience) or (None, 1)
                     except BrokerUnavailable:
                         await self._keep(chain.answered(None, clock(), is_sent=False))
                     else:
@@ -155,7 +156,7 @@ class ShardFollower:
             BrokerUnavailable: the question could not be sent.
         """
         member, self._next_member = self._next_member, (self._next_member + 1) % len(self._electorate.keys)
-        answer = await self._ask(member, GetBlocks(first, count), _REPLY_TIMEOUT)
+        answer = await self._ask(self._lookups, member, GetBlocks(first, count), _REPLY_TIMEOUT)
         return None if answer is None else [block for block in answer[0] if block is not None]
 
     async def block(self, height: int) -> ProvenBlock:
@@ -169,9 +170,11 @@ class ShardFollower:
             raise Problem(503, "not_ready", "the broker cannot be reached", retry_after=2) from None
         raise Problem(503, "no_answer", "no member gives this block now", retry_after=2)
 
-    async def _ask(self, member: int, request: GetBlocks, timeout: float) -> tuple[list[ProvenBlock | None], int] | None:
+    async def _ask(
+        self, queries: Queries, member: int, request: GetBlocks, timeout: float
+    ) -> tuple[list[ProvenBlock | None], int] | None:
         """The blocks, and the height of the first that the member keeps."""
-        answer = await self._queries.ask_one(self._electorate, member, request, timeout)
+        answer = await queries.ask_one(self._electorate, member, request, timeout)
         if not isinstance(answer, BlockList):
             return None
         blocks = await asyncio.to_thread(lambda: [prove_block(block, self._electorate) for block in answer.blocks])

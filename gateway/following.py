@@ -49,13 +49,13 @@ class Following:
         self.chains: dict[Chain, ShardFollower] = {}
         self.duties: Sequence[Callable[[], Awaitable[None]]] = ()
 
-    def form(self, document: EpochDocument, queries: Queries) -> None:
-        """An epoch has begun: listen to its committees. The chains of the one before end."""
+    def form(self, document: EpochDocument, queries: Queries, lookups: Queries) -> None:
+        """An epoch has begun: listen to its committees. The chains of the one before end. ``lookups``: for what people ask."""
         self._ledger.documents = self._epochs.documents
         for electorate in document.electorates.values():
             chain = electorate.chain
             parts = partial(self._epochs.end, chain), partial(self._ledger.place, chain), partial(self._ledger.apply, chain)
-            self.chains[chain] = ShardFollower(electorate, queries, *parts)
+            self.chains[chain] = ShardFollower(electorate, queries, lookups, *parts)
             self._line.subscribe(blocks_topic(self._network, chain), MAX_BROKER_BODY_BYTES, self.chains[chain].hear)
         for electorate in self._ended(document):
             self._line.unsubscribe(blocks_topic(self._network, electorate.chain))  # what is missing is asked for

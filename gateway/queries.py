@@ -17,7 +17,7 @@ _ACCOUNT_ROUNDS = 4
 
 
 class Queries:
-    """Asks members and waits for their answers."""
+    """Asks members and waits for their answers, under a name of its own: they ration what they answer to each name."""
 
     def __init__(self, line: Line, epochs: Epochs, network: bytes) -> None:
         self._line = line

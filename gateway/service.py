@@ -67,7 +67,12 @@ flood of what has to be verified holds up no block."""
 
 
 class Gateway:
-    """All the parts. ``run`` keeps them going; the HTTP layer calls them."""
+    """All the parts. ``run`` keeps them going; the HTTP layer calls them.
+
+    Attributes:
+        queries: what the gateway itself has to know. lookups: what anybody wants to see: as much of it as there may be, members
+            answer the former.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class Gateway:
         self.database = Database(engine)
         self.epochs = StoredEpochs(genesis, self.database, self._form)
         self.queries = Queries(line, self.epochs, genesis.network)
+        self.lookups = Queries(line, self.epochs, genesis.network)
         self.outbox, self.jobs = Outbox(self.database), Jobs(self.database)
         owners = Owners()
         self.ledger, self.waiting = Ledger(self.database, self.outbox, owners), Waiting(self.database)
@@ -173,6 +179,7 @@ class Gateway:
                     self.news.run,
                     partial(self.epochs.follow, self.news),
                     self.queries.run,
+                    self.lookups.run,
                     self.relay.run,
                     self.wakeups.run,
                     self.following.run,
@@ -217,7 +224,7 @@ class Gateway:
 
     def _form(self, document: EpochDocument) -> None:
         """An epoch has begun: listen to its committees, and send them what is under way."""
-        self.following.form(document, self.queries)
+        self.following.form(document, self.queries, self.lookups)
         for chain in self._refusals:
             self.broker.unsubscribe(refusals_topic(self.genesis.network, chain))
         self._refusals = {electorate.chain: RefusalTally(electorate) for electorate in document.electorates.values()}

@@ -59,7 +59,9 @@ class Chain:
         self.ledger.documents = [self.network.document]
         electorate = self.shard.electorate
         queries = Queries(Line("redis://localhost"), Epochs(self.network.genesis), self.network.genesis.network)
-        self.follower = ShardFollower(electorate, queries, lambda: None, lambda: self.ledger.place(electorate.chain), self._apply)
+        self.follower = ShardFollower(
+            electorate, queries, queries, lambda: None, lambda: self.ledger.place(electorate.chain), self._apply
+        )
         self.applied = asyncio.Event()
 
     async def _apply(self, blocks: list[ProvenBlock]) -> None:

@@ -35,8 +35,10 @@ Shard = Annotated[int, Query(ge=0)]
 Epoch = Annotated[int, Field(ge=1, examples=[1])]
 EpochAsked = Annotated[int | None, Query(ge=1, le=2**53, description="This one by default.")]
 T = TypeVar("T")
-_fetching = AtOnce(4, "too many blocks are being asked of members")
-"""Lists of blocks: each has members read, and this process check, up to 100."""
+_lists = AtOnce(4, "too many lists of blocks are being asked of members")
+"""Each has members read, and this process check, up to 100."""
+_blocks = AtOnce(4, "too many blocks are being asked of members")
+_pending = AtOnce(4, "members are being asked too often for what waits")
 
 
 class AssetTerms(View):
@@ -229,7 +231,8 @@ async def block(shard: int, height: int, gateway: GatewayPart, epoch: EpochAsked
     chain, follower = _follower(gateway, epoch, shard)
     if not 1 <= height <= follower.height:
         raise Problem(404, "block_not_found", "there is no such block")
-    proven = await follower.block(height)
+    with _blocks:
+        proven = await follower.block(height)
     header, certified = proven.header, proven.certified
     transactions = [OrderView(id=t.id.hex(), memo=t.order.memo, legs=_legs(t.order.legs, gateway)) for t in proven.transactions]
     receipts = [
@@ -257,7 +260,7 @@ async def account(address: str, gateway: GatewayPart) -> AccountView:
     raw = account_address(address)
     home = gateway.epochs.home_of(raw)
     gateway.wallets.balance_reads += 1
-    found = await _ask(gateway.queries.account(gateway.epochs.electorates[home], raw))
+    found = await _ask(gateway.lookups.account(gateway.epochs.electorates[home], raw))
     balances = {}
     for code, balance in found.balances:
         decimals = gateway.payments.assets[code].decimals if code in gateway.payments.assets else 0
@@ -269,11 +272,16 @@ async def account(address: str, gateway: GatewayPart) -> AccountView:
 @router.get("/pending", responses=errors("503 not_ready"))
 async def pending(gateway: GatewayPart, limit: Limit = 50) -> PendingOrders:
     """Transactions that wait for a block. One member of each committee is asked: its word, not a proof."""
+    with _pending:
+        return await _waiting(gateway, limit)
+
+
+async def _waiting(gateway: Gateway, limit: int) -> PendingOrders:
     totals: Counter[int] = Counter()
     items: list[PendingOrder] = []
     for shard, electorate in gateway.epochs.require().electorates.items():
         up = [m for m in range(len(electorate.keys)) if gateway.view.status(electorate.chain, m)[0]]
-        answer = await _ask(gateway.queries.ask_one(electorate, up[0] if up else 0, GetPending(limit), timeout=1.0))
+        answer = await _ask(gateway.lookups.ask_one(electorate, up[0] if up else 0, GetPending(limit), timeout=1.0))
         if not isinstance(answer, PendingList):
             continue
         totals[shard] = answer.total
@@ -288,7 +296,7 @@ async def pending(gateway: GatewayPart, limit: Limit = 50) -> PendingOrders:
 
 
 async def _fetch(gateway: Gateway, chain: Chain, first: int, count: int) -> list[dict[str, Any]]:
-    with _fetching:
+    with _lists:
         found = await _ask(gateway.followers[chain].fetch(first, count))
     return [msgspec.to_builtins(summary_of(chain.epoch, proven)) for proven in found or []]
 

@@ -20,7 +20,18 @@ from node.protocol.chain import Chain
 from node.protocol.codec import DecodeError, decode, encode
 from node.protocol.codes import Code
 from node.protocol.crypto import KeyPair
-from node.protocol.queries import Account, Answer, BlockList, GetAccount, GetBlocks, GetPending, NodeStatus, PendingList, Query
+from node.protocol.queries import (
+    Account,
+    Answer,
+    BlockList,
+    GetAccount,
+    GetBlocks,
+    GetPending,
+    NodeStatus,
+    PendingList,
+    Query,
+    Request,
+)
 from node.protocol.topics import Refusal, Refusals, TransactionBatch
 from node.protocol.transaction import Leg, Transaction, decode_transaction
 from tests.chains import Network, Shard, key
@@ -46,6 +57,7 @@ class FakeNetwork:
         slow_commit: no shard takes in what others send it.
         silent: nobody says what an account holds.
         announcing: whether the coordinator speaks.
+        asked: what members were asked, and under which name.
     """
 
     def __init__(self, broker_url: str, terms: Mapping[str, tuple[int, int]], standby: int = 0) -> None:
@@ -59,6 +71,7 @@ class FakeNetwork:
         self.oldest = 1
         self.batches = 0
         self.heard: dict[bytes, int] = defaultdict(int)
+        self.asked: list[tuple[Request, str]] = []
         self.chains = Network("fake", time=_now(), terms=terms, standby=standby, epoch_pause=100, reveal_time=1000)
         self.genesis, self.network = self.chains.genesis, self.chains.genesis.network
         self.chronicle = Chronicle(self.genesis)
@@ -211,6 +224,7 @@ class FakeNetwork:
                     self._waiting[shard.electorate.chain][transaction.id] = transaction
 
     def _answer(self, client: "redis.Redis", shard: Shard, query: Query) -> None:
+        self.asked.append((query.request, query.client))
         if self.silent and isinstance(query.request, GetAccount):
             return
         for member in set(range(len(shard.members)) if query.member < 0 else [query.member]) - self.absent:

@@ -2,15 +2,20 @@
 
 import base64
 import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
+import pytest
 from msgspec import structs
 
 from node.protocol.address import address_of, decode_address, encode_address
 from node.protocol.codec import encode
 from node.protocol.keys import generate
 from node.protocol.limits import MAX_AMOUNT
+from node.protocol.queries import GetAccount, GetBlocks, GetPending, GetStatus, Request
 from node.protocol.transaction import Order, Transaction
 from tests.chains import key, leg
 from tests.gateway.fake_network import USD_ISSUER
@@ -129,6 +134,47 @@ def test_a_transaction_is_seen_waiting_and_then_in_a_block_and_in_the_list_of_bl
     latest = http.get("/v1/blocks", params={"shard": purse["shard"], "limit": 5}).json()["items"]
     heights = [item["height"] for item in latest]
     assert heights == list(range(heights[0], heights[0] - 5, -1))
+
+
+def test_what_people_look_at_is_asked_under_another_name_than_what_the_gateway_follows(world: World) -> None:
+    alice, http, network = world.person(), world.gateway.http, world.network
+    purse = alice.wallet(0)
+    paid = alice.faucet(purse, "1.00", wait=10).json()
+
+    def names(of: Callable[[Request], bool]) -> set[str]:
+        return {name for request, name in list(network.asked) if of(request)}
+
+    network.asked.clear()
+    with network.switched(lose_blocks=1):
+        own = until(lambda: names(lambda request: isinstance(request, GetBlocks)), "what was lost is asked for")
+    assert until(lambda: names(lambda request: isinstance(request, GetStatus)), "members' status") == own
+    looks = {
+        f"/v1/blocks/{paid['home_shard']}/{paid['height']}": GetBlocks,
+        f"/v1/transactions/{paid['id']}/proof": GetBlocks,
+        f"/v1/accounts/{purse['address']}": GetAccount,
+        "/v1/pending": GetPending,
+    }
+    others = set[str]()
+    for path, kind in looks.items():
+        network.asked.clear()
+        assert http.get(path).status_code == 200
+        others |= (found := names(lambda request, kind=kind: isinstance(request, kind)))  # type: ignore[misc]
+        assert found
+    assert others.isdisjoint(own)
+
+
+@pytest.mark.parametrize("path", ["/v1/blocks/0/1", "/v1/pending"])
+def test_few_blocks_and_lists_of_what_waits_are_asked_of_members_at_a_time(world: World, path: str) -> None:
+    def status(_: int) -> tuple[int, str | None]:
+        answer = world.gateway.http.get(path)
+        return answer.status_code, answer.json().get("code")
+
+    with ThreadPoolExecutor(20) as pool:
+        with world.network.switched(absent=set(range(4))):
+            asked = [pool.submit(status, number) for number in range(20)]
+            until(lambda: sum(one.done() for one in asked) >= 16, "most are refused")
+            assert {one.result() for one in asked if one.done()} == {(503, "overloaded")}
+        assert Counter(one.result() for one in asked) == {(200, None): 4, (503, "overloaded"): 16}
 
 
 def test_operators_see_health_readiness_and_metrics_and_docs_need_no_other_site(world: World) -> None:

@@ -38,6 +38,7 @@ class Members:
 def test_a_chain_may_be_over_at_any_turn_of_the_loop_also_at_that_in_which_a_wait_has_just_ended(turns: int) -> None:
     async def follow() -> None:
         members, applied = Members(), list[ProvenBlock]()
+        queries = cast(Queries, members)
 
         async def apply(blocks: list[ProvenBlock]) -> None:
             applied.extend(blocks)
@@ -48,7 +49,7 @@ def test_a_chain_may_be_over_at_any_turn_of_the_loop_also_at_that_in_which_a_wai
         def end() -> Header | None:
             return CLOSING if members.is_over else None
 
-        follower = ShardFollower(CHAIN.electorate, cast(Queries, members), end, place, apply)
+        follower = ShardFollower(CHAIN.electorate, queries, queries, end, place, apply)
         following = asyncio.create_task(follower.run())
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -81,7 +82,7 @@ def test_slow_members_are_asked_for_less_and_given_more_time_until_they_answer(p
             applied.extend(blocks)
 
         queries = cast(Queries, members)
-        follower = ShardFollower(CHAIN.electorate, queries, lambda: CLOSING, lambda: Place(0, b"", 0), apply)
+        follower = ShardFollower(CHAIN.electorate, queries, queries, lambda: CLOSING, lambda: Place(0, b"", 0), apply)
         await follower.run()
         assert len(applied) == CLOSING.height
         assert members.asked[: len(CHAIN.members) * PACES.index(pace) + 1][-1] == pace

@@ -71,7 +71,7 @@ class Process:
         queries = cast(Queries, self.committees)
         for body in (NETWORK.opening, *NETWORK.successions):
             self.epochs.restore(encode(body))
-            self.following.form(self.epochs.require(), queries)
+            self.following.form(self.epochs.require(), queries, queries)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

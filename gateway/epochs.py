@@ -8,14 +8,15 @@ from contextlib import suppress
 import structlog
 from sqlalchemy import select
 
-from gateway.database import Database, EpochRecord, insert
+from gateway.database import Database, EpochRecord, insert, now_ms
 from gateway.problems import Problem
 from gateway.seldom import Seldom
-from node.chronicle import Refused
+from node.chronicle import NewBulletin, Refused
 from node.client.epochs import Epochs, NewDocument, News
 from node.client.line import BrokerUnavailable, Line
-from node.protocol.bulletins import GetSuccession
+from node.protocol.bulletins import GetChange, GetSuccession
 from node.protocol.chain import Chain
+from node.protocol.change import Stage
 from node.protocol.codec import encode
 from node.protocol.epoch import EpochDocument
 from node.protocol.genesis import Genesis
@@ -31,7 +32,8 @@ class StoredEpochs(Epochs):
     """``on_document`` is called with each document in force, in order: heard of or restored.
 
     Attributes:
-        is_latest: whether nobody knew of a later epoch when this process came, or came back, to the broker.
+        is_latest: whether no later epoch had begun when this process came, or came back, to the broker: a quorum of the
+            register's committee certified a block made since, by this machine's clock, after which it had not closed.
     """
 
     def __init__(self, genesis: Genesis, database: Database, on_document: Callable[[EpochDocument], None]) -> None:
@@ -41,6 +43,8 @@ class StoredEpochs(Epochs):
         self._on_document = on_document
         self._saved = 0
         self._came = asyncio.Event()
+        self._since: int | None = None
+        """When this process could ask first, ms; None while it cannot."""
         self.is_latest = False
 
     async def load(self) -> None:
@@ -69,18 +73,20 @@ class StoredEpochs(Epochs):
         while True:
             await self.save()
             self._came.clear()
-            known, is_asked = len(self.documents), await self._ask(line)
+            is_asked = await self._ask(line)
+            self._since = (self._since or now_ms()) if is_asked else None
+            self.is_latest &= is_asked
             with suppress(TimeoutError):
                 async with asyncio.timeout(_ASK_EVERY):
                     await self._came.wait()
-            self.is_latest = is_asked and (self.is_latest or len(self.documents) == known > 0)
 
     async def _ask(self, line: Line) -> bool:
         """Whether it could be asked."""
         asks = self.asks(time.monotonic_ns() // 1_000_000)
-        following = encode(GetSuccession(len(self.documents) + 1))
-        if self.documents and not self.is_latest and following not in asks:
-            asks.append(following)
+        if self.document is not None and not self.is_latest:
+            number = self.document.number
+            more = encode(GetSuccession(number + 1)), encode(GetChange(number, self.document.register))
+            asks += [ask for ask in more if ask not in asks]
         try:
             for ask in asks:
                 await line.publish(asks_topic(self._network), ask)
@@ -111,5 +117,14 @@ class StoredEpochs(Epochs):
                 log.info("epoch document", epoch=one.document.number, committees=len(one.document.committees))
                 self._on_document(one.document)
                 self._came.set()
+            elif isinstance(one, NewBulletin):
+                self.is_latest |= self._goes_on()
             elif isinstance(one, Refused):
                 self._seldom.warn(f"announcement or bulletin refused: {one.reason}")
+
+    def _goes_on(self) -> bool:
+        """Whether the register shows that no later epoch had begun since that was asked."""
+        register = self.chronicle.register
+        if register is None or self._since is None or register.change.stage is Stage.CLOSED:
+            return False
+        return register.header.time >= self._since

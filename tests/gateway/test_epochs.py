@@ -1,21 +1,29 @@
 """The gateway across the boundaries of epochs: two shards become three, and then two again, and nobody notices but who looks."""
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import redis
 
+from gateway.database import Database, now_ms, open_engine
+from gateway.epochs import StoredEpochs
 from gateway.proofs.command import main
+from node.client.line import BrokerUnavailable, Line
 from node.protocol import topics
 from node.protocol.address import decode_address, encode_address
+from node.protocol.bulletins import Ask, GetChange, GetSuccession, decode_ask
+from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
 from node.protocol.succession import Succession
+from tests.chains import Network
 from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.world import World
 from tests.person import Deal, Person, Wallet
@@ -208,3 +216,87 @@ def test_the_explorer_shows_ranges_and_blocks_of_earlier_epochs(changing: World)
     latest = http.get("/v1/blocks", params={"epoch": 1, "limit": 3}).json()["items"]
     assert (latest[0]["epoch"], latest[0]["hash"]) == (1, end.hash.hex())
     assert http.get("/v1/blocks", params={"epoch": 9}).status_code == 404
+
+
+class Bulletins:
+    """A line on which bulletins are told, and asked for."""
+
+    def __init__(self) -> None:
+        self.connected, self.asked = True, list[Ask]()
+        self._handlers: dict[str, Callable[[bytes], None]] = {}
+
+    def subscribe(self, topic: str, largest: int, handler: Callable[[bytes], None]) -> None:
+        self._handlers[topic] = handler
+
+    async def publish(self, topic: str, body: bytes) -> None:
+        if not self.connected:
+            raise BrokerUnavailable("not connected")
+        self.asked.append(decode_ask(body))
+
+    def tell(self, network: Network) -> None:
+        """The last block of the register."""
+        body = encode(network.shards[0].bulletin())
+        self._handlers[topics.bulletins_topic(network.genesis.network)](body)
+
+
+def make_block(network: Network, at: int) -> None:
+    register = network.shards[0]
+    register.add(after=at - register.head.time)
+
+
+async def eventually(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not done():  # noqa: ASYNC110  # what others do
+            await asyncio.sleep(0.01)
+
+
+def epochs_of(network: Network, folder: Path) -> StoredEpochs:
+    epochs = StoredEpochs(network.genesis, Database(open_engine(f"sqlite:///{folder}/gateway.db")), lambda _: None)
+    epochs.restore(encode(network.opening))
+    return epochs
+
+
+def test_that_no_later_epoch_has_begun_is_known_by_a_block_of_the_register_made_since_and_not_by_silence(tmp_path: Path) -> None:
+    async def follow() -> None:
+        network, line = Network(time=now_ms() - 60_000), Bulletins()
+        epochs = epochs_of(network, tmp_path)
+        following = asyncio.create_task(epochs.follow(cast(Line, line)))
+        await eventually(lambda: line.asked.count(GetSuccession(2)) >= 2)
+        assert not epochs.is_latest, "nobody has said anything"
+        assert line.asked.count(GetChange(1, 0)) >= 2
+        make_block(network, now_ms() - 10_000)
+        line.tell(network)
+        assert not epochs.is_latest, "it may have begun after that block"
+        make_block(network, now_ms() + 1)
+        line.tell(network)
+        assert epochs.is_latest
+        line.connected = False
+        await eventually(lambda: not epochs.is_latest)
+        make_block(network, now_ms() - 5)
+        line.connected, asked = True, len(line.asked)
+        await eventually(lambda: len(line.asked) > asked)
+        line.tell(network)
+        assert not epochs.is_latest, "made before it was asked again"
+        make_block(network, now_ms() + 1)
+        line.tell(network)
+        assert epochs.is_latest
+        following.cancel()
+
+    asyncio.run(follow())
+
+
+def test_a_register_that_has_closed_does_not_say_that_its_epoch_goes_on(tmp_path: Path) -> None:
+    async def follow() -> None:
+        network, line = Network(time=now_ms() + 1_000, standby=4, epoch_pause=100, reveal_time=1000), Bulletins()
+        epochs, closed = epochs_of(network, tmp_path), network
+        following = asyncio.create_task(epochs.follow(cast(Line, line)))
+        await eventually(lambda: bool(line.asked))
+        first = network.shards
+        network.change()
+        closed.shards = first
+        line.tell(closed)
+        assert not epochs.is_latest
+        assert epochs.chronicle.closings
+        following.cancel()
+
+    asyncio.run(follow())

@@ -154,13 +154,11 @@ def test_what_people_look_at_is_asked_under_another_name_than_what_the_gateway_f
         f"/v1/accounts/{purse['address']}": GetAccount,
         "/v1/pending": GetPending,
     }
-    others = set[str]()
     for path, kind in looks.items():
         network.asked.clear()
         assert http.get(path).status_code == 200
-        others |= (found := names(lambda request, kind=kind: isinstance(request, kind)))  # type: ignore[misc]
-        assert found
-    assert others.isdisjoint(own)
+        found = names(lambda request, kind=kind: isinstance(request, kind))  # type: ignore[misc]
+        assert len(found - own) == 1, "the gateway itself may have asked meanwhile"
 
 
 @pytest.mark.parametrize("path", ["/v1/blocks/0/1", "/v1/pending"])

@@ -221,6 +221,20 @@ class Cursor(Base):
     time: Mapped[int]
 
 
+class BlockReceipts(Base):
+    """The receipts of a block that was taken in lately, for who hands in a transaction that it had. ``time``: block time.
+    ``receipts``: as a block has them, encoded."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (Index("receipts_by_time", "time"), {"sqlite_autoincrement": True})
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    epoch: Mapped[int]
+    shard: Mapped[int]
+    height: Mapped[int]
+    time: Mapped[int]
+    receipts: Mapped[bytes]
+
+
 class EpochRecord(Base):
     """What shows which document was in force in each epoch, so that a start needs nobody: of the first the ``Opening``, of others
     the ``Succession``."""

@@ -154,6 +154,7 @@ class Following:
                 if self.chains[chain].is_complete:
                     await self._ledger.leave(chain)
             await self._hand_over(before)
+            await self._ledger.look_back()
             await asyncio.sleep(_RESEND_EVERY)
             before = now_ms() - _RESEND_AFTER_MS
 

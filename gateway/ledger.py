@@ -6,7 +6,8 @@ What blocks speak of is read in that same transaction, so that whatever any proc
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -14,7 +15,8 @@ from sqlalchemy import Connection
 from gateway.database import Cursor, Database, insert, now_ms
 from gateway.events.outbox import Outbox
 from gateway.owners import Owners
-from gateway.projection import Facts, Status, Tracked, Update, addresses_of, project, transactions_of
+from gateway.projection import Facts, Moves, Seen, Status, Tracked, Update, addresses_of, project, settle, transactions_of
+from gateway.receipts import forget_receipts, receipts_rows, seen_after, seen_since
 from gateway.rows import (
     balance_row,
     change_row,
@@ -28,6 +30,7 @@ from gateway.rows import (
 )
 from gateway.statements import (
     ADD_BALANCE_CHANGE,
+    ADD_RECEIPTS,
     ADD_TRANSFER,
     MOVE,
     OVERDUE,
@@ -35,6 +38,7 @@ from gateway.statements import (
     PLACES,
     PUT_BALANCE,
     PUT_CURSOR,
+    SIGNED_ELSEWHERE,
     TRANSFER_COLUMNS,
 )
 from node.client.blocks import ProvenBlock
@@ -51,7 +55,9 @@ _MAX_LATENCIES = 4000
 _MOST_OVERDUE = 1000
 """Transfers that expire with one block; others with the next."""
 _MOST_MOVED = 1000
-"""Transfers that get another home in one database transaction."""
+"""Transfers that get another home, or are settled, in one database transaction."""
+_LOOK_BACK_AFTER_MS = 2000
+"""What was signed elsewhere and ends sooner is not looked for in earlier blocks."""
 
 
 class Place(NamedTuple):
@@ -87,10 +93,12 @@ class Ledger:
         few thousand.
     """
 
-    def __init__(self, database: Database, outbox: Outbox, owners: Owners) -> None:
-        self._database, self._outbox, self._owners = database, outbox, owners
+    def __init__(self, database: Database, outbox: Outbox, owners: Owners, window: int) -> None:
+        """``window``: the validity window, ms."""
+        self._database, self._outbox, self._owners, self._window = database, outbox, owners, window
         self._places: dict[Chain, Place] = {}
         self._under_way: OrderedDict[bytes, Tracked] = OrderedDict()
+        self._looked_for = frozenset[bytes]()
         self._leads = False
         self._runs: deque[_Run] = deque()
         self._turn = asyncio.Lock()
@@ -106,6 +114,11 @@ class Ledger:
     def has_begun(self, chain: Chain) -> bool:
         """Whether all that a chain comes from is in the database, as far as this process knows."""
         return chain in self._places
+
+    def time_of(self, address: bytes) -> int:
+        """Block time of the shard that keeps an account, ms, as far as that has been followed; 0 before its first block."""
+        chains = (Chain(document.number, document.shards.shard_of(address)) for document in reversed(self.documents))
+        return next((self._places[chain].time for chain in chains if chain in self._places), 0)
 
     async def look(self) -> None:
         """Read how far the chains of the latest epochs have been followed."""
@@ -148,6 +161,7 @@ class Ledger:
         """This process alone applies blocks from now on."""
         self._runs.clear()  # of whoever was cancelled when it last did
         self._under_way.clear()
+        self._looked_for = frozenset()
         await self._look(1)
         self._leads = True
 
@@ -208,6 +222,7 @@ class Ledger:
             facts = self._facts(connection, run, moved, heights)
             update = project(run.blocks, self.documents[chain.epoch - 1], facts)
             _save(connection, self._outbox, update, now)
+            ADD_RECEIPTS.run_all(connection, receipts_rows(chain, run.blocks))
             moved.update(update.changed)
             moved.update((tracked.id, tracked) for tracked in update.found)
             places[chain] = Place(last.header.height, last.hash, last.header.time)
@@ -225,12 +240,63 @@ class Ledger:
             else:
                 known[one] = tracked
         known |= known_rows(connection, unknown)
-        parties = {address for tracked in known.values() for leg in tracked.legs for address in (leg.payer, leg.payee)}
-        wallets |= self._owners.of(connection, parties - asked)
+        wallets |= self._owners.of(connection, _parties(known) - asked)
         when = {"epoch": run.chain.epoch, "shard": run.chain.shard, "time": blocks[-1].header.time}
         late = OVERDUE.run(connection, when).fetchmany(_MOST_OVERDUE)
         overdue = [tracked_row(dict(zip(TRANSFER_COLUMNS, row, strict=True))) for row in late]
-        return Facts(wallets, known, overdue, heights)
+        sure = [tracked for tracked in overdue if tracked.kind != "raw" or tracked.id in self._looked_for]
+        return Facts(wallets, known, sure, heights)
+
+    async def look_back(self) -> None:
+        """Settle what was signed elsewhere and is under way by the receipts of blocks that were taken in before it was handed in;
+        forget those that nobody asks about any more. Each transfer is looked for once, all of them in one pass: later blocks
+        find it here. Until then it does not expire."""
+        before = {"before": now_ms() - _LOOK_BACK_AFTER_MS}
+        found = await self._database.read(lambda c: SIGNED_ELSEWHERE.run(c, before).fetchall())
+        ids = frozenset(bytes(one) for (one,) in found)
+        if missing := ids - self._looked_for:
+            await self._look_for(missing)
+        self._looked_for = ids
+        front = [(chain, self.place(chain).time - 2 * self._window) for chain in self._front()]
+        while front:
+            if not await self._database.write(partial(forget_receipts, front=front)):
+                break
+
+    async def _look_for(self, ids: frozenset[bytes]) -> None:
+        """In short steps: there may be the receipts of a million payments."""
+        seen, last, before = list[Seen](), 0, -1
+        while last > before:
+            before = last
+            more, last = await self._database.read(partial(seen_after, last=last, ids=ids))
+            seen += more
+        found = sorted({one.receipt.transaction_id for one in seen})
+        for first in range(0, len(found), _MOST_MOVED):
+            await self._settle(found[first : first + _MOST_MOVED], seen, last)
+
+    async def _settle(self, ids: list[bytes], seen: list[Seen], last: int) -> None:
+        """``seen``: what rows up to ``last`` say."""
+        asked = frozenset(ids)
+        about = [one for one in seen if one.receipt.transaction_id in asked]
+
+        def write(connection: Connection) -> Moves:
+            transfers = known_rows(connection, ids)
+            wallets = self._owners.of(connection, _parties(transfers))
+            moves = settle(transfers.values(), about + seen_since(connection, last, asked), self.documents, wallets)
+            _move(connection, self._outbox, moves, now_ms())
+            return moves
+
+        async with self._turn:  # so that no block is taken in by what was known before
+            self._tell_of(await self._database.write(write))
+
+    def _front(self) -> set[Chain]:
+        """The chains that are being followed, and those whose turn has not come because of what they come from."""
+        front = set[Chain]()
+        if self.documents:
+            front |= {Chain(self.documents[-1].number, shard) for shard in self.documents[-1].electorates}
+        while behind := {chain for chain in front if chain.epoch > 1 and not self.has_begun(chain)}:
+            origins = ((chain.epoch - 1, self.documents[chain.epoch - 1].origins_of(chain.shard)) for chain in behind)
+            front = front - behind | {Chain(epoch, shard) for epoch, shards in origins for shard in shards}
+        return front
 
     def rejected(self, tracked: Tracked) -> None:
         """What was handed in here could not be paid, and never left."""
@@ -247,14 +313,17 @@ class Ledger:
     def _tell(self, update: Update) -> None:
         header = update.last.header
         self._places[update.chain] = Place(header.height, update.last.hash, header.time)
-        for tracked in update.changed.values():
+        self._tell_of(update)
+
+    def _tell_of(self, moves: Moves) -> None:
+        for tracked in moves.changed.values():
             if tracked.status.is_final:
                 self._under_way.pop(tracked.id, None)
                 self._count(tracked)
                 self.on_final(tracked)
             else:
                 self.remember(tracked)
-        if any(tracked.status.is_final for tracked in update.changed.values()):
+        if any(tracked.status.is_final for tracked in moves.changed.values()):
             self._outbox.wake()
 
     def _count(self, tracked: Tracked) -> None:
@@ -274,6 +343,10 @@ def _read_places(connection: Connection, since: int) -> dict[Chain, Place]:
     return {Chain(epoch, shard): Place(height, bytes(block_hash), at) for epoch, shard, height, block_hash, at in rows}
 
 
+def _parties(transfers: Mapping[bytes, Tracked]) -> set[bytes]:
+    return {address for tracked in transfers.values() for leg in tracked.legs for address in (leg.payer, leg.payee)}
+
+
 def _parts(units: int) -> list[int]:
     """As numbers that a database can take: payers could owe more once."""
     return [min(MAX_AMOUNT, units - done) for done in range(0, units, MAX_AMOUNT)]
@@ -282,14 +355,8 @@ def _parts(units: int) -> list[int]:
 def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> None:
     for tracked in update.found:
         tracked.created_at = now
-    changed = list(update.changed.values())
-    final = [tracked for tracked in changed if tracked.status.is_final]
-    for tracked in final:
-        tracked.finalized_at = now
     ADD_TRANSFER.run_all(connection, [transfer_row(tracked, None) for tracked in update.found])
-    MOVE.run_all(connection, [move_row(tracked) for tracked in changed])
-    OWE.run_all(connection, owed_rows((account, -part) for account, units in update.paid_off.items() for part in _parts(units)))
-    put_postings(connection, update.postings, now)
+    _move(connection, outbox, update, now)
     epoch, header = update.chain.epoch, update.last.header
     rows = [balance_row(c.address, c.asset, c.balance, epoch, height) for c, height in update.balances.values()]
     PUT_BALANCE.run_all(connection, rows)
@@ -297,4 +364,14 @@ def _save(connection: Connection, outbox: Outbox, update: Update, now: int) -> N
     ADD_BALANCE_CHANGE.run_all(connection, changes)
     cursor = {"epoch": epoch, "shard": update.chain.shard, "height": header.height, "hash": update.last.hash, "time": header.time}
     PUT_CURSOR.run(connection, cursor)
+
+
+def _move(connection: Connection, outbox: Outbox, moves: Moves, now: int) -> None:
+    changed = list(moves.changed.values())
+    final = [tracked for tracked in changed if tracked.status.is_final]
+    for tracked in final:
+        tracked.finalized_at = now
+    MOVE.run_all(connection, [move_row(tracked) for tracked in changed])
+    OWE.run_all(connection, owed_rows((account, -part) for account, units in moves.paid_off.items() for part in _parts(units)))
+    put_postings(connection, moves.postings, now)
     outbox.emit_ends(connection, [(tracked.id, tracked.status.value) for tracked in final], now)

@@ -171,9 +171,11 @@ class Payments:
 
     def _check_new(self, order: Order) -> None:
         """Raises Problem (422) with the ledger's code."""
-        block_time = self._block_time(order.legs[0].payer)
+        block_time = self._ledger.time_of(order.legs[0].payer)
         if order.valid_until < block_time:
             raise Problem(422, Code.EXPIRED, "valid_until has passed")
+        if any(order.valid_until < self._ledger.time_of(address) for leg in order.legs for address in (leg.payer, leg.payee)):
+            raise Problem(503, "not_ready", "its home shard is not followed as far as others that it touches", retry_after=5)
         if (code := self._terms.breach(order.legs)) is not Code.OK:
             raise Problem(422, code, "it pays too little of a fee, or somebody less than the smallest balance")
         if order.valid_until > self._genesis.parameters.latest_valid_until(max(block_time, now_ms())):
@@ -216,7 +218,7 @@ class Payments:
         """A signed order. Its signatures are thrown away if it cannot be paid."""
         legs, now, document = self.with_fees(legs), now_ms(), self._epochs.require()
         # A gateway whose clock is slow still signs for long enough.
-        valid_until = min(max(now, self._block_time(legs[0].payer)) + self._lifetime, MAX_TIME)
+        valid_until = min(max(now, self._ledger.time_of(legs[0].payer)) + self._lifetime, MAX_TIME)
         order = Order(document.network_id, legs, memo, valid_until, secrets.token_bytes(8))
         order_id, by_address = order.id, {address_of(pair.public): pair for pair in payers}
         pairs = [by_address[payer] for payer in order.payers]
@@ -284,10 +286,6 @@ class Payments:
         for leg in legs:
             owed[leg.payer, leg.asset] = owed.get((leg.payer, leg.asset), 0) + leg.amount
         return shortfall(self._terms, owed, spendable(connection, {leg.payer for leg in legs}))
-
-    def _block_time(self, payer: bytes) -> int:
-        """Of an account's shard, ms."""
-        return self._ledger.place(self._epochs.home_of(payer)).time
 
     def units(self, asset: str, amount: str) -> int:
         """A positive amount in an asset's smallest units. Raises Problem (422)."""

@@ -10,6 +10,9 @@ first receipt says; as long as there is none, its home is where its first payer 
 Transactions signed elsewhere that touch one of the wallets are found where they first appear: in their home shard's block, or
 in the prepare that a participant took in - the latter only while the home shard's chain has not been followed that far,
 because otherwise its verdict has been seen already and would never come again.
+
+A transaction signed elsewhere may be handed in when blocks that speak of it have been followed already, and it was nobody's then.
+The receipts of the latest blocks are kept for that: ``settle`` says what they mean.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -115,7 +118,7 @@ class Facts(NamedTuple):
             these transfers.
         transfers: transactions known here, by id.
         overdue: transactions handed in here whose home is this chain, which wait, and whose ``valid_until`` is before the last
-            block's time.
+            block's time; those signed elsewhere only once it is sure that no earlier block had them.
         heights: how far each shard's chain of this epoch has been followed.
     """
 
@@ -125,9 +128,27 @@ class Facts(NamedTuple):
     heights: Mapping[int, int]
 
 
+class Seen(NamedTuple):
+    """A receipt, and which chain's block at which height has it."""
+
+    chain: Chain
+    height: int
+    receipt: Receipt
+
+
 @dataclass(slots=True)
-class Update:
-    """What changed, to be made durable in one database transaction before anyone is told."""
+class Moves:
+    """What became of transfers, to be made durable in one database transaction before anyone is told."""
+
+    changed: dict[bytes, Tracked] = field(default_factory=dict)
+    postings: list[Sent] = field(default_factory=list)
+    paid_off: dict[Account, int] = field(default_factory=dict)
+    """What verified balances say by themselves from now on, so that it is owed no more."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Update(Moves):
+    """What changed with some blocks of a chain, of which ``last`` is the last."""
 
     chain: Chain
     last: ProvenBlock
@@ -136,10 +157,6 @@ class Update:
     changes: list[tuple[BalanceChange, int, int]] = field(default_factory=list)
     """All of them, with height and block time."""
     found: list[Tracked] = field(default_factory=list)
-    changed: dict[bytes, Tracked] = field(default_factory=dict)
-    postings: list[Sent] = field(default_factory=list)
-    paid_off: dict[Account, int] = field(default_factory=dict)
-    """What verified balances say by themselves from now on, so that it is owed no more."""
 
 
 def addresses_of(blocks: Iterable[ProvenBlock]) -> set[bytes]:
@@ -168,23 +185,88 @@ def project(blocks: Sequence[ProvenBlock], document: EpochDocument, facts: Facts
     return _Projection(blocks[-1], document, facts).run(blocks)
 
 
-class _Projection:
+def settle(
+    transfers: Iterable[Tracked], seen: Iterable[Seen], documents: Sequence[EpochDocument], wallets: Mapping[bytes, str]
+) -> Moves:
+    """What receipts of blocks that were followed before mean for transfers: as if these had been known then. What has been taken
+    in of them already counts no more. ``seen``: of each chain in the order of its blocks. ``documents``: of all epochs."""
+    reading = _Reading(transfers, wallets, Moves())
+    for one in seen:
+        reading.take(one.receipt, one.chain, one.height, documents[one.chain.epoch - 1])
+    return reading.moves
+
+
+class _Reading:
+    """Takes in receipts, and says in ``moves`` what follows."""
+
+    def __init__(self, transfers: Iterable[Tracked], wallets: Mapping[bytes, str], moves: Moves) -> None:
+        self._wallets, self.moves = wallets, moves
+        self._active = {one.id: copy(one) for one in transfers if not one.status.is_final}
+
+    def take(self, receipt: Receipt, chain: Chain, height: int, document: EpochDocument) -> None:
+        """``document``: of the chain's epoch."""
+        tracked = self._active.get(receipt.transaction_id)
+        if tracked is None or receipt.code == Code.DUPLICATE:
+            return
+        if tracked.home.epoch != chain.epoch:
+            is_home = document.shards.shard_of(tracked.legs[0].payer) == chain.shard
+            if not (is_home or tracked.is_waiting):
+                return
+            tracked.settle_in(document)
+        at_home = chain == tracked.home
+        if at_home:
+            tracked.height = max(tracked.height or 0, height)
+        if receipt.outcome == Outcome.COMMITTED:
+            self._pay_off(tracked, {chain.shard}, document)
+            tracked.committed = {**tracked.committed, chain.shard: height}
+            self.moves.changed[tracked.id] = tracked
+            if tracked.committed.keys() >= tracked.shards:
+                self._finish(tracked, Status.COMMITTED, Code.OK)
+                signed_here = tracked.kind == "transfer"  # then its payer's lines are there already
+                directions = ("received",) if signed_here else ("sent", "received")
+                self.moves.postings += lines_of(tracked, self._wallets, directions)
+            elif at_home:
+                tracked.status = Status.PREPARED
+        elif at_home and receipt.outcome == Outcome.PREPARED:
+            self._pay_off(tracked, {chain.shard}, document)
+            tracked.status = Status.PREPARED
+            self.moves.changed[tracked.id] = tracked
+        elif at_home:  # a participant's release follows from the home shard's verdict and adds nothing to it
+            status = Status.EXPIRED if receipt.outcome == Outcome.EXPIRED else Status.REJECTED
+            self._pay_off(tracked, tracked.shards, document)
+            self._finish(tracked, status, receipt.code)
+
+    def _pay_off(self, tracked: Tracked, shards: Collection[int], document: EpochDocument) -> None:
+        """The verified balances in these shards say by themselves now what became of it. To be called before its state changes,
+        which says where they did before: at home since it was prepared, elsewhere since it was committed there."""
+        if not tracked.own:
+            return
+        past = set(tracked.committed) | (set() if tracked.is_waiting else {tracked.home.shard})
+        for account, units in tracked.due().items():
+            shard = document.shards.shard_of(account[0])
+            if shard in shards and shard not in past:
+                self.moves.paid_off[account] = self.moves.paid_off.get(account, 0) + units
+
+    def _finish(self, tracked: Tracked, status: Status, code: Code) -> None:
+        tracked.status, tracked.code = status, code
+        del self._active[tracked.id]
+        self.moves.changed[tracked.id] = tracked
+
+
+class _Projection(_Reading):
     def __init__(self, last: ProvenBlock, document: EpochDocument, facts: Facts) -> None:
         self._document, self._facts = document, facts
         self._chain = Chain(document.number, last.header.shard)
-        self._wallets = facts.wallets
         self._source_heights = dict(facts.heights)
-        self._active = {one.id: copy(one) for one in facts.transfers.values() if not one.status.is_final}
-        self._update = Update(self._chain, last)
+        self._update = Update(chain=self._chain, last=last)
+        super().__init__(facts.transfers.values(), facts.wallets, self._update)
 
     def run(self, blocks: Sequence[ProvenBlock]) -> Update:
         for block in blocks:
             header, effects = block.header, block.certified.effects
             found = self._find(block)
             for receipt in effects.receipts:
-                tracked = self._active.get(receipt.transaction_id)
-                if tracked is not None and receipt.code != Code.DUPLICATE:
-                    self._take(tracked, receipt, header)
+                self.take(receipt, self._chain, header.height, self._document)
             self._keep_found(found)
             for change in effects.changes.balances:
                 if change.address in self._wallets:
@@ -208,35 +290,6 @@ class _Projection:
                 found.append(tracked)
         return found
 
-    def _take(self, tracked: Tracked, receipt: Receipt, header: Header) -> None:
-        if tracked.home.epoch != self._chain.epoch:
-            is_home = self._document.shards.shard_of(tracked.legs[0].payer) == header.shard
-            if not (is_home or tracked.is_waiting):
-                return
-            tracked.settle_in(self._document)
-        at_home = self._chain == tracked.home
-        if at_home:
-            tracked.height = header.height
-        if receipt.outcome == Outcome.COMMITTED:
-            self._pay_off(tracked, {header.shard})
-            tracked.committed = {**tracked.committed, header.shard: header.height}
-            self._update.changed[tracked.id] = tracked
-            if tracked.committed.keys() >= tracked.shards:
-                self._finish(tracked, Status.COMMITTED, Code.OK)
-                signed_here = tracked.kind == "transfer"  # then its payer's lines are there already
-                directions = ("received",) if signed_here else ("sent", "received")
-                self._update.postings += lines_of(tracked, self._wallets, directions)
-            elif at_home:
-                tracked.status = Status.PREPARED
-        elif at_home and receipt.outcome == Outcome.PREPARED:
-            self._pay_off(tracked, {header.shard})
-            tracked.status = Status.PREPARED
-            self._update.changed[tracked.id] = tracked
-        elif at_home:  # a participant's release follows from the home shard's verdict and adds nothing to it
-            status = Status.EXPIRED if receipt.outcome == Outcome.EXPIRED else Status.REJECTED
-            self._pay_off(tracked, tracked.shards)
-            self._finish(tracked, status, receipt.code)
-
     def _keep_found(self, found: list[Tracked]) -> None:
         """Of what was found in this block keep what has happened or may yet; what its home shard rejected was nobody's here."""
         for tracked in found:
@@ -254,24 +307,8 @@ class _Projection:
             tracked = self._active.get(one.id) or copy(one)
             if tracked.is_waiting and one.id not in self._update.changed and tracked.valid_until < last.time:
                 self._active[one.id] = tracked
-                self._pay_off(tracked, tracked.shards)
+                self._pay_off(tracked, tracked.shards, self._document)
                 self._finish(tracked, Status.EXPIRED, Code.EXPIRED)
-
-    def _pay_off(self, tracked: Tracked, shards: Collection[int]) -> None:
-        """The verified balances in these shards say by themselves now what became of it. To be called before its state changes,
-        which says where they did before: at home since it was prepared, elsewhere since it was committed there."""
-        if not tracked.own:
-            return
-        past = set(tracked.committed) | (set() if tracked.is_waiting else {tracked.home.shard})
-        for account, units in tracked.due().items():
-            shard = self._document.shards.shard_of(account[0])
-            if shard in shards and shard not in past:
-                self._update.paid_off[account] = self._update.paid_off.get(account, 0) + units
-
-    def _finish(self, tracked: Tracked, status: Status, code: Code) -> None:
-        tracked.status, tracked.code = status, code
-        del self._active[tracked.id]
-        self._update.changed[tracked.id] = tracked
 
 
 def lines_of(tracked: Tracked, wallets: Mapping[bytes, str], directions: tuple[str, ...]) -> list[Sent]:

@@ -102,8 +102,8 @@ class Gateway:
         self.queries = Queries(line, self.epochs, genesis.network)
         self.lookups = Queries(line, self.epochs, genesis.network)
         self.outbox, self.jobs = Outbox(self.database), Jobs(self.database)
-        owners = Owners()
-        self.ledger, self.waiting = Ledger(self.database, self.outbox, owners), Waiting(self.database)
+        owners, window = Owners(), genesis.parameters.validity_window
+        self.ledger, self.waiting = Ledger(self.database, self.outbox, owners, window), Waiting(self.database)
         self.relay = Relay(self.database, line, genesis.network)
         self.lease = Lease(self.database, name)
         self.following = Following(self.database, line, self.epochs, genesis.network, self.lease, self.ledger, self.relay)

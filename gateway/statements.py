@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, literal_column, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import (
@@ -17,6 +17,7 @@ from gateway.database import (
     AccountBalance,
     BalanceChange,
     Base,
+    BlockReceipts,
     Cursor,
     IdempotencyKey,
     Owed,
@@ -27,6 +28,8 @@ from gateway.database import (
 
 Row = Mapping[str, Any]
 _MOST_ASKED = 512
+RECEIPTS_AT_ONCE = 500
+"""Blocks whose receipts are read, or removed, in one step."""
 
 
 class Statement:
@@ -173,6 +176,34 @@ MARK = Statement(
 """A transfer's next status, if it still has the old one."""
 HINT = Statement(lambda _: update(Transfer).where(Transfer.transaction_id == bindparam("id")).values(hint=bindparam("new_hint")))
 """What members gave as reason not to take it."""
+SIGNED_ELSEWHERE = Statement(
+    lambda _: select(Transfer.transaction_id).where(
+        UNDER_WAY, Transfer.kind == literal_column("'raw'"), Transfer.created_at < bindparam("before")
+    )
+)
+"""Those under way that were signed elsewhere and handed in before a time."""
+ADD_RECEIPTS = Statement(_insert(BlockReceipts, "id"))
+RECEIPTS = Statement(
+    lambda _: (
+        select(*(BlockReceipts.__table__.c[name] for name in ("id", "epoch", "shard", "height", "receipts")))
+        .where(BlockReceipts.id > bindparam("last"))
+        .order_by(BlockReceipts.id)
+        .limit(literal_column(str(RECEIPTS_AT_ONCE)))
+    )
+)
+"""The next rows, as they were written."""
+FORGET_RECEIPTS = Statement(
+    lambda _: delete(BlockReceipts).where(
+        BlockReceipts.id.in_(
+            select(BlockReceipts.id)
+            .where(BlockReceipts.time < bindparam("before"))
+            .where(BlockReceipts.epoch.between(bindparam("first"), bindparam("last")))
+            .where(BlockReceipts.shard.between(bindparam("lowest"), bindparam("highest")))
+            .limit(literal_column(str(RECEIPTS_AT_ONCE)))
+        )
+    )
+)
+"""Some of those of a range of chains that are older than a time."""
 PUT_BALANCE = Statement(_put(AccountBalance, ["address", "asset"], "epoch", "height"))
 PLACES = Statement(
     lambda _: select(Cursor.epoch, Cursor.shard, Cursor.height, Cursor.hash, Cursor.time).where(

@@ -55,7 +55,7 @@ class Chain:
             self.network.fund(person, 10**9)
         self.shard = self.network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{folder}/{each}.db"))
-        self.ledger = Ledger(self.database, Outbox(self.database), Owners())
+        self.ledger = Ledger(self.database, Outbox(self.database), Owners(), self.network.genesis.parameters.validity_window)
         self.ledger.documents = [self.network.document]
         electorate = self.shard.electorate
         queries = Queries(Line("redis://localhost"), Epochs(self.network.genesis), self.network.genesis.network)

@@ -64,7 +64,7 @@ class Process:
         self.database = Database(self.engine)
         self.committees = Committees()
         self.epochs = StoredEpochs(NETWORK.genesis, self.database, lambda _: None)
-        self.ledger = Ledger(self.database, Outbox(self.database), Owners())
+        self.ledger = Ledger(self.database, Outbox(self.database), Owners(), NETWORK.genesis.parameters.validity_window)
         self.relay = Relay(self.database, line, NETWORK.genesis.network)
         parts = Lease(self.database, "here"), self.ledger, self.relay
         self.following = Following(self.database, line, self.epochs, NETWORK.genesis.network, *parts)

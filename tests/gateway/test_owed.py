@@ -116,7 +116,7 @@ def test_what_sqlite_accepted_before_there_was_a_limit_ends_and_holds_nothing_up
     network = Network()
     shard = network.shard_of(EMPTY)
     made = [signed(network, MAX_AMOUNT, valid_until=network.genesis.time + 1000) for _ in range(2)]
-    ledger = Ledger(till.database, Outbox(till.database), Owners())
+    ledger = Ledger(till.database, Outbox(till.database), Owners(), network.genesis.parameters.validity_window)
     ledger.documents = [network.document]
 
     def accept_all(connection: Connection) -> None:

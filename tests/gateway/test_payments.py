@@ -5,10 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
+from node.protocol.address import address_of
+from node.protocol.codec import encode
+from tests.chains import key
+from tests.gateway.fake_network import USD_ISSUER
 from tests.gateway.test_accounts import problem
 from tests.gateway.world import World
 from tests.payment_stories import PaymentStories
 from tests.person import Person
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -57,6 +62,31 @@ def test_a_rejected_transfer_is_unsigned_so_that_nobody_can_hand_it_in(world: Wo
         ((payload,),) = connection.execute(query, (bytes.fromhex(view["id"]),)).fetchall()
     handed_in = made.ann.post("/v1/transactions", {"transaction": payload.hex()})
     assert problem(handed_in) == (422, "bad_signature")
+
+
+def test_a_transaction_that_a_block_had_before_it_was_handed_in_is_answered_within_seconds(world: World) -> None:
+    network, payer, payee = world.network, key("pays through another gateway"), key("is paid by it")
+    home = network.chains.shard_of(payer)
+    network.hand_in(network.sign(USD_ISSUER, address_of(payer.public), 1000))
+    until(lambda: home.state.balances_of(address_of(payer.public)), "funded")
+    payment = network.sign(payer, address_of(payee.public), 400)
+    network.hand_in(payment)
+    until(lambda: home.state.has_seen(payment.id, payment.order.valid_until), "in a block")
+    height = network.height(home.number)
+    until(lambda: world.gateway.http.get(f"/v1/blocks/{home.number}/{height}").status_code == 200, "which is followed")
+    bob = world.person()
+    till = bob.wallet(key=payee)
+    done = bob.post("/v1/transactions", {"transaction": encode(payment).hex()}, wait=20)
+    assert (done.status_code, done.json()["status"]) == (200, "committed")
+    assert bob.balance(till) == ("4.00", "0.00")
+    assert [(line["id"], line["direction"]) for line in bob.history(till)] == [(payment.id.hex(), "received")]
+    assert events_of(world, bob.email) == [("transfer.committed", payment.id.hex()), ("transfer.received", payment.id.hex())]
+    assert verified(world, payment.id.hex())
+
+
+def verified(world: World, transfer: str) -> bool:
+    """Whether there is a proof of a transfer."""
+    return world.gateway.http.get(f"/v1/transactions/{transfer}/proof").status_code == 200
 
 
 def test_one_key_gives_the_same_transfer_when_the_money_is_gone(world: World) -> None:

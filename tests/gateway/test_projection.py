@@ -9,7 +9,20 @@ from typing import NamedTuple
 import pytest
 from msgspec import structs
 
-from gateway.projection import Account, Facts, Status, Tracked, Update, addresses_of, project, tracked_order, transactions_of
+from gateway.projection import (
+    Account,
+    Facts,
+    Moves,
+    Seen,
+    Status,
+    Tracked,
+    Update,
+    addresses_of,
+    project,
+    settle,
+    tracked_order,
+    transactions_of,
+)
 from node.client.blocks import ProvenBlock, prove_block
 from node.protocol.address import address_of
 from node.protocol.block import Balance, BalanceChange, Outcome, Receipt
@@ -42,6 +55,7 @@ class Books:
         self.transfers: dict[bytes, Tracked] = {}
         self.heights: dict[int, int] = {}
         self.owed: Counter[Account] = Counter()
+        self.seen: list[Seen] = []
 
     def apply(self, blocks: list[ProvenBlock]) -> Update:
         header = blocks[-1].header
@@ -56,7 +70,17 @@ class Books:
         self.transfers |= {one.id: one for one in update.found} | update.changed
         self.heights[header.shard] = header.height
         self.owed.subtract(update.paid_off)
+        for block in blocks:
+            chain, receipts = Chain(1, block.header.shard), block.certified.effects.receipts
+            self.seen += [Seen(chain, block.header.height, receipt) for receipt in receipts]
         return update
+
+    def look_back(self) -> Moves:
+        """By the receipts of all blocks until now."""
+        moves = settle(self.transfers.values(), self.seen, [DOCUMENT], self.wallets)
+        self.transfers |= moves.changed
+        self.owed.subtract(moves.paid_off)
+        return moves
 
     def track(self, transaction: Transaction) -> Tracked:
         tracked = tracked_order(transaction.order, transaction.id, encode(transaction), DOCUMENT, own=True)
@@ -118,6 +142,38 @@ def test_in_whatever_order_it_ends_as_its_home_shard_says_and_leaves_nothing_beh
         assert [books.transfers[one.id].status for one in found] == [Status.COMMITTED]
 
 
+@pytest.mark.parametrize("order", sorted(set(permutations([0, 0, 1, 1]))))
+@pytest.mark.parametrize("frozen", [False, True], ids=["committed", "rejected"])
+def test_whenever_it_is_handed_in_and_looked_for_it_ends_as_if_it_had_been_known_before_its_blocks(
+    frozen: bool, order: tuple[int, ...]
+) -> None:
+    payment = played(frozen)
+
+    def story(handed_in: int, looked: int) -> tuple[Tracked, Counter[Account], int]:
+        """How it ends when it comes, and is looked for, after so many of its blocks; what is owed, and lines in histories."""
+        books, blocks, lines = Books(), {shard: iter(chain) for shard, chain in payment.chains.items()}, 0
+        for number in range(len(order) + 1):
+            if number == handed_in:
+                books.wallets = {address_of(PAYER.public): "a", address_of(PAYEE.public): "b"}
+                books.track(payment.transaction)
+            if number == looked:
+                lines += len(books.look_back().postings)
+            if number < len(order):
+                lines += len(books.apply([next(blocks[order[number]])]).postings)
+        assert all(units == 0 for units in books.owed.values())
+        return books.transfers[payment.transaction.id], books.owed, lines
+
+    before, owed, lines = story(0, 0)
+    assert before.status.is_final
+    for handed_in in range(len(order) + 1):
+        for looked in range(handed_in, len(order) + 1):
+            tracked, *rest = story(handed_in, looked)
+            assert [getattr(tracked, name) for name in STATE] == [getattr(before, name) for name in STATE]
+            assert rest == [owed, lines]
+
+
+STATE = ("status", "code", "home", "shards", "height", "committed")
+"""Of a transfer, what follows from blocks."""
 Step = tuple[Callable[[Books], object], Status, Code]
 
 
@@ -153,6 +209,7 @@ def seen(shard: int, *receipts: Receipt, time: int = 10, status: Status, code: C
         ],
         "a duplicate in a block changes nothing": [
             seen(0, PREPARED, Receipt(PAYMENT.id, Outcome.REJECTED, Code.DUPLICATE), status=Status.PREPARED),
+            (lambda books: books.look_back(), Status.PREPARED, Code.OK),
         ],
     }.items(),
     ids=lambda story: story[0],

@@ -36,7 +36,7 @@ class Desk:
         network.fund(payer, 100)
         self.shard: Shard = network.shards[0]
         self.database = Database(open_engine(f"sqlite:///{self.path}"))
-        self.ledger = Ledger(self.database, Outbox(self.database), Owners())
+        self.ledger = Ledger(self.database, Outbox(self.database), Owners(), network.genesis.parameters.validity_window)
         self.ledger.documents = [network.document]
         self.waiting, self.elsewhere = Waiting(self.database), Waiting(self.database)
         self.ledger.on_final = self.waiting.tell

@@ -71,7 +71,7 @@ def test_what_a_key_holds_is_not_taken_from_an_epoch_that_another_process_has_go
     async def story() -> None:
         async with ann_registered(tmp_path) as database:
             outbox, behind = Outbox(database), cast(Any, Behind())
-            wallets = Wallets(database, Vault(bytes(32)), behind, Ledger(database, outbox, Owners()), behind)
+            wallets = Wallets(database, Vault(bytes(32)), behind, Ledger(database, outbox, Owners(), 600_000), behind)
 
             async def followed(epoch: int, height: int) -> None:
                 place = {"epoch": epoch, "shard": 0, "height": height, "hash": b"", "time": 0}

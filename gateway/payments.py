@@ -244,7 +244,8 @@ class Payments:
         if tracked.status.is_final:
             self._ledger.rejected(tracked)
         else:
-            self._ledger.remember(tracked)
+            if tracked.kind != "raw":  # that may be in a block already, and have moved on since it was written
+                self._ledger.remember(tracked)
             self._relay.add(tracked)
 
     def issuer(self, asset: str) -> KeyPair:

@@ -329,6 +329,30 @@ def payments(desk: Desk, acceptance: Any = None) -> Payments:
     return Payments(desk.network.genesis, *parts, {}, 60_000)
 
 
+def test_a_block_that_has_it_before_its_acceptance_is_heard_of_pays_off_what_is_owed_once(tmp_path: Path) -> None:
+    desk = Desk(f"sqlite:///{tmp_path}/gateway.db")
+    network = desk.network
+    network.fund(desk.payer, 100)
+    payment = network.pay(desk.payer, desk.payee, 40, valid_until=network.genesis.time + 60_000)
+
+    class Slow:
+        async def accept(self, offer: Offer) -> Accepted:
+            accepted = await desk.acceptance.accept(offer)
+            network.shards[0].add(payment)
+            await desk.follow()
+            return accepted
+
+    async def story() -> None:
+        await desk.follow()
+        await payments(desk, Slow()).hand_in("u", encode(payment), None)
+        assert (await desk.state(), await desk.owed()) == ((1, "prepared", ""), 0)
+        network.exchange()
+        await desk.follow()
+        assert (await desk.state(), await desk.owed()) == ((1, "committed", ""), 0)
+
+    told(desk, story)
+
+
 def test_what_is_over_by_the_time_of_its_shards_is_refused_though_their_next_chains_have_not_begun(tmp_path: Path) -> None:
     desk = Desk(f"sqlite:///{tmp_path}/gateway.db", Network(standby=4, epoch_pause=100, reveal_time=1000))
     network = desk.network

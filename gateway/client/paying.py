@@ -17,6 +17,7 @@ from gateway.client.orders import cost
 from gateway.proofs import checking
 from gateway.proofs.form import AccountProof, TransactionProof
 from gateway.proofs.words import in_words
+from gateway.times import read_time
 from node.protocol.amounts import parse_amount
 from node.protocol.codec import encode
 from node.protocol.crypto import KeyPair
@@ -45,6 +46,17 @@ class Held(Struct):
     frozen: bool
 
 
+class ShownWallet(Struct):
+    address: str
+    created_at: str
+
+
+class Shown(Struct):
+    """An account's wallets."""
+
+    items: list[ShownWallet]
+
+
 class Ended(NamedTuple):
     """``words``: what is proven; empty for an expiry of which there is only the gateway's word."""
 
@@ -69,7 +81,7 @@ def pay(folder: Folder, connection: Connection, key: KeyPair, order: Order) -> E
 def finish(folder: Folder, connection: Connection, transaction: Transaction) -> Ended:
     """Hand in a payment that is kept, again if need be, and wait for its end. Raises UnderWay."""
     try:
-        status = _followed(connection, transaction)
+        status = _followed(folder, connection, transaction)
         ended = _end(folder, connection, transaction, status)
     except (NoAnswer, Refused) as error:
         raise UnderWay(str(error)) from None
@@ -134,7 +146,7 @@ def _check_covered(folder: Folder, connection: Connection, order: Order) -> None
         raise CannotPay(f"the balance cannot be told: {error}") from None
 
 
-def _followed(connection: Connection, transaction: Transaction) -> str:
+def _followed(folder: Folder, connection: Connection, transaction: Transaction) -> str:
     """The status that the gateway tells at last."""
     path, late = f"/v1/transactions/{transaction.id.hex()}", time.monotonic() + _PATIENCE
     try:
@@ -145,15 +157,27 @@ def _followed(connection: Connection, transaction: Transaction) -> str:
         try:
             view = connection.post("/v1/transactions", {"transaction": encode(transaction).hex()}, wait=LONGEST_WAIT)
         except Refused as refusal:
-            if refusal.code == EXPIRED:
-                return EXPIRED
-            raise
+            if refusal.code != EXPIRED:
+                raise
+            earliest = transaction.order.valid_until - folder.genesis.parameters.validity_window  # that a block can have had it
+            if not _was_shown(connection, folder.place.address, earliest):
+                raise UnderWay("its time is over, and this gateway cannot know whether a block has it") from None
+            return EXPIRED
     while (status := view.get("status") if isinstance(view, dict) else None) not in _FINAL:
         if time.monotonic() > late:
             raise UnderWay(f"the gateway says it is {status}")
         time.sleep(_PAUSE)  # should the gateway not wait
         view = connection.read(path, wait=LONGEST_WAIT)
     return str(status)
+
+
+def _was_shown(connection: Connection, address: str, since: int) -> bool:
+    """Whether an address has been in the account since a time, ms: then the gateway has whatever a block had of it later."""
+    try:
+        wallets = msgspec.convert(connection.read("/v1/wallets"), Shown).items
+        return any(one.address == address and read_time(one.created_at) <= since for one in wallets)
+    except ValueError:
+        raise NoAnswer("the gateway's list of wallets has another form") from None
 
 
 def _end(folder: Folder, connection: Connection, transaction: Transaction, status: str) -> Ended:

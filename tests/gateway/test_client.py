@@ -1,9 +1,12 @@
 """A wallet whose key is kept at home: paid, paying and proven through a gateway, over HTTP alone."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -156,11 +159,26 @@ def test_a_payment_whose_client_was_killed_happens_once(funded: Funded, world: W
     assert (funded.run("resume", *funded.key), funded.took()) == (DONE, "3.00")
 
 
-def test_a_payment_that_no_block_can_take_any_more_ends(funded: Funded, capsys: Any) -> None:
-    folder = Folder(Path(funded.wallet))
+def test_a_payment_that_no_block_can_take_any_more_ends_where_its_wallet_was_shown_when_one_could(
+    funded: Funded, world: World, capsys: Any
+) -> None:
+    folder, now = Folder(Path(funded.wallet)), int(time.time() * 1000)
     leg = Leg(decode_address(folder.place.address), SOMEBODY, "USD", 100)
-    old = Order(folder.network, (leg,), "", 1, bytes(8)).sign([folder.key(PASSPHRASE)])
+    old = Order(folder.network, (leg,), "", now - 5000, bytes(8)).sign([folder.key(PASSPHRASE)])
     folder.keep(old.id, Payment(encode(old).hex()))
+    earliest = now - 5000 - folder.genesis.parameters.validity_window
+
+    def shown_since(at: int) -> None:
+        with closing(sqlite3.connect(world.folder / "gateway.db", timeout=10)) as database, database:
+            database.execute("UPDATE wallets SET created_at = ? WHERE id = ?", (at, funded.shown["id"]))
+
+    shown_since(earliest + 1)
+    assert funded.run("resume", *funded.key) == UNDER_WAY
+    said = capsys.readouterr()
+    assert "cannot know whether a block has it" in said.err
+    assert "no block has it" not in said.out + said.err
+    assert len(funded.payments()) == 1
+    shown_since(earliest)
     assert funded.run("resume", *funded.key) == REFUSED
     assert "That is not proven" in capsys.readouterr().out
     assert funded.payments() == []

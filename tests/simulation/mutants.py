@@ -784,7 +784,7 @@ MUTANTS: dict[str, Mutant] = {
         "a finalize vote is no reason not to nullify, and its notarization is not kept",
         30,
         _on(Simplex, "_nullify", _nullify_what_was_finalized) + _on(Voting, "_take_back", _nothing),
-        first=4,
+        first=6,
     ),
     "votes-for-both-proposals": Mutant(
         "an equivocating leader gets two votes",
@@ -820,7 +820,7 @@ MUTANTS: dict[str, Mutant] = {
         12,
         _on(Assembling, "answered", _any_transactions),
         "other transactions",
-        first=10,
+        first=11,
     ),
     "fetched-unchecked": Mutant(
         "the signatures of what a proposal brings are not checked", 12, _on(Checking, "proposal", _nothing), "invalid blocks"
@@ -863,7 +863,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "deadline-ignored": Mutant("home waits for ever", 12, _on(TwoPhaseCommit, "wake", _nothing)),
     "due-over-the-cap-dropped": Mutant(
-        "what a block had no room to wake is forgotten", 12, _on(State, "commit", _forget_what_is_due), limits={"due": 1}
+        "what a block had no room to wake is forgotten", 12, _on(State, "commit", _forget_what_is_due), limits={"due": 1}, first=5
     ),
     "tallies-count-on": Mutant(
         "what came in since genesis is counted without end", 1, _on(transfer, "tally", _count_on), limits={"tallies": 1 << 18}
@@ -898,7 +898,7 @@ MUTANTS: dict[str, Mutant] = {
         "bundles only named",
     ),
     "named-bundles-not-given": Mutant(
-        "who named a bundle gives it to nobody who asks", 12, _on(Serving, "named", _no_effects), "bundles only named"
+        "who named a bundle gives it to nobody who asks", 12, _on(Serving, "named", _no_effects), "bundles only named", first=3
     ),
     "replay-window-off-by-one": Mutant(
         "ids are forgotten one slot before they expire", 5, _on(State, "commit", _forget_one_slot_early)
@@ -995,7 +995,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(CertifiedCheckpoint, "is_valid", _true),
         "another checkpoint",
         is_of_handoff=True,
-        first=9,
+        first=10,
     ),
     "checkpoint-of-another-block": Mutant(
         "a checkpoint's header does not say of which block the rows are",
@@ -1003,7 +1003,7 @@ MUTANTS: dict[str, Mutant] = {
         _on(CertifiedCheckpoint, "is_valid", _of_any_block),
         "another checkpoint",
         is_of_handoff=True,
-        first=9,
+        first=10,
     ),
     "ids-left-out": Mutant(
         "a state is handed over without the ids of the replay set", 2, _on(TakingOver, "_want", _rows_only), is_of_handoff=True
@@ -1039,7 +1039,7 @@ MUTANTS: dict[str, Mutant] = {
         30,
         _on(Finality, "proves", _certificate_of_any_block),
         "forged finality",
-        first=2,
+        first=4,
     ),
     "proposer-unchecked": Mutant("anybody may propose", 5, _on(Simplex, "welcomes", _any_proposer), "out of turn"),
     "votes-unverified": Mutant("votes need no signature", 5, _on(Vote, "is_valid", _true), "bad signatures"),
